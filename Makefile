@@ -1,0 +1,114 @@
+# loadbalancer: `make run` and `make test` install what they need from Debian's packages, build, and do their job.
+# Variables: CC=gcc|clang  SAN=address,undefined  BUILD=folder  LTO=1
+
+CC       ?= gcc
+ifeq ($(origin CC),default)
+CC       := gcc
+endif
+SAN      ?=
+COVERAGE ?=
+VERSION  := 0.1.0
+
+# Each variant of a build has a folder of its own, so that nothing is ever linked from two of them.
+variant  := $(if $(filter-out gcc,$(notdir $(CC))),-$(notdir $(CC)))$(if $(SAN),-san)$(if $(COVERAGE),-coverage)
+BUILD    ?= build$(variant)
+PREFIX   ?= /usr/local
+
+WARN     := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Wundef -Wvla -Werror
+HARDEN   := -fPIE -fstack-protector-strong -fno-plt
+FORTIFY  := -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3
+OPT      := -O2 -g
+ifneq ($(SAN),)
+OPT      := -O1 -g -fno-omit-frame-pointer -fsanitize=$(SAN) -fno-sanitize-recover=all
+FORTIFY  :=
+LDSAN    := -fsanitize=$(SAN)
+endif
+ifneq ($(COVERAGE),)
+OPT      := -O0 -g --coverage
+FORTIFY  :=
+LDSAN    := --coverage
+endif
+
+CPPFLAGS += -std=c17 -D_GNU_SOURCE -DLB_VERSION='"$(VERSION)"' -Iinclude $(FORTIFY)
+CFLAGS   += $(OPT) $(WARN) $(HARDEN) -pthread
+LDFLAGS  += -pie -Wl,-z,relro,-z,now -pthread $(LDSAN)
+# http-parser has no pkg-config file in Debian.
+LDLIBS   += -lcjson -lhttp_parser
+
+# Layers from the bottom up: a static library each, so that a test links its own layer and those below, and nothing above.
+LAYERS   := base event http net config limit upstream proxy admin
+lib       = $(BUILD)/lib/$(1).a
+src_of    = $(wildcard src/$(1)/*.c)
+obj_of    = $(patsubst src/%.c,$(BUILD)/obj/%.o,$(call src_of,$(1)))
+# The libraries a program of layer $(1) links, from its own down.
+reverse   = $(if $(1),$(call reverse,$(wordlist 2,$(words $(1)),$(1))) $(firstword $(1)))
+upto      = $(if $(filter $(1),$(firstword $(2))),$(1),$(firstword $(2)) $(call upto,$(1),$(wordlist 2,$(words $(2)),$(2))))
+libs_of   = $(foreach l,$(call reverse,$(call upto,$(1),$(LAYERS))),$(call lib,$(l)))
+
+TOP_OBJ   := $(patsubst src/%.c,$(BUILD)/obj/%.o,$(wildcard src/*.c))
+DEMO_OBJ  := $(patsubst src/%.c,$(BUILD)/obj/%.o,$(wildcard src/demo/*.c))
+UNIT_SRC  := $(wildcard tests/unit/*/test_*.c)
+UNIT_BIN  := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT_SRC))
+HARNESS_OBJ := $(patsubst tests/e2e/harness/%.c,$(BUILD)/obj/e2e/harness/%.o,$(wildcard tests/e2e/harness/*.c))
+E2E_BIN   := $(patsubst tests/e2e/%.c,$(BUILD)/e2e/%,$(wildcard tests/e2e/test_*.c))
+FUZZ_SRC  := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(FUZZ_SRC))
+BENCH_BIN := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
+
+# Short lines; V=1 shows the commands.
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-5s %s\n' $(1) $(2))
+
+all: $(BUILD)/loadbalancer $(BUILD)/demo-backend
+
+$(BUILD)/loadbalancer: $(TOP_OBJ) $(call libs_of,admin)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(TOP_OBJ) $(call libs_of,admin) $(LDLIBS)
+
+$(BUILD)/demo-backend: $(DEMO_OBJ) $(call libs_of,net)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(DEMO_OBJ) $(call libs_of,net) $(LDLIBS)
+
+define layer_rule
+$(call lib,$(1)): $(call obj_of,$(1))
+	@mkdir -p $$(@D)
+	@rm -f $$@
+	$$(call say,AR,$$@)
+	$$(Q)ar rcs $$@ $$^
+endef
+$(foreach l,$(LAYERS),$(eval $(call layer_rule,$(l))))
+
+$(BUILD)/obj/%.o: src/%.c
+	@mkdir -p $(@D)
+	$(call say,CC,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/obj/e2e/%.o: tests/e2e/%.c
+	@mkdir -p $(@D)
+	$(call say,CC,$@)
+	$(Q)$(CC) $(CPPFLAGS) -Itests/e2e $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# A unit test of a layer: tests/unit/LAYER/test_X.c
+define unit_rule
+$(BUILD)/unit/$(1)/%: tests/unit/$(1)/%.c $(call libs_of,$(1))
+	@mkdir -p $$(@D)
+	$$(call say,LD,$$@)
+	$$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -o $$@ $$< $(call libs_of,$(1)) $(LDLIBS) -lcmocka -lm
+endef
+$(foreach l,$(LAYERS),$(eval $(call unit_rule,$(l))))
+
+$(BUILD)/e2e/%: tests/e2e/%.c $(HARNESS_OBJ)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CPPFLAGS) -Itests/e2e $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< $(HARNESS_OBJ) -lcjson -lcmocka -lcrypto
+
+$(BUILD)/bench/%: tests/bench/%.c
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $<
+
+include tests/tests.mk
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+
+.PHONY: all run test lint format fuzz bench install clean

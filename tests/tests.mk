@@ -1,0 +1,89 @@
+# Tests, lint, fuzzing, coverage, bench: included by the Makefile.
+
+.PHONY: unit e2e fuzz-replay check coverage valgrind packages-%
+
+packages-%:
+	@.ci/install-packages $(subst +, ,$*)
+
+# `make run` and `make test` install first, then build in a second make, which sees what was installed.
+run: packages-build+demo
+	@$(MAKE) --no-print-directory all
+	@src/demo/run.sh $(BUILD)
+
+test: packages-build+test
+	@$(MAKE) --no-print-directory check
+
+check: all unit fuzz-replay e2e
+
+unit: $(UNIT_BIN)
+	@set -e; for t in $(UNIT_BIN); do echo "== $$t"; $$t; done
+
+e2e: all $(E2E_BIN)
+	@LB_BUILD=$(abspath $(BUILD)) tests/e2e/run.sh $(E2E_BIN)
+
+# ---- fuzzing ----
+
+FUZZ_SECONDS ?= 30
+FUZZ_BUILD   := build-fuzz
+FUZZ_BIN     := $(patsubst %,$(BUILD)/fuzz/%,$(FUZZ_NAMES))
+REPLAY_BIN   := $(patsubst %,$(BUILD)/fuzz-replay/%,$(FUZZ_NAMES))
+
+fuzz: packages-build+fuzz
+	@$(MAKE) --no-print-directory CC=clang BUILD=$(FUZZ_BUILD) SAN=fuzzer-no-link,address,undefined fuzz-run
+
+.PHONY: fuzz-run
+fuzz-run: $(FUZZ_BIN)
+	@tests/fuzz/run.sh $(BUILD)/fuzz $(FUZZ_SECONDS) $(FUZZ_NAMES)
+
+$(BUILD)/fuzz/%: tests/fuzz/fuzz_%.c $(call libs_of,admin)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) -MMD -MP -o $@ $< $(call libs_of,admin) $(LDLIBS)
+
+# Every seed and every regression once, through the same functions, with any compiler.
+fuzz-replay: $(REPLAY_BIN)
+	@set -e; for t in $(FUZZ_NAMES); do \
+	  $(BUILD)/fuzz-replay/$$t $$(find tests/fuzz/corpus/$$t tests/fuzz/regressions/$$t -type f 2>/dev/null); done
+
+$(BUILD)/fuzz-replay/%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(call libs_of,admin)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< tests/fuzz/replay.c $(call libs_of,admin) $(LDLIBS)
+
+# ---- lint ----
+
+SOURCES := $(wildcard src/*.c src/*/*.c src/*/*.h include/*.h include/*/*.h tests/unit/*/*.c tests/e2e/*.[ch] \
+             tests/e2e/harness/*.[ch] tests/fuzz/*.c tests/bench/*.c)
+
+lint: packages-build+lint+test
+	@$(MAKE) --no-print-directory all
+	@tests/lint/layers.sh $(BUILD)
+	@clang-format --dry-run --Werror $(SOURCES)
+	@shellcheck .ci/run .ci/install-packages $$(find src tests -name '*.sh')
+	@cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
+	  --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -DLB_VERSION='"x"' -D_GNU_SOURCE -Iinclude src
+	@tests/lint/tidy.sh src/*.c src/*/*.c
+
+format:
+	clang-format -i $(SOURCES)
+
+# ---- coverage, valgrind, bench ----
+
+coverage: packages-build+test+coverage
+	@$(MAKE) --no-print-directory COVERAGE=1 check
+	@tests/lint/coverage.sh build-coverage 85
+
+valgrind: packages-build+test+valgrind
+	@$(MAKE) --no-print-directory all $(E2E_BIN)
+	@LB_BUILD=$(abspath $(BUILD)) LB_VALGRIND=1 tests/e2e/run.sh $(E2E_BIN)
+
+bench: packages-build+bench
+	@$(MAKE) --no-print-directory all $(BENCH_BIN)
+	@tests/bench/bench.sh $(abspath $(BUILD))
+
+install: all
+	install -D -m 755 $(BUILD)/loadbalancer $(DESTDIR)$(PREFIX)/bin/loadbalancer
+	install -D -m 755 $(BUILD)/demo-backend $(DESTDIR)$(PREFIX)/bin/demo-backend
+
+clean:
+	rm -rf build build-*
