@@ -1,0 +1,52 @@
+/* Files: one of the four files that make system calls. All of these may block: they belong to start-up, shutdown and
+ * the helper thread. Results: 0 or a count or descriptor, or -errno. EINTR is restarted, short writes are continued. */
+#ifndef LB_BASE_FILE_H
+#define LB_BASE_FILE_H
+
+#include "base/buf.h"
+#include "base/str.h"
+
+#include <stdint.h>
+#include <sys/types.h>
+
+/* Reads the whole file, at most `max` bytes (-EFBIG above), behind the content of `out`. -ENOENT when there is none. */
+int file_read(const char *path, size_t max, struct buf *out) __attribute__((warn_unused_result));
+
+/* Replaces `path` by `content` so that after a crash at any point either the old or the new content is there whole:
+ * writes path.tmp (mode as the old file's, else 0640), fsync, rename, fsync of the folder. Where rename says EBUSY (a
+ * mount point) the synced copy stays beside it, `path` is rewritten in place and synced, and the copy is removed. */
+int file_replace(const char *path, struct str content) __attribute__((warn_unused_result));
+
+/* The same in steps, for content that is made in pieces. file_replace_begin() gives the descriptor of the temporary;
+ * commit syncs and renames and closes it; abort removes it. */
+int file_replace_begin(const char *path) __attribute__((warn_unused_result));
+int file_replace_commit(const char *path, int fd) __attribute__((warn_unused_result));
+void file_replace_abort(const char *path, int fd);
+
+/* Opens for appending, creating with mode 0640 (and syncing the folder when it was created). */
+int file_open_append(const char *path) __attribute__((warn_unused_result));
+int file_write_all(int fd, struct str s) __attribute__((warn_unused_result));
+int file_sync_data(int fd) __attribute__((warn_unused_result));
+int file_truncate(int fd, uint64_t size) __attribute__((warn_unused_result));
+int64_t file_size(int fd) __attribute__((warn_unused_result));
+void file_close(int fd);
+/* Removes a file and syncs its folder; -ENOENT is 0. */
+int file_remove(const char *path) __attribute__((warn_unused_result));
+
+/* Takes an exclusive lock on `path` (created if missing) for the life of the descriptor that is returned, and writes
+ * our pid into it. -EWOULDBLOCK, with the holder's pid in *holder (0: unknown), when another process has it. */
+int file_lock(const char *path, int *holder) __attribute__((warn_unused_result));
+
+/* What kind of thing is behind a descriptor, for the log. */
+enum file_kind { FILE_REGULAR, FILE_PIPE, FILE_TERMINAL, FILE_SOCKET, FILE_OTHER };
+enum file_kind file_kind(int fd);
+
+/* A second, non-blocking description of an open pipe or terminal (through /proc/self/fd), so that others who share it
+ * are not affected; or -errno. */
+int file_reopen_nonblocking(int fd) __attribute__((warn_unused_result));
+
+/* Writes what a pipe, terminal or socket takes now: never blocks (poll, then at most PIPE_BUF bytes a step, where the
+ * descriptor itself may block). A count, 0 when it takes nothing, or -errno. */
+ssize_t file_write_now(int fd, struct str s) __attribute__((warn_unused_result));
+
+#endif

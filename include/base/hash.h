@@ -1,0 +1,50 @@
+/* Keyed hashing, so that nobody outside can aim at one bucket of a table (SipHash, Aumasson and Bernstein 2012), and an
+ * intrusive chained table that grows in small steps: no single call moves more than a few chains. */
+#ifndef LB_BASE_HASH_H
+#define LB_BASE_HASH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct hash_key {
+    uint64_t k0, k1;
+};
+
+/* SipHash-2-4 of `n` bytes under `key`. */
+uint64_t hash_siphash24(const struct hash_key *key, const void *p, size_t n);
+
+/* SipHash-1-3, the faster variant used by tables. */
+uint64_t hash_bytes(const struct hash_key *key, const void *p, size_t n);
+
+struct hash_node { /* embedded in an entry */
+    struct hash_node *next;
+    uint64_t hash;
+};
+
+struct hash_table {
+    struct hash_node **slots, **old_slots;
+    size_t mask, old_mask; /* slots - 1 */
+    size_t moved;          /* chains of old_slots moved so far */
+    size_t count;
+};
+
+typedef bool hash_eq_fn(const struct hash_node *node, const void *wanted);
+
+/* An empty table owns no memory until its first insert. */
+void hash_table_init(struct hash_table *t);
+
+/* Frees the slots; the entries are their owner's. */
+void hash_table_fini(struct hash_table *t);
+
+/* The entry with that hash for which eq(entry, wanted) holds, or NULL. Never allocates. */
+struct hash_node *hash_table_find(const struct hash_table *t, uint64_t hash, hash_eq_fn *eq, const void *wanted);
+
+/* Puts `node` in with node->hash = hash; the caller has seen that no equal one is there. False when there is no memory
+ * for the slots. */
+bool hash_table_insert(struct hash_table *t, struct hash_node *node, uint64_t hash) __attribute__((warn_unused_result));
+
+/* Takes out `node`, which must be in the table. */
+void hash_table_remove(struct hash_table *t, struct hash_node *node);
+
+#endif

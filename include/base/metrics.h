@@ -1,0 +1,49 @@
+/* Counters of the process, one catalogue: counted now, shown by a metrics page later. Loop thread only. */
+#ifndef LB_BASE_METRICS_H
+#define LB_BASE_METRICS_H
+
+#include <stdint.h>
+
+/* clang-format off */
+#define METRICS_CATALOGUE(X) \
+    X(connections_accepted,   "client connections accepted") \
+    X(connections_refused,    "client connections answered 503 because of limits.connections") \
+    X(accept_errors,          "accept calls that failed") \
+    X(requests,               "requests begun") \
+    X(responses_own,          "responses made by the balancer itself") \
+    X(exchanges_cut,          "exchanges cut off before their response was complete") \
+    X(rate_limited,           "requests refused with 429") \
+    X(overflow_shared,        "requests decided on an overflow bucket") \
+    X(attempts,               "attempts at backends begun") \
+    X(retries,                "attempts after the first") \
+    X(retries_denied,         "retries not made because of the budget") \
+    X(stale_replaced,         "pooled connections found closed and replaced") \
+    X(backend_connects,       "connections to backends opened") \
+    X(backend_reuses,         "pooled connections used again") \
+    X(backend_failures,       "attempts that failed") \
+    X(health_probes,          "health checks sent") \
+    X(health_failures,        "health checks failed") \
+    X(bytes_in,               "bytes received from clients") \
+    X(bytes_out,              "bytes sent to clients") \
+    X(clients_registered,     "clients registered") \
+    X(clients_updated,        "clients updated") \
+    X(clients_deleted,        "clients deleted") \
+    X(store_saves,            "snapshots of clients.json written") \
+    X(store_syncs,            "groups of changes made durable") \
+    X(store_failures,         "writes to the clients' files that failed") \
+    X(log_lines_dropped,      "log lines dropped because the reader stalled") \
+    X(out_of_memory,          "connections lost for want of memory")
+/* clang-format on */
+
+struct metrics {
+#define X(name, help) uint64_t name;
+    METRICS_CATALOGUE(X)
+#undef X
+};
+
+extern struct metrics metrics;
+
+/* Calls fn(arg, name, help, value) for each counter, in the catalogue's order. */
+void metrics_each(void (*fn)(void *arg, const char *name, const char *help, uint64_t value), void *arg);
+
+#endif

@@ -1,0 +1,439 @@
+/* Files: reading whole, replacing so that a crash leaves the old or the new, appending, locking; and writing to pipes
+ * and terminals without waiting for their readers. */
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MODE_NEW   0640
+#define BLOCK_SIZE (64u * 1024u)
+
+static int open_file(const char *path, int flags, mode_t mode)
+{
+    int fd;
+    do
+        fd = open(path, flags | O_CLOEXEC | O_NOCTTY, mode);
+    while (fd < 0 && errno == EINTR);
+    return fd < 0 ? -errno : fd;
+}
+
+static ssize_t read_some(int fd, char *p, size_t n)
+{
+    ssize_t got;
+    do
+        got = read(fd, p, n);
+    while (got < 0 && errno == EINTR);
+    return got < 0 ? -errno : got;
+}
+
+static ssize_t write_some(int fd, struct str s)
+{
+    ssize_t sent;
+    do
+        sent = write(fd, s.p, s.n);
+    while (sent < 0 && errno == EINTR);
+    return sent < 0 ? -errno : sent;
+}
+
+static int sync_file(int fd)
+{
+    int r;
+    do
+        r = fsync(fd);
+    while (r < 0 && errno == EINTR);
+    return r < 0 ? -errno : 0;
+}
+
+void file_close(int fd)
+{
+    /* On Linux the descriptor is gone even when close() fails, and what must be on disk was synced before. */
+    if (fd >= 0)
+        (void)close(fd);
+}
+
+/* Makes the names in the folder of `path` durable. */
+static int sync_folder(const char *path)
+{
+    char folder[PATH_MAX] = ".";
+    const char *slash = strrchr(path, '/');
+    size_t n = slash ? (size_t)(slash - path) : 0;
+    if (n >= sizeof(folder))
+        return -ENAMETOOLONG;
+    if (slash) {
+        memcpy(folder, path, n ? n : 1);
+        folder[n ? n : 1] = '\0';
+    }
+    int fd = open_file(folder, O_RDONLY | O_DIRECTORY, 0);
+    if (fd < 0)
+        return fd;
+    int r = sync_file(fd);
+    file_close(fd);
+    /* EINVAL: the file system has no way to sync a folder, and nothing that could be waited for. */
+    return r == -EINVAL ? 0 : r;
+}
+
+/* Reads to the end; -EFBIG as soon as there are more than `max` bytes. */
+static int read_all(int fd, size_t max, struct buf *out)
+{
+    size_t total = 0, step = BLOCK_SIZE;
+    struct stat st;
+    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size <= max)
+        step = (size_t)st.st_size + 1; /* the one byte more tells the end */
+    for (;;) {
+        if (!buf_reserve(out, step))
+            return -ENOMEM;
+        ssize_t n = read_some(fd, buf_tail(out), step);
+        if (n <= 0)
+            return (int)n;
+        total += (size_t)n;
+        if (total > max)
+            return -EFBIG;
+        buf_added(out, (size_t)n);
+        step = BLOCK_SIZE;
+    }
+}
+
+int file_read(const char *path, size_t max, struct buf *out)
+{
+    size_t before = out->len;
+    int fd = open_file(path, O_RDONLY, 0);
+    if (fd < 0)
+        return fd;
+    int r = read_all(fd, max, out);
+    file_close(fd);
+    if (r < 0)
+        out->len = before;
+    return r;
+}
+
+/* The file that is replaced, behind symbolic links, and its temporary beside it. */
+struct names {
+    char target[PATH_MAX], temp[PATH_MAX + 8];
+};
+
+static int find_names(const char *path, struct names *names)
+{
+    if (!realpath(path, names->target)) {
+        /* A new file: the name as it is given. */
+        if (strlen(path) >= sizeof(names->target))
+            return -ENAMETOOLONG;
+        strcpy(names->target, path);
+    }
+    snprintf(names->temp, sizeof(names->temp), "%s.tmp", names->target);
+    return 0;
+}
+
+/* Gives the temporary the owner and mode of the file that it is to replace. */
+static int copy_mode(const char *target, int fd)
+{
+    struct stat st;
+    mode_t mode = MODE_NEW;
+    if (stat(target, &st) == 0) {
+        mode = st.st_mode & 0777;
+        /* Only a privileged process may give files away; for others the new file is simply theirs. */
+        if (fchown(fd, st.st_uid, st.st_gid) < 0 && errno != EPERM)
+            return -errno;
+    }
+    return fchmod(fd, mode) < 0 ? -errno : 0;
+}
+
+int file_replace_begin(const char *path)
+{
+    struct names names;
+    int r = find_names(path, &names);
+    if (r < 0)
+        return r;
+    /* Left by a crash: another's data is never written into. */
+    if (unlink(names.temp) < 0 && errno != ENOENT)
+        return -errno;
+    int fd = open_file(names.temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, S_IRUSR | S_IWUSR);
+    if (fd < 0)
+        return fd;
+    r = copy_mode(names.target, fd);
+    if (r < 0) {
+        file_replace_abort(path, fd);
+        return r;
+    }
+    return fd;
+}
+
+void file_replace_abort(const char *path, int fd)
+{
+    struct names names;
+    file_close(fd);
+    if (find_names(path, &names) == 0)
+        (void)unlink(names.temp);
+}
+
+static int copy_content(int from, int to)
+{
+    char *block = malloc(BLOCK_SIZE);
+    ssize_t n = block ? 0 : -ENOMEM;
+    if (block && (lseek(from, 0, SEEK_SET) < 0 || lseek(to, 0, SEEK_SET) < 0))
+        n = -errno;
+    while (n >= 0 && (n = read_some(from, block, BLOCK_SIZE)) > 0) {
+        int r = file_write_all(to, str_make(block, (size_t)n));
+        if (r < 0)
+            n = r;
+    }
+    free(block);
+    return (int)n;
+}
+
+/* Makes sure that `size` bytes fit into the file before one of its own is touched. */
+static int reserve_space(int fd, int64_t size)
+{
+    int64_t old = file_size(fd);
+    if (old < 0 || old >= size)
+        return old < 0 ? (int)old : 0;
+    int e = posix_fallocate(fd, 0, size);
+    if (e == 0)
+        return 0;
+    int r = file_truncate(fd, (uint64_t)old);
+    return r < 0 ? r : -e;
+}
+
+static int overwrite(int from, int to, int64_t size, bool *touched)
+{
+    int r = reserve_space(to, size);
+    if (r < 0)
+        return r;
+    *touched = true;
+    r = copy_content(from, to);
+    if (r == 0)
+        r = file_truncate(to, (uint64_t)size);
+    return r < 0 ? r : sync_file(to);
+}
+
+/* Writes the synced temporary `fd` over the target, which cannot be renamed over. Once the target has been touched the
+ * temporary is the only whole content until all is synced, so a failure from there on leaves it. */
+static int rewrite_in_place(const struct names *names, int fd)
+{
+    bool touched = false;
+    int64_t size = file_size(fd);
+    int r = size < 0 ? (int)size : sync_folder(names->temp);
+    int to = r < 0 ? r : open_file(names->target, O_WRONLY, 0);
+    if (to >= 0) {
+        r = overwrite(fd, to, size, &touched);
+        file_close(to);
+    } else {
+        r = to;
+    }
+    if (r < 0 && touched)
+        return r;
+    if (unlink(names->temp) < 0 && r == 0)
+        r = -errno;
+    return r < 0 ? r : sync_folder(names->target);
+}
+
+/* Puts the synced temporary in the target's place. */
+static int install(const struct names *names, int fd)
+{
+    if (rename(names->temp, names->target) == 0)
+        return sync_folder(names->target);
+    if (errno == EBUSY)
+        return rewrite_in_place(names, fd);
+    int r = -errno;
+    (void)unlink(names->temp);
+    return r;
+}
+
+int file_replace_commit(const char *path, int fd)
+{
+    struct names names;
+    int r = find_names(path, &names);
+    if (r == 0)
+        r = sync_file(fd);
+    if (r < 0) {
+        file_replace_abort(path, fd);
+        return r;
+    }
+    r = install(&names, fd);
+    file_close(fd);
+    return r;
+}
+
+int file_replace(const char *path, struct str content)
+{
+    int fd = file_replace_begin(path);
+    if (fd < 0)
+        return fd;
+    int r = file_write_all(fd, content);
+    if (r < 0) {
+        file_replace_abort(path, fd);
+        return r;
+    }
+    return file_replace_commit(path, fd);
+}
+
+int file_open_append(const char *path)
+{
+    int fd = open_file(path, O_WRONLY | O_APPEND, 0);
+    if (fd != -ENOENT)
+        return fd;
+    fd = open_file(path, O_WRONLY | O_APPEND | O_CREAT, MODE_NEW);
+    if (fd < 0)
+        return fd;
+    int r = sync_folder(path);
+    if (r < 0) {
+        file_close(fd);
+        return r;
+    }
+    return fd;
+}
+
+int file_write_all(int fd, struct str s)
+{
+    while (s.n > 0) {
+        ssize_t n = write_some(fd, s);
+        if (n <= 0)
+            return n < 0 ? (int)n : -EIO;
+        s = str_make(s.p + n, s.n - (size_t)n);
+    }
+    return 0;
+}
+
+int file_sync_data(int fd)
+{
+    int r;
+    do
+        r = fdatasync(fd);
+    while (r < 0 && errno == EINTR);
+    return r < 0 ? -errno : 0;
+}
+
+int file_truncate(int fd, uint64_t size)
+{
+    int r;
+    if (size > INT64_MAX)
+        return -EFBIG;
+    do
+        r = ftruncate(fd, (off_t)size);
+    while (r < 0 && errno == EINTR);
+    return r < 0 ? -errno : 0;
+}
+
+int64_t file_size(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) < 0 ? -errno : st.st_size;
+}
+
+int file_remove(const char *path)
+{
+    if (unlink(path) < 0)
+        return errno == ENOENT ? 0 : -errno;
+    return sync_folder(path);
+}
+
+/* The number that the lock's holder has written, or 0. */
+static int read_pid(int fd)
+{
+    char text[16];
+    uint64_t pid;
+    ssize_t n = pread(fd, text, sizeof(text), 0);
+    struct str line = str_make(text, n > 0 ? (size_t)n : 0);
+    line.n = str_find(line, '\n');
+    return str_parse_u64(line, &pid) && pid <= INT_MAX ? (int)pid : 0;
+}
+
+static int write_pid(int fd)
+{
+    char text[16];
+    int n = snprintf(text, sizeof(text), "%d\n", (int)getpid());
+    int r = file_truncate(fd, 0);
+    return r < 0 ? r : file_write_all(fd, str_make(text, (size_t)n));
+}
+
+static int lock_exclusive(int fd)
+{
+    int r;
+    do
+        r = flock(fd, LOCK_EX | LOCK_NB);
+    while (r < 0 && errno == EINTR);
+    return r < 0 ? -errno : 0;
+}
+
+int file_lock(const char *path, int *holder)
+{
+    *holder = 0;
+    int fd = open_file(path, O_RDWR | O_CREAT, MODE_NEW);
+    if (fd < 0)
+        return fd;
+    int r = lock_exclusive(fd);
+    if (r == -EWOULDBLOCK)
+        *holder = read_pid(fd);
+    if (r == 0)
+        r = write_pid(fd);
+    if (r == 0)
+        return fd;
+    file_close(fd);
+    return r;
+}
+
+enum file_kind file_kind(int fd)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return FILE_OTHER;
+    if (S_ISREG(st.st_mode))
+        return FILE_REGULAR;
+    if (S_ISFIFO(st.st_mode))
+        return FILE_PIPE;
+    if (S_ISSOCK(st.st_mode))
+        return FILE_SOCKET;
+    return isatty(fd) ? FILE_TERMINAL : FILE_OTHER;
+}
+
+int file_reopen_nonblocking(int fd)
+{
+    char path[32];
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    return open_file(path, O_WRONLY | O_NONBLOCK, 0);
+}
+
+/* What a socket takes now. */
+static ssize_t send_now(int fd, struct str s)
+{
+    ssize_t n;
+    do
+        n = send(fd, s.p, s.n, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+/* One step on a descriptor that may block: a pipe that polls writable takes PIPE_BUF bytes at once. */
+static ssize_t poll_and_write(int fd, struct str s)
+{
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    if (poll(&p, 1, 0) <= 0)
+        return 0;
+    return write_some(fd, str_make(s.p, s.n < PIPE_BUF ? s.n : PIPE_BUF));
+}
+
+ssize_t file_write_now(int fd, struct str s)
+{
+    size_t done = 0;
+    ssize_t n = 1;
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0)
+        return -errno;
+    bool is_socket = file_kind(fd) == FILE_SOCKET;
+    while (n > 0 && done < s.n) {
+        struct str rest = str_make(s.p + done, s.n - done);
+        n = is_socket ? send_now(fd, rest) : flags & O_NONBLOCK ? write_some(fd, rest) : poll_and_write(fd, rest);
+        if (n > 0)
+            done += (size_t)n;
+    }
+    bool failed = n < 0 && n != -EAGAIN && done == 0;
+    return failed ? n : (ssize_t)done;
+}

@@ -1,0 +1,549 @@
+/* Files: replacing that leaves the old or the new, whatever call fails; appending, locking, and writing without
+ * waiting. The system calls that can fail are replaced by ones that fail to order. */
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pty.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* What the replaced calls do: the call number `at` (from 1; 0: none) of that kind fails with `error`. */
+struct fault {
+    int at, error, calls;
+};
+
+static struct fault fsync_fault, rename_fault, write_fault, fallocate_fault;
+static size_t write_most; /* a write takes at most so much; 0: all */
+static char folder[64], path[128], temp[160];
+
+static bool fails(struct fault *f)
+{
+    if (++f->calls != f->at)
+        return false;
+    errno = f->error;
+    return true;
+}
+
+int fsync(int fd)
+{
+    return fails(&fsync_fault) ? -1 : (int)syscall(SYS_fsync, fd);
+}
+
+int rename(const char *from, const char *to)
+{
+    return fails(&rename_fault) ? -1 : renameat(AT_FDCWD, from, AT_FDCWD, to);
+}
+
+ssize_t write(int fd, const void *p, size_t n)
+{
+    if (fails(&write_fault))
+        return -1;
+    return syscall(SYS_write, fd, p, write_most && n > write_most ? write_most : n);
+}
+
+int posix_fallocate(int fd, off_t offset, off_t n)
+{
+    if (fails(&fallocate_fault))
+        return errno;
+    return syscall(SYS_fallocate, fd, 0, offset, n) < 0 ? errno : 0;
+}
+
+static void no_faults(void)
+{
+    fsync_fault = rename_fault = write_fault = fallocate_fault = (struct fault){0};
+    write_most = 0;
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    no_faults();
+    strcpy(folder, "/tmp/test_file.XXXXXX");
+    if (!mkdtemp(folder))
+        return -1;
+    snprintf(path, sizeof(path), "%s/clients.json", folder);
+    snprintf(temp, sizeof(temp), "%s.tmp", path);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    char command[128];
+    (void)state;
+    no_faults();
+    snprintf(command, sizeof(command), "rm -rf '%s'", folder);
+    return system(command) == 0 ? 0 : -1;
+}
+
+static void assert_content(const char *file, const char *wanted)
+{
+    struct buf b = BUF_INIT;
+    assert_int_equal(file_read(file, 1 << 20, &b), 0);
+    assert_true(str_eq(buf_str(&b), str_of(wanted)));
+    buf_fini(&b);
+}
+
+static void assert_missing(const char *file)
+{
+    assert_int_equal(access(file, F_OK), -1);
+}
+
+static mode_t mode_of(const char *file)
+{
+    struct stat st;
+    assert_int_equal(stat(file, &st), 0);
+    return st.st_mode & 07777;
+}
+
+static void test_read(void **state)
+{
+    (void)state;
+    struct buf b = BUF_INIT;
+    assert_int_equal(file_read(path, 100, &b), -ENOENT);
+    assert_int_equal(file_read(folder, 100, &b), -EISDIR);
+    assert_int_equal(file_replace(path, STR("12345")), 0);
+    assert_true(buf_append(&b, "0", 1));
+    assert_int_equal(file_read(path, 4, &b), -EFBIG);
+    assert_true(str_eq(buf_str(&b), STR("0")));
+    assert_int_equal(file_read(path, 5, &b), 0);
+    assert_true(str_eq(buf_str(&b), STR("012345")));
+    buf_fini(&b);
+    assert_int_equal(file_replace(path, STR("")), 0);
+    assert_int_equal(file_read(path, 0, &b), 0);
+    assert_int_equal(b.len, 0);
+    buf_fini(&b);
+}
+
+/* The size that the file system tells is not trusted. */
+static void test_read_without_size(void **state)
+{
+    (void)state;
+    struct buf b = BUF_INIT;
+    assert_int_equal(file_read("/proc/self/stat", 1 << 16, &b), 0);
+    assert_true(b.len > 10);
+    buf_fini(&b);
+    assert_int_equal(file_read("/dev/zero", 1 << 20, &b), -EFBIG);
+    assert_int_equal(b.len, 0);
+    buf_fini(&b);
+}
+
+static void test_replace(void **state)
+{
+    (void)state;
+    umask(077);
+    assert_int_equal(file_replace(path, STR("one")), 0);
+    umask(022);
+    assert_content(path, "one");
+    assert_int_equal(mode_of(path), 0640);
+    assert_int_equal(fsync_fault.calls, 2); /* the file and its folder */
+    assert_int_equal(chmod(path, 0604), 0);
+    assert_int_equal(file_replace(path, STR("two, longer")), 0);
+    assert_content(path, "two, longer");
+    assert_int_equal(mode_of(path), 0604);
+    assert_missing(temp);
+}
+
+static void test_replace_relative(void **state)
+{
+    (void)state;
+    int here = open(".", O_RDONLY | O_DIRECTORY);
+    assert_int_equal(chdir(folder), 0);
+    assert_int_equal(file_replace("plain", STR("1")), 0);
+    assert_content("plain", "1");
+    assert_int_equal(file_replace("./plain", STR("2")), 0);
+    assert_content("plain", "2");
+    assert_int_equal(file_remove("plain"), 0);
+    assert_missing("plain");
+    assert_int_equal(fchdir(here), 0);
+    close(here);
+}
+
+static void test_replace_keeps_owner(void **state)
+{
+    (void)state;
+    struct stat st;
+    if (geteuid() != 0)
+        skip();
+    assert_int_equal(file_replace(path, STR("one")), 0);
+    assert_int_equal(chown(path, 12, 34), 0);
+    assert_int_equal(file_replace(path, STR("two")), 0);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_uid, 12);
+    assert_int_equal(st.st_gid, 34);
+}
+
+/* A link stays a link: what it leads to is replaced. */
+static void test_replace_behind_link(void **state)
+{
+    (void)state;
+    char real[128], link[128];
+    struct stat st;
+    snprintf(real, sizeof(real), "%s/real", folder);
+    snprintf(link, sizeof(link), "%s/link", folder);
+    assert_int_equal(file_replace(real, STR("one")), 0);
+    assert_int_equal(symlink("real", link), 0);
+    assert_int_equal(file_replace(link, STR("two")), 0);
+    assert_content(real, "two");
+    assert_int_equal(lstat(link, &st), 0);
+    assert_true(S_ISLNK(st.st_mode));
+}
+
+/* What a crash has left is not in the way, and not written into. */
+static void test_replace_with_stale_temporary(void **state)
+{
+    (void)state;
+    char victim[128];
+    snprintf(victim, sizeof(victim), "%s/victim", folder);
+    assert_int_equal(file_replace(victim, STR("untouched")), 0);
+    assert_int_equal(symlink(victim, temp), 0);
+    assert_int_equal(file_replace(path, STR("new")), 0);
+    assert_content(path, "new");
+    assert_content(victim, "untouched");
+    assert_missing(temp);
+}
+
+static void test_replace_in_steps(void **state)
+{
+    (void)state;
+    assert_int_equal(file_replace(path, STR("old")), 0);
+    int fd = file_replace_begin(path);
+    assert_true(fd >= 0);
+    assert_int_equal(access(temp, F_OK), 0);
+    assert_int_equal(file_write_all(fd, STR("a")), 0);
+    file_replace_abort(path, fd);
+    assert_content(path, "old");
+    assert_missing(temp);
+    fd = file_replace_begin(path);
+    assert_int_equal(file_write_all(fd, STR("a")), 0);
+    assert_int_equal(file_write_all(fd, STR("b")), 0);
+    assert_content(path, "old");
+    assert_int_equal(file_replace_commit(path, fd), 0);
+    assert_content(path, "ab");
+    assert_int_equal(fcntl(fd, F_GETFD), -1);
+}
+
+static void assert_replace_fails(int error, const char *left)
+{
+    assert_int_equal(file_replace(path, STR("the new content")), -error);
+    no_faults();
+    assert_content(path, left);
+    assert_missing(temp);
+}
+
+static void test_replace_failures(void **state)
+{
+    (void)state;
+    assert_int_equal(file_replace(path, STR("old")), 0);
+    no_faults();
+    write_fault = (struct fault){.at = 1, .error = ENOSPC};
+    assert_replace_fails(ENOSPC, "old");
+    write_most = 4;
+    write_fault = (struct fault){.at = 3, .error = EIO};
+    assert_replace_fails(EIO, "old");
+    fsync_fault = (struct fault){.at = 1, .error = EIO};
+    assert_replace_fails(EIO, "old");
+    rename_fault = (struct fault){.at = 1, .error = EACCES};
+    assert_replace_fails(EACCES, "old");
+    /* renamed, but the folder's sync failed: the new content stands, and the caller knows that it may not last */
+    fsync_fault = (struct fault){.at = 2, .error = EIO};
+    assert_replace_fails(EIO, "the new content");
+}
+
+static void test_replace_impossible(void **state)
+{
+    (void)state;
+    char inside[160], *far = malloc(8192);
+    snprintf(inside, sizeof(inside), "%s/none/file", folder);
+    assert_int_equal(file_replace(inside, STR("x")), -ENOENT);
+    assert_int_equal(file_replace(folder, STR("x")), -EISDIR);
+    snprintf(inside, sizeof(inside), "%s.tmp", folder);
+    assert_missing(inside);
+    memset(far, 'a', 8191);
+    far[8191] = '\0';
+    assert_int_equal(file_replace(far, STR("x")), -ENAMETOOLONG);
+    free(far);
+}
+
+/* A call that a signal interrupts is made again; a write that takes a part is continued. */
+static void test_interrupted_and_short(void **state)
+{
+    (void)state;
+    write_most = 1;
+    write_fault = (struct fault){.at = 2, .error = EINTR};
+    fsync_fault = (struct fault){.at = 1, .error = EINTR};
+    assert_int_equal(file_replace(path, STR("abc")), 0);
+    assert_int_equal(write_fault.calls, 4);
+    assert_content(path, "abc");
+}
+
+static void busy(void)
+{
+    no_faults();
+    rename_fault = (struct fault){.at = 1, .error = EBUSY};
+}
+
+static void test_mount_point(void **state)
+{
+    (void)state;
+    struct stat before, after;
+    assert_int_equal(file_replace(path, STR("old content, long")), 0);
+    assert_int_equal(stat(path, &before), 0);
+    busy();
+    assert_int_equal(file_replace(path, STR("short")), 0);
+    assert_content(path, "short");
+    busy();
+    assert_int_equal(file_replace(path, STR("now very much longer")), 0);
+    assert_content(path, "now very much longer");
+    assert_int_equal(stat(path, &after), 0);
+    assert_int_equal(before.st_ino, after.st_ino);
+    assert_missing(temp);
+}
+
+/* Without room for it, the file is not begun to be overwritten. */
+static void test_mount_point_full(void **state)
+{
+    (void)state;
+    assert_int_equal(file_replace(path, STR("old")), 0);
+    busy();
+    fallocate_fault = (struct fault){.at = 1, .error = ENOSPC};
+    assert_replace_fails(ENOSPC, "old");
+    busy();
+    fsync_fault = (struct fault){.at = 2, .error = EIO}; /* the folder's, before the first byte */
+    assert_replace_fails(EIO, "old");
+}
+
+/* Once the file has been touched, the synced copy is kept until all is well. */
+static void test_mount_point_torn(void **state)
+{
+    (void)state;
+    assert_int_equal(file_replace(path, STR("old")), 0);
+    busy();
+    write_fault = (struct fault){.at = 2, .error = EIO};
+    assert_int_equal(file_replace(path, STR("the new content")), -EIO);
+    assert_content(temp, "the new content");
+    busy();
+    fsync_fault = (struct fault){.at = 3, .error = EIO};
+    assert_int_equal(file_replace(path, STR("another content")), -EIO);
+    assert_content(temp, "another content");
+    no_faults();
+    assert_int_equal(file_replace(path, STR("well again")), 0);
+    assert_content(path, "well again");
+    assert_missing(temp);
+}
+
+static void test_append(void **state)
+{
+    (void)state;
+    int fd = file_open_append(path);
+    assert_true(fd >= 0);
+    assert_int_equal(fsync_fault.calls, 1); /* the folder that has a new file */
+    assert_int_equal(mode_of(path), 0640);
+    assert_int_equal(file_write_all(fd, STR("one\n")), 0);
+    file_close(fd);
+    fd = file_open_append(path);
+    assert_int_equal(fsync_fault.calls, 1);
+    assert_int_equal(file_size(fd), 4);
+    assert_int_equal(file_write_all(fd, STR("two\n")), 0);
+    assert_int_equal(file_sync_data(fd), 0);
+    assert_content(path, "one\ntwo\n");
+    assert_int_equal(file_truncate(fd, 4), 0);
+    assert_int_equal(file_write_all(fd, STR("three\n")), 0);
+    assert_content(path, "one\nthree\n");
+    file_close(fd);
+    assert_int_equal(file_open_append(folder), -EISDIR);
+}
+
+static void test_append_folder_not_synced(void **state)
+{
+    (void)state;
+    fsync_fault = (struct fault){.at = 1, .error = EIO};
+    assert_int_equal(file_open_append(path), -EIO);
+}
+
+static void test_bad_descriptors(void **state)
+{
+    (void)state;
+    file_close(-1);
+    assert_int_equal(file_size(-1), -EBADF);
+    assert_int_equal(file_sync_data(-1), -EBADF);
+    assert_int_equal(file_truncate(-1, 0), -EBADF);
+    assert_int_equal(file_truncate(0, UINT64_MAX), -EFBIG);
+    assert_int_equal(file_write_all(-1, STR("x")), -EBADF);
+    assert_int_equal(file_write_all(-1, STR("")), 0);
+    assert_int_equal(file_write_now(-1, STR("x")), -EBADF);
+    assert_int_equal(file_kind(-1), FILE_OTHER);
+    assert_int_equal(file_reopen_nonblocking(-1), -ENOENT);
+}
+
+static void test_remove(void **state)
+{
+    (void)state;
+    assert_int_equal(file_replace(path, STR("x")), 0);
+    assert_int_equal(file_remove(path), 0);
+    assert_missing(path);
+    assert_int_equal(file_remove(path), 0);
+    assert_int_equal(file_remove(folder), -EISDIR);
+}
+
+static void test_lock(void **state)
+{
+    (void)state;
+    char pid[16];
+    int holder;
+    int fd = file_lock(path, &holder);
+    assert_true(fd >= 0);
+    snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
+    assert_content(path, pid);
+    assert_int_equal(file_lock(path, &holder), -EWOULDBLOCK);
+    assert_int_equal(holder, getpid());
+    file_close(fd);
+    /* what an earlier, longer pid left behind is gone */
+    assert_int_equal(file_replace(path, STR("1234567890123\n")), 0);
+    fd = file_lock(path, &holder);
+    assert_true(fd >= 0);
+    assert_content(path, pid);
+    file_close(fd);
+    assert_int_equal(file_lock(folder, &holder), -EISDIR);
+}
+
+static void test_lock_of_unknown_holder(void **state)
+{
+    (void)state;
+    int holder = 1;
+    assert_int_equal(file_replace(path, STR("nobody")), 0);
+    int fd = open(path, O_RDWR);
+    assert_int_equal(flock(fd, LOCK_EX), 0);
+    assert_int_equal(file_lock(path, &holder), -EWOULDBLOCK);
+    assert_int_equal(holder, 0);
+    close(fd);
+}
+
+static void test_kind(void **state)
+{
+    (void)state;
+    int p[2], s[2], master, slave;
+    assert_int_equal(pipe(p), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, s), 0);
+    assert_int_equal(openpty(&master, &slave, NULL, NULL, NULL), 0);
+    int regular = file_open_append(path), null = open("/dev/null", O_WRONLY);
+    assert_int_equal(file_kind(p[1]), FILE_PIPE);
+    assert_int_equal(file_kind(s[0]), FILE_SOCKET);
+    assert_int_equal(file_kind(slave), FILE_TERMINAL);
+    assert_int_equal(file_kind(regular), FILE_REGULAR);
+    assert_int_equal(file_kind(null), FILE_OTHER);
+    int all[] = {p[0], p[1], s[0], s[1], master, slave, regular, null};
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        close(all[i]);
+}
+
+/* Writes until nothing is taken; the alarm ends a test that blocks. */
+static size_t fill(int fd)
+{
+    static char block[100000];
+    size_t total = 0;
+    ssize_t n;
+    alarm(20);
+    while ((n = file_write_now(fd, str_make(block, sizeof(block)))) > 0)
+        total += (size_t)n;
+    alarm(0);
+    assert_int_equal(n, 0);
+    return total;
+}
+
+static void test_write_now_pipe(void **state)
+{
+    (void)state;
+    char drained[PIPE_BUF];
+    int p[2];
+    assert_int_equal(pipe(p), 0);
+    assert_int_equal(fill(p[1]), 65536);
+    assert_int_equal(read(p[0], drained, sizeof(drained)), sizeof(drained));
+    assert_int_equal(fill(p[1]), sizeof(drained));
+    assert_int_equal(file_write_now(p[1], STR("")), 0);
+    /* a description of our own, which does not make the others' non-blocking */
+    int own = file_reopen_nonblocking(p[1]);
+    assert_true(own >= 0);
+    assert_false(fcntl(p[1], F_GETFL) & O_NONBLOCK);
+    assert_int_equal(fill(own), 0);
+    assert_int_equal(read(p[0], drained, sizeof(drained)), sizeof(drained));
+    assert_int_equal(fill(own), sizeof(drained));
+    close(p[0]);
+    assert_int_equal(file_write_now(p[1], STR("x")), -EPIPE);
+    assert_int_equal(file_write_now(own, STR("x")), -EPIPE);
+    close(own);
+    close(p[1]);
+}
+
+static void test_write_now_socket(void **state)
+{
+    (void)state;
+    int s[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, s), 0);
+    assert_true(fill(s[0]) > 0);
+    assert_int_equal(file_write_now(s[0], STR("x")), 0);
+    close(s[1]);
+    assert_int_equal(file_write_now(s[0], STR("x")), -EPIPE);
+    close(s[0]);
+}
+
+static void test_write_now_terminal(void **state)
+{
+    (void)state;
+    int master, slave;
+    assert_int_equal(openpty(&master, &slave, NULL, NULL, NULL), 0);
+    int own = file_reopen_nonblocking(slave);
+    assert_true(own >= 0);
+    assert_false(fcntl(slave, F_GETFL) & O_NONBLOCK);
+    assert_true(fill(own) > 0);
+    close(own);
+    close(slave);
+    close(master);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_read),
+        TEST(test_read_without_size),
+        TEST(test_replace),
+        TEST(test_replace_relative),
+        TEST(test_replace_keeps_owner),
+        TEST(test_replace_behind_link),
+        TEST(test_replace_with_stale_temporary),
+        TEST(test_replace_in_steps),
+        TEST(test_replace_failures),
+        TEST(test_replace_impossible),
+        TEST(test_interrupted_and_short),
+        TEST(test_mount_point),
+        TEST(test_mount_point_full),
+        TEST(test_mount_point_torn),
+        TEST(test_append),
+        TEST(test_append_folder_not_synced),
+        TEST(test_bad_descriptors),
+        TEST(test_remove),
+        TEST(test_lock),
+        TEST(test_lock_of_unknown_holder),
+        TEST(test_kind),
+        TEST(test_write_now_pipe),
+        TEST(test_write_now_socket),
+        TEST(test_write_now_terminal),
+    };
+    signal(SIGPIPE, SIG_IGN);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

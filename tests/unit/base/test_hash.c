@@ -1,0 +1,195 @@
+/* SipHash against its published vectors, and the table against an array while it grows and empties. */
+#include "base/hash.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const struct hash_key reference_key = {UINT64_C(0x0706050403020100), UINT64_C(0x0f0e0d0c0b0a0908)};
+
+static void assert_vector(size_t n, const unsigned char want[8])
+{
+    unsigned char input[64];
+    uint64_t number = 0;
+
+    for (size_t i = 0; i < sizeof(input); i++)
+        input[i] = (unsigned char)i;
+    for (size_t i = 8; i-- > 0;)
+        number = number << 8 | want[i];
+    assert_true(hash_siphash24(&reference_key, input, n) == number);
+}
+
+static void test_reference_vectors(void **state)
+{
+    (void)state;
+    assert_vector(0, (unsigned char[]){0x31, 0x0e, 0x0e, 0xdd, 0x47, 0xdb, 0x6f, 0x72});
+    assert_vector(1, (unsigned char[]){0xfd, 0x67, 0xdc, 0x93, 0xc5, 0x39, 0xf8, 0x74});
+    assert_vector(2, (unsigned char[]){0x5a, 0x4f, 0xa9, 0xd9, 0x09, 0x80, 0x6c, 0x0d});
+    assert_vector(3, (unsigned char[]){0x2d, 0x7e, 0xfb, 0xd7, 0x96, 0x66, 0x67, 0x85});
+    /* 15 bytes: the example of the paper's appendix A. */
+    assert_vector(15, (unsigned char[]){0xe5, 0x45, 0xbe, 0x49, 0x61, 0xca, 0x29, 0xa1});
+}
+
+static void test_key_and_length_matter(void **state)
+{
+    const char zeros[16] = {0};
+    struct hash_key changed = reference_key;
+
+    (void)state;
+    changed.k1 ^= 1;
+    assert_true(hash_bytes(&reference_key, "abc", 3) != hash_bytes(&changed, "abc", 3));
+    for (size_t n = 0; n < sizeof(zeros); n++)
+        assert_true(hash_bytes(&reference_key, zeros, n) != hash_bytes(&reference_key, zeros, n + 1));
+    assert_true(hash_bytes(&reference_key, "abcdefgh", 8) != hash_siphash24(&reference_key, "abcdefgh", 8));
+}
+
+struct entry {
+    unsigned key;
+    bool in;
+    struct hash_node node;
+};
+
+static bool key_is(const struct hash_node *node, const void *wanted)
+{
+    const struct entry *e = (const void *)((const char *)node - offsetof(struct entry, node));
+    return e->key == *(const unsigned *)wanted;
+}
+
+static uint64_t hash_key_number(unsigned key)
+{
+    return hash_bytes(&reference_key, &key, sizeof(key));
+}
+
+static struct hash_node *find(const struct hash_table *t, unsigned key)
+{
+    return hash_table_find(t, hash_key_number(key), key_is, &key);
+}
+
+static void toggle(struct hash_table *t, struct entry *e)
+{
+    if (e->in)
+        hash_table_remove(t, &e->node);
+    else
+        assert_true(hash_table_insert(t, &e->node, hash_key_number(e->key)));
+    e->in = !e->in;
+}
+
+static void test_empty_table(void **state)
+{
+    struct hash_table t;
+
+    (void)state;
+    hash_table_init(&t);
+    assert_null(find(&t, 1));
+    assert_null(t.slots);
+    hash_table_fini(&t);
+}
+
+static void test_everything_is_found_while_it_grows(void **state)
+{
+    enum { N = 3000 };
+    static struct entry entries[N];
+    struct hash_table t;
+
+    (void)state;
+    hash_table_init(&t);
+    for (unsigned i = 0; i < N; i++) {
+        entries[i].key = i;
+        toggle(&t, &entries[i]);
+        for (unsigned j = i % 7; j <= i; j += 7)
+            assert_ptr_equal(find(&t, j), &entries[j].node);
+        assert_null(find(&t, i + 1));
+    }
+    assert_int_equal(t.count, N);
+    assert_true(t.mask + 1 >= N / 2);
+    hash_table_fini(&t);
+}
+
+static void test_like_the_model(void **state)
+{
+    enum { N = 5000, STEPS = 60000 };
+    static struct entry entries[N];
+    struct hash_table t;
+    size_t count = 0;
+
+    (void)state;
+    srandom(99);
+    hash_table_init(&t);
+    for (unsigned i = 0; i < N; i++)
+        entries[i] = (struct entry){.key = i};
+    for (unsigned step = 0; step < STEPS; step++) {
+        /* The range widens, so that removals meet every stage of a growth. */
+        struct entry *e = &entries[(unsigned)random() % (1 + step * (N - 1) / STEPS)];
+        toggle(&t, e);
+        count = e->in ? count + 1 : count - 1;
+        assert_int_equal(t.count, count);
+        assert_ptr_equal(find(&t, e->key), e->in ? &e->node : NULL);
+    }
+    for (unsigned i = 0; i < N; i++)
+        assert_ptr_equal(find(&t, i), entries[i].in ? &entries[i].node : NULL);
+    hash_table_fini(&t);
+}
+
+static size_t chains_left(const struct hash_table *t)
+{
+    return t->old_slots ? t->old_mask + 1 - t->moved : 0;
+}
+
+/* No call may move more than a few chains, and a growth must be over before the next one is due. */
+static void test_growth_is_spread(void **state)
+{
+    enum { N = 100000 };
+    struct entry *entries = calloc(N, sizeof(*entries));
+    struct hash_table t;
+    int growths = 0;
+
+    (void)state;
+    assert_non_null(entries);
+    hash_table_init(&t);
+    for (unsigned i = 0; i < N; i++) {
+        size_t left = chains_left(&t), mask = t.mask;
+        entries[i].key = i;
+        toggle(&t, &entries[i]);
+        if (t.mask != mask) {
+            assert_true(left <= 4);
+            growths++;
+        } else {
+            assert_true(left - chains_left(&t) <= 4);
+        }
+    }
+    assert_true(growths > 10);
+    hash_table_fini(&t);
+    free(entries);
+}
+
+static void test_equal_hashes(void **state)
+{
+    struct entry entries[40] = {0};
+    struct hash_table t;
+
+    (void)state;
+    hash_table_init(&t);
+    for (unsigned i = 0; i < 40; i++) {
+        entries[i].key = i;
+        assert_true(hash_table_insert(&t, &entries[i].node, 42));
+    }
+    for (unsigned i = 0; i < 40; i += 2)
+        hash_table_remove(&t, &entries[i].node);
+    for (unsigned i = 0; i < 40; i++)
+        assert_ptr_equal(hash_table_find(&t, 42, key_is, &i), i % 2 ? &entries[i].node : NULL);
+    hash_table_fini(&t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_reference_vectors), cmocka_unit_test(test_key_and_length_matter),
+        cmocka_unit_test(test_empty_table),       cmocka_unit_test(test_everything_is_found_while_it_grows),
+        cmocka_unit_test(test_like_the_model),    cmocka_unit_test(test_growth_is_spread),
+        cmocka_unit_test(test_equal_hashes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
