@@ -1,0 +1,123 @@
+/* The event loop: one thread, level-triggered epoll, one timerfd, one eventfd. An iteration caches the clock, waits,
+ * runs the handlers of what is ready, then expired timers, then posted callbacks, then the end-of-iteration hooks, and
+ * last reclaims the dead.
+ *
+ * Nothing is freed inside a callback: an object that ends is unwatched, its timers cancelled, and handed to
+ * loop_reclaim(); its memory stays valid until the end of the iteration, so an event for it that was already fetched
+ * finds it unwatched and is dropped. */
+#ifndef LB_EVENT_LOOP_H
+#define LB_EVENT_LOOP_H
+
+#include "base/list.h"
+#include "event/timer.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct loop;
+
+/* What a watch waits for and is told: a set of these. LOOP_HANGUP (error or hang-up) is told unasked. */
+enum loop_ready { LOOP_READ = 1, LOOP_WRITE = 2, LOOP_HANGUP = 4 };
+
+struct watch;
+typedef void watch_fn(struct watch *w, unsigned ready);
+
+struct watch { /* embedded; set up by watch_init() */
+    int fd;
+    unsigned wanted; /* LOOP_READ | LOOP_WRITE as registered */
+    bool registered;
+    watch_fn *on_ready;
+};
+
+struct posted; /* a callback to be run once, later in this iteration or in the next */
+typedef void posted_fn(struct posted *p);
+struct posted { /* embedded */
+    struct list link;
+    posted_fn *run;
+};
+
+struct dead; /* an object to be freed at the end of the iteration */
+typedef void dead_fn(struct dead *d);
+struct dead { /* embedded */
+    struct list link;
+    dead_fn *reclaim;
+};
+
+struct loop_hook; /* runs at the end of each iteration (log output and the like) */
+typedef void loop_hook_fn(struct loop_hook *h);
+struct loop_hook { /* embedded */
+    struct list link;
+    loop_hook_fn *run;
+};
+
+/* NULL, with errno, when the kernel refuses a descriptor or there is no memory. */
+struct loop *loop_new(void);
+
+/* Reclaims what is dead and frees the loop; watches must be gone. NULL is fine. */
+void loop_free(struct loop *l);
+
+/* Runs until loop_stop(). */
+void loop_run(struct loop *l);
+
+/* Runs one iteration, waiting at most `max_wait_ns` for something to do (0: only what is ready; TIMER_NEVER: as long as
+ * it takes). */
+void loop_turn(struct loop *l, uint64_t max_wait_ns);
+
+/* Makes loop_run() return at the end of the iteration. */
+void loop_stop(struct loop *l);
+
+/* Monotonic time in ns as of the begin of this iteration's work. */
+uint64_t loop_now(const struct loop *l);
+
+void watch_init(struct watch *w, int fd, watch_fn *on_ready);
+
+/* Registers the watch for `wanted` (may be 0: hang-ups only). False, with errno, when the kernel has no room. */
+bool loop_watch(struct loop *l, struct watch *w, unsigned wanted) __attribute__((warn_unused_result));
+
+/* Changes what a registered watch waits for; does nothing when it is the same. */
+void loop_rewatch(struct loop *l, struct watch *w, unsigned wanted);
+
+/* Ends the registration; to be called before its descriptor is closed. Harmless when not registered. */
+void loop_unwatch(struct loop *l, struct watch *w);
+
+/* Arms or moves a timer (see timer.h). Out of memory aborts only at start; later the heap has room for every timer that
+ * was armed before: returns false when a timer cannot be armed. */
+bool loop_arm(struct loop *l, struct timer *t, uint64_t deadline) __attribute__((warn_unused_result));
+void loop_cancel(struct loop *l, struct timer *t);
+
+void posted_init(struct posted *p, posted_fn *run);
+/* Runs p->run once after the handlers of this turn; posting what is posted already does nothing. What a posted callback
+ * posts runs in the next iteration, which then does not wait. */
+void loop_post(struct loop *l, struct posted *p);
+/* Takes a posted callback back; harmless when it is not posted. */
+void loop_unpost(struct loop *l, struct posted *p);
+
+/* Frees an object at the end of this iteration, by d->reclaim(d), which may post and reclaim, but logs nothing: the
+ * log's hook has run. Once for each object. */
+void loop_reclaim(struct loop *l, struct dead *d, dead_fn *reclaim);
+
+/* A hook may take out itself, and no other one. */
+void loop_add_hook(struct loop *l, struct loop_hook *h, loop_hook_fn *run);
+void loop_remove_hook(struct loop *l, struct loop_hook *h);
+
+/* The loop's one large scratch buffer, for one callback at a time: nothing in it survives the callback. */
+#define LOOP_SCRATCH_SIZE (64u * 1024u)
+char *loop_scratch(struct loop *l);
+
+/* Callable from any thread: runs `run` on the loop's thread once, soon. Used by the helper thread
+ * only, through this one slot for each caller: struct loop_wakeup is embedded, and several wakes before the call count
+ * as one. Adding and removing is for the loop's thread; nobody may wake what is removed. `run` may remove its own. */
+struct loop_wakeup;
+typedef void loop_wakeup_fn(struct loop_wakeup *w);
+struct loop_wakeup { /* embedded */
+    struct list link;
+    struct loop *loop;
+    loop_wakeup_fn *run;
+    int pending; /* atomic */
+};
+void loop_add_wakeup(struct loop *l, struct loop_wakeup *w, loop_wakeup_fn *run);
+void loop_remove_wakeup(struct loop_wakeup *w);
+void loop_wake(struct loop_wakeup *w);
+
+#endif

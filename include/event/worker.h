@@ -1,0 +1,40 @@
+/* A helper thread for what can block (fsync, file writes, name resolution), handed jobs through a queue, first in first
+ * out, answering on the loop's thread. The loop never waits for it except at the very end (worker_free). */
+#ifndef LB_EVENT_WORKER_H
+#define LB_EVENT_WORKER_H
+
+#include "base/list.h"
+#include "event/loop.h"
+
+struct worker;
+
+struct job;
+typedef void job_fn(struct job *j);
+
+struct job { /* embedded */
+    struct list link;
+    job_fn *work; /* on the helper thread: touches only the job's own data */
+    job_fn *done; /* on the loop's thread, after work() */
+};
+
+/* Starts a thread named `name` (at most 15 bytes) with all signals blocked. NULL, with errno, on failure. */
+struct worker *worker_new(struct loop *l, const char *name);
+
+/* Hands a job over; it is the worker's until done() is called. Loop thread only. */
+void worker_submit(struct worker *w, struct job *j, job_fn *work, job_fn *done);
+
+/* Jobs handed over whose done() has not been called. */
+size_t worker_pending(const struct worker *w);
+
+/* Waits until no job is pending, calling their done() here. Blocks: for the very end only. */
+void worker_drain(struct worker *w);
+
+/* Drains, and ends the thread. NULL is fine. */
+void worker_free(struct worker *w);
+
+/* Ends the thread's claim on the process without waiting: queued jobs are dropped and not called back, a job in hand is
+ * left to the end of the process. For a resolver that hangs at exit. The worker must not be used afterwards. NULL is
+ * fine. */
+void worker_abandon(struct worker *w);
+
+#endif

@@ -1,0 +1,310 @@
+/* Brings the log's lines out at the end of each turn: files by way of the helper thread, streams (pipes, terminals,
+ * sockets) at once, as far as they take them. Whoever is slow makes lines wait in the log, which bounds them. */
+#include "event/log_writer.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+/* A file's batches begin at least this long after the last one ended, unless this much is waiting. */
+#define FILE_PAUSE   (10 * NS_PER_MS)
+#define FILE_PATIENT (64u * 1024u)
+
+#define STREAM_RETRY   (20 * NS_PER_MS) /* where epoll cannot tell when there is room again */
+#define STREAM_AT_EXIT (200 * NS_PER_MS)
+
+struct log_writer {
+    struct loop *loop;
+    struct worker *worker;
+    const char *path; /* NULL: stdout */
+    struct loop_hook hook;
+    struct timer pause; /* until it fires, nothing is written */
+    bool is_stream, owns_fd;
+    int fd;         /* as `out` and all that says "job": not to be touched while the job is in flight */
+    struct buf out; /* lines that were taken from the log */
+
+    struct job job;
+    bool in_flight;
+    bool reopen_wanted; /* for the next job */
+    bool job_reopens;
+    int job_reopen_error;
+    bool job_tore_line; /* the file ends in the middle of a line */
+    uint64_t job_lost;  /* lines */
+
+    struct watch room; /* registered while a stream that can be watched is full */
+    bool watchable;
+};
+
+static uint64_t count_lines(struct str s)
+{
+    uint64_t lines = 0;
+
+    for (size_t end; (end = str_find(s, '\n')) < s.n; lines++)
+        s = str_make(s.p + end + 1, s.n - end - 1);
+    return lines;
+}
+
+/* Ends a pause; the hook, which runs in the same turn, does the rest. */
+static void on_pause_over(struct timer *t)
+{
+    (void)t;
+}
+
+/* Files. What runs on the helper thread comes first. */
+
+/* Notes what a failed write left out of the file, in which there were `before` bytes. */
+static void note_loss(struct log_writer *lw, int64_t before)
+{
+    struct str lines = buf_str(&lw->out);
+    int64_t added = before < 0 ? 0 : file_size(lw->fd) - before;
+    size_t whole = added < 0 ? 0 : (size_t)added;
+
+    if (whole > lines.n)
+        whole = lines.n;
+    if (whole > 0)
+        lw->job_tore_line = lines.p[whole - 1] != '\n';
+    lw->job_lost += count_lines(str_make(lines.p + whole, lines.n - whole));
+}
+
+static void write_lines(struct log_writer *lw)
+{
+    if (lw->job_tore_line && file_write_all(lw->fd, STR("\n")) == 0)
+        lw->job_tore_line = false;
+    int64_t before = file_size(lw->fd);
+    if (file_write_all(lw->fd, buf_str(&lw->out)) < 0)
+        note_loss(lw, before);
+    buf_consume(&lw->out, lw->out.len);
+}
+
+static void reopen_file(struct log_writer *lw)
+{
+    int fd = file_open_append(lw->path);
+
+    lw->job_reopen_error = fd < 0 ? -fd : 0;
+    if (fd < 0)
+        return;
+    file_close(lw->fd);
+    lw->fd = fd;
+    lw->job_tore_line = false;
+}
+
+static void run_job(struct job *j)
+{
+    struct log_writer *lw = container_of(j, struct log_writer, job);
+
+    if (lw->out.len)
+        write_lines(lw);
+    if (lw->job_reopens)
+        reopen_file(lw);
+}
+
+static void report_reopen_failure(const struct log_writer *lw)
+{
+    log_begin(LOG_ERROR, "log_reopen_failed");
+    log_z("file", lw->path);
+    log_z("cause", strerror(lw->job_reopen_error));
+    log_end();
+}
+
+static void on_job_done(struct job *j)
+{
+    struct log_writer *lw = container_of(j, struct log_writer, job);
+
+    lw->in_flight = false;
+    log_set_backlog(0);
+    if (lw->job_lost)
+        log_count_dropped(lw->job_lost);
+    if (lw->job_reopens && lw->job_reopen_error)
+        report_reopen_failure(lw);
+    /* Without the pause each turn would cost a change of threads. Should it fail to be armed, just that happens. */
+    (void)!loop_arm(lw->loop, &lw->pause, loop_now(lw->loop) + FILE_PAUSE);
+}
+
+static void hand_to_worker(struct log_writer *lw)
+{
+    log_take(&lw->out);
+    log_set_backlog(lw->out.len);
+    lw->job_lost = 0;
+    lw->job_reopens = lw->reopen_wanted;
+    lw->reopen_wanted = false;
+    lw->in_flight = true;
+    worker_submit(lw->worker, &lw->job, run_job, on_job_done);
+}
+
+static void file_hook(struct loop_hook *h)
+{
+    struct log_writer *lw = container_of(h, struct log_writer, hook);
+    bool patient = timer_armed(&lw->pause) && log_pending() < FILE_PATIENT;
+
+    if (lw->in_flight || (!lw->reopen_wanted && (patient || log_pending() == 0)))
+        return;
+    hand_to_worker(lw);
+}
+
+/* Streams. */
+
+static void on_room(struct watch *w, unsigned ready)
+{
+    struct log_writer *lw = container_of(w, struct log_writer, room);
+
+    (void)ready;
+    loop_unwatch(lw->loop, w);
+}
+
+/* Writes what the stream takes. Where it takes nothing any more, as without a reader, the lines are lost. */
+static void write_out(struct log_writer *lw)
+{
+    ssize_t n = file_write_now(lw->fd, buf_str(&lw->out));
+
+    if (n >= 0) {
+        buf_consume(&lw->out, (size_t)n);
+    } else if (n != -EAGAIN) {
+        log_count_dropped(count_lines(buf_str(&lw->out)));
+        buf_consume(&lw->out, lw->out.len);
+    }
+}
+
+/* Writes all that is waiting; false when the stream is full. */
+static bool write_stream(struct log_writer *lw)
+{
+    do {
+        if (lw->out.len == 0)
+            log_take(&lw->out);
+        if (lw->out.len)
+            write_out(lw);
+    } while (lw->out.len == 0 && log_pending());
+    log_set_backlog(lw->out.len);
+    return lw->out.len == 0;
+}
+
+static void wait_for_room(struct log_writer *lw)
+{
+    if (lw->watchable && loop_watch(lw->loop, &lw->room, LOOP_WRITE))
+        return;
+    /* Should the timer fail to be armed, the next turn tries anew. */
+    (void)!loop_arm(lw->loop, &lw->pause, loop_now(lw->loop) + STREAM_RETRY);
+}
+
+static void stream_hook(struct loop_hook *h)
+{
+    struct log_writer *lw = container_of(h, struct log_writer, hook);
+
+    if (lw->room.registered || timer_armed(&lw->pause))
+        return;
+    if ((log_pending() || lw->out.len) && !write_stream(lw))
+        wait_for_room(lw);
+}
+
+/* A description of our own may be made non-blocking, and watched, without others who share the stream noticing. */
+static void take_own_description(struct log_writer *lw)
+{
+    int fd = file_reopen_nonblocking(lw->fd);
+
+    if (fd < 0)
+        return;
+    if (lw->owns_fd)
+        file_close(lw->fd);
+    lw->fd = fd;
+    lw->owns_fd = lw->watchable = true;
+}
+
+/* Birth and death. */
+
+static void attach(struct log_writer *lw, struct loop *l)
+{
+    lw->loop = l;
+    loop_add_hook(l, &lw->hook, lw->is_stream ? stream_hook : file_hook);
+}
+
+static void detach(struct log_writer *lw)
+{
+    loop_remove_hook(lw->loop, &lw->hook);
+    loop_unwatch(lw->loop, &lw->room);
+    loop_cancel(lw->loop, &lw->pause);
+}
+
+static void prepare(struct log_writer *lw)
+{
+    enum file_kind kind = file_kind(lw->fd);
+
+    lw->is_stream = kind == FILE_PIPE || kind == FILE_TERMINAL || kind == FILE_SOCKET;
+    lw->watchable = kind == FILE_SOCKET;
+    if (kind == FILE_PIPE || kind == FILE_TERMINAL)
+        take_own_description(lw);
+    timer_init(&lw->pause, on_pause_over);
+    watch_init(&lw->room, lw->fd, on_room);
+}
+
+struct log_writer *log_writer_new(struct loop *l, struct worker *w, const char *path)
+{
+    struct log_writer *lw = mem_try_alloc(sizeof(*lw));
+    int fd = !lw ? -ENOMEM : path ? file_open_append(path) : STDOUT_FILENO;
+
+    if (fd < 0) {
+        mem_free(lw);
+        errno = -fd;
+        return NULL;
+    }
+    *lw = (struct log_writer){.worker = w, .path = path, .fd = fd, .owns_fd = path != NULL};
+    prepare(lw);
+    attach(lw, l);
+    return lw;
+}
+
+void log_writer_reopen(struct log_writer *lw)
+{
+    if (lw->path && !lw->is_stream)
+        lw->reopen_wanted = true;
+}
+
+static void finish_file(struct log_writer *lw)
+{
+    if (lw->in_flight)
+        worker_drain(lw->worker);
+    detach(lw);
+    log_take(&lw->out);
+    write_lines(lw);
+}
+
+/* Waits on a loop of its own, so that nothing else runs meanwhile. */
+static void finish_stream_slowly(struct log_writer *lw)
+{
+    uint64_t now = clock_monotonic(), deadline = now + STREAM_AT_EXIT;
+    struct loop *own = loop_new();
+
+    if (!own)
+        return;
+    attach(lw, own);
+    wait_for_room(lw);
+    for (; lw->out.len && now < deadline; now = clock_monotonic())
+        loop_turn(own, deadline - now);
+    detach(lw);
+    loop_free(own);
+}
+
+static void finish_stream(struct log_writer *lw)
+{
+    detach(lw);
+    if (!write_stream(lw))
+        finish_stream_slowly(lw);
+}
+
+void log_writer_free(struct log_writer *lw)
+{
+    if (!lw)
+        return;
+    if (lw->is_stream)
+        finish_stream(lw);
+    else
+        finish_file(lw);
+    log_set_backlog(0);
+    if (lw->owns_fd)
+        file_close(lw->fd);
+    buf_fini(&lw->out);
+    mem_free(lw);
+}

@@ -1,0 +1,421 @@
+/* The event loop.
+ *
+ * Everything that the program does on its data path happens inside loop_turn(), on one thread. A turn goes round once:
+ *
+ *        +----------------------------------------------------------------------------------+
+ *        v                                                                                  |
+ *     wait in epoll -> read the clock -> handlers -> timers -> posted -> hooks -> reclaim --+
+ *        ^   ^   ^                         |  ^         |         |        |         |
+ *        |   |   |                         |  |         |         |        |         v
+ *        |   |   +-- sockets, signalfd ----+  |         |         |        |      free(object)
+ *        |   +------ eventfd <- other threads: loop_wake()        |        +- the log's lines are taken
+ *        +---------- timerfd <- the heap's earliest deadline      +- what a setter must not call itself
+ *
+ * What each of them may rely on:
+ *
+ * - Time stands still within a turn. The clock is read once, right after the wait, and loop_now() is that moment; so
+ *   two decisions of one turn never contradict each other, and nobody pays for reading the clock.
+ *
+ * - The timerfd stands for the heap of timers. It is set only when the earliest deadline is earlier than what it is set
+ *   to already, or after it fired. A time-out that is put off or cancelled, as happens with nearly all of them, costs
+ *   no system call: at worst the timerfd fires for nothing and is set anew.
+ *
+ * - A handler may end any object, its own included. The object is unwatched and handed to loop_reclaim(), and its
+ * memory stays until the end of the turn. Events that were fetched for it in the same batch are struck out when it is
+ *   unwatched: neither it nor whoever gets its descriptor's number next will see them. They are struck out by hand,
+ *   since asking the watch whether it is registered is not enough: it may be so again, for another descriptor.
+ *
+ * - What is posted runs after the handlers and timers of this turn, on an empty stack. What is posted from there on
+ * runs in the next turn, which does not wait. So no chain of posts can keep the loop from its descriptors.
+ *
+ * - A timer that is armed by a timer's own callback for a time that has come already fires in the next turn, for the
+ * same reason.
+ *
+ * - Reclaiming is last, and goes on until nothing is left: to reclaim an object may be what lets go of the next one.
+ */
+#include "event/loop.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <limits.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#define BATCH 256
+
+struct loop {
+    int epoll_fd;
+    struct epoll_event events[BATCH];
+    int fetched, current; /* events[current .. fetched) have not been told yet */
+
+    uint64_t now;
+    struct timer_heap timers;
+    struct watch timer_watch; /* the timerfd */
+    uint64_t timer_set_for;   /* TIMER_NEVER: it is not set */
+    bool firing;
+
+    struct list posted, hooks, dead;
+    struct list wakeups;
+    struct watch wakeup_watch; /* the eventfd */
+    bool stopped;
+    char *scratch;
+};
+
+/* What epoll says and what a watch is told. */
+
+static uint32_t to_epoll(unsigned wanted)
+{
+    return (wanted & LOOP_READ ? (uint32_t)EPOLLIN : 0) | (wanted & LOOP_WRITE ? (uint32_t)EPOLLOUT : 0);
+}
+
+static unsigned from_epoll(uint32_t events)
+{
+    return (events & EPOLLIN ? (unsigned)LOOP_READ : 0) | (events & EPOLLOUT ? (unsigned)LOOP_WRITE : 0) |
+           (events & (EPOLLERR | EPOLLHUP) ? (unsigned)LOOP_HANGUP : 0);
+}
+
+static int control(struct loop *l, int op, struct watch *w)
+{
+    struct epoll_event e = {.events = to_epoll(w->wanted), .data.ptr = w};
+    return epoll_ctl(l->epoll_fd, op, w->fd, &e);
+}
+
+void watch_init(struct watch *w, int fd, watch_fn *on_ready)
+{
+    *w = (struct watch){.fd = fd, .on_ready = on_ready};
+}
+
+bool loop_watch(struct loop *l, struct watch *w, unsigned wanted)
+{
+    assert(!w->registered);
+    w->wanted = wanted;
+    w->registered = control(l, EPOLL_CTL_ADD, w) == 0;
+    return w->registered;
+}
+
+void loop_rewatch(struct loop *l, struct watch *w, unsigned wanted)
+{
+    assert(w->registered);
+    if (w->wanted == wanted)
+        return;
+    w->wanted = wanted;
+    int rc = control(l, EPOLL_CTL_MOD, w);
+    assert(rc == 0);
+    (void)rc;
+}
+
+static void strike_out(struct loop *l, const struct watch *w)
+{
+    for (int i = l->current; i < l->fetched; i++)
+        if (l->events[i].data.ptr == w)
+            l->events[i].data.ptr = NULL;
+}
+
+void loop_unwatch(struct loop *l, struct watch *w)
+{
+    if (!w->registered)
+        return;
+    w->registered = false;
+    int rc = control(l, EPOLL_CTL_DEL, w);
+    assert(rc == 0);
+    (void)rc;
+    strike_out(l, w);
+}
+
+/* Timers. */
+
+static void set_timerfd(struct loop *l, uint64_t deadline)
+{
+    /* All zeros would switch it off. */
+    uint64_t at = deadline ? deadline : 1;
+    struct itimerspec spec = {.it_value = {.tv_sec = (time_t)(at / NS_PER_S), .tv_nsec = (long)(at % NS_PER_S)}};
+    int rc = timerfd_settime(l->timer_watch.fd, TFD_TIMER_ABSTIME, &spec, NULL);
+
+    assert(rc == 0);
+    (void)rc;
+    l->timer_set_for = deadline;
+}
+
+/* Empties a timerfd or eventfd; that there was nothing in it is fine too. */
+static void read_counter(int fd)
+{
+    uint64_t count;
+    ssize_t got;
+
+    do
+        got = read(fd, &count, sizeof(count));
+    while (got < 0 && errno == EINTR);
+}
+
+static void on_timerfd(struct watch *w, unsigned ready)
+{
+    struct loop *l = container_of(w, struct loop, timer_watch);
+
+    (void)ready;
+    read_counter(w->fd);
+    l->timer_set_for = TIMER_NEVER;
+}
+
+bool loop_arm(struct loop *l, struct timer *t, uint64_t deadline)
+{
+    if (l->firing && deadline <= l->now)
+        deadline = l->now + 1;
+    return timer_heap_arm(&l->timers, t, deadline);
+}
+
+void loop_cancel(struct loop *l, struct timer *t)
+{
+    timer_heap_cancel(&l->timers, t);
+}
+
+/* Wake-ups from other threads. */
+
+static void on_eventfd(struct watch *watch, unsigned ready)
+{
+    struct loop *l = container_of(watch, struct loop, wakeup_watch);
+
+    (void)ready;
+    /* Before the flags are looked at: a wake after that makes the eventfd readable again. */
+    read_counter(watch->fd);
+    LIST_EACH (it, &l->wakeups) {
+        struct loop_wakeup *w = container_of(it, struct loop_wakeup, link);
+        if (__atomic_exchange_n(&w->pending, 0, __ATOMIC_ACQ_REL))
+            w->run(w);
+    }
+}
+
+void loop_add_wakeup(struct loop *l, struct loop_wakeup *w, loop_wakeup_fn *run)
+{
+    *w = (struct loop_wakeup){.loop = l, .run = run};
+    list_push_back(&l->wakeups, &w->link);
+}
+
+void loop_remove_wakeup(struct loop_wakeup *w)
+{
+    list_remove(&w->link);
+}
+
+void loop_wake(struct loop_wakeup *w)
+{
+    const uint64_t one = 1;
+    ssize_t n;
+
+    if (__atomic_exchange_n(&w->pending, 1, __ATOMIC_ACQ_REL))
+        return;
+    do
+        n = write(w->loop->wakeup_watch.fd, &one, sizeof(one));
+    while (n < 0 && errno == EINTR);
+}
+
+/* Posted callbacks, hooks, the dead. */
+
+void posted_init(struct posted *p, posted_fn *run)
+{
+    list_init(&p->link);
+    p->run = run;
+}
+
+void loop_post(struct loop *l, struct posted *p)
+{
+    if (list_empty(&p->link))
+        list_push_back(&l->posted, &p->link);
+}
+
+void loop_unpost(struct loop *l, struct posted *p)
+{
+    (void)l;
+    list_remove(&p->link);
+}
+
+void loop_reclaim(struct loop *l, struct dead *d, dead_fn *reclaim)
+{
+    d->reclaim = reclaim;
+    list_push_back(&l->dead, &d->link);
+}
+
+void loop_add_hook(struct loop *l, struct loop_hook *h, loop_hook_fn *run)
+{
+    h->run = run;
+    list_push_back(&l->hooks, &h->link);
+}
+
+void loop_remove_hook(struct loop *l, struct loop_hook *h)
+{
+    (void)l;
+    list_remove(&h->link);
+}
+
+/* The parts of a turn, in their order. */
+
+/* epoll's time-out: milliseconds, rounded up so that a short wait does not become a spin. */
+static int wait_ms(const struct loop *l, uint64_t max_wait_ns)
+{
+    if (!list_empty(&l->posted))
+        return 0;
+    if (max_wait_ns == TIMER_NEVER)
+        return -1;
+    uint64_t ms = max_wait_ns / NS_PER_MS + (max_wait_ns % NS_PER_MS != 0);
+    return ms < INT_MAX ? (int)ms : INT_MAX;
+}
+
+static void fetch_events(struct loop *l, uint64_t max_wait_ns)
+{
+    uint64_t next = timer_heap_next(&l->timers);
+
+    if (next < l->timer_set_for)
+        set_timerfd(l, next);
+    l->current = 0;
+    l->fetched = epoll_wait(l->epoll_fd, l->events, BATCH, wait_ms(l, max_wait_ns));
+    if (l->fetched < 0) {
+        assert(errno == EINTR);
+        l->fetched = 0;
+    }
+}
+
+static void run_handlers(struct loop *l)
+{
+    while (l->current < l->fetched) {
+        const struct epoll_event *e = &l->events[l->current++];
+        struct watch *w = e->data.ptr;
+        if (w)
+            w->on_ready(w, from_epoll(e->events));
+    }
+}
+
+static void run_timers(struct loop *l)
+{
+    struct timer *t;
+
+    l->firing = true;
+    while ((t = timer_heap_pop_due(&l->timers, l->now)))
+        t->fire(t);
+    l->firing = false;
+}
+
+static void run_posted(struct loop *l)
+{
+    struct list batch, *e;
+
+    list_init(&batch);
+    list_splice_back(&batch, &l->posted);
+    while ((e = list_pop_front(&batch))) {
+        struct posted *p = container_of(e, struct posted, link);
+        p->run(p);
+    }
+}
+
+static void run_hooks(struct loop *l)
+{
+    LIST_EACH (it, &l->hooks) {
+        struct loop_hook *h = container_of(it, struct loop_hook, link);
+        h->run(h);
+    }
+}
+
+static void reclaim_dead(struct loop *l)
+{
+    struct list *e;
+
+    while ((e = list_pop_front(&l->dead))) {
+        struct dead *d = container_of(e, struct dead, link);
+        d->reclaim(d);
+    }
+}
+
+void loop_turn(struct loop *l, uint64_t max_wait_ns)
+{
+    fetch_events(l, max_wait_ns);
+    l->now = clock_monotonic();
+    run_handlers(l);
+    run_timers(l);
+    run_posted(l);
+    run_hooks(l);
+    reclaim_dead(l);
+}
+
+void loop_run(struct loop *l)
+{
+    while (!l->stopped)
+        loop_turn(l, TIMER_NEVER);
+    l->stopped = false;
+}
+
+void loop_stop(struct loop *l)
+{
+    l->stopped = true;
+}
+
+uint64_t loop_now(const struct loop *l)
+{
+    return l->now;
+}
+
+char *loop_scratch(struct loop *l)
+{
+    return l->scratch;
+}
+
+/* Birth and death. */
+
+static bool watch_own_fd(struct loop *l, struct watch *w, int fd, watch_fn *on_ready)
+{
+    watch_init(w, fd, on_ready);
+    return fd >= 0 && loop_watch(l, w, LOOP_READ);
+}
+
+static bool open_descriptors(struct loop *l)
+{
+    l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    return l->epoll_fd >= 0 &&
+           watch_own_fd(l, &l->timer_watch, timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC), on_timerfd) &&
+           watch_own_fd(l, &l->wakeup_watch, eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), on_eventfd);
+}
+
+struct loop *loop_new(void)
+{
+    struct loop *l = mem_try_alloc(sizeof(*l));
+
+    if (!l)
+        return NULL;
+    l->epoll_fd = l->timer_watch.fd = l->wakeup_watch.fd = -1;
+    l->timer_set_for = TIMER_NEVER;
+    timer_heap_init(&l->timers);
+    list_init(&l->posted);
+    list_init(&l->hooks);
+    list_init(&l->dead);
+    list_init(&l->wakeups);
+    l->now = clock_monotonic();
+    l->scratch = mem_try_alloc(LOOP_SCRATCH_SIZE);
+    if (l->scratch && open_descriptors(l))
+        return l;
+    int saved = errno;
+    loop_free(l);
+    errno = saved;
+    return NULL;
+}
+
+static void close_own_fd(struct loop *l, struct watch *w)
+{
+    loop_unwatch(l, w);
+    if (w->fd >= 0)
+        close(w->fd);
+}
+
+void loop_free(struct loop *l)
+{
+    if (!l)
+        return;
+    reclaim_dead(l);
+    timer_heap_fini(&l->timers);
+    close_own_fd(l, &l->timer_watch);
+    close_own_fd(l, &l->wakeup_watch);
+    if (l->epoll_fd >= 0)
+        close(l->epoll_fd);
+    mem_free(l->scratch);
+    mem_free(l);
+}

@@ -1,0 +1,598 @@
+/* The loop over real descriptors: the order of a turn, the rules for what ends inside it, waiting and waking. */
+#include "event/loop.h"
+
+#include "base/clock.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <pthread.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static struct loop *loop;
+static char order[512]; /* what ran, one letter each */
+
+static void note(char c)
+{
+    size_t n = strlen(order);
+
+    assert_true(n + 1 < sizeof(order));
+    order[n] = c;
+    order[n + 1] = '\0';
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    order[0] = '\0';
+    loop = loop_new();
+    return loop ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    loop_free(loop);
+    return 0;
+}
+
+static void turn(void)
+{
+    loop_turn(loop, 0);
+}
+
+struct end { /* one end of a socket pair, watched */
+    struct watch watch;
+    int far;
+    char letter;
+    unsigned told;
+    struct end *kills;
+    struct end *revives;
+};
+
+static void end_ready(struct watch *w, unsigned ready)
+{
+    struct end *e = container_of(w, struct end, watch);
+
+    note(e->letter);
+    e->told = ready;
+    if (e->kills)
+        loop_unwatch(loop, &e->kills->watch);
+    if (e->revives)
+        assert_true(loop_watch(loop, &e->revives->watch, LOOP_READ));
+}
+
+static void end_open(struct end *e, char letter, unsigned wanted)
+{
+    int fds[2];
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+    *e = (struct end){.far = fds[1], .letter = letter};
+    watch_init(&e->watch, fds[0], end_ready);
+    assert_true(loop_watch(loop, &e->watch, wanted));
+}
+
+static void end_close(struct end *e)
+{
+    loop_unwatch(loop, &e->watch);
+    close(e->watch.fd);
+    if (e->far >= 0)
+        close(e->far);
+}
+
+static void make_readable(const struct end *e)
+{
+    assert_int_equal(write(e->far, "x", 1), 1);
+}
+
+static void test_readiness(void **state)
+{
+    struct end e;
+
+    (void)state;
+    end_open(&e, 'e', LOOP_READ);
+    turn();
+    assert_string_equal(order, "");
+    make_readable(&e);
+    turn();
+    assert_int_equal(e.told, LOOP_READ);
+    loop_rewatch(loop, &e.watch, LOOP_READ | LOOP_WRITE);
+    turn();
+    assert_int_equal(e.told, LOOP_READ | LOOP_WRITE);
+    loop_rewatch(loop, &e.watch, 0);
+    turn();
+    assert_string_equal(order, "ee");
+    close(e.far);
+    e.far = -1;
+    turn();
+    assert_int_equal(e.told, LOOP_HANGUP);
+    end_close(&e);
+    turn();
+    assert_string_equal(order, "eee");
+}
+
+static void test_watch_of_a_bad_descriptor(void **state)
+{
+    struct watch w;
+
+    (void)state;
+    watch_init(&w, -1, end_ready);
+    assert_false(loop_watch(loop, &w, LOOP_READ));
+    assert_false(w.registered);
+    loop_unwatch(loop, &w);
+}
+
+static void test_unwatched_in_the_same_batch(void **state)
+{
+    struct end a, b;
+
+    (void)state;
+    end_open(&a, 'a', LOOP_READ);
+    end_open(&b, 'b', LOOP_READ);
+    a.kills = &b;
+    b.kills = &a;
+    make_readable(&a);
+    make_readable(&b);
+    turn();
+    assert_int_equal(strlen(order), 1);
+    end_close(&a);
+    end_close(&b);
+}
+
+/* The one that is met first ends the watch of the second and registers it anew: what was fetched for the second before
+ * that must not reach it, and what epoll says about it from then on must. */
+static void test_registered_anew_in_the_same_batch(void **state)
+{
+    struct end a, b;
+
+    (void)state;
+    end_open(&a, 'a', LOOP_READ);
+    end_open(&b, 'b', LOOP_READ);
+    a.kills = a.revives = &b;
+    b.kills = b.revives = &a;
+    make_readable(&a);
+    make_readable(&b);
+    turn();
+    assert_int_equal(strlen(order), 1);
+    turn();
+    assert_int_equal(strlen(order), 2);
+    end_close(&a);
+    end_close(&b);
+}
+
+struct swapper { /* told of the trigger, closes the old end and opens a new one on the same descriptor numbers */
+    struct end trigger, old, new;
+};
+
+static void swap_ready(struct watch *w, unsigned ready)
+{
+    struct swapper *s = container_of(w, struct swapper, trigger.watch);
+    int number = s->old.watch.fd;
+
+    (void)ready;
+    note('t');
+    loop_unwatch(loop, w);
+    end_close(&s->old);
+    end_open(&s->new, 'n', LOOP_READ);
+    assert_int_equal(s->new.watch.fd, number);
+}
+
+static void test_reused_descriptor(void **state)
+{
+    struct swapper s;
+
+    (void)state;
+    end_open(&s.trigger, 't', LOOP_READ);
+    s.trigger.watch.on_ready = swap_ready;
+    end_open(&s.old, 'o', LOOP_READ);
+    make_readable(&s.trigger); /* epoll tells first what became ready first */
+    make_readable(&s.old);
+    turn();
+    assert_string_equal(order, "t");
+    turn();
+    assert_string_equal(order, "t");
+    make_readable(&s.new);
+    turn();
+    assert_string_equal(order, "tn");
+    end_close(&s.new);
+    end_close(&s.trigger);
+}
+
+struct parts { /* one of everything that a turn runs */
+    struct end end;
+    struct timer timer;
+    struct posted posted;
+    struct loop_hook hook;
+    struct dead dead;
+    int reclaimed;
+    bool again;
+};
+
+static void parts_reclaim(struct dead *d)
+{
+    struct parts *p = container_of(d, struct parts, dead);
+
+    note('d');
+    p->reclaimed++;
+    if (p->again) {
+        p->again = false;
+        loop_post(loop, &p->posted);
+        loop_reclaim(loop, d, parts_reclaim);
+    }
+}
+
+static void parts_hook(struct loop_hook *h)
+{
+    note('h');
+    loop_remove_hook(loop, h);
+}
+
+static void parts_posted(struct posted *p)
+{
+    (void)p;
+    note('p');
+}
+
+static void parts_timer(struct timer *t)
+{
+    (void)t;
+    note('t');
+}
+
+static void parts_ready(struct watch *w, unsigned ready)
+{
+    struct parts *p = container_of(w, struct parts, end.watch);
+
+    (void)ready;
+    note('e');
+    loop_reclaim(loop, &p->dead, parts_reclaim);
+    loop_post(loop, &p->posted);
+    loop_post(loop, &p->posted);
+    assert_true(loop_arm(loop, &p->timer, loop_now(loop)));
+    loop_unwatch(loop, w);
+}
+
+static void parts_init(struct parts *p)
+{
+    memset(p, 0, sizeof(*p));
+    end_open(&p->end, 'e', LOOP_READ);
+    p->end.watch.on_ready = parts_ready;
+    timer_init(&p->timer, parts_timer);
+    posted_init(&p->posted, parts_posted);
+    loop_add_hook(loop, &p->hook, parts_hook);
+}
+
+static void test_order_of_a_turn(void **state)
+{
+    struct parts p;
+
+    (void)state;
+    parts_init(&p);
+    make_readable(&p.end);
+    turn();
+    assert_string_equal(order, "etphd");
+    turn();
+    assert_string_equal(order, "etphd");
+    end_close(&p.end);
+}
+
+static void test_reclaiming_may_post_and_reclaim(void **state)
+{
+    struct parts p;
+
+    (void)state;
+    parts_init(&p);
+    p.again = true;
+    loop_reclaim(loop, &p.dead, parts_reclaim);
+    turn();
+    assert_string_equal(order, "hdd");
+    loop_turn(loop, TIMER_NEVER); /* does not wait, since something is posted */
+    assert_string_equal(order, "hddp");
+    end_close(&p.end);
+}
+
+static void test_free_reclaims(void **state)
+{
+    static struct parts p;
+
+    (void)state;
+    p = (struct parts){0};
+    loop_reclaim(loop, &p.dead, parts_reclaim);
+    loop_free(loop);
+    assert_int_equal(p.reclaimed, 1);
+    loop_free(NULL);
+    loop = loop_new();
+    assert_non_null(loop);
+}
+
+struct chain {
+    struct posted posted;
+    int runs, limit;
+};
+
+static void chain_run(struct posted *p)
+{
+    struct chain *c = container_of(p, struct chain, posted);
+
+    if (++c->runs < c->limit)
+        loop_post(loop, p);
+}
+
+static void test_posting_from_posted_waits_for_the_next_turn(void **state)
+{
+    struct chain c = {.limit = 3};
+
+    (void)state;
+    posted_init(&c.posted, chain_run);
+    loop_post(loop, &c.posted);
+    for (int i = 1; i <= 3; i++) {
+        loop_turn(loop, TIMER_NEVER);
+        assert_int_equal(c.runs, i);
+    }
+    turn();
+    assert_int_equal(c.runs, 3);
+}
+
+struct remover {
+    struct posted posted;
+    struct posted *victim;
+};
+
+static void remover_run(struct posted *p)
+{
+    loop_unpost(loop, container_of(p, struct remover, posted)->victim);
+}
+
+static void test_unpost(void **state)
+{
+    struct chain c = {.limit = 1};
+    struct remover r = {.victim = &c.posted};
+
+    (void)state;
+    posted_init(&c.posted, chain_run);
+    posted_init(&r.posted, remover_run);
+    loop_unpost(loop, &c.posted);
+    loop_post(loop, &c.posted);
+    loop_unpost(loop, &c.posted);
+    turn();
+    /* One that stands in the batch that is being run is taken back all the same. */
+    loop_post(loop, &r.posted);
+    loop_post(loop, &c.posted);
+    turn();
+    turn();
+    assert_int_equal(c.runs, 0);
+}
+
+struct stopper {
+    struct timer timer;
+    uint64_t fired_at;
+    int left;
+};
+
+static void stopper_fire(struct timer *t)
+{
+    struct stopper *s = container_of(t, struct stopper, timer);
+
+    s->fired_at = loop_now(loop);
+    if (--s->left > 0)
+        assert_true(loop_arm(loop, t, 0));
+    else
+        loop_stop(loop);
+}
+
+static void test_timer_wakes_the_loop(void **state)
+{
+    struct stopper s = {.left = 1};
+
+    (void)state;
+    timer_init(&s.timer, stopper_fire);
+    uint64_t deadline = loop_now(loop) + 3 * NS_PER_MS;
+    assert_true(loop_arm(loop, &s.timer, deadline + NS_PER_S));
+    assert_true(loop_arm(loop, &s.timer, deadline));
+    loop_run(loop);
+    assert_true(s.fired_at >= deadline);
+    assert_true(s.fired_at < deadline + NS_PER_S / 2);
+    assert_false(timer_armed(&s.timer));
+}
+
+static void test_timer_put_off_is_not_lost(void **state)
+{
+    struct stopper s = {.left = 1};
+
+    (void)state;
+    timer_init(&s.timer, stopper_fire);
+    uint64_t start = loop_now(loop);
+    assert_true(loop_arm(loop, &s.timer, start + 2 * NS_PER_MS));
+    turn();
+    assert_true(loop_arm(loop, &s.timer, start + 6 * NS_PER_MS));
+    loop_run(loop);
+    assert_true(s.fired_at >= start + 6 * NS_PER_MS);
+}
+
+static void test_cancelled_timer_does_not_fire(void **state)
+{
+    struct stopper s = {.left = 1}, end = {.left = 1};
+
+    (void)state;
+    timer_init(&s.timer, stopper_fire);
+    timer_init(&end.timer, stopper_fire);
+    assert_true(loop_arm(loop, &s.timer, loop_now(loop) + NS_PER_MS));
+    assert_true(loop_arm(loop, &end.timer, loop_now(loop) + 3 * NS_PER_MS));
+    turn();
+    loop_cancel(loop, &s.timer);
+    loop_run(loop);
+    assert_int_equal(s.fired_at, 0);
+    assert_true(end.fired_at > 0);
+}
+
+/* Armed by its own callback for the past, a timer fires once a turn: it must not hold the turn for ever. */
+static void test_timer_armed_for_the_past_by_itself(void **state)
+{
+    struct stopper s = {.left = 3};
+    int turns = 0;
+
+    (void)state;
+    timer_init(&s.timer, stopper_fire);
+    assert_true(loop_arm(loop, &s.timer, 0));
+    while (s.left > 0) {
+        int left = s.left;
+        loop_turn(loop, TIMER_NEVER);
+        assert_true(s.left >= left - 1);
+        turns++;
+    }
+    assert_true(turns >= 3);
+}
+
+static void test_waiting_is_bounded(void **state)
+{
+    (void)state;
+    uint64_t start = clock_monotonic();
+    loop_turn(loop, 2 * NS_PER_MS + 1);
+    assert_true(clock_monotonic() - start >= 2 * NS_PER_MS);
+}
+
+/* A loop with nothing to do sleeps: waiting for a timer takes a handful of turns, not thousands. */
+static void test_waiting_does_not_spin(void **state)
+{
+    struct stopper s = {.left = 1};
+    int turns = 0;
+
+    (void)state;
+    timer_init(&s.timer, stopper_fire);
+    assert_true(loop_arm(loop, &s.timer, loop_now(loop) + 30 * NS_PER_MS));
+    while (s.left > 0) {
+        loop_turn(loop, TIMER_NEVER);
+        turns++;
+    }
+    assert_true(turns <= 3);
+}
+
+static void test_clock_stands_still_within_a_turn(void **state)
+{
+    uint64_t before = loop_now(loop);
+
+    (void)state;
+    assert_true(before > 0);
+    assert_true(loop_now(loop) == before);
+    loop_turn(loop, NS_PER_MS);
+    assert_true(loop_now(loop) > before);
+}
+
+static void test_more_events_than_a_batch(void **state)
+{
+    enum { N = 300 };
+    static struct end ends[N];
+    int told = 0;
+
+    (void)state;
+    for (int i = 0; i < N; i++) {
+        end_open(&ends[i], 'x', LOOP_READ);
+        make_readable(&ends[i]);
+    }
+    for (int t = 0; t < 2; t++) {
+        turn();
+        order[0] = '\0';
+    }
+    for (int i = 0; i < N; i++) {
+        told += ends[i].told == LOOP_READ;
+        end_close(&ends[i]);
+    }
+    assert_int_equal(told, N);
+}
+
+struct waker {
+    struct loop_wakeup wakeup;
+    int runs;
+};
+
+static void waker_run(struct loop_wakeup *w)
+{
+    container_of(w, struct waker, wakeup)->runs++;
+    loop_stop(loop);
+}
+
+static void test_wakes_count_as_one(void **state)
+{
+    struct waker a = {0}, b = {0};
+
+    (void)state;
+    loop_add_wakeup(loop, &a.wakeup, waker_run);
+    loop_add_wakeup(loop, &b.wakeup, waker_run);
+    loop_wake(&a.wakeup);
+    loop_wake(&a.wakeup);
+    turn();
+    turn();
+    assert_int_equal(a.runs, 1);
+    assert_int_equal(b.runs, 0);
+    loop_wake(&a.wakeup);
+    loop_wake(&b.wakeup);
+    turn();
+    assert_int_equal(a.runs, 2);
+    assert_int_equal(b.runs, 1);
+    loop_remove_wakeup(&a.wakeup);
+    loop_remove_wakeup(&b.wakeup);
+}
+
+static void *wake_from_thread(void *arg)
+{
+    struct waker *w = arg;
+
+    loop_wake(&w->wakeup);
+    return NULL;
+}
+
+static void test_wake_from_a_thread(void **state)
+{
+    struct waker w = {0};
+    pthread_t thread;
+
+    (void)state;
+    loop_add_wakeup(loop, &w.wakeup, waker_run);
+    assert_int_equal(pthread_create(&thread, NULL, wake_from_thread, &w), 0);
+    loop_run(loop);
+    assert_int_equal(w.runs, 1);
+    pthread_join(thread, NULL);
+    loop_remove_wakeup(&w.wakeup);
+}
+
+static void test_scratch(void **state)
+{
+    (void)state;
+    memset(loop_scratch(loop), 'x', LOOP_SCRATCH_SIZE);
+    assert_int_equal(loop_scratch(loop)[LOOP_SCRATCH_SIZE - 1], 'x');
+}
+
+#define LOOP_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        LOOP_TEST(test_readiness),
+        LOOP_TEST(test_watch_of_a_bad_descriptor),
+        LOOP_TEST(test_unwatched_in_the_same_batch),
+        LOOP_TEST(test_registered_anew_in_the_same_batch),
+        LOOP_TEST(test_reused_descriptor),
+        LOOP_TEST(test_order_of_a_turn),
+        LOOP_TEST(test_reclaiming_may_post_and_reclaim),
+        LOOP_TEST(test_free_reclaims),
+        LOOP_TEST(test_posting_from_posted_waits_for_the_next_turn),
+        LOOP_TEST(test_unpost),
+        LOOP_TEST(test_timer_wakes_the_loop),
+        LOOP_TEST(test_timer_put_off_is_not_lost),
+        LOOP_TEST(test_cancelled_timer_does_not_fire),
+        LOOP_TEST(test_timer_armed_for_the_past_by_itself),
+        LOOP_TEST(test_waiting_is_bounded),
+        LOOP_TEST(test_waiting_does_not_spin),
+        LOOP_TEST(test_clock_stands_still_within_a_turn),
+        LOOP_TEST(test_more_events_than_a_batch),
+        LOOP_TEST(test_wakes_count_as_one),
+        LOOP_TEST(test_wake_from_a_thread),
+        LOOP_TEST(test_scratch),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
