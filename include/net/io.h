@@ -1,0 +1,143 @@
+/* An endpoint of one stream connection: what everything that speaks over a socket speaks through.
+ *
+ * Reading. One recv() an event into the loop's scratch buffer; the handler is called with IO_READABLE and sees all
+ * unread bytes, contiguous and writable, at io_data(). It takes what it can (io_consume()); the rest is kept in a
+ * buffer of the endpoint's own and stands in front of the next bytes. The handler is called again when new bytes come,
+ * or after io_resume(). io_data() is valid only inside the handler's IO_READABLE call, to its end: consuming the bytes
+ * or closing the endpoint does not take them away before.
+ *
+ *              io_consume                              io_write
+ *   socket -> scratch | kept -> handler      handler ------------> socket
+ *                                                  \-> unsent --/   (EPOLLOUT only while something is unsent)
+ *
+ * Writing. io_write() sends at once what the socket takes; the rest is copied to the unsent buffer and sent when the
+ * socket drains, then the handler gets IO_DRAINED. The writer bounds it: it stops its source when io_is_full().
+ *
+ * Time. A read deadline and a write deadline, one timer. Progress only notes the time.
+ *
+ * No setter calls the handler: what must be told is posted to later in the turn. After io_close() the handler is not
+ * called again. */
+#ifndef LB_NET_IO_H
+#define LB_NET_IO_H
+
+#include "base/str.h"
+#include "event/loop.h"
+#include "net/addr.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct io;
+
+enum io_event {
+    IO_CONNECTED, /* io_connect() completed */
+    IO_READABLE,  /* unread bytes are at io_data() */
+    IO_DRAINED,   /* everything written is with the kernel, after an io_write() that could not send all at once */
+    IO_EOF,       /* the other end will send no more; told once, after all its bytes were consumed or while unread bytes
+                     remain that the handler left */
+    IO_TIMEOUT_READ,  /* the read deadline has passed; told once, re-arm to be told again */
+    IO_TIMEOUT_WRITE, /* nothing unsent could be sent for as long as allowed */
+    IO_ERROR          /* connection failed or broken: io_errno(); nothing more can be read or written */
+};
+
+typedef void io_fn(void *owner, struct io *io, enum io_event event);
+
+#define IO_HIGH_WATER (64u * 1024u) /* io_is_full() from here on */
+#define IO_KEPT_MAX                                                                                                    \
+    (LOOP_SCRATCH_SIZE + 1024u * 1024u) /* bytes that may be kept unread: reading stops by itself above */
+
+/* An endpoint on a connected descriptor, reading. Takes `fd` (also on failure: closed). NULL when there is no memory or
+ * epoll refuses. */
+struct io *io_new(struct loop *l, int fd, io_fn *fn, void *owner);
+
+/* Starts to connect; IO_CONNECTED or IO_ERROR or IO_TIMEOUT_READ (after `timeout_ns`, 0: none) follows, never from
+ * inside this call. NULL with `*error` = errno when it fails at once. */
+struct io *io_connect(struct loop *l, const struct addr *to, uint64_t timeout_ns, io_fn *fn, void *owner, int *error);
+
+/* Hands the endpoint to another owner. */
+void io_set_owner(struct io *io, io_fn *fn, void *owner);
+
+/* Unread bytes; valid in IO_READABLE only. */
+char *io_data(struct io *io, size_t *n);
+
+/* Takes `n` of them, from the front. Those taken stay where they are until the handler returns. A handler that leaves
+ * bytes and gets no new ones is called again for them only after io_resume(). */
+void io_consume(struct io *io, size_t n);
+
+/* Stops and restarts reading. Paused, no bytes are received and no IO_READABLE or IO_EOF is told. io_resume() tells
+ * IO_READABLE (later in the turn) when unread bytes are kept, or IO_EOF when that was seen. A hang-up that comes while
+ * paused is told after io_resume(). */
+void io_pause(struct io *io);
+void io_resume(struct io *io);
+bool io_is_paused(const struct io *io);
+
+/* Bytes that are unread. They may be taken at any time, but seen only in IO_READABLE. */
+size_t io_unread(const struct io *io);
+bool io_has_unread(const struct io *io);
+
+/* True when the other end is known to send no more, IO_EOF told or not. */
+bool io_is_eof(const struct io *io);
+
+#define IO_PIECES_MAX 8
+
+/* Writes all of iov[0..n), at most IO_PIECES_MAX pieces. With `more`, the bytes only join the unsent buffer, to leave
+ * together with what the next write without `more` (or io_flush()) sends: that must come in the same callback. False
+ * when the connection is broken or memory ran out: IO_ERROR follows, after IO_READABLE for what the other end sent
+ * before it went (unless reading is paused). Before IO_CONNECTED the bytes wait for it. Not after io_shutdown_write().
+ */
+bool io_write(struct io *io, const struct iovec *iov, int n, bool more);
+bool io_write_str(struct io *io, struct str s, bool more);
+bool io_flush(struct io *io);
+
+/* Bytes not yet with the kernel; is it over the high-water mark. */
+size_t io_unsent(const struct io *io);
+bool io_is_full(const struct io *io);
+
+/* Totals since the beginning, for the log and for "did any of it leave". */
+uint64_t io_bytes_in(const struct io *io);
+uint64_t io_bytes_out(const struct io *io);
+
+/* Read deadline: `ns` from now, absolute (IO_BY) or restarted by each byte received (IO_PROGRESS); ns 0 takes it away.
+ * While paused, a progress deadline does not run (it starts anew at io_resume()); an absolute one does. */
+enum io_deadline { IO_BY, IO_PROGRESS };
+void io_set_read_timeout(struct io *io, enum io_deadline kind, uint64_t ns);
+
+/* Write deadline: runs only while bytes are unsent, restarted by each byte sent; ns 0 takes it away. Told once, like
+ * the read deadline. */
+void io_set_write_timeout(struct io *io, uint64_t ns);
+
+/* Sends FIN once everything written has been sent. Reading goes on. */
+void io_shutdown_write(struct io *io);
+
+/* Closes now; unsent bytes are lost. The endpoint is reclaimed at the end of the iteration. NULL is fine. */
+void io_close(struct io *io);
+
+/* Closes with a reset, so that the other end cannot take what it has for the whole. */
+void io_abort(struct io *io);
+
+/* Leaves the endpoint to itself: what is unsent is still sent, then FIN, then whatever comes is read and thrown away
+ * until the other end closes, `linger_ns` have passed since the FIN or `max_bytes` were thrown away; then it closes.
+ * (Closing at once with bytes unread would make the kernel send a reset, which can destroy the response before the
+ * client has read it: RFC 9112 section 9.6.) The write timeout set before holds on; where there is
+ * none, only the other end bounds the sending. Bytes beyond `max_bytes` that come while sending stay unread. */
+void io_close_lingering(struct io *io, uint64_t linger_ns, uint64_t max_bytes);
+
+/* The errno of IO_ERROR, 0 as long as nothing has failed. */
+int io_errno(const struct io *io);
+
+/* True when nothing waits in the socket and the connection stands, by a look at the socket (one system call). */
+bool io_is_quiet(const struct io *io);
+
+/* The loop it was made on. */
+struct loop *io_loop(const struct io *io);
+
+/* Endpoints that exist, those left to themselves by io_close_lingering() included; for the drain and for tests. */
+size_t io_count(void);
+/* Ends all lingering endpoints of the loop at once (at the shutdown deadline). Returns how many still had unsent bytes.
+ */
+size_t io_end_lingering(struct loop *l);
+size_t io_lingering(const struct loop *l);
+
+#endif

@@ -1,0 +1,28 @@
+/* A listening socket on the loop. Accepts in batches with a budget, so that a flood of connections does not starve
+ * those that are served. Out of descriptors (EMFILE, ENFILE) or buffers (ENOBUFS, ENOMEM): accepting pauses and tries
+ * again by itself, without spinning. */
+#ifndef LB_NET_LISTENER_H
+#define LB_NET_LISTENER_H
+
+#include "event/loop.h"
+#include "net/addr.h"
+
+struct listener;
+
+/* A new connection: `fd` is the callee's to close. */
+typedef void listener_fn(void *arg, int fd, const struct peer *peer);
+
+#define LISTENER_BATCH 64                /* connections accepted in one event */
+#define LISTENER_PAUSE (100 * NS_PER_MS) /* how long accepting rests after running out of descriptors */
+
+/* Opens `at` and calls fn(arg, ...) for each connection. NULL, with `*error` = errno, when it cannot listen. */
+struct listener *listener_new(struct loop *l, const struct addr *at, listener_fn *fn, void *arg, int *error);
+
+/* The address it really listens on (port 0 resolved). */
+const struct addr *listener_addr(const struct listener *ls);
+
+/* Closes the socket, unlinks a unix socket's file, and reclaims the listener at the end of the iteration. Connections
+ * that wait in its backlog are accepted and delivered first. NULL is fine. */
+void listener_close(struct listener *ls);
+
+#endif

@@ -1,0 +1,55 @@
+/* Sockets: one of the four files that make system calls. Each call is one system call (or a fixed few), restarted on
+ * EINTR, never blocking; every descriptor is close-on-exec and non-blocking. Results: a count or descriptor of at least
+ * 0, or -errno. -EAGAIN means "not now". */
+#ifndef LB_NET_SOCK_H
+#define LB_NET_SOCK_H
+
+#include "net/addr.h"
+
+#include <sys/types.h>
+#include <sys/uio.h>
+
+/* Binds and listens with SO_REUSEADDR; an IPv6 any-address is dual-stack, and falls back to 0.0.0.0 where the host has
+ * no IPv6. TCP_NODELAY is set here, once: accepted sockets inherit it. A stale unix socket file (nobody accepts on it)
+ * is replaced; one in use gives -EADDRINUSE. */
+int sock_listen(const struct addr *at, int backlog);
+
+/* Accepts one connection; `*from` is filled. -EAGAIN when none waits; -ECONNABORTED and kin are to be skipped. */
+int sock_accept(int listen_fd, struct addr *from);
+
+/* Starts to connect (TCP_NODELAY set). Returns the descriptor with `*in_progress` telling whether completion is still
+ * awaited. */
+int sock_connect(const struct addr *to, bool *in_progress);
+
+/* 0 when the connect completed, else -errno (SO_ERROR). */
+int sock_connect_result(int fd);
+
+ssize_t sock_recv(int fd, void *p, size_t n);
+ssize_t sock_send(int fd, const struct iovec *iov, int iovcnt);
+
+/* True when nothing waits to be read and the connection was not ended (a look without taking: MSG_PEEK;
+ * only a pending error is taken). */
+bool sock_is_quiet(int fd);
+
+int sock_shutdown_write(int fd);
+void sock_close(int fd);
+/* Closes so that the other end sees a reset (SO_LINGER with zero time). */
+void sock_reset(int fd);
+
+int sock_local_addr(int fd, struct addr *out);
+
+/* Bytes that the kernel holds unsent or unacknowledged (SIOCOUTQ), or -errno. */
+int sock_unsent(int fd);
+
+/* Removes the file of a unix listener at `at`; does nothing for other kinds. */
+void sock_unlink(const struct addr *at);
+
+/* Raises the soft limit of descriptors to at least `wanted` where the hard limit allows; returns the soft limit then in
+ * force. */
+uint64_t sock_raise_fd_limit(uint64_t wanted);
+
+/* Resolves a name to at most `max` stream addresses with that port (getaddrinfo; BLOCKS: helper thread only). Returns
+ * the number, or -1 with `*why` set. */
+int sock_resolve(const char *host, uint16_t port, struct addr *out, int max, const char **why);
+
+#endif

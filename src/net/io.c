@@ -1,0 +1,642 @@
+/* The endpoint of one stream connection. What it promises is in io.h; this is how it keeps it.
+ *
+ *        the kernel                        struct io                                the owner
+ *
+ *                   recv      scratch (the loop's, lent)  \
+ *      receive  ----------->                               >--in-->  IO_READABLE, io_data, io_consume
+ *       buffer                kept (own block)            /               |
+ *                                ^---------- what was not consumed -------+
+ *
+ *                   sendmsg
+ *      send     <-----------  unsent (own block)  <-- what the kernel refused --  io_write
+ *       buffer       \--------------------------- straight from the caller ------/
+ *
+ * The cheap path. A request comes and goes with one recv() and one sendmsg() and nothing else: no epoll_ctl(), no
+ * clock, no allocation, no copy. The bytes lie in the loop's scratch buffer, which `in` borrows while the handler looks
+ * at them; an endpoint that waits owns no block at all. A block exists only for what a handler left or the kernel
+ * refused, and goes as soon as it is empty.
+ *
+ * What the watch waits for. needs() says what the endpoint could use now. What it needs more is asked of epoll at once
+ * (ask()), what it needs no more only when epoll tells it unasked (on_ready()): most pauses end before that, and so
+ * cost nothing. A hang-up cannot be asked not to be told, so a watch that needs nothing and is told of one is taken out
+ * of epoll until it needs something again, and then epoll tells it anew. Thus nothing can spin: each event either
+ * leads to a recv() or sendmsg(), or removes its own cause.
+ *
+ * Who calls the handler. Three events come straight from the socket's readiness: CONNECTED, READABLE and DRAINED; two
+ * from the timer. All the rest, whatever a setter brought about included, is noted in flags and told by tell_due() from
+ * one posted callback. So the owner never finds itself called back from inside its own call, and the order is always
+ * the same: bytes, then EOF, then ERROR. After each call of the handler the endpoint may have been closed: `closed` is
+ * asked before anything else is touched. (The memory stays until the end of the iteration.)
+ *
+ * Failure. fail() is the one way into it: `broken` is set, epoll and timer are left, ERROR is due. When it was sending
+ * that failed, the other end may have said why before it went (a backend that refuses an upload answers early and
+ * closes): what it sent still lies in the receive buffer, and is delivered first (salvage()).
+ *
+ * Time. Two deadlines share a timer. Progress stores the time and leaves the timer as it is; a timer that comes up
+ * early finds the true deadline and sets itself to it. So bytes move no timers. */
+#include "net/io.h"
+
+#include "base/buf.h"
+#include "base/mem.h"
+#include "net/sock.h"
+
+#include <assert.h>
+#include <errno.h>
+
+/* A span of time that runs from `since`; a span of 0 never ends. */
+struct deadline {
+    uint64_t since, span;
+};
+
+struct io {
+    struct watch watch;
+    struct timer timer;
+    union { /* nothing is posted any more once it is dead */
+        struct posted posted;
+        struct dead dead;
+    };
+    struct loop *loop;
+    io_fn *fn;
+    void *owner;
+    struct buf in;     /* unread: lent by the loop's scratch buffer, or kept */
+    struct buf unsent; /* waits for the kernel, or for the write that `more` announced */
+    struct deadline read, write;
+    uint64_t bytes_in, bytes_out;
+    int error;              /* why it is broken */
+    bool connecting : 1;    /* the connect has not completed */
+    bool paused : 1;        /* by the owner */
+    bool lent : 1;          /* `in` is the loop's scratch buffer, not a block of ours */
+    bool reread : 1;        /* IO_READABLE is due for what is kept */
+    bool eof : 1;           /* FIN received */
+    bool eof_told : 1;      /* ... and the owner knows */
+    bool blocked : 1;       /* unsent bytes wait for LOOP_WRITE; IO_DRAINED is due after them */
+    bool fin : 1;           /* to be sent behind the unsent bytes, or sent */
+    bool broken : 1;        /* IO_ERROR is due or told; only what was received before can still be read */
+    bool broken_told : 1;   /* ... and the owner knows */
+    bool salvage : 1;       /* broken by sending: the receive buffer may still hold something */
+    bool read_progress : 1; /* the read deadline is of kind IO_PROGRESS */
+    bool closed : 1;        /* by the owner: the handler is not called again */
+};
+
+static_assert(sizeof(struct io) <= 224, "an idle connection should stay cheap");
+
+/* For io_count(): one process, one loop, and the question is about the whole process. */
+static size_t count;
+
+/* --- deadlines -------------------------------------------------------------------------------------------------- */
+
+static uint64_t due(const struct deadline *d)
+{
+    return d->span == 0 || d->span > TIMER_NEVER - d->since ? TIMER_NEVER : d->since + d->span;
+}
+
+static uint64_t read_due(const struct io *io)
+{
+    return io->read_progress && io->paused ? TIMER_NEVER : due(&io->read);
+}
+
+static uint64_t write_due(const struct io *io)
+{
+    return io->blocked ? due(&io->write) : TIMER_NEVER;
+}
+
+static void fail(struct io *io, int error);
+
+/* Sees to it that the timer fires at the next deadline or before. */
+static void set_timer(struct io *io)
+{
+    uint64_t r = read_due(io), w = write_due(io), next = r < w ? r : w;
+    if (io->broken || next == TIMER_NEVER || (timer_armed(&io->timer) && io->timer.deadline <= next))
+        return;
+    if (!loop_arm(io->loop, &io->timer, next))
+        fail(io, ENOMEM);
+}
+
+static void on_timer(struct timer *t)
+{
+    struct io *io = container_of(t, struct io, timer);
+    uint64_t now = loop_now(io->loop);
+    bool read_expired = read_due(io) <= now, write_expired = !read_expired && write_due(io) <= now;
+    if (read_expired)
+        io->read.span = 0;
+    if (write_expired)
+        io->write.span = 0;
+    set_timer(io);
+    if (read_expired)
+        io->fn(io->owner, io, IO_TIMEOUT_READ);
+    else if (write_expired)
+        io->fn(io->owner, io, IO_TIMEOUT_WRITE);
+}
+
+/* --- what the watch waits for ----------------------------------------------------------------------------------- */
+
+static bool needs_read(const struct io *io)
+{
+    return !io->connecting && !io->paused && !io->eof && !io->broken && io->in.len <= IO_KEPT_MAX;
+}
+
+static unsigned needs(const struct io *io)
+{
+    bool write = (io->connecting || io->blocked) && !io->broken;
+    return (needs_read(io) ? (unsigned)LOOP_READ : 0) | (write ? (unsigned)LOOP_WRITE : 0);
+}
+
+/* Asks epoll for what is needed and not yet asked for. */
+static void ask(struct io *io)
+{
+    unsigned wanted = needs(io), asked = io->watch.registered ? io->watch.wanted : 0;
+    if ((wanted & ~asked) == 0)
+        return;
+    if (io->watch.registered)
+        loop_rewatch(io->loop, &io->watch, wanted);
+    else if (!loop_watch(io->loop, &io->watch, wanted))
+        fail(io, errno);
+}
+
+/* --- failure ---------------------------------------------------------------------------------------------------- */
+
+static void fail(struct io *io, int error)
+{
+    io->salvage = false;
+    if (io->broken)
+        return;
+    io->broken = true;
+    io->error = error;
+    loop_unwatch(io->loop, &io->watch);
+    loop_cancel(io->loop, &io->timer);
+    loop_post(io->loop, &io->posted);
+}
+
+static void fail_sending(struct io *io, int error)
+{
+    fail(io, error);
+    io->salvage = true;
+}
+
+/* --- reading ---------------------------------------------------------------------------------------------------- */
+
+/* After the handler: what is left of a lent buffer becomes kept, and a kept one that is empty gives its block back. */
+static void keep_rest(struct io *io)
+{
+    struct buf left = io->in;
+    if (!io->lent) {
+        if (left.len == 0)
+            buf_fini(&io->in);
+        return;
+    }
+    io->in = BUF_INIT;
+    io->lent = false;
+    if (left.len > 0 && !buf_append_str(&io->in, buf_str(&left)))
+        fail(io, ENOMEM);
+}
+
+static void tell_readable(struct io *io)
+{
+    io->reread = false;
+    io->fn(io->owner, io, IO_READABLE);
+    if (io->closed)
+        return;
+    keep_rest(io);
+    ask(io);
+}
+
+/* Puts `n` bytes of the scratch buffer behind what is kept, or lends them when nothing is. */
+static bool take_in(struct io *io, char *scratch, size_t n)
+{
+    io->bytes_in += n;
+    if (io->read_progress)
+        io->read.since = loop_now(io->loop);
+    if (io->in.len > 0)
+        return buf_append(&io->in, scratch, n);
+    if (io->in.block)
+        buf_fini(&io->in);
+    io->in = (struct buf){.block = scratch, .len = n};
+    io->lent = true;
+    return true;
+}
+
+/* One recv(), and the handler when it brought bytes. Returns what recv() did. */
+static ssize_t receive(struct io *io)
+{
+    char *scratch = loop_scratch(io->loop);
+    ssize_t n = sock_recv(io->watch.fd, scratch, LOOP_SCRATCH_SIZE);
+    if (n <= 0)
+        return n;
+    if (take_in(io, scratch, (size_t)n))
+        tell_readable(io);
+    else
+        fail(io, ENOMEM);
+    return n;
+}
+
+static void on_readable(struct io *io)
+{
+    ssize_t n = receive(io);
+    if (n == 0) {
+        io->eof = true;
+        loop_post(io->loop, &io->posted);
+    } else if (n < 0 && n != -EAGAIN) {
+        fail(io, (int)-n);
+    }
+}
+
+/* Delivers what came before the connection broke. The other end can add nothing, so the receive buffer bounds it. */
+static void salvage(struct io *io)
+{
+    while (io->salvage && !io->closed && !io->paused && !io->eof && io->in.len <= IO_KEPT_MAX && receive(io) > 0)
+        ;
+}
+
+/* Tells what has been noted, in the order in which the owner must hear it. */
+static void tell_due(struct posted *p)
+{
+    struct io *io = container_of(p, struct io, posted);
+    if (io->reread && !io->paused && io->in.len > 0 && !io->broken_told)
+        tell_readable(io);
+    if (!io->closed && io->eof && !io->eof_told && !io->paused && !io->broken_told) {
+        io->eof_told = true;
+        io->fn(io->owner, io, IO_EOF);
+    }
+    if (!io->closed && io->broken && !io->broken_told) {
+        salvage(io);
+        if (io->closed)
+            return;
+        io->broken_told = true;
+        io->fn(io->owner, io, IO_ERROR);
+    }
+}
+
+/* --- writing ---------------------------------------------------------------------------------------------------- */
+
+static size_t total(const struct iovec *iov, int n)
+{
+    size_t sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += iov[i].iov_len;
+    return sum;
+}
+
+/* Appends the pieces, without their first `skip` bytes, to what is unsent. */
+static bool queue(struct io *io, const struct iovec *iov, int n, size_t skip)
+{
+    if (!buf_reserve(&io->unsent, total(iov, n) - skip)) {
+        fail(io, ENOMEM);
+        return false;
+    }
+    for (int i = 0; i < n; i++) {
+        size_t passed = skip < iov[i].iov_len ? skip : iov[i].iov_len, left = iov[i].iov_len - passed;
+        skip -= passed;
+        if (left > 0)
+            memcpy(buf_tail(&io->unsent), (const char *)iov[i].iov_base + passed, left);
+        buf_added(&io->unsent, left);
+    }
+    return true;
+}
+
+/* From now on unsent bytes wait for the kernel, and the write deadline runs. */
+static void block(struct io *io)
+{
+    if (io->blocked)
+        return;
+    io->blocked = true;
+    io->write.since = loop_now(io->loop);
+    ask(io);
+    set_timer(io);
+}
+
+/* After the kernel took `sent` bytes, less than all: keeps the rest in order. */
+static bool keep_unsent(struct io *io, const struct iovec *iov, int n, size_t sent)
+{
+    size_t from_unsent = sent < io->unsent.len ? sent : io->unsent.len;
+    buf_consume(&io->unsent, from_unsent);
+    if (!queue(io, iov, n, sent - from_unsent))
+        return false;
+    if (sent > 0)
+        io->write.since = loop_now(io->loop);
+    block(io);
+    return !io->broken;
+}
+
+/* One sendmsg() of what is unsent and of the pieces behind it. */
+static bool transmit(struct io *io, const struct iovec *iov, int n)
+{
+    struct iovec joined[IO_PIECES_MAX + 1];
+    const struct iovec *v = iov;
+    int pieces = n;
+    if (io->unsent.len > 0) {
+        joined[0] = (struct iovec){.iov_base = buf_bytes(&io->unsent), .iov_len = io->unsent.len};
+        for (int i = 0; i < n; i++)
+            joined[i + 1] = iov[i];
+        v = joined;
+        pieces = n + 1;
+    }
+    size_t all = total(v, pieces);
+    ssize_t sent = all > 0 ? sock_send(io->watch.fd, v, pieces) : 0;
+    if (sent == -EAGAIN)
+        sent = 0;
+    if (sent < 0) {
+        fail_sending(io, (int)-sent);
+        return false;
+    }
+    io->bytes_out += (uint64_t)sent;
+    if ((size_t)sent < all)
+        return keep_unsent(io, iov, n, (size_t)sent);
+    if (io->unsent.len > 0)
+        buf_fini(&io->unsent);
+    return true;
+}
+
+static void send_fin(struct io *io)
+{
+    /* Its failure says that the connection is gone: reading tells that. */
+    (void)sock_shutdown_write(io->watch.fd);
+}
+
+static void on_writable(struct io *io)
+{
+    if (!transmit(io, NULL, 0) || io->unsent.len > 0)
+        return;
+    io->blocked = false;
+    loop_rewatch(io->loop, &io->watch, needs(io));
+    if (io->fin)
+        send_fin(io);
+    io->fn(io->owner, io, IO_DRAINED);
+}
+
+bool io_write(struct io *io, const struct iovec *iov, int n, bool more)
+{
+    assert(n <= IO_PIECES_MAX && !io->closed && !io->fin);
+    if (io->broken)
+        return false;
+    if (!more && !io->connecting && !io->blocked)
+        return transmit(io, iov, n);
+    return queue(io, iov, n, 0) && (more || io_flush(io));
+}
+
+bool io_write_str(struct io *io, struct str s, bool more)
+{
+    struct iovec one = {.iov_base = (char *)s.p, .iov_len = s.n};
+    return io_write(io, &one, 1, more);
+}
+
+bool io_flush(struct io *io)
+{
+    if (io->broken || io->blocked || io->unsent.len == 0)
+        return !io->broken;
+    if (!io->connecting)
+        return transmit(io, NULL, 0);
+    block(io);
+    return !io->broken;
+}
+
+void io_shutdown_write(struct io *io)
+{
+    if (io->fin || !io_flush(io))
+        return;
+    io->fin = true;
+    if (io->unsent.len == 0 && !io->connecting)
+        send_fin(io);
+}
+
+/* --- events ----------------------------------------------------------------------------------------------------- */
+
+static void on_connect(struct io *io)
+{
+    int rc = sock_connect_result(io->watch.fd);
+    if (rc < 0) {
+        fail(io, -rc);
+        return;
+    }
+    io->connecting = false;
+    io->read.span = 0;
+    if (io->fin && !io->blocked)
+        send_fin(io);
+    io->fn(io->owner, io, IO_CONNECTED);
+    /* What was written before now leaves together with what the handler has just written. */
+    if (!io->closed && !io->broken && io->blocked)
+        on_writable(io);
+    if (!io->closed && !io->broken)
+        loop_rewatch(io->loop, &io->watch, needs(io));
+}
+
+static void on_ready(struct watch *w, unsigned ready)
+{
+    struct io *io = container_of(w, struct io, watch);
+    unsigned needed = needs(io);
+    if (ready & LOOP_HANGUP)
+        ready |= needed; /* the call that is needed will tell what has happened */
+    if (io->connecting) {
+        on_connect(io);
+        return;
+    }
+    if (needed == 0 && (ready & LOOP_HANGUP)) {
+        loop_unwatch(io->loop, w);
+        return;
+    }
+    if (ready & ~needed & (LOOP_READ | LOOP_WRITE))
+        loop_rewatch(io->loop, w, needed);
+    if (ready & needed & LOOP_WRITE)
+        on_writable(io);
+    if ((ready & LOOP_READ) && !io->closed && needs_read(io))
+        on_readable(io);
+}
+
+/* --- life ------------------------------------------------------------------------------------------------------- */
+
+static struct io *new_io(struct loop *l, int fd, io_fn *fn, void *owner)
+{
+    struct io *io = mem_try_alloc(sizeof *io);
+    if (!io)
+        return NULL;
+    io->loop = l;
+    io->fn = fn;
+    io->owner = owner;
+    watch_init(&io->watch, fd, on_ready);
+    timer_init(&io->timer, on_timer);
+    posted_init(&io->posted, tell_due);
+    return io;
+}
+
+/* Takes `fd`, watched as the endpoint needs it, or closes it and returns NULL with errno. */
+static struct io *open_io(struct loop *l, int fd, bool connecting, io_fn *fn, void *owner)
+{
+    struct io *io = new_io(l, fd, fn, owner);
+    int error = ENOMEM;
+    if (io) {
+        io->connecting = connecting;
+        if (loop_watch(l, &io->watch, needs(io))) {
+            count++;
+            return io;
+        }
+        error = errno;
+        mem_free(io);
+    }
+    sock_close(fd);
+    errno = error;
+    return NULL;
+}
+
+struct io *io_new(struct loop *l, int fd, io_fn *fn, void *owner)
+{
+    return open_io(l, fd, false, fn, owner);
+}
+
+struct io *io_connect(struct loop *l, const struct addr *to, uint64_t timeout_ns, io_fn *fn, void *owner, int *error)
+{
+    bool in_progress; /* either way the socket becomes writable, and that event tells */
+    int fd = sock_connect(to, &in_progress);
+    if (fd < 0) {
+        *error = -fd;
+        return NULL;
+    }
+    struct io *io = open_io(l, fd, true, fn, owner);
+    if (!io) {
+        *error = errno;
+        return NULL;
+    }
+    io_set_read_timeout(io, IO_BY, timeout_ns);
+    return io;
+}
+
+static void reclaim(struct dead *d)
+{
+    struct io *io = container_of(d, struct io, dead);
+    /* Only now: the handler that closed may still be looking at io_data(). */
+    if (!io->lent)
+        buf_fini(&io->in);
+    mem_free(io);
+}
+
+static void end(struct io *io, void (*close_fd)(int fd))
+{
+    if (!io || io->closed)
+        return;
+    io->closed = true;
+    loop_unwatch(io->loop, &io->watch);
+    loop_cancel(io->loop, &io->timer);
+    loop_unpost(io->loop, &io->posted);
+    close_fd(io->watch.fd);
+    buf_fini(&io->unsent);
+    count--;
+    loop_reclaim(io->loop, &io->dead, reclaim);
+}
+
+void io_close(struct io *io)
+{
+    end(io, sock_close);
+}
+
+void io_abort(struct io *io)
+{
+    end(io, sock_reset);
+}
+
+/* --- what the owner sets and asks ------------------------------------------------------------------------------- */
+
+void io_set_owner(struct io *io, io_fn *fn, void *owner)
+{
+    io->fn = fn;
+    io->owner = owner;
+}
+
+char *io_data(struct io *io, size_t *n)
+{
+    *n = io->in.len;
+    return buf_bytes(&io->in);
+}
+
+void io_consume(struct io *io, size_t n)
+{
+    assert(n <= io->in.len);
+    buf_consume(&io->in, n);
+}
+
+void io_pause(struct io *io)
+{
+    io->paused = true;
+}
+
+void io_resume(struct io *io)
+{
+    if (io->paused && io->read_progress)
+        io->read.since = loop_now(io->loop);
+    io->paused = false;
+    io->reread = io->in.len > 0;
+    if (io->reread || (io->eof && !io->eof_told))
+        loop_post(io->loop, &io->posted);
+    ask(io);
+    set_timer(io);
+}
+
+bool io_is_paused(const struct io *io)
+{
+    return io->paused;
+}
+
+size_t io_unread(const struct io *io)
+{
+    return io->in.len;
+}
+
+bool io_has_unread(const struct io *io)
+{
+    return io->in.len > 0;
+}
+
+bool io_is_eof(const struct io *io)
+{
+    return io->eof;
+}
+
+size_t io_unsent(const struct io *io)
+{
+    return io->unsent.len;
+}
+
+bool io_is_full(const struct io *io)
+{
+    return io->unsent.len >= IO_HIGH_WATER;
+}
+
+uint64_t io_bytes_in(const struct io *io)
+{
+    return io->bytes_in;
+}
+
+uint64_t io_bytes_out(const struct io *io)
+{
+    return io->bytes_out;
+}
+
+void io_set_read_timeout(struct io *io, enum io_deadline kind, uint64_t ns)
+{
+    io->read = (struct deadline){.since = loop_now(io->loop), .span = ns};
+    io->read_progress = kind == IO_PROGRESS;
+    set_timer(io);
+}
+
+void io_set_write_timeout(struct io *io, uint64_t ns)
+{
+    io->write = (struct deadline){.since = loop_now(io->loop), .span = ns};
+    set_timer(io);
+}
+
+int io_errno(const struct io *io)
+{
+    return io->error;
+}
+
+bool io_is_quiet(const struct io *io)
+{
+    return !io->broken && !io->eof && io->in.len == 0 && sock_is_quiet(io->watch.fd);
+}
+
+struct loop *io_loop(const struct io *io)
+{
+    return io->loop;
+}
+
+size_t io_count(void)
+{
+    return count;
+}

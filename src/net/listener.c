@@ -1,0 +1,146 @@
+/* A listening socket on the loop: batches with a budget, a rest when resources run out, and a close that loses nobody
+ * who has connected already. */
+#include "net/listener.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/metrics.h"
+#include "net/sock.h"
+
+#include <errno.h>
+
+#define BACKLOG 4096 /* the kernel lowers it to net.core.somaxconn */
+
+struct listener {
+    struct watch watch;
+    struct timer rest;
+    struct dead dead;
+    struct loop *loop;
+    listener_fn *fn;
+    void *arg;
+    struct addr at;
+    bool closed;
+};
+
+enum outcome { ACCEPTED, SKIPPED, NONE_LEFT, EXHAUSTED };
+
+/* Errors of the connection that was to be accepted, not of accepting: Linux hands on what is already pending on the new
+ * socket (accept(2)), and a firewall's EPERM. */
+static bool is_of_connection(int error)
+{
+    switch (error) {
+    case ECONNABORTED:
+    case ENETDOWN:
+    case EPROTO:
+    case ENOPROTOOPT:
+    case EHOSTDOWN:
+    case ENONET:
+    case EHOSTUNREACH:
+    case EOPNOTSUPP:
+    case ENETUNREACH:
+    case ETIMEDOUT:
+    case EPERM: return true;
+    default: return false;
+    }
+}
+
+static enum outcome accept_one(struct listener *ls)
+{
+    struct addr from;
+    int fd = sock_accept(ls->watch.fd, &from);
+    if (fd == -EAGAIN)
+        return NONE_LEFT;
+    if (fd < 0) {
+        metrics.accept_errors++;
+        return is_of_connection(-fd) ? SKIPPED : EXHAUSTED;
+    }
+    struct peer peer = peer_from_addr(&from);
+    ls->fn(ls->arg, fd, &peer);
+    return ACCEPTED;
+}
+
+/* Stops watching until the timer says otherwise. Whatever an unknown error is, resting keeps it from spinning. Should
+ * the timer have no place, watching goes on: better to spin than never to accept again. */
+static void rest(struct listener *ls)
+{
+    if (loop_arm(ls->loop, &ls->rest, loop_now(ls->loop) + LISTENER_PAUSE))
+        loop_rewatch(ls->loop, &ls->watch, 0);
+}
+
+static void on_rested(struct timer *t)
+{
+    struct listener *ls = container_of(t, struct listener, rest);
+    loop_rewatch(ls->loop, &ls->watch, LOOP_READ);
+}
+
+static void on_ready(struct watch *w, unsigned ready)
+{
+    (void)ready;
+    struct listener *ls = container_of(w, struct listener, watch);
+    enum outcome last = ACCEPTED;
+    for (int i = 0; i < LISTENER_BATCH && last <= SKIPPED && !ls->closed; i++)
+        last = accept_one(ls);
+    if (last == EXHAUSTED && !ls->closed)
+        rest(ls);
+}
+
+static void reclaim(struct dead *d)
+{
+    mem_free(container_of(d, struct listener, dead));
+}
+
+struct listener *listener_new(struct loop *l, const struct addr *at, listener_fn *fn, void *arg, int *error)
+{
+    struct listener *ls = mem_try_alloc(sizeof *ls);
+    if (!ls) {
+        *error = ENOMEM;
+        return NULL;
+    }
+    ls->loop = l;
+    ls->fn = fn;
+    ls->arg = arg;
+    timer_init(&ls->rest, on_rested);
+    int fd = sock_listen(at, BACKLOG), rc = fd;
+    if (fd < 0)
+        goto fail;
+    rc = sock_local_addr(fd, &ls->at);
+    if (rc < 0)
+        goto fail_open;
+    watch_init(&ls->watch, fd, on_ready);
+    if (loop_watch(l, &ls->watch, LOOP_READ))
+        return ls;
+    rc = -errno;
+fail_open:
+    sock_close(fd);
+    sock_unlink(at);
+fail:
+    mem_free(ls);
+    *error = -rc;
+    return NULL;
+}
+
+const struct addr *listener_addr(const struct listener *ls)
+{
+    return &ls->at;
+}
+
+/* Delivers what waits in the backlog; bounded, because clients may come faster than they are accepted. */
+static void drain(struct listener *ls)
+{
+    enum outcome last = ACCEPTED;
+    for (int i = 0; i < BACKLOG && last <= SKIPPED; i++)
+        last = accept_one(ls);
+}
+
+void listener_close(struct listener *ls)
+{
+    if (!ls || ls->closed)
+        return;
+    ls->closed = true; /* first: the callback may come back here while the backlog is drained */
+    sock_unlink(&ls->at);
+    drain(ls);
+    loop_cancel(ls->loop, &ls->rest);
+    loop_unwatch(ls->loop, &ls->watch);
+    sock_close(ls->watch.fd);
+    loop_reclaim(ls->loop, &ls->dead, reclaim);
+}

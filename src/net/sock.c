@@ -1,0 +1,263 @@
+/* Sockets: the system calls, restarted on EINTR, with errno turned into a negative result. No policy lives here but
+ * what every socket of the daemon shares: non-blocking, close-on-exec, no Nagle delay, no SIGPIPE. */
+#include "net/sock.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PORT_TEXT_SIZE 6
+
+static int new_socket(int family)
+{
+    int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    return fd < 0 ? -errno : fd;
+}
+
+static int set_option(int fd, int level, int option, int value)
+{
+    return setsockopt(fd, level, option, &value, sizeof value) < 0 ? -errno : 0;
+}
+
+/* Closes `fd` and hands on the error that made it useless. */
+static int close_with(int fd, int error)
+{
+    sock_close(fd);
+    return error;
+}
+
+static bool is_v6_any(const struct addr *a)
+{
+    struct sockaddr_in6 in6;
+    if (a->sa.sa_family != AF_INET6)
+        return false;
+    memcpy(&in6, &a->ss, sizeof in6);
+    return IN6_IS_ADDR_UNSPECIFIED(&in6.sin6_addr);
+}
+
+static struct addr v4_any(const struct addr *at)
+{
+    struct peer peer = peer_from_addr(at);
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(peer.port)};
+    struct addr a = {.len = sizeof in};
+    memcpy(&a.ss, &in, sizeof in);
+    return a;
+}
+
+static int prepare_tcp_listener(int fd, const struct addr *at)
+{
+    int rc = set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (rc == 0)
+        rc = set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    if (rc == 0 && is_v6_any(at))
+        rc = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+    return rc;
+}
+
+/* True when the file at a unix address is a socket on which nobody accepts. A connect to a plain file is refused just
+ * the same, and that file is not ours to remove. */
+static bool is_stale(const struct addr *at)
+{
+    struct stat st;
+    if (lstat(at->un.sun_path, &st) < 0 || !S_ISSOCK(st.st_mode))
+        return false;
+    bool in_progress;
+    int fd = sock_connect(at, &in_progress);
+    if (fd >= 0)
+        sock_close(fd);
+    return fd == -ECONNREFUSED;
+}
+
+static int bind_to(int fd, const struct addr *at)
+{
+    if (bind(fd, &at->sa, at->len) == 0)
+        return 0;
+    if (errno != EADDRINUSE || at->sa.sa_family != AF_UNIX)
+        return -errno;
+    if (!is_stale(at))
+        return -EADDRINUSE;
+    sock_unlink(at);
+    return bind(fd, &at->sa, at->len) < 0 ? -errno : 0;
+}
+
+static int listen_at(const struct addr *at, int backlog)
+{
+    int fd = new_socket(at->sa.sa_family);
+    if (fd < 0)
+        return fd;
+    int rc = at->sa.sa_family == AF_UNIX ? 0 : prepare_tcp_listener(fd, at);
+    if (rc == 0)
+        rc = bind_to(fd, at);
+    if (rc == 0 && listen(fd, backlog) < 0)
+        rc = -errno;
+    return rc < 0 ? close_with(fd, rc) : fd;
+}
+
+int sock_listen(const struct addr *at, int backlog)
+{
+    int fd = listen_at(at, backlog);
+    /* Without IPv6 in the kernel the first is said, with IPv6 switched off on the host the second. */
+    if ((fd == -EAFNOSUPPORT || fd == -EADDRNOTAVAIL) && is_v6_any(at)) {
+        struct addr v4 = v4_any(at);
+        fd = listen_at(&v4, backlog);
+    }
+    return fd;
+}
+
+int sock_accept(int listen_fd, struct addr *from)
+{
+    for (;;) {
+        from->len = sizeof from->ss;
+        int fd = accept4(listen_fd, &from->sa, &from->len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0)
+            return fd;
+        if (errno != EINTR)
+            return -errno;
+    }
+}
+
+int sock_connect(const struct addr *to, bool *in_progress)
+{
+    int fd = new_socket(to->sa.sa_family);
+    if (fd < 0)
+        return fd;
+    int rc = to->sa.sa_family == AF_UNIX ? 0 : set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    if (rc < 0)
+        return close_with(fd, rc);
+    *in_progress = false;
+    if (connect(fd, &to->sa, to->len) == 0)
+        return fd;
+    /* An interrupted connect goes on by itself; a second call would only be told EALREADY. */
+    *in_progress = errno == EINPROGRESS || errno == EINTR;
+    return *in_progress ? fd : close_with(fd, -errno);
+}
+
+int sock_connect_result(int fd)
+{
+    int error = 0;
+    socklen_t len = sizeof error;
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
+        return -errno;
+    return -error;
+}
+
+ssize_t sock_recv(int fd, void *p, size_t n)
+{
+    for (;;) {
+        ssize_t got = recv(fd, p, n, 0);
+        if (got >= 0)
+            return got;
+        if (errno != EINTR)
+            return -errno;
+    }
+}
+
+ssize_t sock_send(int fd, const struct iovec *iov, int iovcnt)
+{
+    /* sendmsg() never writes through msg_iov; its type is older than const. */
+    struct msghdr m = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)iovcnt};
+    for (;;) {
+        ssize_t sent = sendmsg(fd, &m, MSG_NOSIGNAL);
+        if (sent >= 0)
+            return sent;
+        if (errno != EINTR)
+            return -errno;
+    }
+}
+
+bool sock_is_quiet(int fd)
+{
+    char byte;
+    ssize_t n;
+    do
+        n = recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    return n < 0 && errno == EAGAIN;
+}
+
+int sock_shutdown_write(int fd)
+{
+    return shutdown(fd, SHUT_WR) < 0 ? -errno : 0;
+}
+
+void sock_close(int fd)
+{
+    /* Linux has freed the descriptor even when close() says EINTR: to repeat it could close somebody else's. */
+    close(fd);
+}
+
+void sock_reset(int fd)
+{
+    struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    sock_close(fd);
+}
+
+int sock_local_addr(int fd, struct addr *out)
+{
+    out->len = sizeof out->ss;
+    return getsockname(fd, &out->sa, &out->len) < 0 ? -errno : 0;
+}
+
+int sock_unsent(int fd)
+{
+    int n = 0;
+    return ioctl(fd, SIOCOUTQ, &n) < 0 ? -errno : n;
+}
+
+void sock_unlink(const struct addr *at)
+{
+    if (at->sa.sa_family == AF_UNIX)
+        unlink(at->un.sun_path);
+}
+
+uint64_t sock_raise_fd_limit(uint64_t wanted)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return 0;
+    if (limit.rlim_cur >= wanted)
+        return limit.rlim_cur;
+    struct rlimit raised = limit;
+    raised.rlim_cur = wanted < limit.rlim_max ? wanted : limit.rlim_max;
+    return setrlimit(RLIMIT_NOFILE, &raised) < 0 ? limit.rlim_cur : raised.rlim_cur;
+}
+
+static int take_results(const struct addrinfo *results, struct addr *out, int max)
+{
+    int n = 0;
+    for (const struct addrinfo *r = results; r && n < max; r = r->ai_next) {
+        if (r->ai_family != AF_INET && r->ai_family != AF_INET6)
+            continue;
+        out[n] = (struct addr){.len = r->ai_addrlen};
+        memcpy(&out[n].ss, r->ai_addr, r->ai_addrlen);
+        n++;
+    }
+    return n;
+}
+
+int sock_resolve(const char *host, uint16_t port, struct addr *out, int max, const char **why)
+{
+    struct addrinfo hints = {.ai_flags = AI_ADDRCONFIG | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
+    struct addrinfo *results = NULL;
+    char service[PORT_TEXT_SIZE];
+    snprintf(service, sizeof service, "%u", (unsigned)port);
+    int rc = getaddrinfo(host, service, &hints, &results);
+    if (rc != 0) {
+        *why = rc == EAI_SYSTEM ? strerrordesc_np(errno) : gai_strerror(rc);
+        return -1;
+    }
+    int n = take_results(results, out, max);
+    freeaddrinfo(results);
+    if (n == 0)
+        *why = "the name has no address";
+    return n > 0 ? n : -1;
+}

@@ -1,0 +1,254 @@
+/* Listeners on a loop: batches, resting without descriptors, and a close that delivers who has connected already. */
+#include "net/listener.h"
+
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "net/sock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define CONNECTIONS 100
+#define DEADLINE    (5 * NS_PER_S)
+
+struct world {
+    struct loop *loop;
+    struct listener *ls;
+    size_t accepted;
+    struct peer last;
+    size_t close_at; /* the callback closes the listener with that connection */
+};
+
+static struct addr addr_of(const char *text)
+{
+    struct endpoint e;
+    const char *why;
+    assert_true(endpoint_parse(str_of(text), true, &e, &why));
+    return e.addr;
+}
+
+static void on_connection(void *arg, int fd, const struct peer *peer)
+{
+    struct world *w = arg;
+    w->last = *peer;
+    sock_close(fd);
+    if (++w->accepted == w->close_at)
+        listener_close(w->ls);
+}
+
+static void begin(struct world *w, const char *at)
+{
+    struct addr a = addr_of(at);
+    int error = 0;
+    *w = (struct world){.loop = loop_new()};
+    assert_non_null(w->loop);
+    w->ls = listener_new(w->loop, &a, on_connection, w, &error);
+    assert_non_null(w->ls);
+}
+
+static void finish(struct world *w)
+{
+    listener_close(w->ls);
+    loop_free(w->loop);
+}
+
+static int client_of(const struct world *w)
+{
+    bool in_progress;
+    int fd = sock_connect(listener_addr(w->ls), &in_progress);
+    assert_true(fd >= 0);
+    return fd;
+}
+
+static void connect_many(const struct world *w, int *fds, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        fds[i] = client_of(w);
+}
+
+static void close_many(const int *fds, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        sock_close(fds[i]);
+}
+
+static void turn_until_accepted(struct world *w, size_t wanted)
+{
+    uint64_t end = clock_monotonic() + DEADLINE;
+    while (w->accepted < wanted && clock_monotonic() < end)
+        loop_turn(w->loop, 10 * NS_PER_MS);
+    assert_int_equal(w->accepted, wanted);
+}
+
+static void test_accepts(void **state)
+{
+    (void)state;
+    struct world w;
+    struct addr local;
+    begin(&w, "127.0.0.1:0");
+    assert_int_not_equal(peer_from_addr(listener_addr(w.ls)).port, 0);
+    int fd = client_of(&w);
+    turn_until_accepted(&w, 1);
+    assert_int_equal(sock_local_addr(fd, &local), 0);
+    struct peer self = peer_from_addr(&local);
+    assert_true(ip_eq(&self.ip, &w.last.ip));
+    assert_int_equal(self.port, w.last.port);
+    sock_close(fd);
+    finish(&w);
+}
+
+static void test_batches(void **state)
+{
+    (void)state;
+    struct world w;
+    int fds[CONNECTIONS];
+    begin(&w, "127.0.0.1:0");
+    connect_many(&w, fds, CONNECTIONS);
+    loop_turn(w.loop, DEADLINE);
+    assert_int_equal(w.accepted, LISTENER_BATCH);
+    turn_until_accepted(&w, CONNECTIONS);
+    close_many(fds, CONNECTIONS);
+    finish(&w);
+}
+
+static void test_close_drains(void **state)
+{
+    (void)state;
+    struct world w;
+    int fds[CONNECTIONS];
+    begin(&w, "127.0.0.1:0");
+    struct addr at = *listener_addr(w.ls);
+    connect_many(&w, fds, CONNECTIONS);
+    listener_close(w.ls);
+    assert_int_equal(w.accepted, CONNECTIONS);
+    listener_close(w.ls); /* still there until the end of the iteration */
+    loop_turn(w.loop, 0);
+    assert_int_equal(w.accepted, CONNECTIONS);
+
+    int again = sock_listen(&at, 1); /* the port is free */
+    assert_true(again >= 0);
+    sock_close(again);
+    close_many(fds, CONNECTIONS);
+    loop_free(w.loop);
+    listener_close(NULL);
+}
+
+static void test_close_in_callback(void **state)
+{
+    (void)state;
+    struct world w;
+    int fds[10];
+    begin(&w, "127.0.0.1:0");
+    w.close_at = 3;
+    connect_many(&w, fds, 10);
+    loop_turn(w.loop, DEADLINE);
+    assert_int_equal(w.accepted, 10);
+    close_many(fds, 10);
+    loop_free(w.loop);
+}
+
+static void test_unix(void **state)
+{
+    (void)state;
+    struct world w;
+    char path[64];
+    snprintf(path, sizeof path, "unix:/tmp/test_listener.%d", (int)getpid());
+    begin(&w, path);
+    assert_int_equal(access(path + 5, F_OK), 0);
+    int fd = client_of(&w);
+    turn_until_accepted(&w, 1);
+    assert_true(w.last.is_unix);
+    sock_close(fd);
+    finish(&w);
+    assert_int_equal(access(path + 5, F_OK), -1);
+}
+
+static void test_in_use(void **state)
+{
+    (void)state;
+    struct world w;
+    int error = 0;
+    begin(&w, "127.0.0.1:0");
+    assert_null(listener_new(w.loop, listener_addr(w.ls), on_connection, &w, &error));
+    assert_int_equal(error, EADDRINUSE);
+    finish(&w);
+}
+
+/* Turns of the loop in the time of a few pauses: many if it spins. */
+static int turns_while_resting(struct world *w)
+{
+    int turns = 0;
+    for (uint64_t end = clock_monotonic() + 3 * LISTENER_PAUSE; clock_monotonic() < end; turns++)
+        loop_turn(w->loop, LISTENER_PAUSE);
+    return turns;
+}
+
+static void test_out_of_descriptors(void **state)
+{
+    (void)state;
+    struct world w;
+    struct rlimit old;
+    int fds[3];
+    begin(&w, "127.0.0.1:0");
+    connect_many(&w, fds, 3);
+    int lowest = dup(0);
+    assert_true(lowest > 0);
+    close(lowest);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+    struct rlimit none_left = {.rlim_cur = (rlim_t)lowest, .rlim_max = old.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none_left), 0);
+
+    uint64_t errors = metrics.accept_errors;
+    assert_true(turns_while_resting(&w) < 20);
+    assert_int_equal(w.accepted, 0);
+    assert_true(metrics.accept_errors > errors);
+
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+    turn_until_accepted(&w, 3);
+    close_many(fds, 3);
+    finish(&w);
+}
+
+static void test_close_while_resting(void **state)
+{
+    (void)state;
+    struct world w;
+    struct rlimit old;
+    begin(&w, "127.0.0.1:0");
+    int fd = client_of(&w), lowest = dup(0);
+    assert_true(lowest > 0);
+    close(lowest);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+    struct rlimit none_left = {.rlim_cur = (rlim_t)lowest, .rlim_max = old.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none_left), 0);
+    loop_turn(w.loop, DEADLINE);
+    listener_close(w.ls);
+    assert_int_equal(w.accepted, 0);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+    loop_turn(w.loop, 0);
+    sock_close(fd);
+    loop_free(w.loop);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_accepts),
+        cmocka_unit_test(test_batches),
+        cmocka_unit_test(test_close_drains),
+        cmocka_unit_test(test_close_in_callback),
+        cmocka_unit_test(test_unix),
+        cmocka_unit_test(test_in_use),
+        cmocka_unit_test(test_out_of_descriptors),
+        cmocka_unit_test(test_close_while_resting),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,358 @@
+/* Sockets against the real kernel: what listeners and connections are made with, and what is said when they fail. */
+#include "net/sock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define WAIT_MS 5000
+
+static char folder[] = "/tmp/test_sock.XXXXXX";
+
+static struct addr addr_of(const char *text)
+{
+    struct endpoint e;
+    const char *why;
+    if (!endpoint_parse(str_of(text), true, &e, &why))
+        fail_msg("%s %s", text, why);
+    return e.addr;
+}
+
+static struct addr unix_addr(const char *name)
+{
+    char text[128];
+    snprintf(text, sizeof text, "unix:%s/%s", folder, name);
+    return addr_of(text);
+}
+
+static int listen_on(const struct addr *at, struct addr *bound)
+{
+    int fd = sock_listen(at, 16);
+    assert_true(fd >= 0);
+    assert_int_equal(sock_local_addr(fd, bound), 0);
+    return fd;
+}
+
+static void wait_for(int fd, short events)
+{
+    struct pollfd p = {.fd = fd, .events = events};
+    assert_int_equal(poll(&p, 1, WAIT_MS), 1);
+}
+
+static int connect_to(const struct addr *to)
+{
+    bool in_progress = false;
+    int fd = sock_connect(to, &in_progress);
+    assert_true(fd >= 0);
+    if (in_progress)
+        wait_for(fd, POLLOUT);
+    assert_int_equal(sock_connect_result(fd), 0);
+    return fd;
+}
+
+static int accept_from(int listener, struct addr *from)
+{
+    wait_for(listener, POLLIN);
+    int fd = sock_accept(listener, from);
+    assert_true(fd >= 0);
+    return fd;
+}
+
+/* A connected pair over TCP. */
+static void tcp_pair(int pair[2])
+{
+    struct addr at = addr_of("127.0.0.1:0"), bound, from;
+    int listener = listen_on(&at, &bound);
+    pair[0] = connect_to(&bound);
+    pair[1] = accept_from(listener, &from);
+    sock_close(listener);
+}
+
+static int option(int fd, int level, int name)
+{
+    int value = 0;
+    socklen_t len = sizeof value;
+    assert_int_equal(getsockopt(fd, level, name, &value, &len), 0);
+    return value;
+}
+
+static void assert_flags(int fd)
+{
+    assert_true(fcntl(fd, F_GETFL) & O_NONBLOCK);
+    assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+}
+
+static void test_tcp(void **state)
+{
+    (void)state;
+    struct addr at = addr_of("127.0.0.1:0"), bound, from, local;
+    int listener = listen_on(&at, &bound);
+    assert_int_not_equal(peer_from_addr(&bound).port, 0);
+    assert_int_equal(sock_accept(listener, &from), -EAGAIN);
+
+    int client = connect_to(&bound), server = accept_from(listener, &from);
+    assert_flags(listener);
+    assert_flags(client);
+    assert_flags(server);
+    assert_true(option(client, IPPROTO_TCP, TCP_NODELAY));
+    assert_true(option(server, IPPROTO_TCP, TCP_NODELAY)); /* inherited */
+    assert_int_equal(sock_local_addr(client, &local), 0);
+    assert_int_equal(peer_from_addr(&from).port, peer_from_addr(&local).port);
+    sock_close(client);
+    sock_close(server);
+    sock_close(listener);
+}
+
+static void test_dual_stack(void **state)
+{
+    (void)state;
+    struct addr at = addr_of(":0"), bound, from;
+    int listener = listen_on(&at, &bound);
+    uint16_t port = peer_from_addr(&bound).port;
+    static const char *const hosts[] = {"127.0.0.1", "::1"};
+    for (size_t i = 0; i < 2; i++) {
+        struct ip ip;
+        assert_true(ip_parse(str_of(hosts[i]), &ip));
+        if (bound.sa.sa_family != AF_INET6 && !ip_is_v4(&ip))
+            continue; /* a host without IPv6 */
+        struct addr to = addr_of_ip(&ip, port);
+        int client = connect_to(&to), server = accept_from(listener, &from);
+        struct peer peer = peer_from_addr(&from);
+        assert_true(ip_eq(&peer.ip, &ip));
+        sock_close(client);
+        sock_close(server);
+    }
+    sock_close(listener);
+}
+
+static void test_in_use(void **state)
+{
+    (void)state;
+    struct addr at = addr_of("127.0.0.1:0"), bound;
+    int listener = listen_on(&at, &bound);
+    assert_int_equal(sock_listen(&bound, 16), -EADDRINUSE);
+    sock_close(listener);
+    struct addr far = addr_of("192.0.2.1:1"); /* TEST-NET-1: no address of ours */
+    assert_int_equal(sock_listen(&far, 16), -EADDRNOTAVAIL);
+}
+
+static void test_refused(void **state)
+{
+    (void)state;
+    struct addr at = addr_of("127.0.0.1:0"), bound;
+    sock_close(listen_on(&at, &bound));
+    bool in_progress = false;
+    int fd = sock_connect(&bound, &in_progress);
+    if (fd >= 0) {
+        wait_for(fd, POLLOUT);
+        assert_int_equal(sock_connect_result(fd), -ECONNREFUSED);
+        sock_close(fd);
+    } else {
+        assert_int_equal(fd, -ECONNREFUSED);
+    }
+    struct addr nobody = unix_addr("nobody");
+    assert_int_equal(sock_connect(&nobody, &in_progress), -ENOENT);
+}
+
+static void test_unix(void **state)
+{
+    (void)state;
+    struct addr at = unix_addr("live"), bound, from;
+    mode_t before = umask(0027);
+    int listener = listen_on(&at, &bound);
+    umask(before);
+    struct stat st;
+    assert_int_equal(stat(at.un.sun_path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0750); /* 0777 less the umask */
+    assert_string_equal(bound.un.sun_path, at.un.sun_path);
+
+    int client = connect_to(&at), server = accept_from(listener, &from);
+    assert_true(peer_from_addr(&from).is_unix);
+    assert_flags(client);
+    assert_flags(server);
+    sock_close(client);
+    sock_close(server);
+
+    assert_int_equal(sock_listen(&at, 16), -EADDRINUSE); /* somebody accepts there */
+    assert_int_equal(access(at.un.sun_path, F_OK), 0);
+    sock_close(listener);
+
+    listener = listen_on(&at, &bound); /* the file is stale now */
+    client = connect_to(&at);
+    sock_close(client);
+    sock_unlink(&bound);
+    assert_int_equal(access(at.un.sun_path, F_OK), -1);
+    sock_close(listener);
+}
+
+static void test_unix_spares_files(void **state)
+{
+    (void)state;
+    struct addr at = unix_addr("file");
+    int fd = open(at.un.sun_path, O_CREAT | O_WRONLY, 0600);
+    assert_true(fd >= 0);
+    close(fd);
+    assert_int_equal(sock_listen(&at, 16), -EADDRINUSE);
+    assert_int_equal(access(at.un.sun_path, F_OK), 0);
+    unlink(at.un.sun_path);
+
+    struct addr nowhere = unix_addr("no/such");
+    assert_int_equal(sock_listen(&nowhere, 16), -ENOENT);
+    struct addr tcp = addr_of("127.0.0.1:1");
+    sock_unlink(&tcp);
+}
+
+static void test_send_and_receive(void **state)
+{
+    (void)state;
+    int pair[2];
+    char got[16];
+    tcp_pair(pair);
+    struct iovec iov[] = {{"he", 2}, {"", 0}, {"llo", 3}};
+    assert_int_equal(sock_recv(pair[1], got, sizeof got), -EAGAIN);
+    assert_true(sock_is_quiet(pair[1]));
+    assert_int_equal(sock_send(pair[0], iov, 3), 5);
+    wait_for(pair[1], POLLIN);
+    assert_false(sock_is_quiet(pair[1]));
+    assert_int_equal(sock_recv(pair[1], got, sizeof got), 5);
+    assert_memory_equal(got, "hello", 5);
+    assert_true(sock_is_quiet(pair[1]));
+    assert_true(sock_unsent(pair[0]) >= 0);
+
+    assert_int_equal(sock_shutdown_write(pair[0]), 0);
+    wait_for(pair[1], POLLIN);
+    assert_false(sock_is_quiet(pair[1]));
+    assert_int_equal(sock_recv(pair[1], got, sizeof got), 0);
+    assert_int_equal(sock_send(pair[0], iov, 1), -EPIPE); /* an error, not a signal */
+    sock_close(pair[0]);
+    sock_close(pair[1]);
+}
+
+static void test_full(void **state)
+{
+    (void)state;
+    int pair[2];
+    static char block[65536];
+    tcp_pair(pair);
+    struct iovec iov = {block, sizeof block};
+    ssize_t n;
+    while ((n = sock_send(pair[0], &iov, 1)) > 0)
+        ;
+    assert_int_equal(n, -EAGAIN);
+    assert_true(sock_unsent(pair[0]) > 0);
+    sock_close(pair[0]);
+    sock_close(pair[1]);
+}
+
+static void test_reset(void **state)
+{
+    (void)state;
+    int pair[2];
+    char got[4];
+    tcp_pair(pair);
+    sock_reset(pair[0]);
+    wait_for(pair[1], POLLIN);
+    assert_int_equal(sock_recv(pair[1], got, sizeof got), -ECONNRESET);
+    sock_close(pair[1]);
+
+    tcp_pair(pair);
+    sock_reset(pair[0]);
+    wait_for(pair[1], POLLIN);
+    assert_false(sock_is_quiet(pair[1]));
+    sock_close(pair[1]);
+}
+
+static void test_bad_descriptor(void **state)
+{
+    (void)state;
+    struct addr a;
+    char byte = 0;
+    struct iovec iov = {&byte, 1};
+    assert_int_equal(sock_accept(-1, &a), -EBADF);
+    assert_int_equal(sock_recv(-1, &byte, 1), -EBADF);
+    assert_int_equal(sock_send(-1, &iov, 1), -EBADF);
+    assert_int_equal(sock_connect_result(-1), -EBADF);
+    assert_int_equal(sock_local_addr(-1, &a), -EBADF);
+    assert_int_equal(sock_shutdown_write(-1), -EBADF);
+    assert_int_equal(sock_unsent(-1), -EBADF);
+    assert_false(sock_is_quiet(-1));
+}
+
+static void test_fd_limit(void **state)
+{
+    (void)state;
+    struct rlimit old, now;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+    struct rlimit low = {.rlim_cur = 64, .rlim_max = old.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+    assert_int_equal(sock_raise_fd_limit(32), 64); /* never lowered */
+    assert_int_equal(sock_raise_fd_limit(100), 100);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &now), 0);
+    assert_int_equal(now.rlim_cur, 100);
+    assert_int_equal(now.rlim_max, old.rlim_max);
+    assert_int_equal(sock_raise_fd_limit(UINT64_MAX - 1), old.rlim_max);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+}
+
+static void test_resolve(void **state)
+{
+    (void)state;
+    struct addr a[4];
+    const char *why = NULL;
+    char text[ADDR_TEXT_SIZE];
+    int n = sock_resolve("localhost", 8080, a, 4, &why);
+    assert_true(n >= 1);
+    for (int i = 0; i < n; i++) {
+        struct peer p = peer_from_addr(&a[i]);
+        assert_int_equal(p.port, 8080);
+        assert_false(p.is_unix);
+    }
+    assert_int_equal(sock_resolve("127.0.0.1", 65535, a, 1, &why), 1);
+    addr_format(&a[0], text);
+    assert_string_equal(text, "127.0.0.1:65535");
+    assert_int_equal(sock_resolve("no..such..name", 80, a, 4, &why), -1);
+    assert_non_null(why);
+    assert_true(strlen(why) > 0);
+}
+
+static int make_folder(void **state)
+{
+    (void)state;
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int remove_folder(void **state)
+{
+    (void)state;
+    return rmdir(folder);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tcp),
+        cmocka_unit_test(test_dual_stack),
+        cmocka_unit_test(test_in_use),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_unix),
+        cmocka_unit_test(test_unix_spares_files),
+        cmocka_unit_test(test_send_and_receive),
+        cmocka_unit_test(test_full),
+        cmocka_unit_test(test_reset),
+        cmocka_unit_test(test_bad_descriptor),
+        cmocka_unit_test(test_fd_limit),
+        cmocka_unit_test(test_resolve),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
