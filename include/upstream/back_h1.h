@@ -1,0 +1,76 @@
+/* HTTP/1.1 towards a backend: one exchange at a time on a connection that is leased, used, and given back to the pool
+ * by itself when nothing stands against it. Traffic and health checks use it alike.
+ *
+ *   back_open ---> CONNECTING --on_ready--> LEASED --response ended, both sides clean--> IDLE (pool.h)
+ *   pool_get  ------------------------------^  |                                          |
+ *                                              +--failure, release, unclean end--> closed <+-- ended, expired
+ */
+#ifndef LB_UPSTREAM_BACK_H1_H
+#define LB_UPSTREAM_BACK_H1_H
+
+#include "base/err.h"
+#include "http/parse.h"
+#include "upstream/upstream.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct back_conn;
+
+/* How an exchange failed. The connection is gone when this is told. */
+struct back_failure {
+    enum err error;
+    int sys_errno;     /* 0 when it was none of the system's */
+    bool sent;         /* a byte of the request may have reached the backend */
+    bool answered;     /* a byte of the response has arrived */
+    bool reused;       /* the connection came out of the pool */
+    const char *cause; /* for the log: "connection refused" */
+};
+
+/* What the lessee is told. No call but on_fail may follow on_fail, none at all follows on_body with `end`, nor
+ * back_release(). */
+struct back_events {
+    /* Connected: the request can be sent. Not told for a pooled connection, which is ready at once. */
+    void (*on_ready)(void *arg);
+    /* An interim response (1xx but 101). */
+    void (*on_interim)(void *arg, const struct response *r);
+    /* The final response's head; `head` is its raw text. `more`: an on_body() follows within this call. */
+    void (*on_head)(void *arg, const struct response *r, struct str head, bool more);
+    /* Content, decoded; valid in the call. `end`: with these (perhaps no) bytes the response is complete, and the
+     * connection is no longer the lessee's. */
+    void (*on_body)(void *arg, char *p, size_t n, bool end);
+    /* What was sent is with the kernel: more may be sent after back_send_body() said full. */
+    void (*on_drained)(void *arg);
+    void (*on_fail)(void *arg, const struct back_failure *f);
+};
+
+/* Opens a fresh connection, trying the backend's addresses in turn within `timeout_ns` altogether. on_ready or on_fail
+ * follows, never from inside this call. NULL when memory or descriptors have run out. */
+struct back_conn *back_open(struct backend *be, uint64_t timeout_ns, const struct back_events *ev, void *arg)
+    __attribute__((warn_unused_result));
+
+/* Leases a pooled connection, ready at once; NULL when there is none. With `sure`, it is looked at first (one system
+ * call), for a request that may not be sent twice. */
+struct back_conn *pool_get(struct backend *be, bool sure, const struct back_events *ev, void *arg)
+    __attribute__((warn_unused_result));
+
+/* Sends a request head as it is. `framing` says how its body follows: chunks are framed here. `more`: a
+ * back_send_body() follows in this callback, and both leave together. */
+void back_send_head(struct back_conn *c, struct str head, enum method m, const struct framing *framing, bool more);
+
+/* Sends content; `end` with the last of it (exactly framing.length bytes in all; must be called with `end` unless there
+ * is no body). True when the connection is full: stop until on_drained. */
+bool back_send_body(struct back_conn *c, const char *p, size_t n, bool end);
+
+/* Stops and restarts the response. */
+void back_pause(struct back_conn *c);
+void back_resume(struct back_conn *c);
+
+/* Gives the connection up in the middle of an exchange: closes it. on_fail is not called. NULL is fine. */
+void back_release(struct back_conn *c);
+
+/* Closes the pooled connections of a backend. */
+void pool_flush(struct backend *be);
+
+#endif

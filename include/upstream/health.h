@@ -1,0 +1,27 @@
+/* Active health checks: a GET of health_check.path on a connection of its own, every interval, over within the timeout.
+ *
+ * Health is one integer, as in HAProxy: 0 .. rise-1 is down, rise .. rise+fall-1 is up. A success counts up and jumps
+ * to the top when it reaches `rise`; a failure counts down and drops to 0 below `rise`. The first probe's failure drops
+ * to 0 at once. A backend given by name is resolved before each probe, on the thread for names. */
+#ifndef LB_UPSTREAM_HEALTH_H
+#define LB_UPSTREAM_HEALTH_H
+
+#include "base/clock.h"
+#include "upstream/backend.h"
+
+#define HEALTH_RESOLVE_INTERVAL (10 * NS_PER_S) /* how often a name is asked for when checks are off */
+
+/* The integer's rule, by itself. */
+struct health_score {
+    unsigned value, fall, rise;
+    bool probed; /* a probe has ended */
+};
+void health_score_init(struct health_score *s, unsigned fall, unsigned rise, bool up);
+/* Counts one result; returns whether the backend is up now. */
+bool health_score_count(struct health_score *s, bool success);
+
+/* Starts checking `be` at once. False when memory runs out. */
+bool health_start(struct backend *be) __attribute__((warn_unused_result));
+void health_stop(struct backend *be);
+
+#endif

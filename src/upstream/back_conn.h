@@ -1,0 +1,53 @@
+/* Inside of a connection to a backend: shared by back_h1.c (leased) and pool.c (idle). */
+#ifndef LB_UPSTREAM_BACK_CONN_H
+#define LB_UPSTREAM_BACK_CONN_H
+
+#include "http/chunked.h"
+#include "net/io.h"
+#include "upstream/back_h1.h"
+#include "upstream/backend.h"
+
+enum back_state { BACK_CONNECTING, BACK_LEASED, BACK_IDLE, BACK_CLOSED };
+
+/* Where the response stands. */
+enum back_response { RESPONSE_HEAD, RESPONSE_BODY, RESPONSE_ENDED };
+
+struct back_conn {
+    struct io *io;
+    struct backend *backend;
+    const struct back_events *events; /* the lessee; NULL while idle */
+    void *arg;
+    struct list link; /* in backend->idle */
+    struct dead dead;
+
+    enum back_state state;
+    enum back_response response;
+    bool reused;       /* came out of the pool */
+    bool answered;     /* a byte of the present response has arrived */
+    bool sending;      /* the request's body has not been sent whole */
+    bool head_request; /* that was a HEAD */
+    bool keep_alive;   /* as far as the response's head tells */
+
+    struct framing up, down; /* of the request and of the response */
+    uint64_t left;           /* of a response body of known length */
+    struct head_scan scan;
+    struct chunked chunked;
+    uint64_t sent_before; /* io_bytes_out() when the lease began */
+
+    uint64_t connect_deadline;
+    int addr_at, addrs_tried; /* which address is being connected to */
+};
+
+/* The handler of a leased connection's events. */
+void back_on_io(void *owner, struct io *io, enum io_event event);
+
+/* Sets a connection up for a new exchange. */
+void back_begin(struct back_conn *c, const struct back_events *ev, void *arg);
+
+/* Closes the socket and has the connection reclaimed. */
+void back_close(struct back_conn *c);
+
+/* Puts a clean connection into its backend's pool. */
+void pool_put(struct back_conn *c);
+
+#endif

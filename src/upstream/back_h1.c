@@ -1,0 +1,375 @@
+/* One HTTP/1.1 exchange on a connection to a backend: sends what it is given, takes the response apart strictly, and
+ * decides whether the connection may serve again. It trusts the backend no more than a client is trusted. */
+#include "upstream/back_h1.h"
+
+#include "back_conn.h"
+#include "base/mem.h"
+#include "base/metrics.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+static uint64_t now_of(const struct back_conn *c)
+{
+    return loop_now(c->backend->upstream->loop);
+}
+
+static const struct config *config_of(const struct back_conn *c)
+{
+    return c->backend->upstream->config;
+}
+
+static void back_reclaim(struct dead *d)
+{
+    mem_free(container_of(d, struct back_conn, dead));
+}
+
+void back_close(struct back_conn *c)
+{
+    assert(c->state != BACK_CLOSED);
+    c->state = BACK_CLOSED;
+    c->events = NULL;
+    c->backend->open_count--;
+    io_close(c->io);
+    c->io = NULL;
+    loop_reclaim(c->backend->upstream->loop, &c->dead, back_reclaim);
+}
+
+void back_begin(struct back_conn *c, const struct back_events *ev, void *arg)
+{
+    c->events = ev;
+    c->arg = arg;
+    c->state = BACK_LEASED;
+    c->response = RESPONSE_HEAD;
+    c->answered = c->sending = c->keep_alive = false;
+    c->scan = (struct head_scan){0};
+    c->sent_before = io_bytes_out(c->io);
+    /* Until the request has been sent whole, nothing is awaited from the backend. */
+    io_set_read_timeout(c->io, IO_BY, 0);
+    io_set_write_timeout(c->io, config_of(c)->timeouts.backend_response);
+}
+
+/* ---- failure ---- */
+
+static const char *cause_of(enum err e, int sys_errno)
+{
+    if (sys_errno)
+        return strerrordesc_np(sys_errno);
+    switch (e) {
+    case ERR_CONNECT_TIMEOUT: return "connect timeout";
+    case ERR_RESPONSE_TIMEOUT: return "response timeout";
+    case ERR_BACKEND_RESET: return "connection closed before the response";
+    case ERR_BACKEND_CUT: return "response cut off";
+    case ERR_BACKEND_STALLED: return "response stalled";
+    case ERR_RESPONSE_HEAD_TOO_LARGE: return "response head too large";
+    default: return "malformed response";
+    }
+}
+
+static void back_fail(struct back_conn *c, enum err e, int sys_errno)
+{
+    const struct back_events *ev = c->events;
+    void *arg = c->arg;
+    struct back_failure f = {
+        .error = e,
+        .sys_errno = sys_errno,
+        .sent = io_bytes_out(c->io) > c->sent_before,
+        .answered = c->answered,
+        .reused = c->reused,
+        .cause = cause_of(e, sys_errno),
+    };
+    back_close(c);
+    ev->on_fail(arg, &f);
+}
+
+/* The connection has ended or broken before the response was complete. */
+static void back_fail_cut(struct back_conn *c, int sys_errno)
+{
+    back_fail(c, c->response == RESPONSE_HEAD ? ERR_BACKEND_RESET : ERR_BACKEND_CUT, sys_errno);
+}
+
+/* ---- connecting ---- */
+
+static bool connect_next(struct back_conn *c, int *error)
+{
+    struct backend *be = c->backend;
+    *error = EHOSTUNREACH;
+    while (c->addrs_tried < be->addr_count) {
+        uint64_t now = now_of(c);
+        if (now >= c->connect_deadline) {
+            *error = ETIMEDOUT;
+            return false;
+        }
+        c->addr_at = (be->addr_at + c->addrs_tried++) % be->addr_count;
+        c->io = io_connect(be->upstream->loop, &be->addrs[c->addr_at], c->connect_deadline - now, back_on_io, c, error);
+        if (c->io)
+            return true;
+    }
+    return false;
+}
+
+struct back_conn *back_open(struct backend *be, uint64_t timeout_ns, const struct back_events *ev, void *arg)
+{
+    struct back_conn *c = mem_try_alloc(sizeof *c);
+    if (!c)
+        return NULL;
+    c->backend = be;
+    c->state = BACK_CONNECTING;
+    c->events = ev;
+    c->arg = arg;
+    c->connect_deadline = now_of(c) + timeout_ns;
+    list_init(&c->link);
+    int error;
+    if (!connect_next(c, &error)) {
+        mem_free(c);
+        errno = error;
+        return NULL;
+    }
+    be->open_count++;
+    metrics.backend_connects++;
+    return c;
+}
+
+static void on_connected(struct back_conn *c)
+{
+    c->backend->addr_at = c->addr_at;
+    back_begin(c, c->events, c->arg);
+    c->events->on_ready(c->arg);
+}
+
+static void on_connect_failed(struct back_conn *c, enum err e, int sys_errno)
+{
+    int error;
+    struct io *failed = c->io;
+    if (connect_next(c, &error)) {
+        io_close(failed);
+        return;
+    }
+    c->io = failed; /* back_fail() closes it */
+    back_fail(c, e, sys_errno);
+}
+
+/* ---- sending ---- */
+
+static void request_sent(struct back_conn *c)
+{
+    c->sending = false;
+    if (c->response == RESPONSE_HEAD)
+        io_set_read_timeout(c->io, IO_BY, config_of(c)->timeouts.backend_response);
+}
+
+void back_send_head(struct back_conn *c, struct str head, enum method m, const struct framing *framing, bool more)
+{
+    c->head_request = m == METHOD_HEAD;
+    c->up = *framing;
+    c->sending = framing->kind == FRAMING_CHUNKED || (framing->kind == FRAMING_LENGTH && framing->length > 0);
+    io_write_str(c->io, head, more && c->sending);
+    if (!c->sending)
+        request_sent(c);
+}
+
+bool back_send_body(struct back_conn *c, const char *p, size_t n, bool end)
+{
+    char line[CHUNK_LINE_MAX];
+    struct iovec iov[4];
+    int k = 0;
+    bool chunked = c->up.kind == FRAMING_CHUNKED;
+    if (n > 0) {
+        if (chunked)
+            iov[k++] = (struct iovec){line, chunked_line(n, line)};
+        iov[k++] = (struct iovec){(void *)(uintptr_t)p, n};
+        if (chunked)
+            iov[k++] = (struct iovec){(void *)(uintptr_t) "\r\n", 2};
+    }
+    if (end && chunked)
+        iov[k++] = (struct iovec){(void *)(uintptr_t)CHUNKED_LAST.p, CHUNKED_LAST.n};
+    if (k > 0)
+        io_write(c->io, iov, k, false);
+    else
+        io_flush(c->io);
+    if (end)
+        request_sent(c);
+    return io_is_full(c->io);
+}
+
+/* ---- receiving ---- */
+
+/* The response is complete: tells so, and keeps the connection if nothing stands against it. */
+static void response_ended(struct back_conn *c, char *p, size_t n, bool clean)
+{
+    const struct back_events *ev = c->events;
+    void *arg = c->arg;
+    c->response = RESPONSE_ENDED;
+    if (clean && c->keep_alive && !c->sending && io_unsent(c->io) == 0)
+        pool_put(c);
+    else
+        back_close(c);
+    ev->on_body(arg, p, n, true);
+}
+
+static enum err parse_head(struct back_conn *c, struct str head, struct response *r)
+{
+    struct upstream *u = c->backend->upstream;
+    r->headers.v = u->fields;
+    r->headers.max = u->config->limits.header_fields;
+    return parse_response(head, c->head_request, false, r);
+}
+
+static bool has_body(const struct framing *f)
+{
+    return f->kind == FRAMING_CHUNKED || f->kind == FRAMING_CLOSE || (f->kind == FRAMING_LENGTH && f->length > 0);
+}
+
+static void final_head(struct back_conn *c, const struct response *r, struct str head, bool bytes_follow)
+{
+    c->down = r->framing;
+    c->left = r->framing.kind == FRAMING_LENGTH ? r->framing.length : 0;
+    c->keep_alive = r->keep_alive;
+    c->chunked = (struct chunked){0};
+    c->response = RESPONSE_BODY;
+    io_set_read_timeout(c->io, IO_PROGRESS, has_body(&c->down) ? config_of(c)->timeouts.backend_response : 0);
+    c->events->on_head(c->arg, r, head, bytes_follow || !has_body(&c->down));
+}
+
+/* Takes one head off the front of the unread bytes. False when there is no whole one yet or the connection has gone. */
+static bool take_head(struct back_conn *c, char *data, size_t n)
+{
+    const struct config *config = config_of(c);
+    struct head_limits limits = {config->limits.header_bytes, config->limits.target_bytes,
+                                 config->limits.header_fields};
+    enum err e = ERR_OK;
+    enum scan_status status = head_scan(&c->scan, HEAD_RESPONSE, str_make(data, n), &limits, &e);
+    if (status == SCAN_MORE)
+        return false;
+    if (status == SCAN_BAD) {
+        back_fail(c, e, 0);
+        return false;
+    }
+    struct str head = str_make(data + c->scan.skip, c->scan.at - c->scan.skip);
+    size_t used = c->scan.at;
+    c->scan = (struct head_scan){0};
+    struct response r = {0};
+    e = parse_head(c, head, &r);
+    if (e != ERR_OK) {
+        back_fail(c, e, 0);
+        return false;
+    }
+    io_consume(c->io, used);
+    if (r.status < 200)
+        c->events->on_interim(c->arg, &r);
+    else
+        final_head(c, &r, head, n > used);
+    return c->state == BACK_LEASED;
+}
+
+static void take_length(struct back_conn *c, char *p, size_t n)
+{
+    size_t take = n < c->left ? n : (size_t)c->left;
+    c->left -= take;
+    io_consume(c->io, take);
+    if (c->left == 0)
+        response_ended(c, p, take, n == take);
+    else if (take > 0)
+        c->events->on_body(c->arg, p, take, false);
+}
+
+static void take_chunked(struct back_conn *c, char *p, size_t n)
+{
+    size_t decoded, consumed;
+    enum chunked_status status = chunked_decode(&c->chunked, p, n, &decoded, &consumed);
+    io_consume(c->io, consumed);
+    if (status == CHUNKED_END) {
+        response_ended(c, p, decoded, n == consumed);
+        return;
+    }
+    if (n > 0) /* also without content: on_head() was told that this follows */
+        c->events->on_body(c->arg, p, decoded, false);
+    if (status == CHUNKED_BAD && c->state == BACK_LEASED)
+        back_fail(c, ERR_BACKEND_CUT, 0);
+}
+
+static void take_body(struct back_conn *c, char *p, size_t n)
+{
+    switch (c->down.kind) {
+    case FRAMING_NONE:
+        c->left = 0;
+        take_length(c, p, n);
+        break;
+    case FRAMING_LENGTH: take_length(c, p, n); break;
+    case FRAMING_CHUNKED: take_chunked(c, p, n); break;
+    case FRAMING_CLOSE:
+        io_consume(c->io, n);
+        if (n > 0)
+            c->events->on_body(c->arg, p, n, false);
+        break;
+    }
+}
+
+static void on_readable(struct back_conn *c)
+{
+    size_t n;
+    char *p = io_data(c->io, &n);
+    c->answered = true;
+    while (c->response == RESPONSE_HEAD) {
+        if (!take_head(c, p, n))
+            return;
+        p = io_data(c->io, &n);
+        if (c->response == RESPONSE_HEAD && n == 0)
+            return;
+    }
+    take_body(c, p, n);
+}
+
+static void on_eof(struct back_conn *c)
+{
+    if (c->response == RESPONSE_BODY && c->down.kind == FRAMING_CLOSE)
+        response_ended(c, NULL, 0, false);
+    else
+        back_fail_cut(c, 0);
+}
+
+static void on_timeout(struct back_conn *c)
+{
+    if (c->state == BACK_CONNECTING)
+        on_connect_failed(c, ERR_CONNECT_TIMEOUT, 0);
+    else
+        back_fail(c, c->response == RESPONSE_HEAD ? ERR_RESPONSE_TIMEOUT : ERR_BACKEND_STALLED, 0);
+}
+
+void back_on_io(void *owner, struct io *io, enum io_event event)
+{
+    struct back_conn *c = owner;
+    switch (event) {
+    case IO_CONNECTED: on_connected(c); break;
+    case IO_READABLE: on_readable(c); break;
+    case IO_DRAINED: c->events->on_drained(c->arg); break;
+    case IO_EOF: on_eof(c); break;
+    case IO_TIMEOUT_READ:
+    case IO_TIMEOUT_WRITE: on_timeout(c); break;
+    case IO_ERROR:
+        if (c->state == BACK_CONNECTING)
+            on_connect_failed(c, ERR_CONNECT_FAILED, io_errno(io));
+        else
+            back_fail_cut(c, io_errno(io));
+        break;
+    }
+}
+
+/* ---- the lessee's other calls ---- */
+
+void back_pause(struct back_conn *c)
+{
+    io_pause(c->io);
+}
+
+void back_resume(struct back_conn *c)
+{
+    io_resume(c->io);
+}
+
+void back_release(struct back_conn *c)
+{
+    if (c)
+        back_close(c);
+}

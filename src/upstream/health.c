@@ -1,0 +1,288 @@
+/* Active health checks. One struct a backend: a timer for the next probe, the probe's connection, and for a name the
+ * job that resolves it; each probe runs   (resolve) -> connect -> GET -> status -> count.   */
+#include "upstream/health.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/metrics.h"
+#include "http/write.h"
+#include "net/sock.h"
+#include "upstream/back_h1.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+void health_score_init(struct health_score *s, unsigned fall, unsigned rise, bool up)
+{
+    *s = (struct health_score){.value = up ? rise + fall - 1 : 0, .fall = fall, .rise = rise};
+}
+
+bool health_score_count(struct health_score *s, bool success)
+{
+    unsigned top = s->rise + s->fall - 1;
+    if (success) {
+        if (s->value < top)
+            s->value++;
+        if (s->value >= s->rise)
+            s->value = top;
+    } else {
+        if (s->value > s->rise && s->probed)
+            s->value--;
+        else
+            s->value = 0;
+    }
+    s->probed = true;
+    return s->value >= s->rise;
+}
+
+/* Asks for a name's addresses on the helper thread. Apart from the check, because a resolver may outlive it: a check
+ * that ends first lets go by setting `check` to NULL. */
+struct resolve_job {
+    struct job job;
+    struct health_check *check;
+    char host[256];
+    uint16_t port;
+    struct addr addrs[BACKEND_ADDRS_MAX];
+    int count;
+    const char *why;
+};
+
+struct health_check {
+    struct backend *backend;
+    struct timer timer;    /* the next probe */
+    struct timer deadline; /* of the one under way */
+    uint64_t begun;        /* when that began */
+    struct health_score score;
+    struct back_conn *conn;
+    struct resolve_job *resolving;
+    bool seen_address; /* the name has resolved before */
+    char cause[96];
+    char request[1024];
+    size_t request_len;
+};
+
+static struct loop *loop_of(const struct health_check *h)
+{
+    return h->backend->upstream->loop;
+}
+
+static const struct config *config_of(const struct health_check *h)
+{
+    return h->backend->upstream->config;
+}
+
+static void schedule(struct health_check *h)
+{
+    const struct config *config = config_of(h);
+    uint64_t interval = config->health.on ? config->health.interval : HEALTH_RESOLVE_INTERVAL;
+    uint64_t now = loop_now(loop_of(h));
+    /* Counted from the begin of the last one, so that a backend that hangs is found out as soon as one that refuses. */
+    uint64_t next = h->begun + interval > now ? h->begun + interval : now;
+    if (!loop_arm(loop_of(h), &h->timer, next))
+        backend_set_up(h->backend, false, "out of memory: checks have ended");
+}
+
+/* ---- the end of a probe ---- */
+
+static void probe_ended(struct health_check *h, bool success, const char *cause)
+{
+    loop_cancel(loop_of(h), &h->deadline);
+    back_release(h->conn);
+    h->conn = NULL;
+    if (!success)
+        metrics.health_failures++;
+    backend_set_up(h->backend, health_score_count(&h->score, success), cause);
+    schedule(h);
+}
+
+static void on_head(void *arg, const struct response *r, struct str head, bool more)
+{
+    (void)head;
+    (void)more;
+    struct health_check *h = arg;
+    snprintf(h->cause, sizeof h->cause, "status %u", r->status);
+    probe_ended(h, config_status_expected(config_of(h), r->status), h->cause);
+}
+
+static void on_fail(void *arg, const struct back_failure *f)
+{
+    struct health_check *h = arg;
+    h->conn = NULL; /* gone already */
+    probe_ended(h, false, f->cause);
+}
+
+static void on_deadline(struct timer *t)
+{
+    struct health_check *h = container_of(t, struct health_check, deadline);
+    uint64_t ms = config_of(h)->health.timeout / NS_PER_MS;
+    bool whole = ms % 1000 == 0;
+    snprintf(h->cause, sizeof h->cause, "timeout after %llu%s", (unsigned long long)(whole ? ms / 1000 : ms),
+             whole ? "s" : "ms");
+    probe_ended(h, false, h->cause);
+}
+
+/* ---- its begin ---- */
+
+static void on_ready(void *arg)
+{
+    struct health_check *h = arg;
+    struct framing none = {FRAMING_NONE, 0};
+    back_send_head(h->conn, str_make(h->request, h->request_len), METHOD_GET, &none, false);
+}
+
+static void on_interim(void *arg, const struct response *r)
+{
+    (void)arg;
+    (void)r;
+}
+
+static void on_body(void *arg, char *p, size_t n, bool end)
+{
+    (void)arg;
+    (void)p;
+    (void)n;
+    (void)end; /* never told: the connection is released at the head */
+}
+
+static void on_drained(void *arg)
+{
+    (void)arg;
+}
+
+static const struct back_events probe_events = {on_ready, on_interim, on_head, on_body, on_drained, on_fail};
+
+static void probe(struct health_check *h)
+{
+    if (!config_of(h)->health.on) {
+        schedule(h);
+        return;
+    }
+    metrics.health_probes++;
+    uint64_t timeout = config_of(h)->health.timeout;
+    h->conn = back_open(h->backend, timeout, &probe_events, h);
+    if (!h->conn) {
+        probe_ended(h, false, strerrordesc_np(errno));
+        return;
+    }
+    if (!loop_arm(loop_of(h), &h->deadline, loop_now(loop_of(h)) + timeout))
+        probe_ended(h, false, "out of memory");
+}
+
+/* ---- names ---- */
+
+static void resolve_work(struct job *j)
+{
+    struct resolve_job *r = container_of(j, struct resolve_job, job);
+    r->count = sock_resolve(r->host, r->port, r->addrs, BACKEND_ADDRS_MAX, &r->why);
+}
+
+static void take_addresses(struct health_check *h, const struct resolve_job *r)
+{
+    struct backend *be = h->backend;
+    memcpy(be->addrs, r->addrs, sizeof be->addrs);
+    be->addr_count = r->count;
+    if (be->addr_at >= be->addr_count)
+        be->addr_at = 0;
+    if (h->seen_address && config_of(h)->health.on)
+        return; /* the probe that follows counts */
+    /* Known for the first time: it begins like one that was given by address. Without checks, an address is all there
+     * is to know. */
+    h->seen_address = true;
+    health_score_init(&h->score, config_of(h)->health.fall, config_of(h)->health.rise, true);
+    backend_set_up(be, true, "name resolved");
+}
+
+static void resolve_done(struct job *j)
+{
+    struct resolve_job *r = container_of(j, struct resolve_job, job);
+    struct health_check *h = r->check;
+    if (h) {
+        h->resolving = NULL;
+        if (r->count > 0) {
+            take_addresses(h, r);
+            probe(h);
+        } else if (h->backend->addr_count > 0 && config_of(h)->health.on) {
+            probe(h); /* its last addresses still stand; the probe tells whether it does */
+        } else {
+            snprintf(h->cause, sizeof h->cause, "name does not resolve: %s", r->why);
+            backend_set_up(h->backend, h->backend->addr_count > 0, h->cause);
+            schedule(h);
+        }
+    }
+    mem_free(r);
+}
+
+static bool resolve(struct health_check *h)
+{
+    struct resolve_job *r = mem_try_alloc(sizeof *r);
+    if (!r)
+        return false;
+    r->check = h;
+    memcpy(r->host, h->backend->config->endpoint.host, sizeof r->host);
+    r->port = h->backend->config->endpoint.port;
+    h->resolving = r;
+    worker_submit(h->backend->upstream->names, &r->job, resolve_work, resolve_done);
+    return true;
+}
+
+static void on_timer(struct timer *t)
+{
+    struct health_check *h = container_of(t, struct health_check, timer);
+    h->begun = loop_now(loop_of(h));
+    if (h->backend->config->endpoint.kind == ENDPOINT_NAME) {
+        if (!resolve(h))
+            schedule(h);
+        return;
+    }
+    probe(h);
+}
+
+/* ---- start and stop ---- */
+
+static void write_request(struct health_check *h)
+{
+    const struct config_backend *b = h->backend->config;
+    struct head_writer w = head_writer_on(h->request, sizeof h->request);
+    write_request_line(&w, STR("GET"), str_of(config_of(h)->health.path));
+    write_field(&w, STR("Host"), b->endpoint.kind == ENDPOINT_UNIX ? STR("localhost") : str_of(b->address));
+    write_field(&w, STR("User-Agent"), STR("loadbalancer/" LB_VERSION " (health check)"));
+    write_field(&w, STR("Connection"), STR("close"));
+    write_end(&w);
+    h->request_len = w.full ? 0 : w.n;
+}
+
+bool health_start(struct backend *be)
+{
+    const struct config *config = be->upstream->config;
+    bool named = be->config->endpoint.kind == ENDPOINT_NAME;
+    if (!config->health.on && !named)
+        return true;
+    struct health_check *h = mem_try_alloc(sizeof *h);
+    if (!h)
+        return false;
+    be->health = h;
+    h->backend = be;
+    timer_init(&h->timer, on_timer);
+    timer_init(&h->deadline, on_deadline);
+    health_score_init(&h->score, config->health.fall, config->health.rise, be->up);
+    if (config->health.on)
+        write_request(h);
+    if (config->health.on && h->request_len == 0)
+        return false; /* the path does not fit: the config bounds it below this */
+    return loop_arm(be->upstream->loop, &h->timer, loop_now(be->upstream->loop));
+}
+
+void health_stop(struct backend *be)
+{
+    struct health_check *h = be->health;
+    if (!h)
+        return;
+    be->health = NULL;
+    loop_cancel(be->upstream->loop, &h->timer);
+    loop_cancel(be->upstream->loop, &h->deadline);
+    back_release(h->conn);
+    if (h->resolving)
+        h->resolving->check = NULL;
+    mem_free(h);
+}

@@ -1,0 +1,59 @@
+/* Idle connections to a backend, the newest used first so that the surplus grows old and is closed.
+ * An idle connection is watched: whatever happens on it (bytes nobody asked for, its end, its age) closes it. */
+#include "back_conn.h"
+#include "base/metrics.h"
+
+static void pool_close(struct back_conn *c)
+{
+    list_remove(&c->link);
+    c->backend->idle_count--;
+    back_close(c);
+}
+
+static void on_idle_io(void *owner, struct io *io, enum io_event event)
+{
+    (void)io;
+    (void)event;
+    pool_close(owner);
+}
+
+void pool_put(struct back_conn *c)
+{
+    struct backend *be = c->backend;
+    if (!be->up) {
+        back_close(c);
+        return;
+    }
+    c->state = BACK_IDLE;
+    c->events = NULL;
+    io_set_owner(c->io, on_idle_io, c);
+    io_set_write_timeout(c->io, 0);
+    io_set_read_timeout(c->io, IO_BY, be->upstream->config->timeouts.backend_idle);
+    list_push_front(&be->idle, &c->link);
+    be->idle_count++;
+}
+
+struct back_conn *pool_get(struct backend *be, bool sure, const struct back_events *ev, void *arg)
+{
+    while (!list_empty(&be->idle)) {
+        struct back_conn *c = container_of(be->idle.next, struct back_conn, link);
+        if (sure && !io_is_quiet(c->io)) {
+            pool_close(c);
+            continue;
+        }
+        list_remove(&c->link);
+        be->idle_count--;
+        io_set_owner(c->io, back_on_io, c);
+        c->reused = true;
+        back_begin(c, ev, arg);
+        metrics.backend_reuses++;
+        return c;
+    }
+    return NULL;
+}
+
+void pool_flush(struct backend *be)
+{
+    while (!list_empty(&be->idle))
+        pool_close(container_of(be->idle.next, struct back_conn, link));
+}

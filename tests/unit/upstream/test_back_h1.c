@@ -1,0 +1,403 @@
+/* One HTTP/1.1 exchange with a scripted backend over a unix socket: what the lessee is told, whether the connection is
+ * used again, and that neither depends on how the bytes are cut. */
+#include "base/clock.h"
+#include "net/sock.h"
+#include "upstream/back_h1.h"
+#include "upstream/backend.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+struct world {
+    struct loop *loop;
+    struct config *config;
+    struct upstream *upstream;
+    struct backend *backend;
+    char path[64], endpoint[80];
+    struct addr addr;
+    int listen_fd, fd; /* the backend's side */
+
+    struct back_conn *conn;
+    bool ready, ended, failed;
+    unsigned status, interim, heads;
+    struct buf body;
+    struct back_failure failure;
+};
+
+static void on_ready(void *arg)
+{
+    ((struct world *)arg)->ready = true;
+}
+
+static void on_interim(void *arg, const struct response *r)
+{
+    assert_in_range(r->status, 100, 199);
+    ((struct world *)arg)->interim++;
+}
+
+static void on_head(void *arg, const struct response *r, struct str head, bool more)
+{
+    (void)more;
+    struct world *w = arg;
+    assert_true(head.n > 0);
+    w->status = r->status;
+    w->heads++;
+}
+
+static void on_body(void *arg, char *p, size_t n, bool end)
+{
+    struct world *w = arg;
+    assert_false(w->ended);
+    assert_int_equal(w->heads, 1);
+    if (n > 0)
+        assert_true(buf_append(&w->body, p, n));
+    w->ended = end;
+    if (end)
+        w->conn = NULL;
+}
+
+static void on_drained(void *arg)
+{
+    (void)arg;
+}
+
+static void on_fail(void *arg, const struct back_failure *f)
+{
+    struct world *w = arg;
+    assert_false(w->failed || w->ended);
+    w->failed = true;
+    w->failure = *f;
+    w->conn = NULL;
+}
+
+static const struct back_events events = {on_ready, on_interim, on_head, on_body, on_drained, on_fail};
+
+static void turn_until(struct world *w, const bool *flag)
+{
+    uint64_t end = clock_monotonic() + 5 * NS_PER_S;
+    while (!*flag && !w->failed) {
+        assert_true(clock_monotonic() < end);
+        loop_turn(w->loop, 20 * NS_PER_MS);
+    }
+}
+
+static int setup(void **state)
+{
+    struct world *w = calloc(1, sizeof *w);
+    assert_non_null(w);
+    snprintf(w->path, sizeof w->path, "/tmp/test_back_h1.%d", (int)getpid());
+    snprintf(w->endpoint, sizeof w->endpoint, "unix:%s", w->path);
+    char text[512];
+    int n = snprintf(text, sizeof text,
+                     "{\"backends\":[{\"address\":\"%s\"}],\"health_check\":null,"
+                     "\"timeouts\":{\"backend_response\":\"200ms\"},\"limits\":{\"header_bytes\":\"1KiB\",\"target_"
+                     "bytes\":\"1KiB\"}}",
+                     w->endpoint);
+    struct buf errors = BUF_INIT;
+    w->config = config_parse(str_make(text, (size_t)n), "test", NULL, &errors);
+    assert_non_null(w->config);
+    buf_fini(&errors);
+    w->loop = loop_new();
+    w->upstream = upstream_new(w->loop, w->config);
+    assert_non_null(w->upstream);
+    w->backend = upstream_backend(w->upstream, 0);
+    w->addr = w->config->backends[0].endpoint.addr;
+    w->listen_fd = sock_listen(&w->addr, 8);
+    assert_true(w->listen_fd >= 0);
+    w->fd = -1;
+    *state = w;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct world *w = *state;
+    back_release(w->conn);
+    if (w->fd >= 0)
+        sock_close(w->fd);
+    sock_close(w->listen_fd);
+    sock_unlink(&w->addr);
+    upstream_free(w->upstream);
+    loop_free(w->loop);
+    config_put(w->config);
+    buf_fini(&w->body);
+    free(w);
+    return 0;
+}
+
+static void forget(struct world *w)
+{
+    w->ready = w->ended = w->failed = false;
+    w->status = w->interim = w->heads = 0;
+    buf_fini(&w->body);
+}
+
+/* Opens a fresh connection and accepts it on the backend's side. */
+static void open_connection(struct world *w)
+{
+    forget(w);
+    w->conn = back_open(w->backend, NS_PER_S, &events, w);
+    assert_non_null(w->conn);
+    turn_until(w, &w->ready);
+    struct addr from;
+    w->fd = sock_accept(w->listen_fd, &from);
+    assert_true(w->fd >= 0);
+}
+
+static void send_get(struct world *w, enum method m)
+{
+    static const struct framing none;
+    back_send_head(w->conn, STR("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), m, &none, false);
+}
+
+/* Answers with `p`, in pieces of `piece` bytes, each seen by the loop before the next. */
+static void answer(struct world *w, const char *p, size_t piece)
+{
+    size_t n = strlen(p);
+    for (size_t at = 0; at < n && !w->failed && !w->ended; at += piece) {
+        size_t len = n - at < piece ? n - at : piece;
+        assert_int_equal(write(w->fd, p + at, len), (ssize_t)len);
+        loop_turn(w->loop, 20 * NS_PER_MS);
+    }
+}
+
+/* Ends the connection in order: with the request unread, it would be a reset. */
+static void finish(struct world *w)
+{
+    char request[4096];
+    assert_true(sock_recv(w->fd, request, sizeof request) > 0);
+    sock_close(w->fd);
+    w->fd = -1;
+    turn_until(w, &w->ended);
+}
+
+struct answer_case {
+    const char *text; /* what the backend sends before it closes or waits */
+    const char *body; /* what must arrive; NULL: the exchange fails */
+    enum method method;
+    bool pooled;    /* the connection must be kept */
+    bool close;     /* the backend closes behind it */
+    enum err error; /* of a failure */
+    unsigned status, interim;
+};
+
+static const struct answer_case cases[] = {
+    {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "hello", METHOD_GET, true, false, ERR_OK, 200, 0},
+    {"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "", METHOD_GET, true, false, ERR_OK, 200, 0},
+    {"HTTP/1.1 204 No Content\r\n\r\n", "", METHOD_GET, true, false, ERR_OK, 204, 0},
+    {"HTTP/1.1 304 Not Modified\r\nContent-Length: 100\r\n\r\n", "", METHOD_GET, true, false, ERR_OK, 304, 0},
+    {"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n", "", METHOD_HEAD, true, false, ERR_OK, 200, 0},
+    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1;x=y\r\n!\r\n0\r\nA: b\r\n\r\n", "hello!",
+     METHOD_GET, true, false, ERR_OK, 200, 0},
+    {"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi", "hi", METHOD_GET, false, false, ERR_OK, 200,
+     0},
+    {"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi", "hi", METHOD_GET, false, false, ERR_OK, 200, 0},
+    {"HTTP/1.1 200 OK\r\n\r\nuntil the end", "until the end", METHOD_GET, false, true, ERR_OK, 200, 0},
+    {"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: "
+     "2\r\n\r\nhi",
+     "hi", METHOD_GET, true, false, ERR_OK, 200, 2},
+    /* cut off */
+    {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel", NULL, METHOD_GET, false, true, ERR_BACKEND_CUT, 200, 0},
+    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", NULL, METHOD_GET, false, true,
+     ERR_BACKEND_CUT, 200, 0},
+    {"HTTP/1.1 200 OK\r\nContent-Le", NULL, METHOD_GET, false, true, ERR_BACKEND_RESET, 0, 0},
+    {"", NULL, METHOD_GET, false, true, ERR_BACKEND_RESET, 0, 0},
+    /* malformed */
+    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloX\r\n", NULL, METHOD_GET, false, true,
+     ERR_BACKEND_CUT, 200, 0},
+    {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello", NULL, METHOD_GET, false, false,
+     ERR_BAD_RESPONSE, 0, 0},
+    {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", NULL, METHOD_GET, false,
+     false, ERR_BAD_RESPONSE, 0, 0},
+    {"HTTP/1.1 2000 OK\r\n\r\n", NULL, METHOD_GET, false, false, ERR_BAD_RESPONSE, 0, 0},
+    {"HTTP/1.1 200 OK\nContent-Length: 0\r\n\r\n", NULL, METHOD_GET, false, false, ERR_BAD_RESPONSE, 0, 0},
+    {"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", NULL, METHOD_GET, false, false, ERR_BAD_RESPONSE, 0, 0},
+    {"SSH-2.0-OpenSSH\r\n\r\n", NULL, METHOD_GET, false, false, ERR_BAD_RESPONSE, 0, 0},
+};
+
+static void run_case(struct world *w, const struct answer_case *c, size_t piece)
+{
+    open_connection(w);
+    send_get(w, c->method);
+    answer(w, c->text, piece);
+    if (c->close)
+        finish(w);
+    else
+        turn_until(w, &w->ended);
+    assert_int_equal(w->failed, c->body == NULL);
+    assert_int_equal(w->status, c->status);
+    assert_int_equal(w->interim, c->interim);
+    if (c->body)
+        assert_true(str_eq(buf_str(&w->body), str_of(c->body)));
+    else
+        assert_int_equal(w->failure.error, c->error);
+    assert_int_equal(w->backend->idle_count, c->pooled);
+    pool_flush(w->backend);
+    loop_turn(w->loop, 0);
+    assert_int_equal(w->backend->open_count, 0);
+    if (w->fd >= 0)
+        sock_close(w->fd);
+    w->fd = -1;
+}
+
+static void every_answer_however_it_is_cut(void **state)
+{
+    static const size_t pieces[] = {1, 2, 7, 100000};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (size_t k = 0; k < sizeof pieces / sizeof *pieces; k++)
+            run_case(*state, &cases[i], pieces[k]);
+}
+
+static void a_clean_connection_serves_again(void **state)
+{
+    struct world *w = *state;
+    open_connection(w);
+    for (int i = 0; i < 5; i++) {
+        send_get(w, METHOD_GET);
+        answer(w, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", 1000);
+        turn_until(w, &w->ended);
+        assert_false(w->failed);
+        forget(w);
+        w->conn = pool_get(w->backend, i % 2, &events, w);
+        assert_non_null(w->conn);
+    }
+    assert_int_equal(w->backend->open_count, 1);
+}
+
+static void bytes_behind_the_end_close_it(void **state)
+{
+    struct world *w = *state;
+    open_connection(w);
+    send_get(w, METHOD_GET);
+    answer(w, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\n", 1000);
+    turn_until(w, &w->ended);
+    assert_false(w->failed);
+    assert_true(str_eq(buf_str(&w->body), STR("hi")));
+    assert_int_equal(w->backend->idle_count, 0);
+    assert_int_equal(w->backend->open_count, 0);
+}
+
+static void an_idle_connection_that_stirs_is_closed(void **state)
+{
+    struct world *w = *state;
+    for (int end = 0; end < 2; end++) {
+        open_connection(w);
+        send_get(w, METHOD_GET);
+        answer(w, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", 1000);
+        turn_until(w, &w->ended);
+        assert_int_equal(w->backend->idle_count, 1);
+        if (end)
+            finish(w);
+        else
+            assert_int_equal(write(w->fd, "x", 1), 1);
+        loop_turn(w->loop, 100 * NS_PER_MS);
+        assert_int_equal(w->backend->idle_count, 0);
+        assert_null(pool_get(w->backend, false, &events, w));
+        if (w->fd >= 0)
+            sock_close(w->fd);
+    }
+    w->fd = -1;
+}
+
+/* With `sure`, a connection that has ended is found out even before the loop has seen it. */
+static void a_look_finds_a_dead_connection(void **state)
+{
+    struct world *w = *state;
+    open_connection(w);
+    send_get(w, METHOD_GET);
+    answer(w, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", 1000);
+    turn_until(w, &w->ended);
+    assert_int_equal(w->backend->idle_count, 1);
+    sock_close(w->fd);
+    w->fd = -1;
+    assert_null(pool_get(w->backend, true, &events, w));
+}
+
+static void silence_is_a_timeout(void **state)
+{
+    struct world *w = *state;
+    open_connection(w);
+    send_get(w, METHOD_GET);
+    turn_until(w, &w->ended);
+    assert_true(w->failed);
+    assert_int_equal(w->failure.error, ERR_RESPONSE_TIMEOUT);
+    assert_true(w->failure.sent);
+    assert_false(w->failure.answered);
+}
+
+static void a_stalled_body_is_a_timeout(void **state)
+{
+    struct world *w = *state;
+    open_connection(w);
+    send_get(w, METHOD_GET);
+    answer(w, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel", 1000);
+    turn_until(w, &w->ended);
+    assert_int_equal(w->failure.error, ERR_BACKEND_STALLED);
+}
+
+static void refused_before_anything_is_sent(void **state)
+{
+    struct world *w = *state;
+    sock_close(w->listen_fd);
+    sock_unlink(&w->addr);
+    errno = 0;
+    w->conn = back_open(w->backend, NS_PER_S, &events, w);
+    if (w->conn) { /* told later, as over TCP */
+        turn_until(w, &w->ended);
+        assert_int_equal(w->failure.error, ERR_CONNECT_FAILED);
+        assert_false(w->failure.sent);
+    } else {
+        assert_int_not_equal(errno, 0);
+    }
+    w->listen_fd = sock_listen(&w->addr, 8);
+}
+
+static void chunks_are_framed_here(void **state)
+{
+    struct world *w = *state;
+    open_connection(w);
+    struct framing chunked = {FRAMING_CHUNKED, 0};
+    back_send_head(w->conn, STR("POST / HTTP/1.1\r\n\r\n"), METHOD_POST, &chunked, true);
+    back_send_body(w->conn, "hello", 5, false);
+    back_send_body(w->conn, "", 0, false);
+    back_send_body(w->conn, "0123456789abcdef", 16, true);
+    char got[200];
+    ssize_t n = sock_recv(w->fd, got, sizeof got);
+    assert_true(n > 0);
+    assert_true(str_eq(str_make(got, (size_t)n),
+                       STR("POST / HTTP/1.1\r\n\r\n5\r\nhello\r\n10\r\n0123456789abcdef\r\n0\r\n\r\n")));
+}
+
+/* An answer before the request is whole is passed on, and that connection is not used again. */
+static void an_early_answer_ends_the_connection(void **state)
+{
+    struct world *w = *state;
+    open_connection(w);
+    struct framing length = {FRAMING_LENGTH, 100};
+    back_send_head(w->conn, STR("POST / HTTP/1.1\r\nContent-Length: 100\r\n\r\n"), METHOD_POST, &length, false);
+    answer(w, "HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno", 1000);
+    turn_until(w, &w->ended);
+    assert_int_equal(w->status, 413);
+    assert_int_equal(w->backend->idle_count, 0);
+    assert_int_equal(w->backend->open_count, 0);
+}
+
+int main(void)
+{
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(every_answer_however_it_is_cut), T(a_clean_connection_serves_again),
+        T(bytes_behind_the_end_close_it),  T(an_idle_connection_that_stirs_is_closed),
+        T(a_look_finds_a_dead_connection), T(silence_is_a_timeout),
+        T(a_stalled_body_is_a_timeout),    T(refused_before_anything_is_sent),
+        T(chunks_are_framed_here),         T(an_early_answer_ends_the_connection),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
