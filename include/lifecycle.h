@@ -1,0 +1,43 @@
+/* The life of the daemon after its start: RUNNING, DRAINING, SAVING, STOPPED. */
+#ifndef LB_LIFECYCLE_H
+#define LB_LIFECYCLE_H
+
+#include "event/loop.h"
+#include "limit/limiter.h"
+#include "net/listener.h"
+#include "proxy/proxy.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum exit_status {
+    EXIT_DONE = 0,
+    EXIT_RUNTIME = 1, /* run-time failure */
+    EXIT_USAGE = 2,   /* bad usage, bad config, damaged data */
+    EXIT_CUT = 3      /* stopped with work cut off */
+};
+
+enum lifecycle_state { LIFECYCLE_RUNNING, LIFECYCLE_DRAINING, LIFECYCLE_SAVING, LIFECYCLE_STOPPED };
+
+struct lifecycle {
+    struct loop *loop;
+    struct proxy *proxy;
+    struct limiter *limiter;   /* may be NULL */
+    struct listener *listener; /* owned from lifecycle_init() on */
+    uint64_t shutdown_timeout;
+
+    enum lifecycle_state state;
+    enum exit_status status; /* valid when STOPPED */
+    struct timer deadline, linger;
+    uint64_t finished_before, began;
+    size_t cut;
+};
+
+/* Sets the fields after the ones given by the caller (loop, proxy, limiter, listener, shutdown_timeout). */
+void lifecycle_init(struct lifecycle *lc);
+
+/* SIGTERM or SIGINT: the first begins the drain, the second ends it at once. The loop is stopped when all is done.
+ * `name` is for the log. */
+void lifecycle_stop(struct lifecycle *lc, const char *name);
+
+#endif

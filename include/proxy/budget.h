@@ -1,0 +1,24 @@
+/* The retry budget: over the last 10 seconds retries may be at most a share of the requests begun, and 3 a second
+ * always may be made. Without it, retries multiply the load on backends that are failing because of load. */
+#ifndef LB_PROXY_BUDGET_H
+#define LB_PROXY_BUDGET_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define BUDGET_SECONDS 10u
+#define BUDGET_ALWAYS  3u /* retries a second that are always allowed */
+
+struct retry_budget {
+    uint64_t second; /* the newest slot's */
+    uint32_t begun[BUDGET_SECONDS], retries[BUDGET_SECONDS];
+    uint64_t begun_sum, retries_sum;
+};
+
+/* Counts a request begun at `now` (monotonic ns). */
+void budget_count(struct retry_budget *b, uint64_t now);
+
+/* May a retry be made now, at `percent`? If so it is counted. */
+bool budget_take(struct retry_budget *b, uint64_t now, unsigned percent) __attribute__((warn_unused_result));
+
+#endif

@@ -1,0 +1,38 @@
+/* How an exchange speaks to whoever carries it to the client: an HTTP/1.1 connection now, an HTTP/2 stream later. A
+ * carrier embeds struct front and calls the exchange (exchange.h); the exchange calls back through these. */
+#ifndef LB_PROXY_FRONT_H
+#define LB_PROXY_FRONT_H
+
+#include "http/parse.h"
+#include "net/addr.h"
+#include "proxy/local.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct front;
+
+struct front_ops {
+    /* An interim response. */
+    void (*send_interim)(struct front *f, const struct response *r);
+    /* The final response's head: `head` is the raw text `r` points into, `extra` field lines to add. `more`:
+     * send_body() follows in this callback. */
+    void (*send_head)(struct front *f, const struct response *r, struct str head, struct str extra, bool more);
+    /* Content; `end` with the last of it. True when the carrier is full: stop until exchange_drained(). With `end` the
+     * carrier ends the exchange as soon as the client has it all. */
+    bool (*send_body)(struct front *f, const char *p, size_t n, bool end);
+    /* A whole response of our own; `close`: the connection ends with it. Ends the exchange likewise. */
+    void (*send_local)(struct front *f, const struct local_answer *a, struct str extra, bool close);
+    /* Stops and restarts the request's content. */
+    void (*pause_upload)(struct front *f);
+    void (*resume_upload)(struct front *f);
+    /* Cuts the response off so that the client cannot take it for whole, and ends the exchange. */
+    void (*abort)(struct front *f);
+};
+
+struct front {
+    const struct front_ops *ops;
+    struct peer peer;
+};
+
+#endif

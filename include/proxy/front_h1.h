@@ -1,0 +1,33 @@
+/* A client's HTTP/1.x connection: takes requests off it one after another, carries each one's exchange, and keeps the
+ * order. */
+#ifndef LB_PROXY_FRONT_H1_H
+#define LB_PROXY_FRONT_H1_H
+
+#include "base/clock.h"
+#include "base/list.h"
+#include "net/addr.h"
+#include "proxy/proxy.h"
+
+struct front_h1;
+
+#define FRONT_LINGER       (1 * NS_PER_S) /* how long a closing connection is read from */
+#define FRONT_LINGER_BYTES (256u * 1024u) /* and how much */
+#define FRONT_DISCARD_MAX                                                                                              \
+    (64u * 1024u) /* unread content of known length up to which the connection is kept for the next request */
+
+/* The connection that stands at `link` in the proxy's list of connections. */
+struct front_h1 *front_h1_of(struct list *link);
+
+/* Serves `fd`, which it takes, until the connection ends. */
+void front_h1_accept(struct proxy *px, int fd, const struct peer *peer);
+
+/* Answers 503 without reading and closes: over limits.connections. */
+void front_h1_refuse(struct proxy *px, int fd);
+
+/* Last call: see proxy_drain(). */
+void front_h1_drain(struct front_h1 *f);
+
+/* Ends the connection at once, cutting off what is under way. True when that was an exchange. */
+bool front_h1_cut(struct front_h1 *f);
+
+#endif

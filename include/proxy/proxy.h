@@ -1,0 +1,46 @@
+/* The proxy as a whole: the connections of clients, and what their exchanges share. */
+#ifndef LB_PROXY_PROXY_H
+#define LB_PROXY_PROXY_H
+
+#include "config/config.h"
+#include "event/loop.h"
+#include "limit/limiter.h"
+#include "proxy/local.h"
+#include "upstream/upstream.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct proxy;
+
+struct proxy_setup {
+    struct loop *loop;
+    struct config *config;
+    struct upstream *upstream;
+    struct limiter *limiter;           /* NULL: limiting is off */
+    const struct local_handler *local; /* who answers what is not forwarded */
+};
+
+/* NULL when memory runs out. Everything in `setup` must outlive the proxy. */
+struct proxy *proxy_new(const struct proxy_setup *setup) __attribute__((warn_unused_result));
+
+/* Connections must be gone. NULL is fine. */
+void proxy_free(struct proxy *px);
+
+/* Takes a client's connection; fits listener_fn with the proxy as its argument. */
+void proxy_accept(void *px, int fd, const struct peer *peer);
+
+/* From now on responses say Connection: close, idle connections get PROXY_LAST_CALL for one last request, and `drained`
+ * is called (posted) once no connection is left. */
+#define PROXY_LAST_CALL (1 * NS_PER_S)
+void proxy_drain(struct proxy *px, void (*drained)(void *arg), void *arg);
+
+/* Cuts every connection off. Returns how many exchanges were under way. */
+size_t proxy_cut(struct proxy *px);
+
+/* Connections open now, exchanges under way now, and exchanges finished so far. */
+size_t proxy_connections(const struct proxy *px);
+size_t proxy_exchanges(const struct proxy *px);
+uint64_t proxy_finished(const struct proxy *px);
+
+#endif

@@ -1,0 +1,121 @@
+/* From the first SIGTERM to the end.
+ *
+ *   RUNNING --signal--> DRAINING --no connection left, or deadline, or signal--> SAVING --saved--> STOPPED   */
+#include "lifecycle.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "net/io.h"
+
+#include <assert.h>
+
+#define LINGER_LOOK (5 * NS_PER_MS) /* how often it is looked whether closing connections have closed */
+
+static void lifecycle_enter(struct lifecycle *lc, enum lifecycle_state to)
+{
+    static const uint8_t legal[] = {
+        [LIFECYCLE_RUNNING] = 1 << LIFECYCLE_DRAINING,
+        [LIFECYCLE_DRAINING] = 1 << LIFECYCLE_SAVING,
+        [LIFECYCLE_SAVING] = 1 << LIFECYCLE_STOPPED,
+        [LIFECYCLE_STOPPED] = 0,
+    };
+    assert(legal[lc->state] >> to & 1);
+    (void)legal;
+    lc->state = to;
+}
+
+static void stopped(void *arg, bool saved)
+{
+    struct lifecycle *lc = arg;
+    if (lc->state == LIFECYCLE_STOPPED)
+        return;
+    lifecycle_enter(lc, LIFECYCLE_STOPPED);
+    lc->status = lc->cut > 0 ? EXIT_CUT : saved ? EXIT_DONE : EXIT_RUNTIME;
+    log_begin(lc->status == EXIT_DONE ? LOG_INFO : LOG_ERROR, "stop");
+    log_u64("finished", proxy_finished(lc->proxy) - lc->finished_before - lc->cut);
+    log_u64("cut", lc->cut);
+    log_z("saved", saved ? "yes" : "no");
+    log_ms("duration_ms", loop_now(lc->loop) - lc->began);
+    log_end();
+    loop_stop(lc->loop);
+}
+
+static void save(struct lifecycle *lc)
+{
+    lifecycle_enter(lc, LIFECYCLE_SAVING);
+    loop_cancel(lc->loop, &lc->deadline);
+    loop_cancel(lc->loop, &lc->linger);
+    if (lc->limiter)
+        limiter_close(lc->limiter, stopped, lc);
+    else
+        stopped(lc, true);
+}
+
+/* Nothing is waited for any longer. */
+static void cut_off(struct lifecycle *lc)
+{
+    if (lc->state != LIFECYCLE_DRAINING)
+        return;
+    lc->cut += proxy_cut(lc->proxy);
+    lc->cut += io_end_lingering(lc->loop);
+    save(lc);
+}
+
+static void on_deadline(struct timer *t)
+{
+    cut_off(container_of(t, struct lifecycle, deadline));
+}
+
+/* Closed connections may still be bringing their last response to the client. */
+static void wait_for_linger(struct lifecycle *lc)
+{
+    if (io_lingering(lc->loop) == 0)
+        save(lc);
+    else if (!loop_arm(lc->loop, &lc->linger, loop_now(lc->loop) + LINGER_LOOK))
+        cut_off(lc);
+}
+
+static void on_linger(struct timer *t)
+{
+    wait_for_linger(container_of(t, struct lifecycle, linger));
+}
+
+static void drained(void *arg)
+{
+    struct lifecycle *lc = arg;
+    if (lc->state == LIFECYCLE_DRAINING)
+        wait_for_linger(lc);
+}
+
+static void drain(struct lifecycle *lc, const char *signal_name)
+{
+    lifecycle_enter(lc, LIFECYCLE_DRAINING);
+    lc->began = loop_now(lc->loop);
+    lc->finished_before = proxy_finished(lc->proxy);
+    listener_close(lc->listener); /* what waits in its backlog is still accepted */
+    lc->listener = NULL;
+    log_begin(LOG_INFO, "drain");
+    log_z("signal", signal_name);
+    log_u64("connections", proxy_connections(lc->proxy));
+    log_u64("exchanges", proxy_exchanges(lc->proxy));
+    log_end();
+    proxy_drain(lc->proxy, drained, lc);
+    if (!loop_arm(lc->loop, &lc->deadline, lc->began + lc->shutdown_timeout))
+        cut_off(lc);
+}
+
+void lifecycle_init(struct lifecycle *lc)
+{
+    lc->state = LIFECYCLE_RUNNING;
+    timer_init(&lc->deadline, on_deadline);
+    timer_init(&lc->linger, on_linger);
+    lc->cut = 0;
+}
+
+void lifecycle_stop(struct lifecycle *lc, const char *name)
+{
+    if (lc->state == LIFECYCLE_RUNNING)
+        drain(lc, name);
+    else
+        cut_off(lc);
+}

@@ -1,0 +1,69 @@
+/* Arguments, config, run, exit status. */
+#include "config/config.h"
+#include "lifecycle.h"
+#include "server.h"
+
+#include <getopt.h>
+#include <stdio.h>
+
+static const char usage_text[] =
+    "usage: loadbalancer [-c FILE] [-t] [-v] [-h]\n"
+    "\n"
+    "  -c, --config FILE   read the configuration from FILE (default: config.json)\n"
+    "  -t, --test          check the configuration and exit\n"
+    "  -v, --version       print the version and exit\n"
+    "  -h, --help          print this and exit\n"
+    "\n"
+    "Signals: SIGTERM, SIGINT stop gracefully (a second one at once); SIGUSR1 reopens the log file.\n"
+    "Exit status: 0 done, 1 run-time failure, 2 bad usage, config or data, 3 stopped with work cut off.\n";
+
+struct options {
+    const char *config;
+    bool test;
+};
+
+/* Returns -1 to go on, else the exit status. */
+static int parse_options(int argc, char **argv, struct options *o)
+{
+    static const struct option longs[] = {
+        {"config", required_argument, NULL, 'c'},
+        {"test", no_argument, NULL, 't'},
+        {"version", no_argument, NULL, 'v'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
+    };
+    int c;
+    while ((c = getopt_long(argc, argv, "c:tvh", longs, NULL)) != -1) {
+        switch (c) {
+        case 'c': o->config = optarg; break;
+        case 't': o->test = true; break;
+        case 'v': puts("loadbalancer " LB_VERSION); return EXIT_DONE;
+        case 'h': fputs(usage_text, stdout); return EXIT_DONE;
+        default: fputs(usage_text, stderr); return EXIT_USAGE;
+        }
+    }
+    if (optind == argc)
+        return -1;
+    fprintf(stderr, "loadbalancer: unexpected argument: %s\n%s", argv[optind], usage_text);
+    return EXIT_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {.config = "config.json"};
+    int status = parse_options(argc, argv, &o);
+    if (status >= 0)
+        return status;
+    struct buf messages = BUF_INIT;
+    struct config *config = config_load(o.config, &messages);
+    fprintf(stderr, "%.*s", STR_ARG(buf_str(&messages)));
+    buf_fini(&messages);
+    if (!config)
+        return EXIT_USAGE;
+    if (o.test)
+        printf("%s: the configuration is valid\n", o.config);
+    else
+        status = server_run(config);
+    config_put(config);
+    return o.test ? EXIT_DONE : status;
+}

@@ -1,0 +1,35 @@
+/* The `request` event: one line for each request, when its exchange is over. */
+#include "base/log.h"
+#include "exchange_impl.h"
+
+static void log_client(const struct exchange *x)
+{
+    char text[IP_TEXT_SIZE];
+    if (x->client_known)
+        log_str("client", str_make(text, ip_format(&x->client, text)));
+    else
+        log_z("client", "unix:");
+}
+
+void access_log_request(const struct exchange *x)
+{
+    if (!x->px->config->log.access || !log_enabled(LOG_INFO))
+        return;
+    log_begin(LOG_INFO, "request");
+    log_client(x);
+    if (x->client_id.n > 0)
+        log_str("client_id", x->client_id);
+    log_str("method", x->method_text);
+    log_str("target", x->target);
+    log_u64("status", x->status);
+    log_u64("bytes_in", x->bytes_in);
+    log_u64("bytes_out", x->bytes_out);
+    log_ms("duration_ms", loop_now(x->px->loop) - x->begun);
+    if (x->attempt.backend)
+        log_str("backend", backend_name(x->attempt.backend));
+    log_u64("attempts", x->attempt.count);
+    log_str("request_id", x->request_id);
+    if (*x->reason)
+        log_z("reason", x->reason);
+    log_end();
+}

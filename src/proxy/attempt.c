@@ -1,0 +1,222 @@
+/* One try at one backend: chosen, leased or connected to, sent to, and, when it fails before its answer, perhaps
+ * another. May it be sent again? Only what certainly never left, or what an idempotent method says may arrive twice
+ * (RFC 9110 section 9.2.2), and only while all its content is still at hand. */
+#include "base/log.h"
+#include "base/metrics.h"
+#include "exchange_impl.h"
+
+#include <errno.h>
+#include <string.h>
+
+static const struct back_events events;
+
+static void attempt_start(struct exchange *x, struct backend *be, bool fresh, bool more);
+static void attempt_failed(struct exchange *x, const struct back_failure *f);
+
+static void remember_tried(struct pick *p, struct backend *be)
+{
+    if (p->tried_count < UPSTREAM_TRIED_MAX)
+        p->tried[p->tried_count++] = be;
+}
+
+/* The connection takes the request: its head, then what content has come. */
+static void send_request(struct exchange *x, bool more)
+{
+    struct attempt *a = &x->attempt;
+    if (x->state == EXCHANGE_PICK)
+        exchange_enter(x, EXCHANGE_RELAY);
+    a->ready = true;
+    struct str kept = buf_str(&x->kept);
+    bool bodied = x->framing.kind == FRAMING_CHUNKED || x->framing.length > 0;
+    bool now = bodied && (kept.n > 0 || x->up_ended);
+    back_send_head(a->conn, x->head, x->method, &x->framing, now || more);
+    bool full = now && back_send_body(a->conn, kept.p, kept.n, x->up_ended);
+    if (!full && !more)
+        x->front->ops->resume_upload(x->front);
+}
+
+static void attempt_start(struct exchange *x, struct backend *be, bool fresh, bool more)
+{
+    struct attempt *a = &x->attempt;
+    a->backend = be;
+    a->ready = false;
+    metrics.attempts++;
+    /* What may not be sent twice goes only where a look shows that the connection stands. */
+    bool sure = !method_is_idempotent(x->method);
+    a->conn = fresh ? NULL : pool_get(be, sure, &events, x);
+    if (a->conn) {
+        send_request(x, more);
+        return;
+    }
+    a->conn = back_open(be, x->px->config->timeouts.connect, &events, x);
+    if (a->conn)
+        return;
+    struct back_failure f = {.error = ERR_CONNECT_FAILED, .sys_errno = errno, .cause = strerrordesc_np(errno)};
+    attempt_failed(x, &f); /* at most retry.attempts deep */
+}
+
+void attempt_begin(struct exchange *x, bool more)
+{
+    exchange_enter(x, EXCHANGE_PICK);
+    budget_count(&x->px->budget, loop_now(x->px->loop));
+    struct backend *be = upstream_pick(x->px->upstream, &x->attempt.pick);
+    if (!be) {
+        exchange_fail(x, ERR_NO_BACKEND);
+        return;
+    }
+    x->attempt.count++;
+    remember_tried(&x->attempt.pick, be);
+    attempt_start(x, be, false, more);
+}
+
+void attempt_drop(struct exchange *x)
+{
+    struct back_conn *c = x->attempt.conn;
+    x->attempt.conn = NULL;
+    x->attempt.ready = false;
+    back_release(c);
+}
+
+/* ---- content ---- */
+
+/* Keeps a copy for another attempt while it is small enough. False when there is no memory. */
+static bool keep(struct exchange *x, const char *p, size_t n)
+{
+    if (!x->replayable)
+        return true;
+    if (x->attempt.ready && x->kept.len + n > EXCHANGE_KEPT_MAX) {
+        x->replayable = false;
+        buf_fini(&x->kept);
+        return true;
+    }
+    return buf_append(&x->kept, p, n);
+}
+
+bool attempt_upload(struct exchange *x, const char *p, size_t n, bool end)
+{
+    if (!keep(x, p, n)) {
+        metrics.out_of_memory++;
+        exchange_fail(x, ERR_INTERNAL);
+        return false;
+    }
+    if (x->attempt.ready)
+        return back_send_body(x->attempt.conn, p, n, end);
+    return x->kept.len >= EXCHANGE_KEPT_MAX;
+}
+
+/* ---- what the backend says ---- */
+
+static void on_ready(void *arg)
+{
+    send_request(arg, false);
+}
+
+static void on_interim(void *arg, const struct response *r)
+{
+    exchange_on_interim(arg, r);
+}
+
+static void on_head(void *arg, const struct response *r, struct str head, bool more)
+{
+    exchange_on_head(arg, r, head, more);
+}
+
+static void on_body(void *arg, char *p, size_t n, bool end)
+{
+    struct exchange *x = arg;
+    if (end) { /* the connection is no longer ours */
+        x->attempt.conn = NULL;
+        x->attempt.ready = false;
+    }
+    exchange_on_body(x, p, n, end);
+}
+
+static void on_drained(void *arg)
+{
+    struct exchange *x = arg;
+    x->front->ops->resume_upload(x->front);
+}
+
+/* ---- failure ---- */
+
+static void log_retry(const struct exchange *x, const struct back_failure *f, const char *what)
+{
+    log_begin(LOG_INFO, "retry");
+    log_str("backend", backend_name(x->attempt.backend));
+    log_z("reason", err_reason(f->error));
+    log_z("cause", f->cause);
+    log_u64("attempt", x->attempt.count);
+    log_z("next", what);
+    log_str("method", x->method_text);
+    log_str("target", x->target);
+    log_str("request_id", x->request_id);
+    log_end();
+}
+
+static bool may_send_again(const struct exchange *x, const struct back_failure *f)
+{
+    return !x->down_begun && x->replayable && (!f->sent || method_is_idempotent(x->method));
+}
+
+/* A pooled connection that was closed at its reuse says nothing about the backend: once, a fresh one takes its place.
+ */
+static bool replace_stale(struct exchange *x, const struct back_failure *f)
+{
+    struct attempt *a = &x->attempt;
+    if (!f->reused || a->stale_replaced || f->answered || f->error != ERR_BACKEND_RESET)
+        return false;
+    a->stale_replaced = true;
+    metrics.stale_replaced++;
+    log_retry(x, f, "fresh connection");
+    exchange_enter(x, EXCHANGE_PICK);
+    attempt_start(x, a->backend, true, false);
+    return true;
+}
+
+static bool another_attempt(struct exchange *x, const struct back_failure *f)
+{
+    const struct config *config = x->px->config;
+    struct attempt *a = &x->attempt;
+    if (a->count > config->retry.attempts)
+        return false;
+    struct backend *be = upstream_pick(x->px->upstream, &a->pick);
+    if (!be)
+        return false;
+    if (!budget_take(&x->px->budget, loop_now(x->px->loop), config->retry.budget_percent)) {
+        metrics.retries_denied++;
+        return false;
+    }
+    metrics.retries++;
+    log_retry(x, f, "another backend");
+    a->count++;
+    a->stale_replaced = false;
+    remember_tried(&a->pick, be);
+    exchange_enter(x, EXCHANGE_PICK);
+    attempt_start(x, be, false, false);
+    return true;
+}
+
+static void attempt_failed(struct exchange *x, const struct back_failure *f)
+{
+    metrics.backend_failures++;
+    if (may_send_again(x, f) && (replace_stale(x, f) || another_attempt(x, f)))
+        return;
+    exchange_fail(x, f->error);
+}
+
+static void on_fail(void *arg, const struct back_failure *f)
+{
+    struct exchange *x = arg;
+    x->attempt.conn = NULL; /* gone already */
+    x->attempt.ready = false;
+    attempt_failed(x, f);
+}
+
+static const struct back_events events = {
+    .on_ready = on_ready,
+    .on_interim = on_interim,
+    .on_head = on_head,
+    .on_body = on_body,
+    .on_drained = on_drained,
+    .on_fail = on_fail,
+};

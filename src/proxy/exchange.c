@@ -1,0 +1,301 @@
+/* One request and its response.
+ *
+ *   front (client's side)                                             attempt (backend's side)
+ *
+ *   exchange_begin ----> ADMIT --allowed--> PICK --connected--> RELAY --response ended--> DONE
+ *                          |                 |  ^                 |
+ *                          |                 |  +---sent again----+  (only before the response's head)
+ *                          +---refused,------+------------failed--+
+ *                              ours          v
+ *                                          LOCAL --answer sent--> DONE
+ *
+ *   exchange_upload --- content --->  kept, up to 64 KiB  --- content --->  back_send_body
+ *   front->send_*  <--- response ------------------------------------------ on_head, on_body
+ *
+ * Two directions run side by side: `up` ends when the content has been read whole (up_ended), `down` when the response
+ * has been written whole. Neither waits for the other: a backend may answer early. The carrier decides when the
+ * exchange is over (exchange_end), for it alone knows when the client has it all.
+ *
+ * Back-pressure: when a backend takes no more, or is not there yet and 64 KiB are kept, the carrier stops reading
+ * content; when the carrier is full, the backend's connection stops being read. So at most kept + one scratch buffer +
+ * two high-water marks are held for an exchange, whatever either side does.
+ *
+ * Sending again: as long as no response head has been passed on and `kept` holds all the content so far, attempt.c may
+ * begin anew at another backend. */
+#include "proxy/exchange.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/metrics.h"
+#include "exchange_impl.h"
+#include "http/rules.h"
+
+#include <assert.h>
+
+void exchange_enter(struct exchange *x, enum exchange_state to)
+{
+    static const char *const names[] = {"ADMIT", "PICK", "RELAY", "LOCAL", "DONE"};
+    static const uint8_t legal[] = {
+        [EXCHANGE_ADMIT] = 1 << EXCHANGE_PICK | 1 << EXCHANGE_LOCAL | 1 << EXCHANGE_DONE,
+        [EXCHANGE_PICK] = 1 << EXCHANGE_PICK | 1 << EXCHANGE_RELAY | 1 << EXCHANGE_LOCAL | 1 << EXCHANGE_DONE,
+        [EXCHANGE_RELAY] = 1 << EXCHANGE_PICK | 1 << EXCHANGE_LOCAL | 1 << EXCHANGE_DONE,
+        [EXCHANGE_LOCAL] = 1 << EXCHANGE_DONE,
+        [EXCHANGE_DONE] = 0,
+    };
+    assert(legal[x->state] >> to & 1);
+    (void)legal;
+    if (log_enabled(LOG_DEBUG)) {
+        log_begin(LOG_DEBUG, "exchange_state");
+        log_str("request_id", x->request_id);
+        log_z("from", names[x->state]);
+        log_z("to", names[to]);
+        log_end();
+    }
+    x->state = to;
+}
+
+struct exchange *exchange_new(struct proxy *px, struct front *f, uint64_t begun)
+{
+    struct exchange *x = mem_try_alloc(sizeof *x);
+    if (!x)
+        return NULL;
+    x->px = px;
+    x->front = f;
+    x->begun = begun;
+    x->replayable = true;
+    x->reason = "";
+    arena_init(&x->arena, x->room, sizeof x->room);
+    px->exchanges++;
+    metrics.requests++;
+    return x;
+}
+
+void exchange_count_in(struct exchange *x, uint64_t n)
+{
+    x->bytes_in += n;
+    metrics.bytes_in += n;
+}
+
+void exchange_count_out(struct exchange *x, uint64_t n)
+{
+    x->bytes_out += n;
+    metrics.bytes_out += n;
+}
+
+/* ---- admission ---- */
+
+/* Copies for the log what is known of a request, which may be little. */
+static bool note_request(struct exchange *x, const struct request *r)
+{
+    x->method = r->method;
+    x->client_known = identity_address(x->px->config, &x->front->peer, &r->headers, &x->client);
+    return arena_copy(&x->arena, r->method_text, &x->method_text) && arena_copy(&x->arena, r->target, &x->target);
+}
+
+/* The client's own id if it is sane, else 128 bits in hexadecimal that nobody can guess. */
+static bool note_request_id(struct exchange *x, const struct request *r)
+{
+    const struct field *own = headers_find(&r->headers, FIELD_X_REQUEST_ID, NULL);
+    if (own && rules_request_id_is_sane(own->value))
+        return arena_copy(&x->arena, own->value, &x->request_id);
+    char *p = arena_alloc(&x->arena, 32);
+    if (!p)
+        return false;
+    uint64_t seed[2] = {x->px->id_counter++, 0};
+    for (int half = 0; half < 2; half++) {
+        seed[1] = (uint64_t)half;
+        uint64_t v = hash_bytes(&x->px->id_key, seed, sizeof seed);
+        for (int i = 0; i < 16; i++, v >>= 4)
+            p[half * 16 + i] = "0123456789abcdef"[v & 15];
+    }
+    x->request_id = str_make(p, 32);
+    return true;
+}
+
+/* Asks the limiter. False when the request has been answered here. */
+static bool admit(struct exchange *x, const struct request *r)
+{
+    struct limit_answer a;
+    limiter_ask(x->px->limiter, &x->front->peer, &r->headers, &a);
+    if (!arena_copy(&x->arena, a.client_id, &x->client_id) ||
+        !arena_copy(&x->arena, str_make(a.fields, a.fields_len), &x->extra)) {
+        exchange_fail(x, ERR_INTERNAL);
+        return false;
+    }
+    if (a.verdict == LIMIT_ALLOW)
+        return true;
+    if (a.error == ERR_RATE_LIMITED)
+        local_rate_limited(x, a.registered, a.retry_after_s);
+    else
+        exchange_fail(x, a.error);
+    return false;
+}
+
+static bool write_head(struct exchange *x, const struct request *r, struct str head)
+{
+    const struct config *config = x->px->config;
+    char ip[IP_TEXT_SIZE];
+    const struct peer *peer = &x->front->peer;
+    struct forward f = {
+        .client_ip = peer->is_unix ? STR("unknown") : str_make(ip, ip_format(&peer->ip, ip)),
+        .trusted = cidr_set_contains_peer(&config->trusted_proxies, peer),
+        .request_id = x->request_id,
+        .client_id_name = config->rate_limit.on ? str_of(config->rate_limit.client_id_header) : STR(""),
+    };
+    size_t room = rules_request_bound(r, head, &f);
+    char *p = proxy_head_room(x->px, room);
+    if (!p)
+        return false;
+    struct head_writer w = head_writer_on(p, room);
+    rules_write_request(&w, r, &f);
+    return !w.full && arena_copy(&x->arena, head_writer_str(&w), &x->head);
+}
+
+/* Checks that need no state of the limiter's or the backends'. */
+static enum err check_request(const struct exchange *x, const struct request *r)
+{
+    uint64_t max = x->px->config->limits.body_bytes;
+    if (max > 0 && r->framing.kind == FRAMING_LENGTH && r->framing.length > max)
+        return ERR_BODY_TOO_LARGE;
+    return rules_check_loop(r);
+}
+
+void exchange_begin(struct exchange *x, const struct request *r, struct str head, bool more)
+{
+    x->framing = r->framing;
+    x->up_ended = r->framing.kind == FRAMING_NONE || (r->framing.kind == FRAMING_LENGTH && r->framing.length == 0);
+    x->expects_continue = r->expect_continue;
+    if (!note_request(x, r) || !note_request_id(x, r)) {
+        exchange_fail(x, ERR_INTERNAL);
+        return;
+    }
+    if (x->px->local && x->px->local->is_mine(x->px->local->arg, r)) {
+        local_begin(x, r);
+        return;
+    }
+    enum err e = check_request(x, r);
+    if (e != ERR_OK) {
+        exchange_fail(x, e);
+        return;
+    }
+    if (x->px->limiter && !admit(x, r))
+        return;
+    if (!write_head(x, r, head)) {
+        metrics.out_of_memory++;
+        exchange_fail(x, ERR_INTERNAL);
+        return;
+    }
+    attempt_begin(x, more);
+}
+
+void exchange_refuse(struct exchange *x, const struct request *r, enum err e)
+{
+    static const struct headers none;
+    x->client_known = identity_address(x->px->config, &x->front->peer, &none, &x->client);
+    if (r && !note_request(x, r))
+        metrics.out_of_memory++; /* only the log line is poorer for it */
+    exchange_fail(x, e);
+}
+
+/* ---- content of the request ---- */
+
+void exchange_upload(struct exchange *x, const char *p, size_t n, bool end)
+{
+    if (x->state == EXCHANGE_DONE)
+        return; /* answered already: what still comes is thrown away */
+    x->received += n;
+    x->up_ended = end;
+    uint64_t max = x->px->config->limits.body_bytes;
+    if (x->state == EXCHANGE_LOCAL) {
+        local_upload(x, p, n, end);
+        return;
+    }
+    if (max > 0 && x->received > max) {
+        exchange_fail(x, ERR_BODY_TOO_LARGE);
+        return;
+    }
+    if (attempt_upload(x, p, n, end) && x->state != EXCHANGE_DONE)
+        x->front->ops->pause_upload(x->front);
+}
+
+/* ---- the response ---- */
+
+void exchange_on_interim(struct exchange *x, const struct response *r)
+{
+    x->front->ops->send_interim(x->front, r);
+}
+
+void exchange_on_head(struct exchange *x, const struct response *r, struct str head, bool more)
+{
+    x->down_begun = true;
+    x->status = r->status;
+    x->replayable = false; /* what has been answered is not sent again */
+    buf_fini(&x->kept);
+    x->front->ops->send_head(x->front, r, head, x->extra, more);
+}
+
+void exchange_on_body(struct exchange *x, char *p, size_t n, bool end)
+{
+    if (x->state != EXCHANGE_RELAY)
+        return; /* the carrier failed at the head */
+    if (end)
+        exchange_enter(x, EXCHANGE_DONE);
+    bool full = x->front->ops->send_body(x->front, p, n, end);
+    if (full && x->attempt.conn)
+        back_pause(x->attempt.conn);
+}
+
+void exchange_drained(struct exchange *x)
+{
+    if (x->attempt.conn && x->attempt.ready)
+        back_resume(x->attempt.conn);
+}
+
+/* ---- failure ---- */
+
+void exchange_fail(struct exchange *x, enum err e)
+{
+    if (x->state == EXCHANGE_DONE)
+        return;
+    x->reason = err_reason(e);
+    attempt_drop(x);
+    local_drop(x);
+    if (!x->down_begun && err_status(e) != 0) {
+        local_problem(x, e, STR(""), NULL);
+        return;
+    }
+    metrics.exchanges_cut++;
+    exchange_enter(x, EXCHANGE_DONE);
+    x->front->ops->abort(x->front);
+}
+
+void exchange_abandon(struct exchange *x, enum err e)
+{
+    if (x->state == EXCHANGE_DONE && *x->reason)
+        return;
+    x->reason = err_reason(e);
+    metrics.exchanges_cut++;
+    attempt_drop(x);
+    local_drop(x);
+    if (x->state != EXCHANGE_DONE)
+        exchange_enter(x, EXCHANGE_DONE);
+}
+
+static void exchange_reclaim(struct dead *d)
+{
+    mem_free(container_of(d, struct exchange, dead));
+}
+
+void exchange_end(struct exchange *x)
+{
+    attempt_drop(x);
+    local_drop(x);
+    if (x->state != EXCHANGE_DONE)
+        exchange_enter(x, EXCHANGE_DONE);
+    x->px->exchanges--;
+    x->px->finished++;
+    access_log_request(x);
+    buf_fini(&x->kept);
+    arena_fini(&x->arena);
+    loop_reclaim(x->px->loop, &x->dead, exchange_reclaim);
+}

@@ -1,0 +1,622 @@
+/* A client's HTTP/1.x connection.
+ *
+ *            first byte           head complete            response with the client, content read
+ *   IDLE ----------------> HEAD ----------------> BUSY -------------------------------------------> IDLE
+ *                           |  malformed, late      |  must close, other end gone, cut off
+ *                           +----------------------> +--------------------------------------------> CLOSED
+ *
+ * One exchange at a time: bytes of a next request stay in the endpoint (which stops reading) until the response is with
+ * the client, so pipelined requests are answered in order and within bounds. The request's content and the response run
+ * side by side. */
+#include "proxy/front_h1.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/metrics.h"
+#include "http/chunked.h"
+#include "http/parse.h"
+#include "http/rules.h"
+#include "net/io.h"
+#include "net/sock.h"
+#include "proxy/exchange.h"
+#include "proxy_impl.h"
+
+#include <assert.h>
+#include <errno.h>
+
+#define OWN_FIELDS_MAX (LIMIT_FIELDS_MAX + 64)
+
+enum front_state { FRONT_IDLE, FRONT_HEAD, FRONT_BUSY, FRONT_CLOSED };
+
+struct front_h1 {
+    struct front front; /* first: the exchange knows only this */
+    struct proxy *px;
+    struct io *io;
+    struct list link;
+    struct dead dead;
+    struct exchange *exchange;
+
+    struct head_scan scan;
+    uint64_t begun; /* when the head's first byte came */
+
+    struct framing up; /* the request's content */
+    uint64_t up_left;  /* of a known length */
+    struct chunked chunked;
+    enum framing_kind down; /* how the response's content is sent */
+
+    uint8_t state;
+    uint8_t minor;
+    bool first; /* no request has been seen yet */
+    bool head_request;
+    bool expects;    /* the client waits for 100 before it sends content */
+    bool keep_alive; /* another request may follow this one */
+    bool up_ended;   /* the request's content has been read whole */
+    bool answered;   /* a final head has been sent */
+    bool down_ended; /* the response has been written whole */
+    bool eof;        /* the client sends no more */
+    bool upload_paused;
+};
+
+static const struct front_ops ops;
+
+static void front_on_io(void *owner, struct io *io, enum io_event event);
+
+struct front_h1 *front_h1_of(struct list *link)
+{
+    return container_of(link, struct front_h1, link);
+}
+
+static struct front_h1 *h1_of(struct front *f)
+{
+    return container_of(f, struct front_h1, front);
+}
+
+static void front_enter(struct front_h1 *f, enum front_state to)
+{
+    static const uint8_t legal[] = {
+        [FRONT_IDLE] = 1 << FRONT_HEAD | 1 << FRONT_BUSY | 1 << FRONT_CLOSED,
+        [FRONT_HEAD] = 1 << FRONT_BUSY | 1 << FRONT_CLOSED,
+        [FRONT_BUSY] = 1 << FRONT_IDLE | 1 << FRONT_CLOSED,
+        [FRONT_CLOSED] = 0,
+    };
+    assert(legal[f->state] >> to & 1);
+    (void)legal;
+    f->state = (uint8_t)to;
+}
+
+/* ---- the end of a connection ---- */
+
+static void front_reclaim(struct dead *d)
+{
+    mem_free(container_of(d, struct front_h1, dead));
+}
+
+/* The endpoint has been closed, aborted or left to itself by the caller. */
+static void front_gone(struct front_h1 *f)
+{
+    front_enter(f, FRONT_CLOSED);
+    f->io = NULL;
+    list_remove(&f->link);
+    struct exchange *x = f->exchange;
+    f->exchange = NULL;
+    if (x)
+        exchange_end(x);
+    proxy_connection_ended(f->px);
+    loop_reclaim(f->px->loop, &f->dead, front_reclaim);
+}
+
+static void front_close(struct front_h1 *f)
+{
+    io_close(f->io);
+    front_gone(f);
+}
+
+/* Ends a connection whose response has been sent. Closing with unread bytes, or while the client still sends, would
+ * make the kernel send a reset that can destroy the response: then it lingers. */
+static void front_close_politely(struct front_h1 *f)
+{
+    if (f->up_ended && !io_has_unread(f->io) && io_unsent(f->io) == 0)
+        io_close(f->io);
+    else
+        io_close_lingering(f->io, FRONT_LINGER, FRONT_LINGER_BYTES);
+    front_gone(f);
+}
+
+/* The client has gone or does not take its response. */
+static void front_abandon(struct front_h1 *f, enum err e)
+{
+    if (f->exchange)
+        exchange_abandon(f->exchange, e);
+    if (e == ERR_CLIENT_GONE)
+        io_close(f->io);
+    else
+        io_abort(f->io);
+    front_gone(f);
+}
+
+/* ---- between exchanges ---- */
+
+static void front_idle(struct front_h1 *f)
+{
+    const struct config *config = f->px->config;
+    front_enter(f, FRONT_IDLE);
+    f->scan = (struct head_scan){0};
+    if (f->eof && !io_has_unread(f->io)) {
+        front_close_politely(f);
+        return;
+    }
+    /* Draining, only a connection whose response promised to stay open comes here: it gets its last call. */
+    io_set_read_timeout(f->io, IO_BY, f->px->draining ? PROXY_LAST_CALL : config->timeouts.client_idle);
+    if (io_is_paused(f->io))
+        io_resume(f->io);
+}
+
+/* The response has been written whole: once the client has it and its request has been read, the connection is free for
+ * the next. */
+static void front_settle(struct front_h1 *f)
+{
+    if (io_unsent(f->io) > 0)
+        return; /* IO_DRAINED comes back here */
+    struct exchange *x = f->exchange;
+    f->exchange = NULL;
+    if (x)
+        exchange_end(x);
+    if (!f->keep_alive) {
+        front_close_politely(f);
+    } else if (f->up_ended) {
+        front_idle(f);
+    } else if (f->upload_paused) { /* what is left of the content is thrown away */
+        f->upload_paused = false;
+        io_resume(f->io);
+    }
+}
+
+/* May the connection outlive this exchange although its content has not been read yet? */
+static bool can_discard(const struct front_h1 *f)
+{
+    return f->up.kind == FRAMING_LENGTH && f->up_left <= FRONT_DISCARD_MAX && !f->expects;
+}
+
+static void decide_keep_alive(struct front_h1 *f)
+{
+    bool last = f->eof && !io_has_unread(f->io);
+    if (f->px->draining || last || (!f->up_ended && !can_discard(f)))
+        f->keep_alive = false;
+}
+
+/* ---- what the exchange asks for ---- */
+
+static void h1_send_interim(struct front *front, const struct response *r)
+{
+    struct front_h1 *f = h1_of(front);
+    if (f->minor == 0 || f->answered)
+        return; /* HTTP/1.0 knows no interim responses (RFC 9110 section 15.2) */
+    size_t room = 64;
+    for (unsigned i = 0; i < r->headers.n; i++)
+        room += r->headers.v[i].name.n + r->headers.v[i].value.n + 4;
+    char *p = proxy_head_room(f->px, room + r->reason.n);
+    struct head_writer w = head_writer_on(p, p ? room + r->reason.n : 0);
+    if (p)
+        rules_write_interim(&w, r);
+    if (!p || w.full) {
+        metrics.out_of_memory++;
+        exchange_fail(f->exchange, ERR_INTERNAL);
+        return;
+    }
+    if (r->status == 100)
+        f->expects = false;
+    exchange_count_out(f->exchange, w.n);
+    io_write_str(f->io, head_writer_str(&w), false);
+}
+
+static struct framing down_framing(const struct front_h1 *f, const struct response *r)
+{
+    struct framing down = r->framing;
+    if (down.kind == FRAMING_CHUNKED || down.kind == FRAMING_CLOSE)
+        down.kind = f->minor == 0 ? FRAMING_CLOSE : FRAMING_CHUNKED;
+    return down;
+}
+
+/* The balancer's own field lines: `extra`, and the Date that a response without one is given on its way (RFC 9110
+ * section 6.6.1). */
+static struct str own_fields(struct front_h1 *f, const struct response *r, struct str extra, char room[OWN_FIELDS_MAX])
+{
+    if (r->headers.present & UINT32_C(1) << FIELD_DATE)
+        return extra;
+    struct head_writer w = head_writer_on(room, OWN_FIELDS_MAX);
+    write_str(&w, extra);
+    write_field(&w, STR("Date"), proxy_date(f->px));
+    assert(!w.full);
+    return head_writer_str(&w);
+}
+
+static void h1_send_head(struct front *front, const struct response *r, struct str head, struct str extra, bool more)
+{
+    struct front_h1 *f = h1_of(front);
+    char own[OWN_FIELDS_MAX];
+    struct reply reply = {.to_head = f->head_request, .minor = f->minor, .extra = own_fields(f, r, extra, own)};
+    reply.framing = down_framing(f, r);
+    if (reply.framing.kind == FRAMING_CLOSE)
+        f->keep_alive = false;
+    decide_keep_alive(f);
+    reply.keep_alive = f->keep_alive;
+    f->down = reply.framing.kind;
+    f->answered = true;
+
+    size_t room = rules_response_bound(r, head, &reply);
+    char *p = proxy_head_room(f->px, room);
+    struct head_writer w = head_writer_on(p, p ? room : 0);
+    if (p)
+        rules_write_response(&w, r, &reply);
+    if (!p || w.full) {
+        metrics.out_of_memory++;
+        exchange_fail(f->exchange, ERR_INTERNAL);
+        return;
+    }
+    exchange_count_out(f->exchange, w.n);
+    io_write_str(f->io, head_writer_str(&w), more);
+}
+
+static bool h1_send_body(struct front *front, const char *p, size_t n, bool end)
+{
+    struct front_h1 *f = h1_of(front);
+    char line[CHUNK_LINE_MAX];
+    struct iovec iov[4];
+    int k = 0;
+    size_t wire = n;
+    bool chunked = f->down == FRAMING_CHUNKED;
+    if (n > 0) {
+        if (chunked) {
+            iov[k++] = (struct iovec){line, chunked_line(n, line)};
+            wire += iov[0].iov_len + 2;
+        }
+        iov[k++] = (struct iovec){(void *)(uintptr_t)p, n};
+        if (chunked)
+            iov[k++] = (struct iovec){(void *)(uintptr_t) "\r\n", 2};
+    }
+    if (end && chunked) {
+        iov[k++] = (struct iovec){(void *)(uintptr_t)CHUNKED_LAST.p, CHUNKED_LAST.n};
+        wire += CHUNKED_LAST.n;
+    }
+    exchange_count_out(f->exchange, wire);
+    if (k > 0)
+        io_write(f->io, iov, k, false);
+    else
+        io_flush(f->io);
+    if (end) {
+        f->down_ended = true;
+        front_settle(f);
+        return false;
+    }
+    return io_is_full(f->io);
+}
+
+static void write_local_head(struct head_writer *w, const struct front_h1 *f, const struct local_answer *a,
+                             struct str extra)
+{
+    write_status_line(w, a->status, STR(""));
+    write_field(w, STR("Date"), proxy_date(f->px));
+    if (a->content_type.n > 0)
+        write_field(w, STR("Content-Type"), a->content_type);
+    write_field_u64(w, STR("Content-Length"), a->body.n);
+    write_str(w, a->fields);
+    write_str(w, extra);
+    if (!f->keep_alive)
+        write_field(w, STR("Connection"), STR("close"));
+    else if (f->minor == 0)
+        write_field(w, STR("Connection"), STR("keep-alive"));
+    write_end(w);
+}
+
+static void h1_send_local(struct front *front, const struct local_answer *a, struct str extra, bool close)
+{
+    struct front_h1 *f = h1_of(front);
+    if (close)
+        f->keep_alive = false;
+    decide_keep_alive(f);
+    f->answered = f->down_ended = true;
+    struct str body = f->head_request ? STR("") : a->body;
+
+    size_t room = 256 + a->content_type.n + a->fields.n + extra.n;
+    char *p = proxy_head_room(f->px, room);
+    struct head_writer w = head_writer_on(p, p ? room : 0);
+    if (p)
+        write_local_head(&w, f, a, extra);
+    if (!p || w.full) {
+        metrics.out_of_memory++;
+        f->front.ops->abort(front);
+        return;
+    }
+    struct iovec iov[2] = {{w.p, w.n}, {(void *)(uintptr_t)body.p, body.n}};
+    exchange_count_out(f->exchange, w.n + body.n);
+    io_write(f->io, iov, body.n > 0 ? 2 : 1, false);
+    front_settle(f);
+}
+
+static void h1_pause_upload(struct front *front)
+{
+    struct front_h1 *f = h1_of(front);
+    if (f->up_ended || f->upload_paused)
+        return;
+    f->upload_paused = true;
+    io_pause(f->io);
+}
+
+static void h1_resume_upload(struct front *front)
+{
+    struct front_h1 *f = h1_of(front);
+    if (!f->upload_paused)
+        return;
+    f->upload_paused = false;
+    io_resume(f->io);
+}
+
+static void h1_abort(struct front *front)
+{
+    struct front_h1 *f = h1_of(front);
+    /* A chunked response without its last chunk is seen to be cut; where only the connection's end tells, it must be a
+     * reset. */
+    if (f->answered && f->down == FRAMING_CHUNKED)
+        io_close_lingering(f->io, FRONT_LINGER, FRONT_LINGER_BYTES);
+    else
+        io_abort(f->io);
+    front_gone(f);
+}
+
+static const struct front_ops ops = {
+    .send_interim = h1_send_interim,
+    .send_head = h1_send_head,
+    .send_body = h1_send_body,
+    .send_local = h1_send_local,
+    .pause_upload = h1_pause_upload,
+    .resume_upload = h1_resume_upload,
+    .abort = h1_abort,
+};
+
+/* ---- requests ---- */
+
+static bool new_exchange(struct front_h1 *f)
+{
+    f->exchange = exchange_new(f->px, &f->front, f->begun);
+    if (f->exchange)
+        return true;
+    metrics.out_of_memory++;
+    front_close(f);
+    return false;
+}
+
+/* Sets up for a request; a bad one leaves what is safe: HTTP/1.1, closing. */
+static void set_request(struct front_h1 *f, const struct request *r)
+{
+    f->up = r ? r->framing : (struct framing){FRAMING_NONE, 0};
+    f->up_left = f->up.kind == FRAMING_LENGTH ? f->up.length : 0;
+    f->up_ended = r && (f->up.kind == FRAMING_NONE || (f->up.kind == FRAMING_LENGTH && f->up.length == 0));
+    f->chunked = (struct chunked){0};
+    f->minor = r ? (uint8_t)r->minor : 1;
+    f->head_request = r && r->method == METHOD_HEAD;
+    f->expects = r && r->expect_continue;
+    f->keep_alive = r && r->keep_alive;
+    f->answered = f->down_ended = f->upload_paused = false;
+    f->down = FRAMING_NONE;
+}
+
+static void refuse_request(struct front_h1 *f, const struct request *r, enum err e)
+{
+    if (f->state != FRONT_BUSY)
+        front_enter(f, FRONT_BUSY);
+    set_request(f, NULL);
+    f->head_request = r && r->method == METHOD_HEAD;
+    io_set_read_timeout(f->io, IO_BY, 0);
+    if (new_exchange(f))
+        exchange_refuse(f->exchange, r, e);
+}
+
+static void take_request(struct front_h1 *f, struct str head, size_t used, bool bytes_follow)
+{
+    struct request r = {.headers = {.v = f->px->fields, .max = f->px->config->limits.header_fields}};
+    enum err e = parse_request(head, &r);
+    io_consume(f->io, used);
+    f->first = false;
+    if (e != ERR_OK) {
+        refuse_request(f, &r, e);
+        return;
+    }
+    front_enter(f, FRONT_BUSY);
+    set_request(f, &r);
+    if (f->up_ended)
+        io_set_read_timeout(f->io, IO_BY, 0);
+    else
+        io_set_read_timeout(f->io, IO_PROGRESS, f->px->config->timeouts.client_body);
+    if (!new_exchange(f))
+        return;
+    exchange_count_in(f->exchange, head.n);
+    exchange_begin(f->exchange, &r, head, bytes_follow && !f->up_ended);
+}
+
+/* Looks for a head at the front of the unread bytes. False when more bytes are needed. */
+static bool read_head(struct front_h1 *f, char *data, size_t n)
+{
+    const struct config *config = f->px->config;
+    struct head_limits limits = {config->limits.header_bytes, config->limits.target_bytes,
+                                 config->limits.header_fields};
+    if (f->state == FRONT_IDLE && f->scan.at == 0)
+        f->begun = loop_now(f->px->loop);
+    enum err e = ERR_OK;
+    switch (head_scan(&f->scan, HEAD_REQUEST, str_make(data, n), &limits, &e)) {
+    case SCAN_MORE:
+        if (f->state == FRONT_IDLE) {
+            front_enter(f, FRONT_HEAD);
+            if (!f->first) /* the first head's time runs since the connection was accepted */
+                io_set_read_timeout(f->io, IO_BY, config->timeouts.client_header);
+        }
+        return false;
+    case SCAN_BAD: refuse_request(f, NULL, e); return true;
+    case SCAN_DONE: break;
+    }
+    size_t used = f->scan.at;
+    take_request(f, str_make(data + f->scan.skip, used - f->scan.skip), used, n > used);
+    return true;
+}
+
+static void upload(struct front_h1 *f, const char *p, size_t n, size_t wire, bool end)
+{
+    io_consume(f->io, wire);
+    if (end) {
+        f->up_ended = true;
+        io_set_read_timeout(f->io, IO_BY, 0);
+    }
+    if (f->exchange) {
+        exchange_count_in(f->exchange, wire);
+        exchange_upload(f->exchange, p, n, end);
+    } else if (end) {
+        front_idle(f); /* the answer went out before the content had come */
+    }
+}
+
+static void read_content(struct front_h1 *f, char *data, size_t n)
+{
+    if (f->up.kind == FRAMING_LENGTH) {
+        size_t take = n < f->up_left ? n : (size_t)f->up_left;
+        f->up_left -= take;
+        f->expects = false;
+        upload(f, data, take, take, f->up_left == 0);
+        return;
+    }
+    size_t decoded, consumed;
+    enum chunked_status status = chunked_decode(&f->chunked, data, n, &decoded, &consumed);
+    if (status != CHUNKED_BAD) {
+        upload(f, data, decoded, consumed, status == CHUNKED_END);
+        return;
+    }
+    io_consume(f->io, consumed);
+    f->keep_alive = false;
+    exchange_fail(f->exchange, ERR_BAD_CHUNK);
+}
+
+/* Takes what can be taken now: heads, content, the next head, until bytes run out or must wait. */
+static void front_read(struct front_h1 *f)
+{
+    while (f->state != FRONT_CLOSED && !io_is_paused(f->io)) {
+        size_t n;
+        char *data = io_data(f->io, &n);
+        if (n == 0)
+            return;
+        if (f->state != FRONT_BUSY) {
+            if (read_head(f, data, n))
+                continue;
+            if (f->eof)
+                front_abandon(f, ERR_CLIENT_GONE);
+            return;
+        }
+        if (!f->up_ended && !(f->down_ended && !f->keep_alive)) {
+            read_content(f, data, n);
+        } else {
+            io_pause(f->io); /* the next request waits for its turn */
+        }
+    }
+}
+
+/* The client sends no more. It may still wait for responses: only what can never be completed is given up. */
+static void front_eof(struct front_h1 *f)
+{
+    f->eof = true;
+    bool waiting = f->state == FRONT_BUSY ? f->up_ended : f->state == FRONT_IDLE && io_has_unread(f->io);
+    if (!waiting)
+        front_abandon(f, ERR_CLIENT_GONE);
+}
+
+static void front_read_timeout(struct front_h1 *f)
+{
+    switch (f->state) {
+    case FRONT_HEAD: refuse_request(f, NULL, ERR_HEAD_TIMEOUT); break;
+    case FRONT_BUSY:
+        f->keep_alive = false;
+        if (f->exchange)
+            exchange_fail(f->exchange, ERR_BODY_TIMEOUT);
+        else
+            front_close_politely(f);
+        break;
+    default: front_close_politely(f); break;
+    }
+}
+
+static void front_on_io(void *owner, struct io *io, enum io_event event)
+{
+    (void)io;
+    struct front_h1 *f = owner;
+    switch (event) {
+    case IO_READABLE: front_read(f); break;
+    case IO_DRAINED:
+        if (f->down_ended)
+            front_settle(f);
+        else if (f->exchange)
+            exchange_drained(f->exchange);
+        break;
+    case IO_EOF: front_eof(f); break;
+    case IO_TIMEOUT_READ: front_read_timeout(f); break;
+    case IO_TIMEOUT_WRITE: front_abandon(f, ERR_CLIENT_WRITE_TIMEOUT); break;
+    case IO_ERROR: front_abandon(f, ERR_CLIENT_GONE); break;
+    case IO_CONNECTED: break; /* never told: the connection was accepted */
+    }
+}
+
+/* ---- begin, last call, end ---- */
+
+void front_h1_accept(struct proxy *px, int fd, const struct peer *peer)
+{
+    struct front_h1 *f = mem_try_alloc(sizeof *f);
+    if (!f) {
+        metrics.out_of_memory++;
+        sock_close(fd);
+        return;
+    }
+    f->front.ops = &ops;
+    f->front.peer = *peer;
+    f->px = px;
+    f->first = f->up_ended = true;
+    f->io = io_new(px->loop, fd, front_on_io, f);
+    if (!f->io) {
+        metrics.out_of_memory++;
+        mem_free(f);
+        return;
+    }
+    list_push_back(&px->fronts, &f->link);
+    px->connections++;
+    io_set_read_timeout(f->io, IO_BY, px->draining ? PROXY_LAST_CALL : px->config->timeouts.client_header);
+    io_set_write_timeout(f->io, px->config->timeouts.client_write);
+}
+
+static void ignore_io(void *owner, struct io *io, enum io_event event)
+{
+    (void)owner;
+    (void)event;
+    io_close(io);
+}
+
+void front_h1_refuse(struct proxy *px, int fd)
+{
+    /* A flood must not hold descriptors for the sake of politeness. */
+    if (io_lingering(px->loop) > px->config->limits.connections / 8 + 64) {
+        sock_close(fd);
+        return;
+    }
+    struct io *io = io_new(px->loop, fd, ignore_io, NULL);
+    if (!io)
+        return;
+    io_set_write_timeout(io, px->config->timeouts.client_write);
+    io_write_str(io, local_refusal(), false);
+    io_close_lingering(io, FRONT_LINGER, FRONT_LINGER_BYTES);
+}
+
+void front_h1_drain(struct front_h1 *f)
+{
+    if (f->state == FRONT_IDLE)
+        io_set_read_timeout(f->io, IO_BY, PROXY_LAST_CALL);
+}
+
+bool front_h1_cut(struct front_h1 *f)
+{
+    bool busy = f->exchange != NULL;
+    front_abandon(f, ERR_SHUTDOWN);
+    return busy;
+}

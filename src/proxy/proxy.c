@@ -1,0 +1,134 @@
+/* What the exchanges share, the count of connections, and the drain. */
+#include "proxy/proxy.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/metrics.h"
+#include "proxy/front_h1.h"
+#include "proxy_impl.h"
+
+static void tell_drained(struct posted *p)
+{
+    struct proxy *px = container_of(p, struct proxy, drained_post);
+    px->drained(px->drained_arg);
+}
+
+struct proxy *proxy_new(const struct proxy_setup *setup)
+{
+    struct proxy *px = mem_try_alloc(sizeof *px);
+    if (!px)
+        return NULL;
+    px->loop = setup->loop;
+    px->config = config_get(setup->config);
+    px->upstream = setup->upstream;
+    px->limiter = setup->limiter;
+    px->local = setup->local;
+    list_init(&px->fronts);
+    posted_init(&px->drained_post, tell_drained);
+    clock_random(&px->id_key, sizeof px->id_key);
+    px->fields = mem_try_alloc(px->config->limits.header_fields * sizeof *px->fields);
+    if (!px->fields) {
+        proxy_free(px);
+        return NULL;
+    }
+    return px;
+}
+
+void proxy_free(struct proxy *px)
+{
+    if (!px)
+        return;
+    loop_unpost(px->loop, &px->drained_post);
+    config_put(px->config);
+    mem_free(px->fields);
+    buf_fini(&px->head);
+    mem_free(px);
+}
+
+char *proxy_head_room(struct proxy *px, size_t n)
+{
+    px->head.start = px->head.len = 0;
+    return buf_reserve(&px->head, n) ? buf_tail(&px->head) : NULL;
+}
+
+struct str proxy_date(struct proxy *px)
+{
+    uint64_t wall = clock_wall();
+    if (wall / NS_PER_S != px->date_second) {
+        px->date_second = wall / NS_PER_S;
+        clock_format_http_date(wall, px->date);
+    }
+    return str_make(px->date, CLOCK_HTTP_DATE_SIZE - 1);
+}
+
+/* ---- connections ---- */
+
+static void refuse(struct proxy *px, int fd)
+{
+    metrics.connections_refused++;
+    px->refused_since_logged++;
+    uint64_t now = loop_now(px->loop);
+    if (now - px->refused_logged >= NS_PER_S || px->refused_logged == 0) { /* one line a second: a flood is one event */
+        log_begin(LOG_WARN, "limit_connections");
+        log_u64("connections", px->connections);
+        log_u64("refused", px->refused_since_logged);
+        log_end();
+        px->refused_logged = now;
+        px->refused_since_logged = 0;
+    }
+    front_h1_refuse(px, fd);
+}
+
+void proxy_accept(void *arg, int fd, const struct peer *peer)
+{
+    struct proxy *px = arg;
+    metrics.connections_accepted++;
+    if (px->connections >= px->config->limits.connections)
+        refuse(px, fd);
+    else
+        front_h1_accept(px, fd, peer);
+}
+
+void proxy_connection_ended(struct proxy *px)
+{
+    px->connections--;
+    if (px->draining && px->connections == 0)
+        loop_post(px->loop, &px->drained_post);
+}
+
+/* ---- the end ---- */
+
+void proxy_drain(struct proxy *px, void (*drained)(void *arg), void *arg)
+{
+    px->draining = true;
+    px->drained = drained;
+    px->drained_arg = arg;
+    LIST_EACH (it, &px->fronts)
+        front_h1_drain(front_h1_of(it));
+    if (px->connections == 0)
+        loop_post(px->loop, &px->drained_post);
+}
+
+size_t proxy_cut(struct proxy *px)
+{
+    size_t cut = 0;
+    LIST_EACH (it, &px->fronts)
+        cut += front_h1_cut(front_h1_of(it));
+    return cut;
+}
+
+size_t proxy_connections(const struct proxy *px)
+{
+    return px->connections;
+}
+
+size_t proxy_exchanges(const struct proxy *px)
+{
+    return px->exchanges;
+}
+
+uint64_t proxy_finished(const struct proxy *px)
+{
+    return px->finished;
+}

@@ -1,0 +1,51 @@
+/* Inside of the proxy, shared by the files of this folder. */
+#ifndef LB_PROXY_IMPL_H
+#define LB_PROXY_IMPL_H
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/list.h"
+#include "proxy/budget.h"
+#include "proxy/proxy.h"
+
+struct proxy {
+    struct loop *loop;
+    struct config *config;
+    struct upstream *upstream;
+    struct limiter *limiter;
+    const struct local_handler *local;
+
+    struct list fronts; /* every connection */
+    size_t connections, exchanges;
+    uint64_t finished;
+    uint64_t refused_logged, refused_since_logged; /* connections over the limit, for the log */
+
+    struct field *fields; /* room to parse one request head into */
+    struct buf head;      /* room to write one head into */
+    struct retry_budget budget;
+    struct hash_key id_key; /* request ids are a keyed hash of a counter: unique and not to be guessed */
+    uint64_t id_counter;
+
+    char date[CLOCK_HTTP_DATE_SIZE]; /* the present second as an HTTP date */
+    uint64_t date_second;
+
+    bool draining;
+    struct posted drained_post;
+    void (*drained)(void *arg);
+    void *drained_arg;
+};
+
+/* A connection has ended. */
+void proxy_connection_ended(struct proxy *px);
+
+/* At least `n` bytes of room, valid until the next call; NULL when there is no memory. */
+char *proxy_head_room(struct proxy *px, size_t n) __attribute__((warn_unused_result));
+
+/* Now, as an HTTP date (RFC 9110 section 5.6.7). */
+struct str proxy_date(struct proxy *px);
+
+/* The whole 503 for a connection over limits.connections. */
+struct str local_refusal(void);
+
+#endif

@@ -1,0 +1,239 @@
+/* Builds the world from the bottom up, runs the loop, takes it down from the top. A half-built world is taken down the
+ * same way. */
+#include "server.h"
+
+#include "admin/clients_api.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "event/log_writer.h"
+#include "event/loop.h"
+#include "event/signals.h"
+#include "event/worker.h"
+#include "lifecycle.h"
+#include "limit/limiter.h"
+#include "net/io.h"
+#include "net/listener.h"
+#include "net/sock.h"
+#include "proxy/proxy.h"
+#include "upstream/upstream.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define SPARE_DESCRIPTORS 64 /* beside the connections': log, store, epoll, checks */
+#define UPKEEP_INTERVAL   (5 * NS_PER_S)
+#define TRIM_PEAK         256 /* connections whose memory is worth giving back */
+
+struct server {
+    struct config *config;
+    struct loop *loop;
+    struct signals *signals;
+    struct worker *disk;
+    struct log_writer *log_writer;
+    struct limiter *limiter;
+    struct upstream *upstream;
+    struct clients_api *api;
+    struct proxy *proxy;
+    struct lifecycle lifecycle;
+    struct timer upkeep;
+    size_t peak; /* connections since memory was last given back */
+};
+
+static int fail(int status, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static int fail(int status, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    fputs("loadbalancer: ", stderr);
+    vfprintf(stderr, fmt, ap);
+    fputc('\n', stderr);
+    va_end(ap);
+    return status;
+}
+
+/* ---- signals ---- */
+
+static void on_signal(void *arg, int signo)
+{
+    struct server *s = arg;
+    switch (signo) {
+    case SIGTERM: lifecycle_stop(&s->lifecycle, "SIGTERM"); break;
+    case SIGINT: lifecycle_stop(&s->lifecycle, "SIGINT"); break;
+    case SIGUSR1: log_writer_reopen(s->log_writer); break;
+    case SIGHUP:
+        log_begin(LOG_ERROR, "reload_failed");
+        log_z("cause", "reload is not in this version: restart to change the config");
+        log_end();
+        break;
+    default: break;
+    }
+}
+
+/* ---- upkeep ---- */
+
+/* After a flood of connections the allocator holds their memory: gives it back once most have gone. */
+static void give_memory_back(struct server *s)
+{
+    size_t now = proxy_connections(s->proxy);
+    if (now > s->peak)
+        s->peak = now;
+    if (s->peak < TRIM_PEAK || now > s->peak / 4)
+        return;
+    malloc_trim(0);
+    s->peak = now;
+}
+
+static void on_upkeep(struct timer *t)
+{
+    struct server *s = container_of(t, struct server, upkeep);
+    give_memory_back(s);
+    /* The timer has just left the heap, so there is room for it. */
+    if (!loop_arm(s->loop, t, loop_now(s->loop) + UPKEEP_INTERVAL))
+        s->peak = 0;
+}
+
+/* ---- start ---- */
+
+/* Each connection may need a second descriptor, towards a backend; one that finds none then is answered 502 or waits
+ * for a pooled connection, so what must be there is one for each. */
+static int raise_descriptor_limit(const struct config *config)
+{
+    uint64_t connections = config->limits.connections;
+    uint64_t got = sock_raise_fd_limit(2 * connections + SPARE_DESCRIPTORS);
+    if (got >= connections + SPARE_DESCRIPTORS)
+        return EXIT_DONE;
+    uint64_t possible = got > SPARE_DESCRIPTORS ? got - SPARE_DESCRIPTORS : 0;
+    return fail(EXIT_RUNTIME,
+                "%s: limits.connections: %u connections need %llu descriptors, but RLIMIT_NOFILE can be raised only to "
+                "%llu: at most %llu connections are possible",
+                config->path, config->limits.connections, (unsigned long long)(connections + SPARE_DESCRIPTORS),
+                (unsigned long long)got, (unsigned long long)possible);
+}
+
+static int start_base(struct server *s)
+{
+    s->loop = loop_new();
+    if (!s->loop)
+        return fail(EXIT_RUNTIME, "cannot make an event loop: %s", strerrordesc_np(errno));
+    s->signals = signals_new(s->loop, on_signal, s); /* before any thread, which inherits the mask */
+    s->disk = s->signals ? worker_new(s->loop, "disk") : NULL;
+    if (!s->disk)
+        return fail(EXIT_RUNTIME, "cannot start the helper thread: %s", strerrordesc_np(errno));
+    log_configure(s->config->log.level, s->config->log.format);
+    s->log_writer = log_writer_new(s->loop, s->disk, s->config->log.file);
+    if (!s->log_writer)
+        return fail(EXIT_RUNTIME, "cannot write the log to %s: %s",
+                    s->config->log.file ? s->config->log.file : "stdout", strerrordesc_np(errno));
+    return EXIT_DONE;
+}
+
+static int start_limiter(struct server *s)
+{
+    if (!s->config->rate_limit.on)
+        return EXIT_DONE;
+    char why[1024];
+    int status = EXIT_RUNTIME;
+    s->limiter = limiter_new(s->loop, s->disk, s->config, why, sizeof why, &status);
+    return s->limiter ? EXIT_DONE : fail(status, "%s", why);
+}
+
+static int start_proxy(struct server *s)
+{
+    s->upstream = upstream_new(s->loop, s->config);
+    if (!s->upstream)
+        return fail(EXIT_RUNTIME, "cannot set the backends up: %s", strerrordesc_np(errno));
+    s->api = clients_api_new(s->loop, s->config, s->limiter);
+    if (!s->api)
+        return fail(EXIT_RUNTIME, "cannot set the client API up: %s", strerrordesc_np(ENOMEM));
+    struct proxy_setup setup = {s->loop, s->config, s->upstream, s->limiter, clients_api_handler(s->api)};
+    s->proxy = proxy_new(&setup);
+    return s->proxy ? EXIT_DONE : fail(EXIT_RUNTIME, "cannot set the proxy up: %s", strerrordesc_np(ENOMEM));
+}
+
+static int start_listening(struct server *s)
+{
+    int error = 0;
+    struct listener *listener = listener_new(s->loop, &s->config->listen.addr, proxy_accept, s->proxy, &error);
+    if (!listener)
+        return fail(EXIT_RUNTIME, "cannot listen on %s: %s", s->config->listen_text, strerrordesc_np(error));
+    s->lifecycle = (struct lifecycle){
+        .loop = s->loop,
+        .proxy = s->proxy,
+        .limiter = s->limiter,
+        .listener = listener,
+        .shutdown_timeout = s->config->timeouts.shutdown,
+    };
+    lifecycle_init(&s->lifecycle);
+    char text[ADDR_TEXT_SIZE];
+    log_begin(LOG_INFO, "listening");
+    log_str("address", str_make(text, addr_format(listener_addr(listener), text)));
+    log_end();
+    timer_init(&s->upkeep, on_upkeep);
+    if (!loop_arm(s->loop, &s->upkeep, loop_now(s->loop) + UPKEEP_INTERVAL))
+        return fail(EXIT_RUNTIME, "cannot arm a timer: %s", strerrordesc_np(ENOMEM));
+    return EXIT_DONE;
+}
+
+static void log_start(const struct server *s)
+{
+    log_begin(LOG_INFO, "start");
+    log_z("version", LB_VERSION);
+    log_z("config", s->config->path);
+    log_u64("backends", s->config->backend_count);
+    log_end();
+}
+
+static int start(struct server *s)
+{
+    int status = raise_descriptor_limit(s->config);
+    if (status == EXIT_DONE)
+        status = start_base(s);
+    if (status != EXIT_DONE)
+        return status;
+    log_start(s);
+    status = start_limiter(s);
+    if (status == EXIT_DONE)
+        status = start_proxy(s);
+    if (status == EXIT_DONE)
+        status = start_listening(s);
+    return status;
+}
+
+/* ---- end ---- */
+
+static void destroy(struct server *s)
+{
+    listener_close(s->lifecycle.listener);
+    if (s->loop)
+        loop_cancel(s->loop, &s->upkeep);
+    if (s->proxy) {
+        proxy_cut(s->proxy);
+        io_end_lingering(s->loop);
+    }
+    proxy_free(s->proxy);
+    clients_api_free(s->api);
+    upstream_free(s->upstream);
+    log_writer_free(s->log_writer);
+    worker_free(s->disk); /* finishes what is on its way to the disk */
+    limiter_free(s->limiter);
+    signals_free(s->signals);
+    loop_free(s->loop);
+}
+
+int server_run(struct config *config)
+{
+    struct server s = {.config = config};
+    timer_init(&s.upkeep, on_upkeep);
+    int status = start(&s);
+    if (status == EXIT_DONE) {
+        loop_run(s.loop);
+        status = (int)s.lifecycle.status;
+    }
+    destroy(&s);
+    return status;
+}
