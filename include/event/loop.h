@@ -1,4 +1,4 @@
-/* The event loop: one thread, level-triggered epoll, one timerfd, one eventfd. An iteration caches the clock, waits,
+/* The event loop: one thread, level-triggered epoll, one timerfd, one eventfd. An iteration waits, caches the clock,
  * runs the handlers of what is ready, then expired timers, then posted callbacks, then the end-of-iteration hooks, and
  * last reclaims the dead.
  *
