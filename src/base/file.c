@@ -430,7 +430,7 @@ ssize_t file_write_now(int fd, struct str s)
     bool is_socket = file_kind(fd) == FILE_SOCKET;
     while (n > 0 && done < s.n) {
         struct str rest = str_make(s.p + done, s.n - done);
-        n = is_socket ? send_now(fd, rest) : flags & O_NONBLOCK ? write_some(fd, rest) : poll_and_write(fd, rest);
+        n = is_socket ? send_now(fd, rest) : (flags & O_NONBLOCK) ? write_some(fd, rest) : poll_and_write(fd, rest);
         if (n > 0)
             done += (size_t)n;
     }

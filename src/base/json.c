@@ -57,16 +57,20 @@ static bool fail_repeat(struct json_scan *s, const cJSON *member)
     return json_scan_fail(s, s->positions->v[member->valueint].key, "a key is repeated: \"%s\"", s->e->key);
 }
 
+/* Objects of so many members are checked without a block. */
+#define MEMBERS_INLINE 16u
+
 /* Sorting keeps an object of many keys from costing their square. */
 static bool check_members(struct json_scan *s, const cJSON *object)
 {
-    const cJSON *small[16], **members = small;
+    const cJSON *small[MEMBERS_INLINE], **members;
     size_t n = 0, i = 0;
     for (const cJSON *m = object->child; m; m = m->next)
         n++;
     if (n < 2)
         return true;
-    if (n > sizeof(small) / sizeof(small[0]) && !(members = calloc(n, sizeof(const cJSON *))))
+    members = n > MEMBERS_INLINE ? calloc(n, sizeof(const cJSON *)) : small;
+    if (!members)
         return json_scan_no_memory(s);
     for (const cJSON *m = object->child; m; m = m->next)
         members[i++] = m;

@@ -57,11 +57,11 @@ void json_scan_name_key(struct json_scan *s, struct str key)
     copy_printable(s->e->key, sizeof(s->e->key), key);
 }
 
-/* Names the innermost key from the text, up to its closing quote or where it breaks off. */
+/* Names the innermost key as the text has it; that was scanned up to its closing quote. */
 static void name_innermost(struct json_scan *s)
 {
     size_t begin = s->key + 1, end = begin;
-    while (end < s->text.n && s->text.p[end] != '"')
+    while (s->text.p[end] != '"')
         end += s->text.p[end] == '\\' ? 2 : 1;
     json_scan_name_key(s, str_make(s->text.p + begin, end - begin));
 }

@@ -1,0 +1,118 @@
+/* The checks that concern more than one key of the config: what goes only with what, and names and addresses that are
+ * there twice. */
+#include "config/loader.h"
+
+#include <stdio.h>
+
+/* The key's value in the file, as an entry of a message; only for keys that were given. */
+static struct entry entry_of(struct loader *l, const char *path)
+{
+    const struct schema_key *key = schema_find(path);
+    return (struct entry){key, key->path, key->allowed, loader_seen(l, key)->value};
+}
+
+static bool is_given(struct loader *l, const char *path)
+{
+    return loader_seen(l, schema_find(path))->value != NULL;
+}
+
+static bool is_good(struct loader *l, const char *path)
+{
+    return !is_given(l, path) || loader_seen(l, schema_find(path))->good;
+}
+
+static void check_hash_key(struct loader *l)
+{
+    bool hashing = l->config->balance == BALANCE_HASH;
+    if (!is_good(l, "balance") || !is_good(l, "hash_key") || hashing == is_given(l, "hash_key"))
+        return;
+    struct entry e = entry_of(l, hashing ? "balance" : "hash_key");
+    if (hashing) {
+        report_add(&l->faults, json_offset(l->doc, e.json),
+                   "hash_key: found nothing, with \"balance\": \"hash\"; allowed: %s",
+                   schema_find("hash_key")->allowed);
+        return;
+    }
+    struct value v = value_of(e.json);
+    e.allowed = "no hash_key";
+    fault_value(l, &e, &v, ", without \"balance\": \"hash\"", "");
+}
+
+static void check_target_bytes(struct loader *l)
+{
+    struct config *c = l->config;
+    if (!is_good(l, "limits.header_bytes") || !is_good(l, "limits.target_bytes") ||
+        c->limits.target_bytes <= c->limits.header_bytes)
+        return;
+    if (!is_given(l, "limits.target_bytes")) {
+        c->limits.target_bytes = c->limits.header_bytes;
+        return;
+    }
+    struct entry e = entry_of(l, "limits.target_bytes");
+    struct value v = value_of(e.json);
+    char extra[64];
+    snprintf(extra, sizeof(extra), " (%zu bytes, of a head of %zu)", c->limits.target_bytes, c->limits.header_bytes);
+    fault_value(l, &e, &v, extra, "");
+}
+
+static bool same_endpoint(const struct endpoint *a, const struct endpoint *b)
+{
+    if (a->kind != b->kind || a->port != b->port || !str_eq_nocase(str_of(a->host), str_of(b->host)))
+        return false;
+    return a->kind != ENDPOINT_UNIX ||
+           (a->addr.len == b->addr.len && memcmp(&a->addr.un, &b->addr.un, a->addr.len) == 0);
+}
+
+static bool same_text(const char *a, const char *b)
+{
+    return a && b && strcmp(a, b) == 0;
+}
+
+/* Reports member `name` of backend `i`, which backend `j` has too. */
+static void fault_duplicate(struct loader *l, const struct json *backend, const char *name, size_t i, size_t j)
+{
+    char shown[64], extra[64];
+    const struct config_backend *b = &l->config->backends[i];
+    struct entry e = {schema_member("backends[]", name), shown, "names and addresses that no other backend has",
+                      json_get(backend, name)};
+    struct value v = value_of(e.json);
+    struct str text = str_of(strcmp(name, "name") == 0 ? b->name : b->address);
+    v.expanded = !str_eq(text, v.text);
+    v.text = text;
+    snprintf(shown, sizeof(shown), "backends[%zu].%s", i, name);
+    snprintf(extra, sizeof(extra), ", which backends[%zu] has too", j);
+    fault_value(l, &e, &v, extra, "");
+}
+
+static void check_backend(struct loader *l, const struct json *json, size_t i)
+{
+    const struct config_backend *all = l->config->backends, *b = &all[i];
+    for (size_t j = 0; j < i && b->address; j++) {
+        if (all[j].address && same_endpoint(&all[j].endpoint, &b->endpoint)) {
+            fault_duplicate(l, json, "address", i, j);
+            break;
+        }
+    }
+    for (size_t j = 0; j < l->config->backend_count && b->name; j++) {
+        if (j != i && (same_text(all[j].address, b->name) || (j < i && same_text(all[j].name, b->name)))) {
+            fault_duplicate(l, json, "name", i, j);
+            break;
+        }
+    }
+}
+
+static void check_backends(struct loader *l)
+{
+    size_t i = 0;
+    if (l->config->backend_count == 0)
+        return;
+    for (const struct json *v = json_first(entry_of(l, "backends").json); v; v = json_next(v))
+        check_backend(l, v, i++);
+}
+
+void loader_cross_check(struct loader *l)
+{
+    check_hash_key(l);
+    check_target_bytes(l);
+    check_backends(l);
+}
