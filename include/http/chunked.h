@@ -1,0 +1,44 @@
+/* The chunked transfer coding (RFC 9112 section 7.1): a strict decoder that works in place, and the pieces of an
+ * encoder. */
+#ifndef LB_HTTP_CHUNKED_H
+#define LB_HTTP_CHUNKED_H
+
+#include "base/str.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define CHUNKED_EXTENSIONS_MAX 1024u /* bytes of chunk extensions in one body */
+#define CHUNKED_TRAILER_MAX    8192u /* bytes of its trailer section */
+
+struct chunked {   /* zero-initialised for a new body */
+    uint64_t left; /* of the chunk being read */
+    uint32_t extension_bytes, trailer_bytes;
+    uint8_t state, digits;
+};
+
+enum chunked_status {
+    CHUNKED_MORE, /* all was consumed, the body goes on */
+    CHUNKED_END,  /* the last chunk and trailer section have been consumed */
+    CHUNKED_BAD   /* malformed, or over a bound */
+};
+
+/* Decodes data[0..n) in place. On return data[0..*decoded) is content, *consumed bytes of the input have been used up
+ * (all of them unless CHUNKED_END), and what stands behind *consumed is untouched. On CHUNKED_BAD the content found
+ * before the fault is still told in *decoded, and is not to be passed on as a whole body. CRLF is demanded after size,
+ * data and trailer lines; sizes are 1 to 16 hex digits without overflow past INT64_MAX; extensions and trailers are
+ * bounded, checked against their grammar (RFC 9112 sections 7.1.1 and 5), and dropped. After CHUNKED_END and
+ * CHUNKED_BAD the answer stays the same and nothing more is consumed. The content does not depend on how the bytes were
+ * split between calls. */
+enum chunked_status chunked_decode(struct chunked *c, char *data, size_t n, size_t *decoded, size_t *consumed)
+    __attribute__((warn_unused_result));
+
+/* Writes the line that starts a chunk of `size` bytes (not 0: that would be the last), "1a2b\r\n"; returns its length.
+ * The chunk's data is followed by CRLF. */
+#define CHUNK_LINE_MAX 18u
+size_t chunked_line(uint64_t size, char out[CHUNK_LINE_MAX]);
+
+#define CHUNKED_LAST STR("0\r\n\r\n")
+
+#endif

@@ -1,0 +1,68 @@
+/* Header fields as slices into a message head, with the names that a proxy acts on told apart once, at parsing. */
+#ifndef LB_HTTP_HEADERS_H
+#define LB_HTTP_HEADERS_H
+
+#include "base/str.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* clang-format off */
+#define FIELD_CATALOGUE(X) \
+    X(AUTHORIZATION,       "authorization") \
+    X(CONNECTION,          "connection") \
+    X(CONTENT_LENGTH,      "content-length") \
+    X(CONTENT_TYPE,        "content-type") \
+    X(COOKIE,              "cookie") \
+    X(DATE,                "date") \
+    X(EXPECT,              "expect") \
+    X(FORWARDED,           "forwarded") \
+    X(HOST,                "host") \
+    X(KEEP_ALIVE,          "keep-alive") \
+    X(PROXY_AUTHENTICATE,  "proxy-authenticate") \
+    X(PROXY_AUTHORIZATION, "proxy-authorization") \
+    X(PROXY_CONNECTION,    "proxy-connection") \
+    X(TE,                  "te") \
+    X(TRAILER,             "trailer") \
+    X(TRANSFER_ENCODING,   "transfer-encoding") \
+    X(UPGRADE,             "upgrade") \
+    X(VIA,                 "via") \
+    X(X_FORWARDED_FOR,     "x-forwarded-for") \
+    X(X_FORWARDED_OTHER,   "") /* X-Forwarded-* but For, Proto and Host */ \
+    X(X_FORWARDED_HOST,    "x-forwarded-host") \
+    X(X_FORWARDED_PROTO,   "x-forwarded-proto") \
+    X(X_REQUEST_ID,        "x-request-id")
+/* clang-format on */
+
+enum field_id {
+    FIELD_OTHER,
+#define X(id, name) FIELD_##id,
+    FIELD_CATALOGUE(X)
+#undef X
+        FIELD_ID_COUNT
+};
+
+struct field {
+    struct str name;  /* as received */
+    struct str value; /* as received, without the white space around it */
+    enum field_id id;
+};
+
+/* The fields of one head, in order. The array is the caller's. */
+struct headers {
+    struct field *v;
+    unsigned n, max;
+    uint32_t present; /* bit (1 << field_id) for each id that occurs */
+};
+
+/* The id of a field name, by comparison without regard to case; FIELD_OTHER when it is none of the catalogue. */
+enum field_id field_id_of(struct str name);
+
+/* The first field with that id or that name; NULL when there is none. `*count`, if given, is how many there are. */
+const struct field *headers_find(const struct headers *h, enum field_id id, unsigned *count);
+const struct field *headers_find_name(const struct headers *h, struct str name, unsigned *count);
+
+/* True when the comma-separated lists in all fields `id` together hold `token` (without regard to case). */
+bool headers_has_token(const struct headers *h, enum field_id id, struct str token);
+
+#endif

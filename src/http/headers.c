@@ -1,0 +1,104 @@
+/* Field names told apart without a search: length and first letter leave one candidate.
+ * Questions about the fields of a head. */
+#include "http/headers.h"
+
+static const struct str names[FIELD_ID_COUNT] = {{"", 0},
+#define X(id, name) {name, sizeof(name) - 1},
+                                                 FIELD_CATALOGUE(X)
+#undef X
+};
+
+/* The only field of the catalogue that a name of length `n` beginning with `first` (in lower case) can be. */
+static enum field_id candidate(size_t n, unsigned char first)
+{
+    switch (n) {
+    case 2: return FIELD_TE;
+    case 3: return FIELD_VIA;
+    case 4: return first == 'h' ? FIELD_HOST : FIELD_DATE;
+    case 6: return first == 'c' ? FIELD_COOKIE : FIELD_EXPECT;
+    case 7: return first == 'u' ? FIELD_UPGRADE : FIELD_TRAILER;
+    case 9: return FIELD_FORWARDED;
+    case 10: return first == 'c' ? FIELD_CONNECTION : FIELD_KEEP_ALIVE;
+    case 12: return first == 'c' ? FIELD_CONTENT_TYPE : FIELD_X_REQUEST_ID;
+    case 13: return FIELD_AUTHORIZATION;
+    case 14: return FIELD_CONTENT_LENGTH;
+    case 15: return FIELD_X_FORWARDED_FOR;
+    case 16: return first == 'x' ? FIELD_X_FORWARDED_HOST : FIELD_PROXY_CONNECTION;
+    case 17: return first == 'x' ? FIELD_X_FORWARDED_PROTO : FIELD_TRANSFER_ENCODING;
+    case 18: return FIELD_PROXY_AUTHENTICATE;
+    case 19: return FIELD_PROXY_AUTHORIZATION;
+    default: return FIELD_OTHER;
+    }
+}
+
+/* `lower` has `n` bytes, letters in lower case. */
+static bool begins_nocase(const char *p, const char *lower, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (ascii_lower((unsigned char)p[i]) != (unsigned char)lower[i])
+            return false;
+    return true;
+}
+
+enum field_id field_id_of(struct str name)
+{
+    if (name.n == 0)
+        return FIELD_OTHER;
+    unsigned char first = ascii_lower((unsigned char)name.p[0]);
+    enum field_id id = candidate(name.n, first);
+    if (id != FIELD_OTHER && begins_nocase(name.p, names[id].p, name.n))
+        return id;
+    struct str prefix = STR("x-forwarded-");
+    if (first == 'x' && name.n > prefix.n && begins_nocase(name.p, prefix.p, prefix.n))
+        return FIELD_X_FORWARDED_OTHER;
+    return FIELD_OTHER;
+}
+
+const struct field *headers_find(const struct headers *h, enum field_id id, unsigned *count)
+{
+    const struct field *first = NULL;
+    unsigned found = 0;
+
+    if (h->present & UINT32_C(1) << id) {
+        for (unsigned i = 0; i < h->n; i++) {
+            if (h->v[i].id != id)
+                continue;
+            if (found++ == 0)
+                first = &h->v[i];
+        }
+    }
+    if (count)
+        *count = found;
+    return first;
+}
+
+const struct field *headers_find_name(const struct headers *h, struct str name, unsigned *count)
+{
+    const struct field *first = NULL;
+    unsigned found = 0;
+
+    for (unsigned i = 0; i < h->n; i++) {
+        if (!str_eq_nocase(h->v[i].name, name))
+            continue;
+        if (found++ == 0)
+            first = &h->v[i];
+    }
+    if (count)
+        *count = found;
+    return first;
+}
+
+bool headers_has_token(const struct headers *h, enum field_id id, struct str token)
+{
+    if (!(h->present & UINT32_C(1) << id))
+        return false;
+    for (unsigned i = 0; i < h->n; i++) {
+        if (h->v[i].id != id)
+            continue;
+        struct str list = h->v[i].value, element;
+        while (str_next_element(&list, &element))
+            if (str_eq_nocase(element, token))
+                return true;
+    }
+    return false;
+}

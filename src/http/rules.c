@@ -1,0 +1,216 @@
+/* What a gateway does to the messages it passes on.
+ * Fields are judged by their ids, in sets of bits; only names outside the catalogue are ever compared as text. */
+#include "http/rules.h"
+
+#define BIT(id) (UINT32_C(1) << FIELD_##id)
+
+/* About one connection only (RFC 9110 sections 7.6.1 and 11.7, RFC 9112 section 6.1): never passed on. */
+#define HOP_BY_HOP                                                                                                     \
+    (BIT(CONNECTION) | BIT(KEEP_ALIVE) | BIT(PROXY_CONNECTION) | BIT(PROXY_AUTHENTICATE) | BIT(PROXY_AUTHORIZATION) |  \
+     BIT(TE) | BIT(TRAILER) | BIT(TRANSFER_ENCODING) | BIT(UPGRADE))
+
+#define X_FORWARDED (BIT(X_FORWARDED_FOR) | BIT(X_FORWARDED_OTHER) | BIT(X_FORWARDED_HOST) | BIT(X_FORWARDED_PROTO))
+
+/* What Connection may not nominate: routing, framing and identity depend on it. */
+#define NOT_NOMINABLE                                                                                                  \
+    (HOP_BY_HOP | X_FORWARDED | BIT(HOST) | BIT(CONTENT_LENGTH) | BIT(AUTHORIZATION) | BIT(COOKIE) | BIT(VIA) |        \
+     BIT(FORWARDED) | BIT(X_REQUEST_ID) | BIT(CONTENT_TYPE) | BIT(EXPECT))
+
+/* Bytes of what is written beside the message's own, its values apart: 190 in the worst case. */
+#define BOUND_ADDED 256u
+
+static bool in_set(uint32_t set, enum field_id id)
+{
+    return set >> id & 1;
+}
+
+/* The fields that Connection names and that end here for it. */
+struct nominations {
+    struct str v[CONNECTION_OPTIONS_MAX];
+    unsigned n;
+};
+
+static void nominate(struct nominations *to, struct str list, struct str kept)
+{
+    struct str option;
+
+    while (to->n < CONNECTION_OPTIONS_MAX && str_next_element(&list, &option))
+        if (!in_set(NOT_NOMINABLE, field_id_of(option)) && !str_eq_nocase(option, kept))
+            to->v[to->n++] = option;
+}
+
+/* `kept` is one more name that may not be nominated. */
+static void nominations_read(struct nominations *to, const struct headers *h, struct str kept)
+{
+    to->n = 0;
+    for (unsigned i = 0; i < h->n && in_set(h->present, FIELD_CONNECTION); i++)
+        if (h->v[i].id == FIELD_CONNECTION)
+            nominate(to, h->v[i].value, kept);
+}
+
+static bool is_nominated(const struct nominations *of, const struct field *f)
+{
+    for (unsigned i = 0; i < of->n; i++)
+        if (of->v[i].n == f->name.n && str_eq_nocase(of->v[i], f->name))
+            return true;
+    return false;
+}
+
+/* Writes the fields that are neither in `dropped` nor nominated; with `no_underscores`, nor have '_' in their names. */
+static void write_fields(struct head_writer *w, const struct headers *h, uint32_t dropped, bool no_underscores,
+                         struct str kept)
+{
+    struct nominations nominated;
+
+    nominations_read(&nominated, h, kept);
+    for (unsigned i = 0; i < h->n; i++) {
+        const struct field *f = &h->v[i];
+        if (in_set(dropped, f->id) || is_nominated(&nominated, f) ||
+            (no_underscores && memchr(f->name.p, '_', f->name.n)))
+            continue;
+        write_field(w, f->name, f->value);
+    }
+}
+
+static void write_via(struct head_writer *w, unsigned minor)
+{
+    write_str(w, minor > 0 ? STR("Via: 1.1 " RULES_VIA_PSEUDONYM "\r\n") : STR("Via: 1.0 " RULES_VIA_PSEUDONYM "\r\n"));
+}
+
+static void write_framing(struct head_writer *w, const struct framing *f)
+{
+    if (f->kind == FRAMING_LENGTH)
+        write_field_u64(w, STR("Content-Length"), f->length);
+    else if (f->kind == FRAMING_CHUNKED)
+        write_str(w, STR("Transfer-Encoding: chunked\r\n"));
+}
+
+bool rules_request_id_is_sane(struct str value)
+{
+    if (value.n == 0 || value.n > 128)
+        return false;
+    for (size_t i = 0; i < value.n; i++) {
+        unsigned char c = (unsigned char)value.p[i], lower = ascii_lower(c);
+        if (!(lower >= 'a' && lower <= 'z') && !(c >= '0' && c <= '9') && !(c && strchr("._-:=+/", c)))
+            return false;
+    }
+    return true;
+}
+
+/* Is this element of Via ours: protocol, white space, our pseudonym, and maybe a comment? */
+static bool via_is_ours(struct str element)
+{
+    size_t space = str_find(element, ' ');
+    struct str by = str_trim_ows(str_make(element.p + space, element.n - space));
+
+    by.n = str_find(by, ' ');
+    return str_eq_nocase(by, STR(RULES_VIA_PSEUDONYM));
+}
+
+enum err rules_check_loop(const struct request *r)
+{
+    const struct headers *h = &r->headers;
+    unsigned ours = 0;
+
+    for (unsigned i = 0; i < h->n && in_set(h->present, FIELD_VIA); i++) {
+        if (h->v[i].id != FIELD_VIA)
+            continue;
+        struct str list = h->v[i].value, element;
+        while (str_next_element(&list, &element))
+            ours += via_is_ours(element);
+    }
+    return ours > RULES_MAX_LOOPS ? ERR_LOOP_DETECTED : ERR_OK;
+}
+
+size_t rules_request_bound(const struct request *r, struct str head, const struct forward *f)
+{
+    /* A field may have come without the space behind its colon. */
+    return head.n + r->headers.n + 2 * r->host.n + f->client_ip.n + f->request_id.n + BOUND_ADDED;
+}
+
+/* Every X-Forwarded-For of a trusted peer, and its address, in one field. */
+static void write_forwarded_for(struct head_writer *w, const struct headers *h, const struct forward *f)
+{
+    write_str(w, STR("X-Forwarded-For: "));
+    for (unsigned i = 0; i < h->n && f->trusted && in_set(h->present, FIELD_X_FORWARDED_FOR); i++) {
+        if (h->v[i].id != FIELD_X_FORWARDED_FOR || h->v[i].value.n == 0)
+            continue;
+        write_str(w, h->v[i].value);
+        write_str(w, STR(", "));
+    }
+    write_str(w, f->client_ip);
+    write_str(w, STR("\r\n"));
+}
+
+static void write_forwarding(struct head_writer *w, const struct request *r, const struct forward *f)
+{
+    uint32_t kept = f->trusted ? r->headers.present : 0;
+
+    write_forwarded_for(w, &r->headers, f);
+    if (!in_set(kept, FIELD_X_FORWARDED_PROTO))
+        write_str(w, STR("X-Forwarded-Proto: http\r\n"));
+    if (!in_set(kept, FIELD_X_FORWARDED_HOST))
+        write_field(w, STR("X-Forwarded-Host"), r->host);
+    write_field(w, STR("X-Request-ID"), f->request_id);
+}
+
+void rules_write_request(struct head_writer *w, const struct request *r, const struct forward *f)
+{
+    uint32_t dropped =
+        HOP_BY_HOP | BIT(HOST) | BIT(CONTENT_LENGTH) | BIT(EXPECT) | BIT(X_REQUEST_ID) | BIT(X_FORWARDED_FOR);
+    if (!f->trusted)
+        dropped |= X_FORWARDED | BIT(FORWARDED);
+
+    write_str(w, r->method_text);
+    write_str(w, STR(" "));
+    write_str(w, r->target_prefix);
+    write_str(w, r->target);
+    write_str(w, STR(" HTTP/1.1\r\n"));
+    write_field(w, STR("Host"), r->host);
+    write_fields(w, &r->headers, dropped, true, f->client_id_name);
+    if (r->expect_continue)
+        write_str(w, STR("Expect: 100-continue\r\n"));
+    write_forwarding(w, r, f);
+    write_via(w, r->minor);
+    write_framing(w, &r->framing);
+    write_end(w);
+}
+
+size_t rules_response_bound(const struct response *r, struct str head, const struct reply *reply)
+{
+    return head.n + r->headers.n + reply->extra.n + BOUND_ADDED;
+}
+
+/* The length that a body would have had: of a response to HEAD, and of a 304 (RFC 9110 section 8.6). */
+static void write_absent_length(struct head_writer *w, const struct response *r, const struct reply *reply)
+{
+    const struct field *f = headers_find(&r->headers, FIELD_CONTENT_LENGTH, NULL);
+    uint64_t length;
+
+    if (f && (reply->to_head || r->status == 304) && r->status != 204 && str_parse_u64(f->value, &length))
+        write_field_u64(w, STR("Content-Length"), length);
+}
+
+void rules_write_response(struct head_writer *w, const struct response *r, const struct reply *reply)
+{
+    write_status_line(w, r->status, r->reason);
+    write_fields(w, &r->headers, HOP_BY_HOP | BIT(CONTENT_LENGTH), false, STR(""));
+    write_via(w, r->minor);
+    if (reply->framing.kind == FRAMING_NONE)
+        write_absent_length(w, r, reply);
+    else
+        write_framing(w, &reply->framing);
+    write_str(w, reply->extra);
+    if (!reply->keep_alive)
+        write_str(w, STR("Connection: close\r\n"));
+    else if (reply->minor == 0)
+        write_str(w, STR("Connection: keep-alive\r\n"));
+    write_end(w);
+}
+
+void rules_write_interim(struct head_writer *w, const struct response *r)
+{
+    write_status_line(w, r->status, r->reason);
+    write_fields(w, &r->headers, HOP_BY_HOP | BIT(CONTENT_LENGTH), false, STR(""));
+    write_end(w);
+}
