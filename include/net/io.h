@@ -53,7 +53,8 @@ typedef void io_fn(void *owner, struct io *io, enum io_event event);
 struct io *io_new(struct loop *l, int fd, io_fn *fn, void *owner);
 
 /* Starts to connect; IO_CONNECTED or IO_ERROR or IO_TIMEOUT_READ (after `timeout_ns`, 0: none) follows, never from
- * inside this call. NULL with `*error` = errno when it fails at once. */
+ * inside this call. IO_CONNECTED takes the read deadline away, also one set since. NULL with `*error` = errno when it
+ * fails at once. */
 struct io *io_connect(struct loop *l, const struct addr *to, uint64_t timeout_ns, io_fn *fn, void *owner, int *error);
 
 /* Hands the endpoint to another owner. */

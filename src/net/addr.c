@@ -306,9 +306,8 @@ static bool split_port(struct str s, bool allow_port_0, struct str *host, uint16
 
 bool endpoint_parse(struct str s, bool allow_port_0, struct endpoint *out, const char **why)
 {
-    static const struct endpoint empty;
     struct str host;
-    *out = empty;
+    *out = (struct endpoint){.kind = ENDPOINT_IP};
     if (str_starts_with(s, STR("unix:")))
         return parse_unix(str_make(s.p + 5, s.n - 5), out, why);
     return split_port(s, allow_port_0, &host, &out->port, why) && parse_host(host, out, why);

@@ -2,6 +2,7 @@
  *
  * The far end is mostly a plain descriptor, so that a test says exactly what the kernel holds. Some system calls are
  * replaced by functions of this program, which count them and can be told to misbehave. */
+#undef _FORTIFY_SOURCE /* its inline functions cannot be replaced */
 #include "net/io.h"
 
 #include "base/buf.h"
@@ -28,11 +29,59 @@
 
 /* --- the kernel, watched ---------------------------------------------------------------------------------------- */
 
-struct {
+static struct {
     size_t recvs, sends, controls;
     size_t cut;     /* at most so many bytes a call; 0: all */
     int fail_watch; /* epoll_ctl(EPOLL_CTL_ADD) fails with it */
+    bool counting;  /* allocations are numbered from here on, and that one fails */
+    size_t allocations, fail_allocation;
+    size_t blocks; /* allocated and not freed, give or take a constant */
 } kernel;
+
+/* What stands behind malloc() and its kin where this program replaces them. */
+#ifdef __has_feature
+#if __has_feature(address_sanitizer)
+#define REAL(name) __interceptor_##name
+#endif
+#endif
+#if !defined(REAL) && defined(__SANITIZE_ADDRESS__)
+#define REAL(name) __interceptor_##name
+#elif !defined(REAL)
+#define REAL(name) __libc_##name
+#endif
+void *REAL(malloc)(size_t n);
+void *REAL(calloc)(size_t n, size_t size);
+void *REAL(realloc)(void *p, size_t n);
+void REAL(free)(void *p);
+
+static bool memory_fails(void)
+{
+    return kernel.counting && kernel.allocations++ == kernel.fail_allocation;
+}
+
+void *malloc(size_t n)
+{
+    kernel.blocks++;
+    return memory_fails() ? NULL : REAL(malloc)(n);
+}
+
+void *calloc(size_t n, size_t size)
+{
+    kernel.blocks++;
+    return memory_fails() ? NULL : REAL(calloc)(n, size);
+}
+
+void *reallocarray(void *p, size_t n, size_t size)
+{
+    kernel.blocks += !p;
+    return memory_fails() ? NULL : REAL(realloc)(p, n * size);
+}
+
+void free(void *p)
+{
+    kernel.blocks -= p != NULL;
+    REAL(free)(p);
+}
 
 ssize_t recv(int fd, void *p, size_t n, int flags)
 {
@@ -790,6 +839,35 @@ static void test_backpressure(void **state)
     free(got);
 }
 
+static void test_blocks_are_given_back(void **state)
+{
+    (void)state;
+    struct world w;
+    static char block[1 << 20], got[1 << 20];
+    begin_tiny(&w);
+    assert_true(buf_reserve(&w.o.got, 100));
+    loop_turn(w.loop, 0);
+    size_t at_rest = kernel.blocks;
+    far_says(&w, "abc");
+    expect(&w.o, "R");
+    assert_int_equal(kernel.blocks, at_rest); /* nothing left, nothing kept */
+    w.o.leave = 2;
+    far_says(&w, "abc");
+    expect(&w.o, "RR");
+    assert_int_equal(kernel.blocks, at_rest + 1);
+    w.o.leave = 0;
+    io_resume(w.o.io);
+    expect(&w.o, "RRR");
+    assert_int_equal(kernel.blocks, at_rest);
+
+    assert_true(write_all(w.o.io, block, sizeof block));
+    assert_int_equal(kernel.blocks, at_rest + 1);
+    assert_int_equal(far_reads(&w, got, sizeof got), sizeof got);
+    expect(&w.o, "RRRD");
+    assert_int_equal(kernel.blocks, at_rest);
+    finish(&w);
+}
+
 static void test_short_sends(void **state)
 {
     (void)state;
@@ -1080,10 +1158,11 @@ static void test_progress_rests_in_pause(void **state)
     io_pause(w.o.io);
     assert_at_rest(w.loop); /* longer than that */
     expect(&w.o, "");
-    io_resume(w.o.io);
     uint64_t start = clock_monotonic();
+    loop_turn(w.loop, 0);
+    io_resume(w.o.io);
     expect(&w.o, "t");
-    assert_true(clock_monotonic() - start < DEADLINE);
+    assert_true(clock_monotonic() - start >= 20 * NS_PER_MS);
 
     forget(&w.o);
     io_set_read_timeout(w.o.io, IO_BY, 20 * NS_PER_MS);
@@ -1116,6 +1195,30 @@ static void test_write_deadline(void **state)
     finish(&w);
     free(sent);
     free(got);
+}
+
+static void test_write_progress(void **state)
+{
+    (void)state;
+    struct world w;
+    static char block[1 << 20], got[4096];
+    int pair[2], small = sizeof got;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
+    setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
+    begin_with(&w, pair[0], pair[1]);
+    io_set_write_timeout(w.o.io, 200 * NS_PER_MS);
+    loop_turn(w.loop, 0);
+    assert_true(write_all(w.o.io, block, sizeof block));
+    /* Some is taken more often than the time allowed, for longer than it. */
+    for (uint64_t end = clock_monotonic() + 400 * NS_PER_MS; clock_monotonic() < end;) {
+        assert_true(sock_recv(w.far, got, sizeof got) > 0);
+        loop_turn(w.loop, 0);
+        loop_turn(w.loop, 10 * NS_PER_MS);
+        assert_true(io_unsent(w.o.io) > 0);
+        assert_string_equal(w.o.told, "");
+    }
+    expect(&w.o, "w");
+    finish(&w);
 }
 
 /* --- owners that act inside their handler ----------------------------------------------------------------------- */
@@ -1294,11 +1397,15 @@ static void test_linger_sends_first(void **state)
         assert_true(write_all(w.o.io, sent, n));
         if (round == 1)
             io_shutdown_write(w.o.io);
+        io_set_read_timeout(w.o.io, IO_BY, NS_PER_MS); /* the owner's, which goes with it */
         far_says(&w, "unread");
+        w.o.leave = SIZE_MAX;
+        if (round == 0)
+            turn_until(w.loop, &w.o, 1);
         if (round == 2)
             assert_int_equal(sock_shutdown_write(w.far), 0);
         /* Little may be thrown away, or no time is given: all the same everything is sent. */
-        let_linger(&w, round == 3 ? 0 : DEADLINE, round == 0 ? 3 : 1000);
+        let_linger(&w, round == 3 ? 0 : DEADLINE, round % 2 == 0 ? 3 : 1000);
         assert_at_rest(w.loop);
         assert_int_equal(io_lingering(w.loop), 1);
         assert_int_equal(far_reads(&w, got, n), n);
@@ -1372,7 +1479,7 @@ static void test_linger_in_handler(void **state)
     far_says(&w, "abc");
     expect(&w.o, "R");
     far_says(&w, "def");
-    let_linger(&w, DEADLINE, 1 << 20); /* paused before */
+    let_linger(&w, 3600 * NS_PER_S, 1 << 20); /* paused before */
     far_closes(&w);
     turn_until_none_lingers(&w);
     finish(&w);
@@ -1413,6 +1520,89 @@ static void test_end_lingering(void **state)
     sock_close(pair[1]);
     finish(&w);
     free(block);
+}
+
+/* --- memory runs out -------------------------------------------------------------------------------------------- */
+
+struct scarce {
+    struct io *io;
+    bool failed;
+};
+
+/* Leaves half of what it sees, and allocates nothing itself. */
+static void on_scarce(void *arg, struct io *io, enum io_event event)
+{
+    struct scarce *s = arg;
+    size_t n;
+    assert_false(s->failed);
+    if (event == IO_READABLE) {
+        io_data(io, &n);
+        io_consume(io, n / 2);
+    } else if (event == IO_ERROR) {
+        assert_true(io_errno(io) == ENOMEM || io_errno(io) == EPIPE);
+        s->failed = true;
+    }
+}
+
+static void use_scarce(struct world *w, struct scarce *s, struct str block)
+{
+    struct iovec some = {(char *)block.p, 1000};
+    io_set_read_timeout(s->io, IO_BY, 3600 * NS_PER_S);
+    io_set_write_timeout(s->io, 3600 * NS_PER_S);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(sock_send(w->far, &some, 1), some.iov_len);
+        loop_turn(w->loop, 0);
+        io_resume(s->io);
+        loop_turn(w->loop, 0);
+    }
+    bool taken = io_write_str(s->io, STR("head"), true) && io_write_str(s->io, block, false);
+    loop_turn(w->loop, 0);
+    assert_int_equal(taken, !s->failed);
+}
+
+/* One life of an endpoint in which allocation number `fail` fails. False when there are not so many. */
+static bool live_with_failure(size_t fail, struct str block, bool linger)
+{
+    struct world w;
+    struct scarce s = {0};
+    int pair[2], small = 4096;
+    w.loop = loop_new();
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
+    setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
+    w.far = pair[1];
+    kernel.allocations = 0;
+    kernel.fail_allocation = fail;
+    kernel.counting = true;
+    s.io = io_new(w.loop, pair[0], on_scarce, &s);
+    if (s.io)
+        use_scarce(&w, &s, block);
+    if (s.io && linger)
+        io_close_lingering(s.io, NS_PER_S, 1 << 20);
+    else if (s.io && !s.failed)
+        far_says(&w, "last words");
+    far_closes(&w);
+    if (s.io && !linger)
+        (void)io_write_str(s.io, STR("too late"), false);
+    for (int i = 0; i < 4; i++)
+        loop_turn(w.loop, 0);
+    kernel.counting = false;
+    if (!linger)
+        io_close(s.io);
+    assert_int_equal(io_count(), 0);
+    loop_free(w.loop);
+    return kernel.allocations > fail;
+}
+
+static void test_out_of_memory(void **state)
+{
+    (void)state;
+    static char bytes[256 * 1024];
+    for (int linger = 0; linger < 2; linger++) {
+        size_t fail = 0;
+        while (live_with_failure(fail, str_make(bytes, sizeof bytes), linger))
+            fail++;
+        assert_true(fail >= 5); /* the endpoint, the timer, what is kept, twice what is unsent */
+    }
 }
 
 /* --- a property: whatever the sizes, pauses and partial reads, the bytes arrive as they were written ------------- */
@@ -1541,6 +1731,7 @@ int main(void)
         cmocka_unit_test(test_write),
         cmocka_unit_test(test_more),
         cmocka_unit_test(test_backpressure),
+        cmocka_unit_test(test_blocks_are_given_back),
         cmocka_unit_test(test_short_sends),
         cmocka_unit_test(test_fin_behind_unsent),
         cmocka_unit_test(test_fin_sends_more),
@@ -1555,6 +1746,7 @@ int main(void)
         cmocka_unit_test(test_progress),
         cmocka_unit_test(test_progress_rests_in_pause),
         cmocka_unit_test(test_write_deadline),
+        cmocka_unit_test(test_write_progress),
         cmocka_unit_test(test_close_in_every_handler),
         cmocka_unit_test(test_new_owner),
         cmocka_unit_test(test_two_on_one_scratch),
@@ -1565,6 +1757,7 @@ int main(void)
         cmocka_unit_test(test_linger_in_handler),
         cmocka_unit_test(test_linger_while_connecting),
         cmocka_unit_test(test_end_lingering),
+        cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_streams),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,5 @@
 /* Listeners on a loop: batches, resting without descriptors, and a close that delivers who has connected already. */
+#undef _FORTIFY_SOURCE /* its inline functions cannot be replaced */
 #include "net/listener.h"
 
 #include "base/clock.h"
@@ -11,13 +12,41 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #define CONNECTIONS 100
 #define DEADLINE    (5 * NS_PER_S)
+
+/* The kernel, made to misbehave. */
+static struct {
+    int fail_watch;       /* epoll_ctl(EPOLL_CTL_ADD) fails with it */
+    int fail_accept;      /* accept4() fails with it ... */
+    size_t accept_errors; /* ... that many times */
+} kernel;
+
+int epoll_ctl(int epoll_fd, int op, int fd, struct epoll_event *event)
+{
+    if (op == EPOLL_CTL_ADD && kernel.fail_watch) {
+        errno = kernel.fail_watch;
+        return -1;
+    }
+    return (int)syscall(SYS_epoll_ctl, epoll_fd, op, fd, event);
+}
+
+int accept4(int fd, __SOCKADDR_ARG from, socklen_t *len, int flags)
+{
+    if (kernel.accept_errors > 0) {
+        kernel.accept_errors--;
+        errno = kernel.fail_accept;
+        return -1;
+    }
+    return (int)syscall(SYS_accept4, fd, from.__sockaddr__, len, flags);
+}
 
 struct world {
     struct loop *loop;
@@ -238,6 +267,63 @@ static void test_close_while_resting(void **state)
     loop_free(w.loop);
 }
 
+static void test_errors_of_connections(void **state)
+{
+    (void)state;
+    static const int errors[] = {ECONNABORTED, EPROTO, ENETUNREACH, ETIMEDOUT, EPERM};
+    struct world w;
+    begin(&w, "127.0.0.1:0");
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
+        uint64_t before = metrics.accept_errors;
+        int fd = client_of(&w);
+        kernel.fail_accept = errors[i];
+        kernel.accept_errors = 3;
+        loop_turn(w.loop, DEADLINE);
+        assert_int_equal(w.accepted, i + 1); /* the next in line is not made to wait */
+        assert_int_equal(metrics.accept_errors, before + 3);
+        sock_close(fd);
+    }
+    finish(&w);
+}
+
+static void test_lasting_errors(void **state)
+{
+    (void)state;
+    static const int errors[] = {EMFILE, ENFILE, ENOBUFS, ENOMEM, EINVAL};
+    struct world w;
+    begin(&w, "127.0.0.1:0");
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
+        uint64_t before = metrics.accept_errors;
+        int fd = client_of(&w);
+        kernel.fail_accept = errors[i];
+        kernel.accept_errors = 1;
+        loop_turn(w.loop, DEADLINE);
+        loop_turn(w.loop, 0);
+        assert_int_equal(w.accepted, i); /* not asked again at once */
+        assert_int_equal(metrics.accept_errors, before + 1);
+        turn_until_accepted(&w, i + 1);
+        sock_close(fd);
+    }
+    finish(&w);
+}
+
+static void test_watch_refused(void **state)
+{
+    (void)state;
+    struct world w;
+    int error = 0;
+    begin(&w, "127.0.0.1:0");
+    struct addr at = *listener_addr(w.ls);
+    listener_close(w.ls);
+    kernel.fail_watch = ENOSPC;
+    assert_null(listener_new(w.loop, &at, on_connection, &w, &error));
+    assert_int_equal(error, ENOSPC);
+    kernel.fail_watch = 0;
+    w.ls = listener_new(w.loop, &at, on_connection, &w, &error); /* it has let go of the port */
+    assert_non_null(w.ls);
+    finish(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -249,6 +335,9 @@ int main(void)
         cmocka_unit_test(test_in_use),
         cmocka_unit_test(test_out_of_descriptors),
         cmocka_unit_test(test_close_while_resting),
+        cmocka_unit_test(test_errors_of_connections),
+        cmocka_unit_test(test_lasting_errors),
+        cmocka_unit_test(test_watch_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
