@@ -231,6 +231,7 @@ int server_run(struct config *config)
     timer_init(&s.upkeep, on_upkeep);
     int status = start(&s);
     if (status == EXIT_DONE) {
+        loop_turn(s.loop, 0); /* the log's first lines leave before the first wait */
         loop_run(s.loop);
         status = (int)s.lifecycle.status;
     }

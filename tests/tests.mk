@@ -20,6 +20,7 @@ unit: $(UNIT_BIN)
 
 e2e: all $(E2E_BIN)
 	@LB_BUILD=$(abspath $(BUILD)) tests/e2e/run.sh $(E2E_BIN)
+	@tests/e2e/readme.sh $(BUILD)
 
 # ---- fuzzing ----
 

@@ -22,6 +22,7 @@ struct backend {
     int addr_at;                          /* the one that answered last */
 
     bool up;
+    bool announced; /* the log knows about `up` */
     uint64_t since; /* when `up` last changed, monotonic ns */
     int turn;       /* smooth weighted round robin: the current weight */
 

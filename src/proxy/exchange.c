@@ -32,6 +32,9 @@
 
 #include <assert.h>
 
+#define ALLOWED_METHODS                                                                                                \
+    "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH" /* those that RFC 9110 and 5789 define, but CONNECT and TRACE */
+
 void exchange_enter(struct exchange *x, enum exchange_state to)
 {
     static const char *const names[] = {"ADMIT", "PICK", "RELAY", "LOCAL", "DONE"};
@@ -95,8 +98,9 @@ static bool note_request(struct exchange *x, const struct request *r)
 /* The client's own id if it is sane, else 128 bits in hexadecimal that nobody can guess. */
 static bool note_request_id(struct exchange *x, const struct request *r)
 {
-    const struct field *own = headers_find(&r->headers, FIELD_X_REQUEST_ID, NULL);
-    if (own && rules_request_id_is_sane(own->value))
+    unsigned count = 0;
+    const struct field *own = headers_find(&r->headers, FIELD_X_REQUEST_ID, &count);
+    if (count == 1 && rules_request_id_is_sane(own->value))
         return arena_copy(&x->arena, own->value, &x->request_id);
     char *p = arena_alloc(&x->arena, 32);
     if (!p)
@@ -261,7 +265,8 @@ void exchange_fail(struct exchange *x, enum err e)
     attempt_drop(x);
     local_drop(x);
     if (!x->down_begun && err_status(e) != 0) {
-        local_problem(x, e, STR(""), NULL);
+        struct str allow = e == ERR_METHOD_NOT_ALLOWED ? STR("Allow: " ALLOWED_METHODS "\r\n") : STR("");
+        local_problem(x, e, allow, NULL);
         return;
     }
     metrics.exchanges_cut++;

@@ -39,8 +39,9 @@ struct front_h1 {
     struct head_scan scan;
     uint64_t begun; /* when the head's first byte came */
 
-    struct framing up; /* the request's content */
-    uint64_t up_left;  /* of a known length */
+    struct framing up;  /* the request's content */
+    uint64_t up_left;   /* of a known length */
+    uint64_t discarded; /* of it, after the answer */
     struct chunked chunked;
     enum framing_kind down; /* how the response's content is sent */
 
@@ -174,7 +175,7 @@ static void front_settle(struct front_h1 *f)
 /* May the connection outlive this exchange although its content has not been read yet? */
 static bool can_discard(const struct front_h1 *f)
 {
-    return f->up.kind == FRAMING_LENGTH && f->up_left <= FRONT_DISCARD_MAX && !f->expects;
+    return !f->expects && (f->up.kind == FRAMING_CHUNKED || f->up_left <= FRONT_DISCARD_MAX);
 }
 
 static void decide_keep_alive(struct front_h1 *f)
@@ -392,6 +393,7 @@ static void set_request(struct front_h1 *f, const struct request *r)
     f->up_left = f->up.kind == FRAMING_LENGTH ? f->up.length : 0;
     f->up_ended = r && (f->up.kind == FRAMING_NONE || (f->up.kind == FRAMING_LENGTH && f->up.length == 0));
     f->chunked = (struct chunked){0};
+    f->discarded = 0;
     f->minor = r ? (uint8_t)r->minor : 1;
     f->head_request = r && r->method == METHOD_HEAD;
     f->expects = r && r->expect_continue;
@@ -468,9 +470,14 @@ static void upload(struct front_h1 *f, const char *p, size_t n, size_t wire, boo
     if (f->exchange) {
         exchange_count_in(f->exchange, wire);
         exchange_upload(f->exchange, p, n, end);
-    } else if (end) {
-        front_idle(f); /* the answer went out before the content had come */
+        return;
     }
+    /* The answer went out before the content had come. */
+    f->discarded += wire;
+    if (f->discarded > FRONT_DISCARD_MAX)
+        front_close_politely(f);
+    else if (end)
+        front_idle(f);
 }
 
 static void read_content(struct front_h1 *f, char *data, size_t n)
@@ -490,7 +497,10 @@ static void read_content(struct front_h1 *f, char *data, size_t n)
     }
     io_consume(f->io, consumed);
     f->keep_alive = false;
-    exchange_fail(f->exchange, ERR_BAD_CHUNK);
+    if (f->exchange)
+        exchange_fail(f->exchange, ERR_BAD_CHUNK);
+    else
+        front_close_politely(f); /* answered already: what follows cannot be told apart */
 }
 
 /* Takes what can be taken now: heads, content, the next head, until bytes run out or must wait. */

@@ -19,7 +19,7 @@ static void backend_init(struct backend *be, struct upstream *u, const struct co
     if (config->endpoint.kind != ENDPOINT_NAME) {
         be->addrs[0] = config->endpoint.addr;
         be->addr_count = 1;
-        be->up = true;
+        be->up = be->announced = true;
     }
 }
 
@@ -136,8 +136,9 @@ bool backend_is_up(const struct backend *be)
 
 void backend_set_up(struct backend *be, bool up, const char *cause)
 {
-    if (be->up == up)
+    if (be->up == up && be->announced)
         return;
+    be->announced = true;
     uint64_t now = loop_now(be->upstream->loop);
     log_begin(up ? LOG_INFO : LOG_WARN, up ? "backend_up" : "backend_down");
     log_str("backend", backend_name(be));

@@ -15,7 +15,7 @@ may_include() {
     base) echo "" ;;
     event | http) echo "base" ;;
     net) echo "base event" ;;
-    config) echo "base net event" ;;
+    config) echo "base event http net" ;;
     limit | upstream) echo "base event http net config" ;;
     proxy) echo "base event http net config limit upstream" ;;
     admin) echo "base event http net config limit upstream proxy" ;;
