@@ -25,7 +25,7 @@
 #include <string.h>
 
 #define SPARE_DESCRIPTORS 64 /* beside the connections': log, store, epoll, checks */
-#define UPKEEP_INTERVAL   (5 * NS_PER_S)
+#define UPKEEP_INTERVAL   (2 * NS_PER_S)
 #define TRIM_PEAK         256 /* connections whose memory is worth giving back */
 
 struct server {
@@ -79,9 +79,9 @@ static void on_signal(void *arg, int signo)
 /* After a flood of connections the allocator holds their memory: gives it back once most have gone. */
 static void give_memory_back(struct server *s)
 {
-    size_t now = proxy_connections(s->proxy);
-    if (now > s->peak)
-        s->peak = now;
+    size_t now = proxy_connections(s->proxy), peak = proxy_take_peak(s->proxy);
+    if (peak > s->peak)
+        s->peak = peak;
     if (s->peak < TRIM_PEAK || now > s->peak / 4)
         return;
     malloc_trim(0);

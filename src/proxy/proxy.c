@@ -88,6 +88,8 @@ void proxy_accept(void *arg, int fd, const struct peer *peer)
         refuse(px, fd);
     else
         front_h1_accept(px, fd, peer);
+    if (px->connections > px->peak)
+        px->peak = px->connections;
 }
 
 void proxy_connection_ended(struct proxy *px)
@@ -121,6 +123,13 @@ size_t proxy_cut(struct proxy *px)
 size_t proxy_connections(const struct proxy *px)
 {
     return px->connections;
+}
+
+size_t proxy_take_peak(struct proxy *px)
+{
+    size_t peak = px->peak;
+    px->peak = px->connections;
+    return peak;
 }
 
 size_t proxy_exchanges(const struct proxy *px)

@@ -17,7 +17,7 @@ struct proxy {
     const struct local_handler *local;
 
     struct list fronts; /* every connection */
-    size_t connections, exchanges;
+    size_t connections, peak, exchanges;
     uint64_t finished;
     uint64_t refused_logged, refused_since_logged; /* connections over the limit, for the log */
 
