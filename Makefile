@@ -111,4 +111,5 @@ include tests/tests.mk
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
+.SECONDARY:
 .PHONY: all run test lint format fuzz bench install clean

@@ -111,7 +111,7 @@ static int raise_descriptor_limit(const struct config *config)
     return fail(EXIT_RUNTIME,
                 "%s: limits.connections: %u connections need %llu descriptors, but RLIMIT_NOFILE can be raised only to "
                 "%llu: at most %llu connections are possible",
-                config->path, config->limits.connections, (unsigned long long)(connections + SPARE_DESCRIPTORS),
+                config->path, config->limits.connections, (unsigned long long)connections + SPARE_DESCRIPTORS,
                 (unsigned long long)got, (unsigned long long)possible);
 }
 

@@ -33,7 +33,7 @@ static bool move_to_new_block(struct buf *b, size_t cap)
 
     if (!block)
         return false;
-    if (b->len)
+    if (b->block)
         memcpy(block, b->block + b->start, b->len);
     free(b->block);
     *b = (struct buf){.block = block, .len = b->len, .cap = cap};

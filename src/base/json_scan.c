@@ -286,7 +286,7 @@ static bool scan_open(struct json_scan *s, char close, bool *more)
 
 static bool scan_array(struct json_scan *s)
 {
-    bool more;
+    bool more = false;
     if (!scan_open(s, ']', &more))
         return false;
     while (more)
@@ -316,7 +316,7 @@ static bool scan_member(struct json_scan *s)
 static bool scan_object(struct json_scan *s)
 {
     size_t outer = s->key;
-    bool more;
+    bool more = false;
     if (!scan_open(s, '}', &more))
         return false;
     while (more)

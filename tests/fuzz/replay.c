@@ -1,4 +1,5 @@
-/* Runs a fuzz target once over each file named, without libFuzzer: seeds and regressions are part of `make test` with any compiler. */
+/* Runs a fuzz target once over each file named, without libFuzzer: seeds and regressions are part of `make test` with
+ * any compiler. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
