@@ -1,0 +1,54 @@
+/* The buckets of clients that are not registered, all under one policy: one for each address or network seen, at most
+ * `max` of them, and a fixed number of overflow buckets that newcomers share when there is no room. A bucket is
+ * forgotten only when it is full again, for then it holds no information. */
+#ifndef LB_LIMIT_ANON_TABLE_H
+#define LB_LIMIT_ANON_TABLE_H
+
+#include "base/hash.h"
+#include "limit/bucket.h"
+#include "net/addr.h"
+
+#include <stddef.h>
+
+/* Overflow buckets: one for each keyed hash of a network, /16 of IPv4 and /32 of IPv6. */
+#define ANON_OVERFLOWS 65536u
+
+struct anon_shard;
+
+struct anon_table {
+    struct hash_key key;
+    struct bucket_policy policy;
+    unsigned ipv6_prefix; /* IPv6 addresses count by networks of this size */
+    struct anon_shard *shards;
+    size_t shard_mask, sweep_at;
+    size_t count, max;
+    uint64_t *overflow;
+};
+
+/* An empty table that owns little. False when there is no memory. */
+bool anon_table_init(struct anon_table *t, const struct hash_key *key, const struct bucket_policy *policy, size_t max,
+                     unsigned ipv6_prefix) __attribute__((warn_unused_result));
+void anon_table_fini(struct anon_table *t);
+
+/* The address or network that `ip` counts for: IPv4 whole, IPv6 by its prefix. */
+struct ip anon_table_key(const struct anon_table *t, const struct ip *ip);
+
+/* How a request of `ip` fares: takes a token when one is there. *word is the state of the bucket that decided, after
+ * the decision; *shared tells that it was an overflow bucket. */
+bool anon_table_take(struct anon_table *t, const struct ip *ip, uint64_t now, uint64_t *word, bool *shared)
+    __attribute__((warn_unused_result));
+
+/* The word of the bucket that a request of `ip` would be decided on. */
+uint64_t anon_table_peek(const struct anon_table *t, const struct ip *ip);
+
+/* Takes the bucket of an address that is registered now out of the table and returns its word. Where neighbours share
+ * it, they keep it. */
+uint64_t anon_table_leave(struct anon_table *t, const struct ip *ip);
+
+/* Puts a bucket back for an address that is registered no longer. Where there is one already, the emptier counts. */
+void anon_table_join(struct anon_table *t, const struct ip *ip, uint64_t word, uint64_t now);
+
+/* Forgets full buckets in the next slice of the table; bounded in time. To be called regularly. */
+void anon_table_sweep(struct anon_table *t, uint64_t now);
+
+#endif

@@ -1,0 +1,44 @@
+/* A client as JSON: the object of the client API, of clients.json and of its journal. */
+#ifndef LB_LIMIT_CLIENT_JSON_H
+#define LB_LIMIT_CLIENT_JSON_H
+
+#include "base/buf.h"
+#include "base/json.h"
+#include "limit/client_table.h"
+
+/* A client as shown: id canonical, tokens as of some time. */
+struct client_view {
+    char id[CLIENT_ID_MAX + 1];
+    double capacity, rate, tokens;
+};
+
+/* `tokens` as they are shown and stored: rounded down to a millionth. */
+double client_tokens_shown(double tokens);
+
+/* The client with its tokens as of `now`. */
+void client_view_of(const struct client *c, uint64_t now, struct client_view *out);
+
+/* Appends {"client_id":...,"capacity":...,"rate_per_sec":...,"tokens":...} */
+bool client_view_json(struct buf *out, const struct client_view *v) __attribute__((warn_unused_result));
+
+/* Appends a number: client_view_json's, for whole numbers cheaper than json_append_number(). */
+bool client_number_json(struct buf *out, double v) __attribute__((warn_unused_result));
+
+enum client_field { CLIENT_ID = 1, CLIENT_CAPACITY = 2, CLIENT_RATE = 4, CLIENT_TOKENS = 8 };
+
+struct client_fields {
+    unsigned given; /* set of enum client_field */
+    struct client_view v;
+};
+
+struct client_fault {
+    const struct json *at; /* the value concerned */
+    char what[160];        /* a whole phrase that names the field: "capacity is 0; it must be 1 to 1e9" */
+};
+
+/* Reads and checks an object's members: those in `needed` must be there, those in `allowed` too may be, any other is a
+ * fault. The id is given in its canonical form. False with *fault filled. */
+bool client_fields_read(const struct json *object, unsigned needed, unsigned allowed, struct client_fields *out,
+                        struct client_fault *fault) __attribute__((warn_unused_result));
+
+#endif

@@ -1,0 +1,81 @@
+/* The registered clients: found by id, walked in order of registration. A client that is being registered is in the
+ * table, so that its id is taken and its memory is there, but not shown until its registration is on disk. */
+#ifndef LB_LIMIT_CLIENT_TABLE_H
+#define LB_LIMIT_CLIENT_TABLE_H
+
+#include "base/hash.h"
+#include "base/list.h"
+#include "base/str.h"
+#include "limit/bucket.h"
+
+#define CLIENT_ID_MAX 128u
+
+/* Deleted clients whose place in the order is remembered, so that their ids still work as cursors. */
+#define CLIENTS_GONE_MAX 65536u
+
+/* The order is a skip list (Pugh 1990) with a quarter of the nodes on each next level. */
+#define CLIENT_LEVELS 12
+
+struct client { /* of variable size: client_next() and client_id() know what stands behind it */
+    struct hash_node node;
+    uint64_t word;         /* its bucket, see bucket.h */
+    uint64_t seq;          /* number of its registration, from 1 */
+    double capacity, rate; /* this and the next three: its policy, without the padding */
+    uint64_t mult;
+    uint16_t shift;
+    uint8_t frac;
+    uint8_t levels;
+    uint8_t id_len;
+    bool shown, busy, is_address; /* busy: a change of it is on its way to disk */
+};
+
+struct client_table {
+    struct hash_key key;
+    struct hash_table by_id;
+    struct client *first[CLIENT_LEVELS], *last[CLIENT_LEVELS];
+    uint64_t last_seq;
+    size_t shown;     /* clients that are shown */
+    size_t addresses; /* clients whose id is an IP address */
+    struct hash_table gone;
+    struct list gone_order;
+};
+
+void client_table_init(struct client_table *t, const struct hash_key *key);
+void client_table_fini(struct client_table *t);
+
+struct str client_id(const struct client *c);
+struct bucket_policy client_policy(const struct client *c);
+void client_set_policy(struct client *c, const struct bucket_policy *p);
+
+/* Checks an id (1 to 128 visible ASCII characters) and writes its canonical form with a zero (addresses in canonical
+ * spelling). */
+bool client_id_canonical(struct str id, char out[CLIENT_ID_MAX + 1]) __attribute__((warn_unused_result));
+
+/* By canonical id; shown or not. NULL when there is none. Never allocates. */
+struct client *client_table_find(const struct client_table *t, struct str id);
+
+/* Adds a client, not shown, with a full bucket, at the end of the order; the caller has seen that the canonical id is
+ * free. NULL when there is no memory. */
+struct client *client_table_add(struct client_table *t, struct str id, const struct bucket_policy *p)
+    __attribute__((warn_unused_result));
+void client_table_show(struct client_table *t, struct client *c);
+
+/* Moves a client to the end of the order. */
+void client_table_move_last(struct client_table *t, struct client *c);
+
+/* Takes out and frees a client; the place of one that was shown is remembered for cursors. */
+void client_table_remove(struct client_table *t, struct client *c);
+
+/* The place that an id stands for as a cursor: that of a client deleted under it lately, else that of the client, else
+ * 0, the start, so that whoever walks on from there misses nobody. */
+uint64_t client_table_place(const struct client_table *t, struct str id);
+
+/* Forgets that a client of this id was deleted: from now on the id stands for the place of the one that has it. */
+void client_table_forget_gone(struct client_table *t, struct str id);
+
+/* The first client shown whose seq is over `seq`, NULL at the end; in a logarithmic number of steps. */
+struct client *client_table_after(const struct client_table *t, uint64_t seq);
+/* The next one shown. */
+struct client *client_table_next(const struct client *c);
+
+#endif

@@ -1,0 +1,51 @@
+/* The registered clients as the client API sees them: changes that are answered once they are on disk, and pages of the
+ * list. */
+#ifndef LB_LIMIT_CLIENTS_H
+#define LB_LIMIT_CLIENTS_H
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "limit/client_json.h"
+#include "limit/limiter.h"
+
+/* Changes that may wait for the disk at once. */
+#define CLIENT_CHANGES_MAX 16384u
+
+struct change;
+
+/* Waits for a change. Embedded in whoever waits; `done` is called once on the loop, never from inside the call that
+ * began the change, with
+ *   ERR_OK                 it is on disk and in force; `view` shows the client (a deleted one as it was)
+ *   ERR_CLIENT_EXISTS, ERR_NO_SUCH_CLIENT, ERR_STORE_FAILED, ERR_INTERNAL    nothing was changed */
+struct client_change {
+    void (*done)(struct client_change *c, enum err e);
+    struct client_view view;
+    struct change *change; /* the limiter's; NULL when none is under way */
+};
+
+/* Each begins a change and returns ERR_OK, or why it cannot (done() is not called): ERR_STORE_FAILED when too many wait
+ * or the limiter is closing, ERR_INTERNAL without memory. Ids are canonical, settings valid; for update a NaN leaves
+ * that setting as it is. Changes of one id are made in the order in which they were begun, each upon what the one
+ * before it left; until then the old limits are in force. */
+enum err clients_register(struct limiter *lim, const char *id, double capacity, double rate, struct client_change *c)
+    __attribute__((warn_unused_result));
+enum err clients_update(struct limiter *lim, const char *id, double capacity, double rate, struct client_change *c)
+    __attribute__((warn_unused_result));
+enum err clients_delete(struct limiter *lim, const char *id, struct client_change *c)
+    __attribute__((warn_unused_result));
+
+/* Forgets a waiter whose connection has gone: the change itself goes on, done() is not called. */
+void clients_cancel(struct limiter *lim, struct client_change *c);
+
+/* ERR_OK with *out filled, or ERR_NO_SUCH_CLIENT. */
+enum err clients_get(struct limiter *lim, const char *id, struct client_view *out) __attribute__((warn_unused_result));
+
+/* Calls fn for at most `limit` clients in order of registration, behind the cursor `after` (NULL: from the start).
+ * Returns how many; *more tells whether clients follow. Whoever passes the last id of a page as the cursor of the next
+ * one meets each client that stays registered exactly once: a cursor works on for an id deleted since (the last 65,536
+ * are remembered). One that was never seen, or is not remembered, begins at the start: nobody is missed. */
+size_t clients_list(struct limiter *lim, const char *after, size_t limit,
+                    void (*fn)(void *arg, const struct client_view *v), void *arg, bool *more);
+size_t clients_total(const struct limiter *lim);
+
+#endif

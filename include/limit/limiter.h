@@ -1,0 +1,61 @@
+/* The limiter: whose request is this, may it pass, and what do the RateLimit fields say. Owns the registered clients,
+ * the anonymous buckets and their store. (The essay on the bound stands in limiter.c.) */
+#ifndef LB_LIMIT_LIMITER_H
+#define LB_LIMIT_LIMITER_H
+
+#include "base/err.h"
+#include "base/str.h"
+#include "config/config.h"
+#include "event/loop.h"
+#include "event/worker.h"
+#include "http/headers.h"
+#include "net/addr.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct limiter;
+
+enum limit_verdict {
+    LIMIT_ALLOW,  /* forward it; a token was taken if it is limited */
+    LIMIT_DENY,   /* answer with `error`: ERR_RATE_LIMITED, ERR_UNKNOWN_CLIENT or ERR_BAD_CLIENT_ID */
+    LIMIT_PENDING /* the answer comes through the callback (not in this version: for limits shared over a network) */
+};
+
+#define LIMIT_FIELDS_MAX 256u
+
+struct limit_answer {
+    enum limit_verdict verdict;
+    enum err error;         /* of LIMIT_DENY */
+    struct str client_id;   /* whom it was counted for: a registered id, an address or network, "unix:"; "" when exempt.
+                               Points into the answer or the limiter: valid until the next turn */
+    char id_text[160];      /* room for client_id */
+    bool registered;        /* violated policy is "client", else "default" */
+    uint64_t retry_after_s; /* of ERR_RATE_LIMITED: at least 1 */
+    char fields[LIMIT_FIELDS_MAX]; /* "RateLimit-Policy: ...\r\nRateLimit: ...\r\n", or none */
+    size_t fields_len;
+};
+
+/* Builds the limiter and loads its store; config->rate_limit.on is true. NULL on failure, with a message for people in
+ * `error` (size `n`) and *exit_status as interface.md has it: 2 damaged data, 1 anything else (locked by another
+ * process, no permission). `w` writes the store. The limiter keeps a reference to the config. */
+struct limiter *limiter_new(struct loop *l, struct worker *w, struct config *config, char *error, size_t n,
+                            int *exit_status) __attribute__((warn_unused_result));
+
+/* Decides one request at time loop_now(): identity (rate_limit.client_id_header, trusted_proxies with X-Forwarded-For,
+ * exempt), bucket, fields. */
+void limiter_ask(struct limiter *lim, const struct peer *peer, const struct headers *h, struct limit_answer *out);
+
+/* The client address of a request as interface.md defines it: the peer's, or from a trusted proxy the right-most
+ * untrusted one of X-Forwarded-For. Usable without a limiter. Returns false for a unix peer of which nothing more is
+ * known. */
+bool identity_address(const struct config *config, const struct peer *peer, const struct headers *h, struct ip *out);
+
+/* Begins the last save (a whole snapshot with tokens). done(arg, ok) is called on the loop when it is on disk or has
+ * failed. API changes are refused from now on. */
+void limiter_close(struct limiter *lim, void (*done)(void *arg, bool ok), void *arg);
+
+/* Frees everything; a save that has not finished is not waited for (worker_free() does that before). NULL is fine. */
+void limiter_free(struct limiter *lim);
+
+#endif

@@ -1,0 +1,34 @@
+/* clients.json as text: {"clients":[ one object a line ],"saved_at":"..."}. Pure functions of text and table. */
+#ifndef LB_LIMIT_SNAPSHOT_H
+#define LB_LIMIT_SNAPSHOT_H
+
+#include "base/buf.h"
+#include "limit/client_table.h"
+
+/* One moment on both clocks: the buckets' and the wall's, the latter to the millisecond, as it is stored. */
+struct instant {
+    uint64_t now;
+    uint64_t wall_ns;
+};
+
+/* What is wrong with a file's text, and where. */
+struct text_fault {
+    size_t offset;
+    char what[224];
+};
+
+#define SNAPSHOT_BEGIN STR("{\"clients\":[")
+
+/* Appends one client with its tokens as of `at`; negative when it has used more since than it had then. `first`: no
+ * comma before it. */
+bool snapshot_append_client(struct buf *out, const struct client *c, const struct instant *at, bool first)
+    __attribute__((warn_unused_result));
+bool snapshot_append_end(struct buf *out, const struct instant *at) __attribute__((warn_unused_result));
+
+/* Adds the clients of a snapshot to an empty table, their buckets refilled for the time since it was saved. Any layout
+ * that is valid JSON is taken; tokens default to the capacity, saved_at to `at`. *saved_wall_ns is set. False with
+ * *fault filled when it is damaged: the table is then half filled. */
+bool snapshot_parse(struct str text, struct client_table *t, const struct instant *at, uint64_t *saved_wall_ns,
+                    struct text_fault *fault) __attribute__((warn_unused_result));
+
+#endif

@@ -1,0 +1,49 @@
+/* The files of the registered clients: clients.json, its journal and its lock. What is told to be on disk is there, and
+ * the loop never waits for it: everything but store_open() and store_free() works through the helper thread. */
+#ifndef LB_LIMIT_STORE_H
+#define LB_LIMIT_STORE_H
+
+#include "base/buf.h"
+#include "event/loop.h"
+#include "event/worker.h"
+#include "limit/client_table.h"
+#include "limit/snapshot.h"
+
+struct store;
+
+struct store_setup {
+    struct loop *loop;
+    struct worker *worker;
+    struct client_table *table; /* to be filled, and saved from then on */
+    const char *path;           /* of clients.json; its journal and lock stand beside it */
+    uint64_t zero;              /* loop_now() at the buckets' time 0 */
+    uint64_t save_interval; /* ns between saves of what has changed; 0: only at the end, and when the journal is long */
+    /* The outcome of store_append(), on the loop. What the lines say is to be in the table when it returns. May append
+     * again. */
+    void (*appended)(void *arg, bool ok);
+    void *arg;
+};
+
+/* Takes the lock, loads the clients, replays the journal and folds it in. NULL on failure, with a message for people in
+ * `error` (size `n`), and *exit_status: 2 for damaged data, else 1. */
+struct store *store_open(const struct store_setup *setup, char *error, size_t n, int *exit_status)
+    __attribute__((warn_unused_result));
+
+/* Brings `lines` (taken over, left empty), which are `count` changes, to disk; then appended() is called. One call at a
+ * time. */
+void store_append(struct store *st, struct buf *lines, size_t count);
+
+/* Notes that some bucket has changed, so that the next save is due. */
+void store_note_tokens(struct store *st);
+
+/* This moment, as changes are dated. */
+struct instant store_instant(const struct store *st);
+
+/* Saves what is not in clients.json yet, removes the journal, then calls done(arg, ok) on the loop. No append may be
+ * under way, or come. */
+void store_close(struct store *st, void (*done)(void *arg, bool ok), void *arg);
+
+/* Lets go of everything; jobs must have ended (worker_free()). NULL is fine. */
+void store_free(struct store *st);
+
+#endif

@@ -1,0 +1,163 @@
+/* A client as JSON, both ways: one table of the fields serves the API's bodies, clients.json and its journal. */
+#include "limit/client_json.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdio.h>
+
+/* Whole numbers below this are exact, and have up to 15 digits. */
+#define WHOLE_MAX 1e15
+
+#define MILLIONTHS 1e6
+
+double client_tokens_shown(double tokens)
+{
+    double scaled = tokens * MILLIONTHS;
+    if (!(scaled > -WHOLE_MAX * 8 && scaled < WHOLE_MAX * 8))
+        return tokens;
+    int64_t whole = (int64_t)scaled;
+    return (double)((double)whole > scaled ? whole - 1 : whole) / MILLIONTHS;
+}
+
+void client_view_of(const struct client *c, uint64_t now, struct client_view *out)
+{
+    struct str id = client_id(c);
+    struct bucket_policy p = client_policy(c);
+    memcpy(out->id, id.p, id.n);
+    out->id[id.n] = '\0';
+    out->capacity = c->capacity;
+    out->rate = c->rate;
+    out->tokens = client_tokens_shown(bucket_tokens(&p, c->word, now));
+}
+
+bool client_number_json(struct buf *out, double v)
+{
+    if (v < 0 || v >= WHOLE_MAX || (double)(uint64_t)v != v)
+        return json_append_number(out, v);
+    char digits[20];
+    size_t at = sizeof digits;
+    uint64_t left = (uint64_t)v;
+    do
+        digits[--at] = (char)('0' + left % 10);
+    while (left /= 10);
+    return buf_append(out, digits + at, sizeof digits - at);
+}
+
+bool client_view_json(struct buf *out, const struct client_view *v)
+{
+    return buf_append_str(out, STR("{\"client_id\":")) && json_append_string(out, str_of(v->id)) &&
+           buf_append_str(out, STR(",\"capacity\":")) && client_number_json(out, v->capacity) &&
+           buf_append_str(out, STR(",\"rate_per_sec\":")) && client_number_json(out, v->rate) &&
+           buf_append_str(out, STR(",\"tokens\":")) && client_number_json(out, v->tokens) &&
+           buf_append_str(out, STR("}"));
+}
+
+/* ---- reading ---- */
+
+static bool any_number(double v)
+{
+    return isfinite(v);
+}
+
+static const struct {
+    const char *key;
+    enum client_field bit;
+    bool (*is_valid)(double v); /* of a number; NULL: a string */
+    const char *must_be;
+} fields[] = {
+    {"client_id", CLIENT_ID, NULL, "a string of 1 to 128 visible ASCII characters"},
+    {"capacity", CLIENT_CAPACITY, bucket_capacity_is_valid, "a number from 1 to 1e9"},
+    {"rate_per_sec", CLIENT_RATE, bucket_rate_is_valid, "a number above 0 and at most 1e9"},
+    {"tokens", CLIENT_TOKENS, any_number, "a finite number"},
+};
+
+#define FIELDS (sizeof fields / sizeof fields[0])
+
+static double *number_at(struct client_view *v, enum client_field bit)
+{
+    return bit == CLIENT_CAPACITY ? &v->capacity : bit == CLIENT_RATE ? &v->rate : &v->tokens;
+}
+
+static bool fault_at(struct client_fault *fault, const struct json *at, size_t field, const char *found)
+{
+    fault->at = at;
+    snprintf(fault->what, sizeof fault->what, "%s %s; it must be %s", fields[field].key, found, fields[field].must_be);
+    return false;
+}
+
+static bool read_id(const struct json *m, size_t field, struct client_view *v, struct client_fault *fault)
+{
+    return client_id_canonical(str_of(json_string(m)), v->id) || fault_at(fault, m, field, "is malformed");
+}
+
+static bool read_number(const struct json *m, size_t field, struct client_view *v, struct client_fault *fault)
+{
+    double number = json_number(m);
+    *number_at(v, fields[field].bit) = number;
+    if (fields[field].is_valid(number))
+        return true;
+    char found[48];
+    snprintf(found, sizeof found, "is %.17g", number);
+    return fault_at(fault, m, field, found);
+}
+
+static bool read_member(const struct json *m, size_t field, struct client_view *v, struct client_fault *fault)
+{
+    bool is_string = !fields[field].is_valid;
+    if (json_type(m) != (is_string ? JSON_STRING : JSON_NUMBER)) {
+        char found[48];
+        snprintf(found, sizeof found, "is %s", json_type_name(json_type(m)));
+        return fault_at(fault, m, field, found);
+    }
+    return is_string ? read_id(m, field, v, fault) : read_number(m, field, v, fault);
+}
+
+static size_t field_named(const char *key, unsigned allowed)
+{
+    size_t i = 0;
+    while (i < FIELDS && !((fields[i].bit & allowed) && strcmp(fields[i].key, key) == 0))
+        i++;
+    return i;
+}
+
+/* Keeps what a message says of a text from outside short and printable. */
+static void printable(const char *from, char to[32])
+{
+    size_t n = 0;
+    for (; n < 31 && from[n]; n++)
+        to[n] = (char)(from[n] >= 0x20 && from[n] < 0x7f ? from[n] : '?');
+    to[n] = '\0';
+}
+
+static bool unknown_field(const struct json *m, struct client_fault *fault)
+{
+    char key[32];
+    printable(json_key(m), key);
+    fault->at = m;
+    snprintf(fault->what, sizeof fault->what, "the field \"%s\" is not known here", key);
+    return false;
+}
+
+bool client_fields_read(const struct json *object, unsigned needed, unsigned allowed, struct client_fields *out,
+                        struct client_fault *fault)
+{
+    *out = (struct client_fields){0};
+    if (json_type(object) != JSON_OBJECT) {
+        fault->at = object;
+        snprintf(fault->what, sizeof fault->what, "a client must be an object, not %s",
+                 json_type_name(json_type(object)));
+        return false;
+    }
+    for (const struct json *m = json_first(object); m; m = json_next(m)) {
+        size_t field = field_named(json_key(m), needed | allowed);
+        if (field == FIELDS)
+            return unknown_field(m, fault);
+        if (!read_member(m, field, &out->v, fault))
+            return false;
+        out->given |= fields[field].bit;
+    }
+    for (size_t i = 0; i < FIELDS; i++)
+        if (needed & ~out->given & fields[i].bit)
+            return fault_at(fault, object, i, "is missing");
+    return true;
+}

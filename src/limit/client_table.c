@@ -1,0 +1,275 @@
+/* The registered clients: a keyed hash table for the ids, and a skip list for the order of registration.
+ * A client is one block: the struct, its links of the skip list, its id without a zero. */
+#include "limit/client_table.h"
+
+#include "base/mem.h"
+#include "net/addr.h"
+
+#include <assert.h>
+
+/* The place of a deleted client. Its id is not kept: 64 bits of keyed hash stand for it. */
+struct gone {
+    struct hash_node node;
+    struct list order;
+    uint64_t seq;
+};
+
+static struct client *client_of(struct hash_node *n)
+{
+    return n ? container_of(n, struct client, node) : NULL;
+}
+
+static struct client **links(struct client *c)
+{
+    return (struct client **)(void *)(c + 1);
+}
+
+static struct client *link_at(const struct client *c, unsigned level)
+{
+    return ((struct client *const *)(const void *)(c + 1))[level];
+}
+
+struct str client_id(const struct client *c)
+{
+    const char *p = (const char *)(c + 1) + c->levels * sizeof(struct client *);
+    return str_make(p, c->id_len);
+}
+
+struct bucket_policy client_policy(const struct client *c)
+{
+    return (struct bucket_policy){c->capacity, c->rate, c->mult, c->shift, c->frac};
+}
+
+void client_set_policy(struct client *c, const struct bucket_policy *p)
+{
+    c->capacity = p->capacity;
+    c->rate = p->rate;
+    c->mult = p->mult;
+    c->shift = p->shift;
+    c->frac = p->frac;
+}
+
+bool client_id_canonical(struct str id, char out[CLIENT_ID_MAX + 1])
+{
+    if (id.n == 0 || id.n > CLIENT_ID_MAX)
+        return false;
+    for (size_t i = 0; i < id.n; i++)
+        if (id.p[i] <= 0x20 || id.p[i] >= 0x7f)
+            return false;
+    struct ip ip;
+    if (ip_parse(id, &ip)) {
+        ip_format(&ip, out);
+        return true;
+    }
+    memcpy(out, id.p, id.n);
+    out[id.n] = '\0';
+    return true;
+}
+
+void client_table_init(struct client_table *t, const struct hash_key *key)
+{
+    *t = (struct client_table){.key = *key};
+    hash_table_init(&t->by_id);
+    hash_table_init(&t->gone);
+    list_init(&t->gone_order);
+}
+
+void client_table_fini(struct client_table *t)
+{
+    for (struct client *c = t->first[0], *next; c; c = next) {
+        next = link_at(c, 0);
+        mem_free(c);
+    }
+    LIST_EACH (it, &t->gone_order) {
+        mem_free(container_of(it, struct gone, order));
+    }
+    hash_table_fini(&t->by_id);
+    hash_table_fini(&t->gone);
+}
+
+static uint64_t hash_id(const struct client_table *t, struct str id)
+{
+    return hash_bytes(&t->key, id.p, id.n);
+}
+
+static bool has_id(const struct hash_node *node, const void *wanted)
+{
+    const struct client *c = (const struct client *)(const void *)node;
+    return str_eq(client_id(c), *(const struct str *)wanted);
+}
+
+struct client *client_table_find(const struct client_table *t, struct str id)
+{
+    _Static_assert(offsetof(struct client, node) == 0, "has_id() takes a node for its client");
+    return client_of(hash_table_find(&t->by_id, hash_id(t, id), has_id, &id));
+}
+
+/* ---- the order ---- */
+
+/* Levels come from bits of the keyed hash that the slots do not use: nobody outside can choose them. */
+static unsigned levels_of(uint64_t hash)
+{
+    unsigned n = 1;
+    for (uint64_t bits = hash >> 40; n < CLIENT_LEVELS && (bits & 3) == 0; bits >>= 2)
+        n++;
+    return n;
+}
+
+static void order_append(struct client_table *t, struct client *c)
+{
+    c->seq = ++t->last_seq;
+    for (unsigned i = 0; i < c->levels; i++) {
+        links(c)[i] = NULL;
+        if (t->last[i])
+            links(t->last[i])[i] = c;
+        else
+            t->first[i] = c;
+        t->last[i] = c;
+    }
+}
+
+/* The last client of each level whose seq is at most `seq`, NULL where there is none. */
+static void find_up_to(const struct client_table *t, uint64_t seq, struct client *found[CLIENT_LEVELS])
+{
+    struct client *c = NULL;
+    for (unsigned i = CLIENT_LEVELS; i-- > 0;) {
+        struct client *next;
+        while ((next = c ? link_at(c, i) : t->first[i]) && next->seq <= seq)
+            c = next;
+        found[i] = c;
+    }
+}
+
+static void order_remove(struct client_table *t, struct client *c)
+{
+    struct client *before[CLIENT_LEVELS];
+    find_up_to(t, c->seq - 1, before);
+    for (unsigned i = 0; i < c->levels; i++) {
+        if (before[i])
+            links(before[i])[i] = link_at(c, i);
+        else
+            t->first[i] = link_at(c, i);
+        if (t->last[i] == c)
+            t->last[i] = before[i];
+    }
+}
+
+static struct client *first_shown(struct client *c)
+{
+    while (c && !c->shown)
+        c = link_at(c, 0);
+    return c;
+}
+
+struct client *client_table_after(const struct client_table *t, uint64_t seq)
+{
+    struct client *before[CLIENT_LEVELS];
+    find_up_to(t, seq, before);
+    return first_shown(before[0] ? link_at(before[0], 0) : t->first[0]);
+}
+
+struct client *client_table_next(const struct client *c)
+{
+    return first_shown(link_at(c, 0));
+}
+
+/* ---- coming and going ---- */
+
+struct client *client_table_add(struct client_table *t, struct str id, const struct bucket_policy *p)
+{
+    uint64_t hash = hash_id(t, id);
+    unsigned levels = levels_of(hash);
+    struct client *c = mem_try_alloc(sizeof *c + levels * sizeof(struct client *) + id.n);
+    if (!c)
+        return NULL;
+    assert(id.n <= CLIENT_ID_MAX);
+    c->levels = (uint8_t)levels;
+    c->id_len = (uint8_t)id.n;
+    memcpy(links(c) + levels, id.p, id.n);
+    if (!hash_table_insert(&t->by_id, &c->node, hash)) {
+        mem_free(c);
+        return NULL;
+    }
+    struct ip ip;
+    c->is_address = ip_parse(id, &ip);
+    t->addresses += c->is_address;
+    client_set_policy(c, p);
+    order_append(t, c);
+    return c;
+}
+
+void client_table_show(struct client_table *t, struct client *c)
+{
+    assert(!c->shown);
+    c->shown = true;
+    t->shown++;
+}
+
+void client_table_move_last(struct client_table *t, struct client *c)
+{
+    order_remove(t, c);
+    order_append(t, c);
+}
+
+static bool is_any(const struct hash_node *node, const void *wanted)
+{
+    (void)node;
+    (void)wanted;
+    return true;
+}
+
+static struct gone *find_gone(const struct client_table *t, struct str id)
+{
+    struct hash_node *n = hash_table_find(&t->gone, hash_id(t, id), is_any, NULL);
+    return n ? container_of(n, struct gone, node) : NULL;
+}
+
+static void free_gone(struct client_table *t, struct gone *g)
+{
+    hash_table_remove(&t->gone, &g->node);
+    list_remove(&g->order);
+    mem_free(g);
+}
+
+void client_table_forget_gone(struct client_table *t, struct str id)
+{
+    struct gone *g = find_gone(t, id);
+    if (g)
+        free_gone(t, g);
+}
+
+/* Without memory the place is not remembered: a cursor there starts anew, and misses nobody. */
+static void remember_gone(struct client_table *t, const struct client *c)
+{
+    client_table_forget_gone(t, client_id(c));
+    if (t->gone.count >= CLIENTS_GONE_MAX)
+        free_gone(t, container_of(t->gone_order.next, struct gone, order));
+    struct gone *g = mem_try_alloc(sizeof *g);
+    if (!g || !hash_table_insert(&t->gone, &g->node, c->node.hash)) {
+        mem_free(g);
+        return;
+    }
+    g->seq = c->seq;
+    list_push_back(&t->gone_order, &g->order);
+}
+
+void client_table_remove(struct client_table *t, struct client *c)
+{
+    if (c->shown) {
+        remember_gone(t, c);
+        t->shown--;
+    }
+    t->addresses -= c->is_address;
+    order_remove(t, c);
+    hash_table_remove(&t->by_id, &c->node);
+    mem_free(c);
+}
+
+uint64_t client_table_place(const struct client_table *t, struct str id)
+{
+    const struct gone *g = find_gone(t, id);
+    if (g)
+        return g->seq;
+    const struct client *c = client_table_find(t, id);
+    return c && c->shown ? c->seq : 0;
+}

@@ -1,0 +1,196 @@
+/* The journal's lines: {"op":"register","at":"...","client":{...},"sum":"0123456789abcdef"}
+ * The sum is SipHash-2-4 under a fixed key: it finds damage, not forgery. */
+#include "limit/journal.h"
+
+#include "base/clock.h"
+#include "base/hash.h"
+
+#include <stdio.h>
+
+static const char *const op_names[] = {"register", "update", "delete"};
+
+static const struct hash_key sum_key = {UINT64_C(0x6a6f75726e616c20), UINT64_C(0x6f6620636c69656e)};
+
+/* What follows the summed part of a line: ,"sum":"0123456789abcdef"} */
+#define SUM_BEGIN STR(",\"sum\":\"")
+#define SUM_SIZE  (8u + 16u + 2u)
+
+static void format_sum(struct str summed, char out[SUM_SIZE + 1])
+{
+    uint64_t sum = hash_siphash24(&sum_key, summed.p, summed.n);
+    snprintf(out, SUM_SIZE + 1, "%s%016llx\"}", SUM_BEGIN.p, (unsigned long long)sum);
+}
+
+static bool append_client(struct buf *out, enum journal_op op, const struct client_view *v)
+{
+    if (op != JOURNAL_DELETE)
+        return client_view_json(out, v);
+    return buf_append_str(out, STR("{\"client_id\":")) && json_append_string(out, str_of(v->id)) &&
+           buf_append_str(out, STR("}"));
+}
+
+bool journal_append(struct buf *out, enum journal_op op, const struct client_view *v, uint64_t wall_ns)
+{
+    size_t before = out->len;
+    char when[CLOCK_RFC3339_SIZE], sum[SUM_SIZE + 1];
+    clock_format_rfc3339(wall_ns, when);
+    if (!buf_printf(out, "{\"op\":\"%s\",\"at\":\"%s\",\"client\":", op_names[op], when) || !append_client(out, op, v))
+        goto fail;
+    struct str all = buf_str(out);
+    format_sum(str_make(all.p + before, all.n - before), sum);
+    if (buf_append(out, sum, SUM_SIZE) && buf_append_str(out, STR("\n")))
+        return true;
+fail:
+    out->len = before; /* no half lines */
+    return false;
+}
+
+/* ---- replay ---- */
+
+struct change {
+    enum journal_op op;
+    uint64_t wall_ns;
+    struct client_view v;
+};
+
+static bool fail(struct text_fault *fault, size_t offset, const char *what)
+{
+    fault->offset = offset;
+    snprintf(fault->what, sizeof fault->what, "%s", what);
+    return false;
+}
+
+static bool sum_is_right(struct str line)
+{
+    if (line.n <= SUM_SIZE)
+        return false;
+    char sum[SUM_SIZE + 1];
+    struct str summed = str_make(line.p, line.n - SUM_SIZE);
+    format_sum(summed, sum);
+    return memcmp(line.p + summed.n, sum, SUM_SIZE) == 0;
+}
+
+static bool is_string(const struct json *v)
+{
+    return v && json_type(v) == JSON_STRING;
+}
+
+static bool read_op(const struct json *v, enum journal_op *op)
+{
+    for (unsigned i = 0; is_string(v) && i < sizeof op_names / sizeof op_names[0]; i++)
+        if (strcmp(json_string(v), op_names[i]) == 0) {
+            *op = (enum journal_op)i;
+            return true;
+        }
+    return false;
+}
+
+static bool read_time(const struct json *v, uint64_t *wall_ns)
+{
+    if (!is_string(v))
+        return false;
+    struct str when = str_of(json_string(v));
+    return clock_parse_rfc3339(when.p, when.n, wall_ns) == 0;
+}
+
+static bool read_change(const struct json_doc *d, struct change *c, struct text_fault *fault)
+{
+    const struct json *root = json_root(d), *client = json_type(root) == JSON_OBJECT ? json_get(root, "client") : NULL;
+    if (!client || !read_op(json_get(root, "op"), &c->op) || !read_time(json_get(root, "at"), &c->wall_ns))
+        return fail(fault, 0, "this is no line of the journal");
+    struct client_fields f;
+    struct client_fault what;
+    unsigned settings = c->op == JOURNAL_DELETE ? 0 : CLIENT_CAPACITY | CLIENT_RATE | CLIENT_TOKENS;
+    if (!client_fields_read(client, CLIENT_ID | settings, 0, &f, &what))
+        return fail(fault, json_offset(d, what.at), what.what);
+    c->v = f.v;
+    return true;
+}
+
+static bool parse_line(struct str line, struct change *c, struct text_fault *fault)
+{
+    if (!sum_is_right(line))
+        return fail(fault, 0, "the checksum of this line is wrong");
+    struct json_error e;
+    struct json_doc *d = json_parse(line, false, &e);
+    if (!d)
+        return fail(fault, e.offset, e.what);
+    bool ok = read_change(d, c, fault);
+    json_free(d);
+    return ok;
+}
+
+/* Registering a client that is there happens when the snapshot was begun before, and ended after it was registered. It
+ * then moves to the end, where all the registrations since come in their order. */
+static struct client *place_client(struct client_table *t, const struct change *change, const struct bucket_policy *p)
+{
+    struct client *c = client_table_find(t, str_of(change->v.id));
+    if (c && change->op == JOURNAL_REGISTER)
+        client_table_move_last(t, c);
+    if (c)
+        return c;
+    c = client_table_add(t, str_of(change->v.id), p);
+    if (c)
+        client_table_show(t, c);
+    return c;
+}
+
+static bool apply_setting(struct client_table *t, const struct change *change, const struct instant *at,
+                          uint64_t saved_wall_ns)
+{
+    struct bucket_policy p, old;
+    bucket_policy_init(&p, change->v.capacity, change->v.rate);
+    size_t before = t->shown;
+    struct client *c = place_client(t, change, &p);
+    if (!c)
+        return false;
+    old = client_policy(c);
+    client_set_policy(c, &p);
+    if (t->shown == before && change->wall_ns < saved_wall_ns) {
+        c->word = bucket_converted(&old, &p, c->word, at->now);
+        return true;
+    }
+    uint64_t away = at->wall_ns > change->wall_ns ? at->wall_ns - change->wall_ns : 0;
+    c->word = bucket_refilled(&p, bucket_word(&p, change->v.tokens, at->now), at->now, away);
+    return true;
+}
+
+static bool apply(struct client_table *t, const struct change *change, const struct instant *at, uint64_t saved_wall_ns)
+{
+    if (change->op != JOURNAL_DELETE)
+        return apply_setting(t, change, at, saved_wall_ns);
+    struct client *c = client_table_find(t, str_of(change->v.id));
+    if (c)
+        client_table_remove(t, c);
+    return true;
+}
+
+/* Is this last piece of the text what a crash leaves of a line that was being written? */
+static bool is_torn(struct str line, bool ended)
+{
+    return !ended || memchr(line.p, '\0', line.n);
+}
+
+enum journal_end journal_replay(struct str text, struct client_table *t, const struct instant *at,
+                                uint64_t saved_wall_ns, size_t *good, struct text_fault *fault)
+{
+    for (*good = 0; *good < text.n;) {
+        struct str rest = str_make(text.p + *good, text.n - *good);
+        size_t length = str_find(rest, '\n');
+        struct str line = str_make(rest.p, length);
+        bool ended = length < rest.n, last = !ended || length + 1 == rest.n;
+        struct change change;
+        if (last && is_torn(line, ended))
+            return JOURNAL_TORN;
+        if (!parse_line(line, &change, fault)) {
+            fault->offset += *good;
+            return JOURNAL_BAD;
+        }
+        if (!apply(t, &change, at, saved_wall_ns)) {
+            fail(fault, *good, "there is no memory for so many clients");
+            return JOURNAL_BAD;
+        }
+        *good += length + 1;
+    }
+    return JOURNAL_WHOLE;
+}

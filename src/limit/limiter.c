@@ -1,0 +1,308 @@
+/* The limiter: whose request is this, may it pass, what do its RateLimit fields say.
+ *
+ *   request --> identity --> exempt? ---------------------------------------> ALLOW, no fields
+ *                  |
+ *                  +-- id field names a registered client --+
+ *                  +-- address is a registered client ------+-> its bucket -> ALLOW or DENY, policy "client"
+ *                  +-- else -> unknown_clients: allow, reject (DENY 403), or
+ *                              limit -> anonymous bucket --------> ALLOW or DENY, policy "default"
+ *
+ * The promise. Over any interval T, a client passes at most capacity + rate x T requests. Why it holds:
+ *
+ * 1. One bucket. A bucket is a word W, the reading of its policy's clock v at which it is full. A request passes when
+ *    max(W, v) + 1 <= v + capacity, and then W = max(W, v) + 1. From one passed request to the next W grows by at least
+ *    1, and after each it is at most v + capacity: so n requests in T need capacity + (v's growth over T) >= n. v grows
+ *    by the rate (bucket.h says how exactly).
+ *
+ * 2. Call the word that a client would have, had each of its passed requests been charged to a bucket of its own, its
+ *    true word. The promise holds as long as each decision is made on a word that is at least the true one, both taken
+ *    as at least v (a full bucket is a full bucket, since whenever). Every move below keeps that:
+ *
+ *    - Forgetting. An anonymous bucket is dropped only when its W <= v. Then the true word is, too, and whatever bucket
+ *      decides next is at least as high.
+ *    - Overflow. When the table is full of buckets in use, a newcomer is decided on the overflow bucket of its network,
+ *      and charged there. Others can only raise that word.
+ *    - Coming back. A newcomer that does get a bucket of its own begins with the word of its overflow bucket, not with
+ *      a full one: it may have been charged there. Neighbours that were charged there make it begin with less than it
+ *      had; never with more.
+ *    - Registering an address takes the anonymous word along (of its own bucket, or the overflow bucket's), converted
+ *      to the new policy without adding a token, unless that bucket is full: deleting takes it back, and where a bucket
+ *      is there already the higher word stays. Names begin full; only users of the client API can make names.
+ *    - Updating converts the word: the tokens stay, capped to the new capacity. The bound is then the old settings' up
+ *      to the change and the new rate's from it on.
+ *    - An update, like any change, is in force only once it is on disk; one that failed never was (clients.c).
+ *    - Restarting. clients.json holds tokens as of saved_at; they refill for the time since then, by the wall clock,
+ *      none if that has stepped back.
+ *
+ * 3. A client that asks no faster than its rate is never refused, whatever v was rounded to: readings are floors of a
+ *    straight line whose slope is at least the rate, so in the time of n tokens v grows by at least n. */
+#include "limit/limiter.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/metrics.h"
+#include "http/write.h"
+#include "limiter_impl.h"
+
+#include <stdio.h>
+
+#define SWEEP_INTERVAL (100 * NS_PER_MS)
+
+#define CLIENT_POLICY  STR("\"client\"")
+#define DEFAULT_POLICY STR("\"default\"")
+
+/* ---- fields ---- */
+
+/* RateLimit-Policy, and RateLimit up to the tokens: what depends on the policy alone. */
+static void write_policy(struct head_writer *w, struct str name, const struct bucket_policy *p)
+{
+    write_str(w, STR("RateLimit-Policy: "));
+    write_str(w, name);
+    write_str(w, STR(";q="));
+    write_u64(w, (uint64_t)p->capacity);
+    write_str(w, STR(";w="));
+    write_u64(w, bucket_fill_seconds(p));
+    write_str(w, STR("\r\nRateLimit: "));
+    write_str(w, name);
+    write_str(w, STR(";r="));
+}
+
+static void write_state(struct head_writer *w, const struct bucket_policy *p, uint64_t word, uint64_t now)
+{
+    uint64_t left = bucket_whole_tokens(p, word, now);
+    write_u64(w, left);
+    write_str(w, STR(";t="));
+    write_u64(w, left > 0 ? bucket_seconds_to_full(p, word, now) : bucket_seconds_to_token(p, word, now));
+    write_str(w, STR("\r\n"));
+}
+
+static bool fields_wanted(const struct limiter *lim, bool passed)
+{
+    enum ratelimit_headers mode = lim->config->rate_limit.headers;
+    return mode == RATELIMIT_ALWAYS || (mode == RATELIMIT_LIMITED && !passed);
+}
+
+/* ---- decisions ---- */
+
+static void deny(struct limit_answer *out, enum err e)
+{
+    out->verdict = LIMIT_DENY;
+    out->error = e;
+}
+
+/* The outcome of a bucket whose word is `word` after it decided. */
+static void answer_from_bucket(const struct limiter *lim, const struct bucket_policy *p, uint64_t word, bool passed,
+                               struct limit_answer *out)
+{
+    uint64_t now = limiter_now(lim);
+    if (!passed) {
+        uint64_t wait = bucket_seconds_to_token(p, word, now);
+        deny(out, ERR_RATE_LIMITED);
+        out->retry_after_s = wait > 0 ? wait : 1;
+    }
+    if (!fields_wanted(lim, passed))
+        return;
+    struct head_writer w = head_writer_on(out->fields, sizeof out->fields);
+    if (out->registered)
+        write_policy(&w, CLIENT_POLICY, p);
+    else
+        write_str(&w, str_make(lim->default_fields, lim->default_fields_len));
+    write_state(&w, p, word, now);
+    out->fields_len = w.n;
+}
+
+static void ask_registered(struct limiter *lim, struct client *c, struct limit_answer *out)
+{
+    struct bucket_policy p = client_policy(c);
+    bool passed = bucket_take(&p, &c->word, limiter_now(lim));
+    if (passed)
+        store_note_tokens(lim->store);
+    out->client_id = client_id(c);
+    out->registered = true;
+    answer_from_bucket(lim, &p, c->word, passed, out);
+}
+
+/* The sweep runs only while there is something to sweep. */
+static void want_sweep(struct limiter *lim)
+{
+    /* Without memory for the timer the next request tries again. */
+    if (!timer_armed(&lim->sweep) && lim->anon.count > 0)
+        (void)!loop_arm(lim->loop, &lim->sweep, loop_now(lim->loop) + SWEEP_INTERVAL);
+}
+
+static void on_sweep(struct timer *t)
+{
+    struct limiter *lim = container_of(t, struct limiter, sweep);
+    anon_table_sweep(&lim->anon, limiter_now(lim));
+    want_sweep(lim);
+}
+
+static void ask_anonymous(struct limiter *lim, const struct ip *ip, struct limit_answer *out)
+{
+    uint64_t word;
+    bool passed, shared = false;
+    if (ip) {
+        passed = anon_table_take(&lim->anon, ip, limiter_now(lim), &word, &shared);
+        want_sweep(lim);
+    } else {
+        passed = bucket_take(&lim->anon.policy, &lim->unix_word, limiter_now(lim));
+        word = lim->unix_word;
+    }
+    metrics.overflow_shared += shared;
+    answer_from_bucket(lim, &lim->anon.policy, word, passed, out);
+}
+
+/* ---- whose request ---- */
+
+/* The registered client that the id field names, or NULL. False when the field is repeated. */
+static bool find_named(const struct limiter *lim, const struct headers *h, struct client **named)
+{
+    unsigned count = 0;
+    char id[CLIENT_ID_MAX + 1];
+    *named = NULL;
+    if (lim->id_header.n == 0)
+        return true;
+    const struct field *f = headers_find_name(h, lim->id_header, &count);
+    if (count > 1)
+        return false;
+    if (f && lim->clients.shown > 0 && client_id_canonical(f->value, id))
+        *named = client_table_find(&lim->clients, str_of(id));
+    if (*named && !(*named)->shown)
+        *named = NULL;
+    return true;
+}
+
+/* The registered client of that address, or NULL. Leaves the address' text in the answer. */
+static struct client *find_by_address(const struct limiter *lim, const struct ip *ip, struct limit_answer *out)
+{
+    if (!ip) {
+        out->client_id = STR("unix:");
+        return NULL;
+    }
+    _Static_assert(sizeof out->id_text >= IP_TEXT_SIZE + sizeof "/128", "a network fits");
+    out->client_id = str_make(out->id_text, ip_format(ip, out->id_text));
+    if (lim->clients.addresses == 0)
+        return NULL;
+    struct client *c = client_table_find(&lim->clients, out->client_id);
+    return c && c->shown ? c : NULL;
+}
+
+/* An IPv6 address that is not registered counts for its network. */
+static void name_network(const struct limiter *lim, const struct ip *ip, struct limit_answer *out)
+{
+    if (!ip || ip_is_v4(ip) || lim->anon.ipv6_prefix == 128)
+        return;
+    struct ip network = anon_table_key(&lim->anon, ip);
+    size_t n = ip_format(&network, out->id_text);
+    struct head_writer w = head_writer_on(out->id_text + n, sizeof out->id_text - n);
+    write_str(&w, STR("/"));
+    write_u64(&w, lim->anon.ipv6_prefix);
+    out->client_id = str_make(out->id_text, n + w.n);
+}
+
+static bool is_exempt(const struct limiter *lim, const struct ip *ip)
+{
+    const struct cidr_set *exempt = &lim->config->rate_limit.exempt;
+    return ip ? cidr_set_contains_ip(exempt, ip) : exempt->unix_peers;
+}
+
+static void ask_unknown(struct limiter *lim, const struct ip *ip, struct limit_answer *out)
+{
+    name_network(lim, ip, out);
+    switch (lim->config->rate_limit.unknown) {
+    case UNKNOWN_LIMIT: ask_anonymous(lim, ip, out); break;
+    case UNKNOWN_REJECT: deny(out, ERR_UNKNOWN_CLIENT); break;
+    case UNKNOWN_ALLOW: break;
+    }
+}
+
+void limiter_ask(struct limiter *lim, const struct peer *peer, const struct headers *h, struct limit_answer *out)
+{
+    struct ip address;
+    struct client *c;
+    out->verdict = LIMIT_ALLOW;
+    out->error = ERR_OK;
+    out->client_id = STR("");
+    out->registered = false;
+    out->retry_after_s = 0;
+    out->fields_len = 0;
+    if (!find_named(lim, h, &c)) {
+        deny(out, ERR_BAD_CLIENT_ID);
+        return;
+    }
+    const struct ip *ip = identity_address(lim->config, peer, h, &address) ? &address : NULL;
+    if (is_exempt(lim, ip))
+        return;
+    if (!c)
+        c = find_by_address(lim, ip, out);
+    if (c)
+        ask_registered(lim, c, out);
+    else
+        ask_unknown(lim, ip, out);
+}
+
+/* ---- begin and end ---- */
+
+static bool init_tables(struct limiter *lim)
+{
+    const struct config *config = lim->config;
+    struct hash_key keys[2];
+    struct bucket_policy p;
+    clock_random(keys, sizeof keys);
+    bucket_policy_init(&p, config->rate_limit.default_capacity, config->rate_limit.default_rate);
+    struct head_writer w = head_writer_on(lim->default_fields, sizeof lim->default_fields);
+    write_policy(&w, DEFAULT_POLICY, &p);
+    lim->default_fields_len = w.n;
+    client_table_init(&lim->clients, &keys[0]);
+    return anon_table_init(&lim->anon, &keys[1], &p, config->rate_limit.max_tracked, config->rate_limit.ipv6_prefix);
+}
+
+struct limiter *limiter_new(struct loop *l, struct worker *w, struct config *config, char *error, size_t n,
+                            int *exit_status)
+{
+    struct limiter *lim = mem_must_alloc(sizeof *lim);
+    lim->loop = l;
+    lim->config = config_get(config);
+    /* Time 0 lies a little back, so that moments just before now have a number. */
+    lim->zero = loop_now(l) - (loop_now(l) > NS_PER_S ? NS_PER_S : 0);
+    lim->id_header = str_of(config->rate_limit.client_id_header);
+    timer_init(&lim->sweep, on_sweep);
+    changes_init(lim);
+    if (!init_tables(lim)) {
+        snprintf(error, n, "out of memory for rate_limit.max_tracked");
+        *exit_status = 1;
+        limiter_free(lim);
+        return NULL;
+    }
+    struct store_setup setup = {.loop = l,
+                                .worker = w,
+                                .table = &lim->clients,
+                                .path = config->rate_limit.clients_file,
+                                .zero = lim->zero,
+                                .save_interval = config->rate_limit.save_interval,
+                                .appended = changes_appended,
+                                .arg = lim};
+    lim->store = store_open(&setup, error, n, exit_status);
+    if (lim->store)
+        return lim;
+    limiter_free(lim);
+    return NULL;
+}
+
+void limiter_close(struct limiter *lim, void (*done)(void *arg, bool ok), void *arg)
+{
+    changes_close(lim, done, arg);
+}
+
+void limiter_free(struct limiter *lim)
+{
+    if (!lim)
+        return;
+    loop_cancel(lim->loop, &lim->sweep);
+    store_free(lim->store);
+    changes_fini(lim);
+    client_table_fini(&lim->clients);
+    anon_table_fini(&lim->anon);
+    config_put(lim->config);
+    mem_free(lim);
+}

@@ -1,0 +1,52 @@
+/* The limiter's inside, shared by limiter.c (requests) and clients.c (changes). */
+#ifndef LB_LIMIT_LIMITER_IMPL_H
+#define LB_LIMIT_LIMITER_IMPL_H
+
+#include "base/list.h"
+#include "limit/anon_table.h"
+#include "limit/client_table.h"
+#include "limit/clients.h"
+#include "limit/limiter.h"
+#include "limit/store.h"
+
+/* Changes of registered clients on their way to disk. */
+struct changes {
+    struct list waiting, group; /* of struct change; the group is with the store */
+    size_t waiting_count, group_count;
+    struct posted flush;
+    bool closing;
+    void (*closed)(void *arg, bool ok);
+    void *closed_arg;
+};
+
+struct limiter {
+    struct loop *loop;
+    struct config *config;
+    uint64_t zero; /* loop_now() at the buckets' time 0 */
+    struct str id_header;
+    struct client_table clients;
+    struct anon_table anon;
+    uint64_t unix_word;      /* the bucket of the peers on unix sockets */
+    char default_fields[96]; /* of the default policy, up to the tokens */
+    size_t default_fields_len;
+    struct changes changes;
+    struct store *store;
+    struct timer sweep;
+};
+
+/* The buckets' time. */
+static inline uint64_t limiter_now(const struct limiter *lim)
+{
+    return loop_now(lim->loop) - lim->zero;
+}
+
+void changes_init(struct limiter *lim);
+void changes_fini(struct limiter *lim);
+
+/* The store's answer to a group. */
+void changes_appended(void *arg, bool ok);
+
+/* Takes no more changes, and calls store_close() when those under way have ended. */
+void changes_close(struct limiter *lim, void (*done)(void *arg, bool ok), void *arg);
+
+#endif

@@ -1,0 +1,251 @@
+/* clients.json: written a client at a time, and read likewise, so that a file of any size needs no tree of its own.
+ * A small scanner cuts the text into the objects of the array; each is then parsed strictly. */
+#include "limit/snapshot.h"
+
+#include "base/clock.h"
+#include "base/json.h"
+#include "limit/client_json.h"
+
+#include <stdio.h>
+
+bool snapshot_append_client(struct buf *out, const struct client *c, const struct instant *at, bool first)
+{
+    struct client_view v;
+    client_view_of(c, at->now, &v);
+    return buf_append_str(out, first ? STR("\n") : STR(",\n")) && client_view_json(out, &v);
+}
+
+bool snapshot_append_end(struct buf *out, const struct instant *at)
+{
+    char when[CLOCK_RFC3339_SIZE];
+    clock_format_rfc3339(at->wall_ns, when);
+    return buf_append_str(out, STR("\n],\"saved_at\":\"")) && buf_append_str(out, str_of(when)) &&
+           buf_append_str(out, STR("\"}\n"));
+}
+
+/* ---- the scanner ---- */
+
+struct scan {
+    struct str text;
+    size_t at;
+    struct client_table *table;
+    const struct instant *now;
+    uint64_t saved_wall_ns;
+    bool seen_clients, seen_saved_at;
+    struct text_fault *fault;
+};
+
+static bool fail(struct scan *s, size_t offset, const char *what)
+{
+    s->fault->offset = offset;
+    snprintf(s->fault->what, sizeof s->fault->what, "%s", what);
+    return false;
+}
+
+/* The byte at the scan's place, or 0 at the end: a NUL in the text is refused like any byte that fits nowhere. */
+static char here(const struct scan *s)
+{
+    return s->at < s->text.n ? s->text.p[s->at] : '\0';
+}
+
+static void skip_space(struct scan *s)
+{
+    while (here(s) == ' ' || here(s) == '\n' || here(s) == '\r' || here(s) == '\t')
+        s->at++;
+}
+
+/* Goes over `c` with white space before it; false when something else is there. */
+static bool take(struct scan *s, char c)
+{
+    skip_space(s);
+    if (s->at == s->text.n || here(s) != c)
+        return false;
+    s->at++;
+    return true;
+}
+
+static bool expect(struct scan *s, char c, const char *what)
+{
+    return take(s, c) || fail(s, s->at, what);
+}
+
+/* Goes over a string, from its opening quote on. False when it does not end. */
+static bool skip_string(struct scan *s)
+{
+    for (s->at++; s->at < s->text.n; s->at++) {
+        if (here(s) == '\\')
+            s->at++;
+        else if (here(s) == '"') {
+            s->at++;
+            return true;
+        }
+    }
+    s->at = s->text.n;
+    return false;
+}
+
+/* Goes over an object, from its opening brace on. */
+static bool skip_object(struct scan *s)
+{
+    size_t depth = 0;
+    while (s->at < s->text.n) {
+        char c = here(s);
+        if (c == '"') {
+            if (!skip_string(s))
+                return false;
+            continue;
+        }
+        s->at++;
+        depth += c == '{';
+        depth -= c == '}';
+        if (depth == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Parses the piece of text from `start` to the scan's place; NULL with the fault filled. */
+static struct json_doc *parse_piece(struct scan *s, size_t start)
+{
+    struct json_error e;
+    struct json_doc *d = json_parse(str_make(s->text.p + start, s->at - start), false, &e);
+    if (!d)
+        fail(s, start + e.offset, e.what);
+    return d;
+}
+
+/* ---- its pieces ---- */
+
+static bool add_client(struct scan *s, const struct client_fields *f, size_t start)
+{
+    struct str id = str_of(f->v.id);
+    if (client_table_find(s->table, id)) {
+        fail(s, start, "");
+        snprintf(s->fault->what, sizeof s->fault->what, "the client \"%s\" stands in the file twice", f->v.id);
+        return false;
+    }
+    struct bucket_policy p;
+    bucket_policy_init(&p, f->v.capacity, f->v.rate);
+    struct client *c = client_table_add(s->table, id, &p);
+    if (!c)
+        return fail(s, start, "there is no memory for so many clients");
+    client_table_show(s->table, c);
+    if (f->given & CLIENT_TOKENS)
+        c->word = bucket_word(&p, f->v.tokens, s->now->now);
+    return true;
+}
+
+static bool read_client(struct scan *s)
+{
+    size_t start = s->at;
+    if (!skip_object(s))
+        return fail(s, start, "this object does not end: the file is cut off");
+    struct json_doc *d = parse_piece(s, start);
+    if (!d)
+        return false;
+    struct client_fields f;
+    struct client_fault fault;
+    bool ok = client_fields_read(json_root(d), CLIENT_ID | CLIENT_CAPACITY | CLIENT_RATE, CLIENT_TOKENS, &f, &fault);
+    if (ok)
+        ok = add_client(s, &f, start);
+    else
+        fail(s, start + json_offset(d, fault.at), fault.what);
+    json_free(d);
+    return ok;
+}
+
+static bool read_clients(struct scan *s)
+{
+    if (!expect(s, '[', "clients must be an array"))
+        return false;
+    if (take(s, ']'))
+        return true;
+    do {
+        skip_space(s);
+        if (here(s) != '{')
+            return fail(s, s->at, "a client must be an object");
+        if (!read_client(s))
+            return false;
+    } while (take(s, ','));
+    return expect(s, ']', "the array of clients must go on with a comma or end here");
+}
+
+/* A string at the scan's place, parsed. */
+static struct json_doc *read_string(struct scan *s, const char *otherwise)
+{
+    skip_space(s);
+    size_t start = s->at;
+    if (here(s) != '"' || !skip_string(s)) {
+        fail(s, start, otherwise);
+        return NULL;
+    }
+    return parse_piece(s, start);
+}
+
+static bool read_saved_at(struct scan *s)
+{
+    skip_space(s);
+    size_t start = s->at;
+    static const char must_be[] = "saved_at must be a time such as \"2026-01-31T12:34:56.789Z\"";
+    struct json_doc *d = read_string(s, must_be);
+    if (!d)
+        return false;
+    struct str when = str_of(json_string(json_root(d)));
+    bool ok = clock_parse_rfc3339(when.p, when.n, &s->saved_wall_ns) == 0;
+    json_free(d);
+    return ok || fail(s, start, must_be);
+}
+
+static bool read_member(struct scan *s)
+{
+    skip_space(s);
+    size_t start = s->at;
+    struct json_doc *d = read_string(s, "a key is missing: \"clients\" or \"saved_at\"");
+    if (!d)
+        return false;
+    struct str key = str_of(json_string(json_root(d)));
+    bool clients = str_eq(key, STR("clients")), saved_at = str_eq(key, STR("saved_at"));
+    json_free(d);
+    if (!clients && !saved_at)
+        return fail(s, start, "this key is not known; known are \"clients\" and \"saved_at\"");
+    bool *seen = clients ? &s->seen_clients : &s->seen_saved_at;
+    if (*seen)
+        return fail(s, start, "this key is repeated");
+    *seen = true;
+    return expect(s, ':', "a colon is missing") && (clients ? read_clients(s) : read_saved_at(s));
+}
+
+static bool read_all(struct scan *s)
+{
+    skip_space(s);
+    if (s->at == s->text.n)
+        return fail(s, s->at, "the file is empty");
+    if (!expect(s, '{', "the file must hold an object"))
+        return false;
+    do {
+        if (!read_member(s))
+            return false;
+    } while (take(s, ','));
+    if (!expect(s, '}', "the object must go on with a comma or end here"))
+        return false;
+    skip_space(s);
+    if (s->at != s->text.n)
+        return fail(s, s->at, "something follows the end of the object");
+    return s->seen_clients || fail(s, s->at, "\"clients\" is missing");
+}
+
+bool snapshot_parse(struct str text, struct client_table *t, const struct instant *at, uint64_t *saved_wall_ns,
+                    struct text_fault *fault)
+{
+    struct scan s = {.text = text, .table = t, .now = at, .saved_wall_ns = at->wall_ns, .fault = fault};
+    if (!read_all(&s))
+        return false;
+    /* A wall clock that has stepped back since counts as no time. */
+    uint64_t away = at->wall_ns > s.saved_wall_ns ? at->wall_ns - s.saved_wall_ns : 0;
+    for (struct client *c = client_table_after(t, 0); c; c = client_table_next(c)) {
+        struct bucket_policy p = client_policy(c);
+        c->word = bucket_refilled(&p, c->word, at->now, away);
+    }
+    *saved_wall_ns = s.saved_wall_ns;
+    return true;
+}

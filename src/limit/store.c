@@ -1,0 +1,471 @@
+/* Appending to the journal and saving clients.json, step by step, through the helper thread.
+ *
+ *   append:  lines ----> write, fdatasync ----> appended(ok)          one group at a time, others gather in clients.c
+ *   save:    a few clients -> write, a few more -> write ... -> fsync, rename, fsync of the folder -> new journal
+ *
+ * A save walks the table in slices between other work, so the clients in it are not all of one moment. It is made exact
+ * by the journal: a save begins only when every line in the journal is in the table too, and what is appended from then
+ * on is kept as the new journal. Tokens are written as of the begin, whenever a client's turn comes.
+ *
+ * Nothing is appended while a save is being put in place, so nothing can fall between the old journal and the new one.
+ *
+ * When an append fails, its lines are cut off again, the journal counts as broken, and nothing is appended to it any
+ * more: the next append waits for a save, which writes all that is known to new files. At most one such attempt is made
+ * a second; in between appends fail at once. */
+#include "limit/store.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/metrics.h"
+#include "store_impl.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+/* Clients written in one turn of the loop: some tenths of a millisecond. */
+#define SLICE 256u
+
+/* Lines kept in memory for the journal after a save. */
+#define TAIL_MAX (16u * 1024u * 1024u)
+
+/* A journal longer than this, or with more lines than that for each client, is folded in. */
+#define JOURNAL_MAX        (64u * 1024u * 1024u)
+#define JOURNAL_PER_CLIENT 10u
+#define JOURNAL_LINES_MIN  10000u
+
+#define RETRY_AFTER NS_PER_S
+
+static void pump(struct store *st);
+
+struct instant store_instant(const struct store *st)
+{
+    /* The wall clock is stored to the millisecond; the moment is the one of which that is the exact time. */
+    uint64_t wall = clock_wall(), behind = clock_monotonic() - loop_now(st->setup.loop);
+    wall -= wall > behind ? behind : 0;
+    uint64_t now = loop_now(st->setup.loop) - st->setup.zero, extra = wall % NS_PER_MS;
+    return (struct instant){now > extra ? now - extra : 0, wall - extra};
+}
+
+void store_note_tokens(struct store *st)
+{
+    st->tokens_moved = true;
+}
+
+static void log_failure(const char *what, int result)
+{
+    metrics.store_failures++;
+    log_begin(LOG_ERROR, "store_failed");
+    log_z("what", what);
+    log_z("error", strerror(-result));
+    log_end();
+}
+
+/* Puts the next attempt off. One that is needed comes by itself; without memory for the timer the next append makes
+ * it. */
+static void retry_later(struct store *st)
+{
+    st->retry_at = loop_now(st->setup.loop) + RETRY_AFTER;
+    if (st->broken)
+        (void)!loop_arm(st->setup.loop, &st->retry, st->retry_at);
+}
+
+/* The journal is not to be relied on until a save has succeeded. */
+static void set_broken(struct store *st, int result)
+{
+    log_failure("journal", result);
+    st->broken = true;
+    retry_later(st);
+}
+
+/* ---- appending ---- */
+
+/* On the helper thread. */
+static void append_work(struct job *j)
+{
+    struct append *a = container_of(j, struct append, job);
+    int fd = a->journal->fd;
+    a->result = file_write_all(fd, buf_str(&a->lines));
+    if (a->result == 0)
+        a->result = file_sync_data(fd);
+    /* What was not acknowledged had better not come back after a crash; if even this fails, it may. */
+    if (a->result < 0)
+        (void)!file_truncate(fd, a->good);
+}
+
+/* What a save that is under way has perhaps not seen any more belongs to the next journal. */
+static void keep_for_tail(struct save *s, const struct append *a)
+{
+    if (s->state == SAVE_NONE || s->tail_lost)
+        return;
+    s->tail_count += a->count;
+    if (s->tail.len + a->lines.len <= TAIL_MAX && buf_append_str(&s->tail, buf_str(&a->lines)))
+        return;
+    s->tail_lost = true;
+    buf_fini(&s->tail);
+}
+
+static bool journal_is_long(const struct store *st)
+{
+    size_t enough = st->setup.table->shown * JOURNAL_PER_CLIENT + JOURNAL_LINES_MIN;
+    return st->journal_length > JOURNAL_MAX || st->journal_lines > enough;
+}
+
+static void end_append(struct store *st, bool ok)
+{
+    struct append *a = &st->append;
+    if (ok) {
+        st->journal_length += a->lines.len;
+        st->journal_lines += a->count;
+        metrics.store_syncs++;
+        keep_for_tail(&st->save, a);
+        st->save_wanted |= journal_is_long(st) && loop_now(st->setup.loop) >= st->retry_at;
+    }
+    buf_fini(&a->lines);
+    a->state = APPEND_NONE;
+    st->setup.appended(st->setup.arg, ok);
+}
+
+static void append_done(struct job *j)
+{
+    struct store *st = container_of(j, struct store, append.job);
+    int result = st->append.result;
+    if (result < 0)
+        set_broken(st, result);
+    end_append(st, result == 0);
+    pump(st);
+}
+
+void store_append(struct store *st, struct buf *lines, size_t count)
+{
+    struct append *a = &st->append;
+    assert(a->state == APPEND_NONE && !st->closing);
+    buf_move(&a->lines, lines);
+    a->count = count;
+    a->state = APPEND_WAITING;
+    pump(st);
+}
+
+static void append_start(struct store *st)
+{
+    st->append.state = APPEND_RUNNING;
+    st->append.good = st->journal_length;
+    worker_submit(st->setup.worker, &st->append.job, append_work, append_done);
+}
+
+/* ---- saving: on the helper thread ---- */
+
+void store_save_write(struct job *j)
+{
+    struct save *s = container_of(j, struct save, job);
+    if (s->fd < 0)
+        s->fd = file_replace_begin(s->path);
+    s->result = s->fd < 0 ? s->fd : file_write_all(s->fd, buf_str(&s->piece));
+}
+
+void store_save_abort(struct job *j)
+{
+    struct save *s = container_of(j, struct save, job);
+    if (s->fd >= 0)
+        file_replace_abort(s->path, s->fd);
+    s->fd = -1;
+}
+
+/* Puts a new journal, which holds the tail alone, in the old one's place. */
+static int renew_journal(const struct save *s)
+{
+    struct journal_file *journal = s->journal;
+    file_close(journal->fd);
+    journal->fd = -1;
+    if (s->final)
+        return file_remove(journal->path);
+    int r = file_replace(journal->path, buf_str(&s->tail));
+    if (r < 0)
+        return r;
+    journal->fd = file_open_append(journal->path);
+    return journal->fd < 0 ? journal->fd : 0;
+}
+
+void store_save_commit(struct job *j)
+{
+    struct save *s = container_of(j, struct save, job);
+    s->result = s->journal_result = 0;
+    if (s->fd >= 0)
+        s->result = file_replace_commit(s->path, s->fd);
+    s->fd = -1;
+    if (s->result == 0 && !s->tail_lost)
+        s->journal_result = renew_journal(s);
+}
+
+/* ---- saving: on the loop ---- */
+
+void store_save_prepare(struct store *st)
+{
+    struct save *s = &st->save;
+    s->at = store_instant(st);
+    s->walked = 0;
+    s->walk_end = st->setup.table->last_seq;
+    s->first = true;
+    s->last_piece = false;
+    s->tail_lost = false;
+    s->tail_count = 0;
+    s->final = st->closing;
+    s->fd = -1;
+    st->save_wanted = false;
+    st->tokens_moved = false;
+}
+
+int store_save_fill(struct store *st)
+{
+    struct save *s = &st->save;
+    s->piece.len = 0;
+    if (s->first && !buf_append_str(&s->piece, SNAPSHOT_BEGIN))
+        return -ENOMEM;
+    struct client *c = client_table_after(st->setup.table, s->walked);
+    for (unsigned i = 0; i < SLICE && c && c->seq <= s->walk_end; i++, c = client_table_next(c)) {
+        if (!snapshot_append_client(&s->piece, c, &s->at, s->first))
+            return -ENOMEM;
+        s->first = false;
+        s->walked = c->seq;
+    }
+    s->last_piece = !c || c->seq > s->walk_end;
+    return !s->last_piece || snapshot_append_end(&s->piece, &s->at) ? 0 : -ENOMEM;
+}
+
+static void save_reset(struct store *st)
+{
+    buf_fini(&st->save.piece);
+    buf_fini(&st->save.tail);
+    st->save.state = SAVE_NONE;
+}
+
+static void close_end(struct store *st, bool ok)
+{
+    st->closed(st->closed_arg, ok);
+}
+
+static void save_failed(struct store *st, int result)
+{
+    log_failure("clients_file", result);
+    st->tokens_moved = true;
+    retry_later(st);
+}
+
+static void save_aborted(struct job *j)
+{
+    struct store *st = container_of(j, struct store, save.job);
+    bool final = st->save.final;
+    save_reset(st);
+    st->tokens_moved = true; /* nothing of it is saved */
+    if (final)
+        close_end(st, false);
+    else
+        pump(st);
+}
+
+/* Gives the save up; result 0: only because a newer one is wanted. */
+static void save_abort(struct store *st, int result)
+{
+    st->save.state = SAVE_ABORTING;
+    if (result < 0)
+        save_failed(st, result);
+    worker_submit(st->setup.worker, &st->save.job, store_save_abort, save_aborted);
+}
+
+static void save_step(struct store *st);
+
+static void save_written(struct job *j)
+{
+    struct store *st = container_of(j, struct store, save.job);
+    if (st->save.result < 0)
+        save_abort(st, st->save.result);
+    else if (st->closing && !st->save.final)
+        save_abort(st, 0);
+    else if (!st->save.last_piece)
+        save_step(st);
+    else
+        st->save.state = SAVE_READY;
+    pump(st);
+}
+
+static void save_step(struct store *st)
+{
+    int result = store_save_fill(st);
+    if (result < 0)
+        save_abort(st, result);
+    else
+        worker_submit(st->setup.worker, &st->save.job, store_save_write, save_written);
+}
+
+static void save_begin(struct store *st)
+{
+    store_save_prepare(st);
+    st->save.state = SAVE_WRITING;
+    save_step(st);
+}
+
+/* The journal that goes with what has been saved. */
+static void journal_renewed(struct store *st, const struct save *s)
+{
+    if (s->journal_result < 0) {
+        set_broken(st, s->journal_result);
+        return;
+    }
+    if (s->tail_lost)
+        return;
+    st->journal_length = s->tail.len;
+    st->journal_lines = s->tail_count;
+    if (st->broken) {
+        log_begin(LOG_INFO, "store_recovered");
+        log_end();
+    }
+    st->broken = false;
+    loop_cancel(st->setup.loop, &st->retry);
+}
+
+static void save_committed(struct job *j)
+{
+    struct store *st = container_of(j, struct store, save.job);
+    const struct save *s = &st->save;
+    bool final = s->final, ok = s->result == 0 && s->journal_result == 0;
+    if (s->result < 0) {
+        save_failed(st, s->result);
+    } else {
+        metrics.store_saves++;
+        journal_renewed(st, s);
+    }
+    save_reset(st);
+    if (final)
+        close_end(st, ok);
+    else
+        pump(st);
+}
+
+static void save_commit(struct store *st)
+{
+    st->save.state = SAVE_COMMITTING;
+    worker_submit(st->setup.worker, &st->save.job, store_save_commit, save_committed);
+}
+
+/* ---- what is next ---- */
+
+static bool is_clean(const struct store *st)
+{
+    return !st->tokens_moved && st->journal_length == 0 && !st->broken;
+}
+
+static void journal_removed(struct job *j)
+{
+    struct store *st = container_of(j, struct store, save.job);
+    int result = st->save.journal_result;
+    if (result < 0)
+        log_failure("journal", result);
+    save_reset(st);
+    close_end(st, result == 0);
+}
+
+static void close_step(struct store *st)
+{
+    if (st->save.state != SAVE_NONE)
+        return;
+    if (!is_clean(st)) {
+        save_begin(st);
+        return;
+    }
+    store_save_prepare(st);
+    st->save.state = SAVE_COMMITTING;
+    worker_submit(st->setup.worker, &st->save.job, store_save_commit, journal_removed);
+}
+
+/* An append that waits while the journal is broken: for the save under way, or for one that is due; else it fails. */
+static void append_to_broken(struct store *st)
+{
+    if (st->save.state != SAVE_NONE)
+        return;
+    if (loop_now(st->setup.loop) >= st->retry_at)
+        save_begin(st);
+    else
+        end_append(st, false);
+}
+
+/* Starts what can be started now. A save begins and ends only between appends. */
+static void pump(struct store *st)
+{
+    enum save_state s = st->save.state;
+    if (st->append.state == APPEND_RUNNING || s == SAVE_COMMITTING || s == SAVE_ABORTING)
+        return;
+    if (s == SAVE_READY)
+        save_commit(st);
+    else if (st->closing)
+        close_step(st);
+    else if (st->save_wanted && s == SAVE_NONE)
+        save_begin(st);
+    if (st->append.state != APPEND_WAITING || st->save.state == SAVE_COMMITTING || st->save.state == SAVE_ABORTING)
+        return;
+    if (st->broken)
+        append_to_broken(st);
+    else
+        append_start(st);
+}
+
+static void on_retry(struct timer *t)
+{
+    struct store *st = container_of(t, struct store, retry);
+    st->save_wanted = true;
+    pump(st);
+}
+
+static void arm_interval(struct store *st)
+{
+    uint64_t every = st->setup.save_interval;
+    if (every > 0)
+        (void)!loop_arm(st->setup.loop, &st->interval, loop_now(st->setup.loop) + every);
+}
+
+static void on_interval(struct timer *t)
+{
+    struct store *st = container_of(t, struct store, interval);
+    arm_interval(st);
+    st->save_wanted |= st->tokens_moved || st->journal_length > 0;
+    pump(st);
+}
+
+/* ---- begin and end ---- */
+
+void store_start(struct store *st)
+{
+    timer_init(&st->interval, on_interval);
+    timer_init(&st->retry, on_retry);
+    arm_interval(st);
+}
+
+void store_close(struct store *st, void (*done)(void *arg, bool ok), void *arg)
+{
+    assert(st->append.state == APPEND_NONE && !st->closing);
+    st->closing = true;
+    st->closed = done;
+    st->closed_arg = arg;
+    loop_cancel(st->setup.loop, &st->interval);
+    loop_cancel(st->setup.loop, &st->retry);
+    pump(st);
+}
+
+void store_free(struct store *st)
+{
+    if (!st)
+        return;
+    loop_cancel(st->setup.loop, &st->interval);
+    loop_cancel(st->setup.loop, &st->retry);
+    store_save_abort(&st->save.job);
+    buf_fini(&st->save.piece);
+    buf_fini(&st->save.tail);
+    buf_fini(&st->append.lines);
+    file_close(st->journal.fd);
+    file_close(st->lock);
+    mem_free(st->path);
+    mem_free(st->journal_path);
+    mem_free(st->lock_path);
+    mem_free(st);
+}

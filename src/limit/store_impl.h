@@ -1,0 +1,80 @@
+/* What store.c (appending and saving) and store_load.c (start) share. */
+#ifndef LB_LIMIT_STORE_IMPL_H
+#define LB_LIMIT_STORE_IMPL_H
+
+#include "event/timer.h"
+#include "limit/store.h"
+
+/* The journal's descriptor: the helper thread's, while jobs run. */
+struct journal_file {
+    const char *path;
+    int fd; /* -1: closed, because it could not be opened anew */
+};
+
+enum append_state { APPEND_NONE, APPEND_WAITING, APPEND_RUNNING };
+
+struct append {
+    struct job job;
+    enum append_state state;
+    struct journal_file *journal;
+    struct buf lines;
+    size_t count;
+    uint64_t good; /* the journal's length before */
+    int result;
+};
+
+/* NONE -> WRITING -> READY -> COMMITTING -> NONE, or WRITING -> ABORTING -> NONE, or NONE -> COMMITTING for the removal
+ * of a journal that nothing is in. */
+enum save_state { SAVE_NONE, SAVE_WRITING, SAVE_READY, SAVE_COMMITTING, SAVE_ABORTING };
+
+struct save {
+    struct job job;
+    enum save_state state;
+    const char *path;
+    struct journal_file *journal;
+    int fd; /* of the temporary, -1 before the first piece */
+    struct buf piece;
+    int result, journal_result;
+    bool last_piece, final; /* final: the journal is removed */
+
+    struct instant at;
+    uint64_t walked, walk_end; /* seq of the last client written, and of the last one to be */
+    bool first;
+
+    struct buf tail; /* lines that were appended since the save began: they stay in the journal */
+    size_t tail_count;
+    bool tail_lost; /* there were too many: the journal stays as it is */
+};
+
+struct store {
+    struct store_setup setup;
+    char *path, *journal_path, *lock_path;
+    int lock;
+    struct journal_file journal;
+    uint64_t journal_length, journal_lines; /* as far as it is on disk */
+    bool broken;                            /* the journal cannot be relied on until a save has replaced it */
+    bool tokens_moved, save_wanted;
+    uint64_t retry_at; /* while broken: not before */
+    struct append append;
+    struct save save;
+    struct timer interval, retry;
+    bool closing;
+    void (*closed)(void *arg, bool ok);
+    void *closed_arg;
+};
+
+/* Starts the timers. */
+void store_start(struct store *st);
+
+/* Starts a save as of now: its instant, its walk, its buffers. */
+void store_save_prepare(struct store *st);
+
+/* Puts the next clients into save.piece; sets last_piece with the end of the file. 0 or -ENOMEM. */
+int store_save_fill(struct store *st) __attribute__((warn_unused_result));
+
+/* Jobs of the save, as run by the helper thread, and by the load itself at start. */
+void store_save_write(struct job *j);
+void store_save_commit(struct job *j);
+void store_save_abort(struct job *j);
+
+#endif

@@ -1,0 +1,256 @@
+/* The start of the store: lock, load, replay, fold the journal in. Blocking: the loop does not run yet. */
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "limit/journal.h"
+#include "store_impl.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define EXIT_RUNTIME 1
+#define EXIT_DAMAGED 2
+
+/* A file larger than this is none of ours. */
+#define FILE_MAX ((size_t)1 << 36)
+
+/* Where clients.json is a mount point it is rewritten in place, with a whole copy beside it. A crash meanwhile leaves
+ * it damaged and the copy (.tmp) whole, which is itself copied (.rescue) before the next save, for that begins with a
+ * new .tmp. */
+#define COPY_SUFFIX   ".tmp"
+#define RESCUE_SUFFIX ".rescue"
+
+struct load {
+    struct store *st;
+    struct instant at;
+    uint64_t saved_wall_ns;
+    bool rescued;
+    char *error;
+    size_t error_size;
+    int *exit_status;
+};
+
+static bool fail(struct load *l, int exit_status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+static bool fail(struct load *l, int exit_status, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(l->error, l->error_size, fmt, args);
+    va_end(args);
+    *l->exit_status = exit_status;
+    return false;
+}
+
+static bool damaged(struct load *l, const char *path, struct str text, const struct text_fault *fault)
+{
+    unsigned line, column;
+    json_line_column(text, fault->offset, &line, &column);
+    return fail(l, EXIT_DAMAGED, "%s:%u:%u: %s", path, line, column, fault->what);
+}
+
+static char *path_with(const char *path, const char *suffix)
+{
+    size_t n = strlen(path), more = strlen(suffix);
+    char *out = mem_try_alloc(n + more + 1);
+    if (out) {
+        memcpy(out, path, n);
+        memcpy(out + n, suffix, more + 1);
+    }
+    return out;
+}
+
+static bool take_lock(struct load *l)
+{
+    int holder = 0, fd = file_lock(l->st->lock_path, &holder);
+    if (fd >= 0) {
+        l->st->lock = fd;
+        return true;
+    }
+    if (fd != -EWOULDBLOCK)
+        return fail(l, EXIT_RUNTIME, "%s: %s", l->st->lock_path, strerror(-fd));
+    return holder > 0 ? fail(l, EXIT_RUNTIME, "%s is in use by process %d", l->st->path, holder)
+                      : fail(l, EXIT_RUNTIME, "%s is in use by another process", l->st->path);
+}
+
+/* ---- clients.json ---- */
+
+static void clear_table(struct client_table *t)
+{
+    struct hash_key key = t->key;
+    client_table_fini(t);
+    client_table_init(t, &key);
+}
+
+/* Loads the copy beside a damaged clients.json, if it is whole, and makes it safe. */
+static bool load_copy(struct load *l, const char *suffix)
+{
+    struct store *st = l->st;
+    struct buf text = BUF_INIT;
+    struct text_fault fault;
+    char *copy = path_with(st->path, suffix), *rescue = path_with(st->path, RESCUE_SUFFIX);
+    bool ok = copy && rescue && file_read(copy, FILE_MAX, &text) == 0;
+    if (ok) {
+        clear_table(st->setup.table);
+        ok = snapshot_parse(buf_str(&text), st->setup.table, &l->at, &l->saved_wall_ns, &fault) &&
+             file_replace(rescue, buf_str(&text)) == 0;
+    }
+    if (ok) {
+        l->rescued = true;
+        log_begin(LOG_WARN, "store_copy_used");
+        log_z("file", copy);
+        log_end();
+    }
+    mem_free(copy);
+    mem_free(rescue);
+    buf_fini(&text);
+    return ok;
+}
+
+static bool parse_clients(struct load *l, struct str text)
+{
+    struct store *st = l->st;
+    struct text_fault fault;
+    if (snapshot_parse(text, st->setup.table, &l->at, &l->saved_wall_ns, &fault))
+        return true;
+    return load_copy(l, COPY_SUFFIX) || load_copy(l, RESCUE_SUFFIX) || damaged(l, st->path, text, &fault);
+}
+
+static bool load_clients(struct load *l)
+{
+    struct store *st = l->st;
+    struct buf text = BUF_INIT;
+    int r = file_read(st->path, FILE_MAX, &text);
+    bool ok = r == -ENOENT || (r == 0 && parse_clients(l, buf_str(&text)));
+    if (r < 0 && r != -ENOENT)
+        fail(l, EXIT_RUNTIME, "%s: %s", st->path, strerror(-r));
+    buf_fini(&text);
+    return ok;
+}
+
+/* ---- the journal ---- */
+
+static bool replay(struct load *l, struct str text)
+{
+    struct store *st = l->st;
+    struct text_fault fault;
+    size_t good;
+    enum journal_end end = journal_replay(text, st->setup.table, &l->at, l->saved_wall_ns, &good, &fault);
+    if (end == JOURNAL_BAD)
+        return damaged(l, st->journal_path, text, &fault);
+    if (end == JOURNAL_TORN) {
+        log_begin(LOG_WARN, "journal_torn");
+        log_z("file", st->journal_path);
+        log_u64("bytes_dropped", text.n - good);
+        log_end();
+    }
+    return true;
+}
+
+static bool load_journal(struct load *l)
+{
+    struct store *st = l->st;
+    struct buf text = BUF_INIT;
+    int r = file_read(st->journal_path, FILE_MAX, &text);
+    bool ok = r == -ENOENT || (r == 0 && replay(l, buf_str(&text)));
+    st->journal_length = buf_str(&text).n;
+    buf_fini(&text);
+    if (r < 0 && r != -ENOENT)
+        return fail(l, EXIT_RUNTIME, "%s: %s", st->journal_path, strerror(-r));
+    return ok;
+}
+
+/* Opened before anything is served: what may not be written is known at once. */
+static bool open_journal(struct load *l)
+{
+    struct store *st = l->st;
+    st->journal.fd = file_open_append(st->journal_path);
+    return st->journal.fd >= 0 || fail(l, EXIT_RUNTIME, "%s: %s", st->journal_path, strerror(-st->journal.fd));
+}
+
+/* ---- folding in ---- */
+
+/* Saves by the steps of a save in operation, one right after the other. */
+static int save_now(struct store *st)
+{
+    struct save *s = &st->save;
+    int r = 0;
+    store_save_prepare(st);
+    while (r == 0 && !s->last_piece) {
+        r = store_save_fill(st);
+        if (r == 0)
+            store_save_write(&s->job);
+        r = r < 0 ? r : s->result;
+    }
+    if (r < 0)
+        store_save_abort(&s->job);
+    else
+        store_save_commit(&s->job);
+    buf_fini(&s->piece);
+    if (r == 0)
+        r = s->result < 0 ? s->result : s->journal_result;
+    return r;
+}
+
+static bool fold_in(struct load *l)
+{
+    struct store *st = l->st;
+    if (st->journal_length == 0 && !l->rescued)
+        return true;
+    int r = save_now(st);
+    if (r < 0)
+        return fail(l, EXIT_RUNTIME, "%s: %s", st->path, strerror(-r));
+    st->journal_length = 0;
+    return true;
+}
+
+/* A copy beside a clients.json that is whole is of no use, and would be misleading later. */
+static bool remove_copies(struct load *l)
+{
+    static const char *const suffixes[] = {COPY_SUFFIX, RESCUE_SUFFIX};
+    int r = 0;
+    for (unsigned i = 0; i < 2 && r == 0; i++) {
+        char *copy = path_with(l->st->path, suffixes[i]);
+        r = copy ? file_remove(copy) : -ENOMEM;
+        mem_free(copy);
+    }
+    return r == 0 || fail(l, EXIT_RUNTIME, "%s: its copy cannot be removed: %s", l->st->path, strerror(-r));
+}
+
+static struct store *store_new(const struct store_setup *setup)
+{
+    struct store *st = mem_try_alloc(sizeof *st);
+    if (!st)
+        return NULL;
+    st->setup = *setup;
+    st->lock = st->journal.fd = st->save.fd = -1;
+    st->path = path_with(setup->path, "");
+    st->journal_path = path_with(setup->path, ".journal");
+    st->lock_path = path_with(setup->path, ".lock");
+    st->journal.path = st->journal_path;
+    st->append.journal = st->save.journal = &st->journal;
+    st->save.path = st->path;
+    store_start(st);
+    if (st->path && st->journal_path && st->lock_path)
+        return st;
+    store_free(st);
+    return NULL;
+}
+
+struct store *store_open(const struct store_setup *setup, char *error, size_t n, int *exit_status)
+{
+    struct load l = {.st = store_new(setup), .error = error, .error_size = n, .exit_status = exit_status};
+    if (!l.st) {
+        fail(&l, EXIT_RUNTIME, "%s: out of memory", setup->path);
+        return NULL;
+    }
+    l.at = store_instant(l.st);
+    if (take_lock(&l) && load_clients(&l) && load_journal(&l) && open_journal(&l) && fold_in(&l) && remove_copies(&l))
+        return l.st;
+    store_free(l.st);
+    return NULL;
+}

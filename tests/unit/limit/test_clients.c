@@ -1,0 +1,741 @@
+/* Unit tests of limit/clients.c and the store below it: changes, lists, restarts, and disks that fail. */
+#include "limit/clients.h"
+
+#include "base/file.h"
+#include "base/metrics.h"
+
+#include <ftw.h>
+#include <math.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+struct world {
+    char folder[32], path[64], journal[72];
+    const char *save_interval; /* NULL: never in the time of a test */
+    char error[256];
+    int exit_status;
+    struct loop *loop;
+    struct worker *worker;
+    struct config *config;
+    struct limiter *lim;
+};
+
+static bool start(struct world *w)
+{
+    char text[512];
+    struct buf errors = BUF_INIT;
+    snprintf(text, sizeof text,
+             "{\"backends\":[{\"address\":\"127.0.0.1:1\"}],\"rate_limit\":{\"clients_file\":\"%s\","
+             "\"default\":{\"capacity\":2,\"rate_per_sec\":0.0001},\"save_interval\":\"%s\"}}",
+             w->path, w->save_interval ? w->save_interval : "1h");
+    w->config = config_parse(str_of(text), "test", NULL, &errors);
+    assert_non_null(w->config);
+    buf_fini(&errors);
+    w->loop = loop_new();
+    w->worker = worker_new(w->loop, "test");
+    w->lim = limiter_new(w->loop, w->worker, w->config, w->error, sizeof w->error, &w->exit_status);
+    return w->lim != NULL;
+}
+
+/* As a crash leaves things: nothing more is written. */
+static void crash(struct world *w)
+{
+    worker_free(w->worker);
+    limiter_free(w->lim);
+    loop_free(w->loop);
+    config_put(w->config);
+}
+
+static void must_start(struct world *w)
+{
+    if (!start(w))
+        fail_msg("%s", w->error);
+}
+
+static void open_world(struct world *w)
+{
+    *w = (struct world){0};
+    strcpy(w->folder, "/tmp/lb-clients-XXXXXX");
+    assert_non_null(mkdtemp(w->folder));
+    snprintf(w->path, sizeof w->path, "%s/clients.json", w->folder);
+    snprintf(w->journal, sizeof w->journal, "%s.journal", w->path);
+    must_start(w);
+}
+
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *ftw)
+{
+    (void)st;
+    (void)kind;
+    (void)ftw;
+    return remove(path);
+}
+
+static void close_world(struct world *w)
+{
+    crash(w);
+    nftw(w->folder, remove_one, 8, FTW_DEPTH);
+}
+
+struct closing {
+    bool ended, ok;
+};
+
+static void on_closed(void *arg, bool ok)
+{
+    struct closing *c = arg;
+    assert_false(c->ended);
+    *c = (struct closing){true, ok};
+}
+
+static void stop(struct world *w)
+{
+    struct closing c = {0};
+    limiter_close(w->lim, on_closed, &c);
+    assert_false(c.ended);
+    while (!c.ended)
+        loop_turn(w->loop, TIMER_NEVER);
+    assert_true(c.ok);
+    crash(w);
+}
+
+/* ---- changes ---- */
+
+struct waiter {
+    struct client_change change;
+    bool ended;
+    enum err e;
+};
+
+static void on_ended(struct client_change *c, enum err e)
+{
+    struct waiter *w = (struct waiter *)(void *)c;
+    assert_false(w->ended);
+    w->ended = true;
+    w->e = e;
+}
+
+static void begin_register(struct world *w, struct waiter *waiter, const char *id, double capacity, double rate)
+{
+    *waiter = (struct waiter){.change.done = on_ended};
+    assert_int_equal(clients_register(w->lim, id, capacity, rate, &waiter->change), ERR_OK);
+    assert_false(waiter->ended);
+}
+
+static void begin_update(struct world *w, struct waiter *waiter, const char *id, double capacity, double rate)
+{
+    *waiter = (struct waiter){.change.done = on_ended};
+    assert_int_equal(clients_update(w->lim, id, capacity, rate, &waiter->change), ERR_OK);
+}
+
+static void begin_delete(struct world *w, struct waiter *waiter, const char *id)
+{
+    *waiter = (struct waiter){.change.done = on_ended};
+    assert_int_equal(clients_delete(w->lim, id, &waiter->change), ERR_OK);
+}
+
+static enum err wait_for(struct world *w, struct waiter *waiter)
+{
+    while (!waiter->ended)
+        loop_turn(w->loop, TIMER_NEVER);
+    return waiter->e;
+}
+
+static enum err do_register(struct world *w, const char *id, double capacity, double rate)
+{
+    struct waiter waiter;
+    begin_register(w, &waiter, id, capacity, rate);
+    return wait_for(w, &waiter);
+}
+
+static enum err do_update(struct world *w, const char *id, double capacity, double rate)
+{
+    struct waiter waiter;
+    begin_update(w, &waiter, id, capacity, rate);
+    return wait_for(w, &waiter);
+}
+
+static enum err do_delete(struct world *w, const char *id)
+{
+    struct waiter waiter;
+    begin_delete(w, &waiter, id);
+    return wait_for(w, &waiter);
+}
+
+static void expect(struct world *w, const char *id, double capacity, double rate, double tokens)
+{
+    struct client_view v;
+    assert_int_equal(clients_get(w->lim, id, &v), ERR_OK);
+    assert_string_equal(v.id, id);
+    assert_true(v.capacity == capacity && v.rate == rate);
+    if (fabs(v.tokens - tokens) > 0.01)
+        fail_msg("%s has %g tokens, not %g", id, v.tokens, tokens);
+}
+
+static void expect_none(struct world *w, const char *id)
+{
+    struct client_view v;
+    assert_int_equal(clients_get(w->lim, id, &v), ERR_NO_SUCH_CLIENT);
+}
+
+static void use(struct world *w, const char *id, unsigned times)
+{
+    struct field field = {STR("X-Client-ID"), str_of(id), FIELD_OTHER};
+    struct headers h = {.v = &field, .n = 1, .max = 1};
+    struct peer peer = {0};
+    struct limit_answer a;
+    while (times--) {
+        limiter_ask(w->lim, &peer, &h, &a);
+        assert_int_equal(a.verdict, LIMIT_ALLOW);
+    }
+}
+
+static void the_five_calls(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w);
+    assert_int_equal(do_register(&w, "a", 10, 0.001), ERR_OK);
+    expect(&w, "a", 10, 0.001, 10);
+    assert_int_equal(do_register(&w, "a", 5, 1), ERR_CLIENT_EXISTS);
+    use(&w, "a", 4);
+    expect(&w, "a", 10, 0.001, 6);
+    assert_int_equal(do_update(&w, "a", 5, NAN), ERR_OK);
+    expect(&w, "a", 5, 0.001, 5);
+    assert_int_equal(do_update(&w, "a", 100, 0.002), ERR_OK);
+    expect(&w, "a", 100, 0.002, 5);
+    assert_int_equal(do_update(&w, "b", 100, 0.002), ERR_NO_SUCH_CLIENT);
+    assert_int_equal(do_delete(&w, "b"), ERR_NO_SUCH_CLIENT);
+    struct waiter last;
+    begin_delete(&w, &last, "a");
+    assert_int_equal(wait_for(&w, &last), ERR_OK);
+    assert_string_equal(last.change.view.id, "a");
+    assert_true(last.change.view.capacity == 100);
+    expect_none(&w, "a");
+    assert_int_equal(clients_total(w.lim), 0);
+    close_world(&w);
+}
+
+/* Nothing shows before it is on disk. */
+static void changes_show_when_they_are_durable(void **state)
+{
+    (void)state;
+    struct world w;
+    struct waiter waiter;
+    open_world(&w);
+    begin_register(&w, &waiter, "a", 10, 0.001);
+    expect_none(&w, "a");
+    assert_int_equal(wait_for(&w, &waiter), ERR_OK);
+    begin_update(&w, &waiter, "a", 20, NAN);
+    expect(&w, "a", 10, 0.001, 10);
+    assert_int_equal(wait_for(&w, &waiter), ERR_OK);
+    begin_delete(&w, &waiter, "a");
+    expect(&w, "a", 20, 0.001, 10);
+    assert_int_equal(wait_for(&w, &waiter), ERR_OK);
+    close_world(&w);
+}
+
+static void many_changes_share_a_sync(void **state)
+{
+    (void)state;
+    enum { N = 200 };
+    struct world w;
+    static struct waiter waiters[N];
+    open_world(&w);
+    uint64_t before = metrics.store_syncs;
+    for (unsigned i = 0; i < N; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "c%u", i);
+        begin_register(&w, &waiters[i], id, 10, 1);
+    }
+    for (unsigned i = 0; i < N; i++)
+        assert_int_equal(wait_for(&w, &waiters[i]), ERR_OK);
+    assert_in_range(metrics.store_syncs - before, 1, 2);
+    close_world(&w);
+}
+
+static void one_id_by_many_is_registered_once(void **state)
+{
+    (void)state;
+    enum { N = 50 };
+    struct world w;
+    struct waiter waiters[N];
+    unsigned ok = 0;
+    open_world(&w);
+    for (unsigned i = 0; i < N; i++)
+        begin_register(&w, &waiters[i], "same", 10 + i, 1);
+    for (unsigned i = 0; i < N; i++) {
+        enum err e = wait_for(&w, &waiters[i]);
+        assert_true(e == ERR_OK || e == ERR_CLIENT_EXISTS);
+        ok += e == ERR_OK;
+    }
+    assert_int_equal(ok, 1);
+    expect(&w, "same", 10, 1, 10);
+    close_world(&w);
+}
+
+static void changes_of_one_id_keep_their_order(void **state)
+{
+    (void)state;
+    struct world w;
+    struct waiter s[6];
+    open_world(&w);
+    begin_update(&w, &s[0], "a", 5, 1);
+    begin_register(&w, &s[1], "a", 10, 1);
+    begin_update(&w, &s[2], "a", 20, NAN);
+    begin_delete(&w, &s[3], "a");
+    begin_register(&w, &s[4], "a", 30, 1);
+    begin_delete(&w, &s[5], "b");
+    static const enum err want[] = {ERR_NO_SUCH_CLIENT, ERR_OK, ERR_OK, ERR_OK, ERR_OK, ERR_NO_SUCH_CLIENT};
+    for (unsigned i = 0; i < 6; i++)
+        assert_int_equal(wait_for(&w, &s[i]), want[i]);
+    expect(&w, "a", 30, 1, 30);
+    close_world(&w);
+}
+
+static void cancelled_changes_go_on(void **state)
+{
+    (void)state;
+    struct world w;
+    struct waiter gone, last;
+    open_world(&w);
+    begin_register(&w, &gone, "a", 10, 1);
+    clients_cancel(w.lim, &gone.change);
+    begin_register(&w, &last, "b", 10, 1);
+    assert_int_equal(wait_for(&w, &last), ERR_OK);
+    assert_false(gone.ended);
+    expect(&w, "a", 10, 1, 10);
+    close_world(&w);
+}
+
+static void too_many_waiting_are_refused(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client_change c = {0};
+    open_world(&w);
+    for (unsigned i = 0; i < CLIENT_CHANGES_MAX; i++) {
+        assert_int_equal(clients_delete(w.lim, "a", &c), ERR_OK);
+        clients_cancel(w.lim, &c);
+    }
+    assert_int_equal(clients_delete(w.lim, "a", &c), ERR_STORE_FAILED);
+    loop_turn(w.loop, 0);
+    assert_int_equal(do_register(&w, "a", 1, 1), ERR_OK);
+    close_world(&w);
+}
+
+/* ---- lists ---- */
+
+struct seen {
+    unsigned n;
+    char last[CLIENT_ID_MAX + 1];
+    unsigned times[3000];
+};
+
+static void see(void *arg, const struct client_view *v)
+{
+    struct seen *s = arg;
+    unsigned number;
+    s->n++;
+    if (sscanf(v->id, "c%u", &number) == 1)
+        s->times[number]++;
+    memcpy(s->last, v->id, sizeof s->last);
+}
+
+/* Clients come, go and come back between the pages: each that stayed is seen exactly once. */
+static void pages_miss_nobody_who_stays(void **state)
+{
+    (void)state;
+    enum { N = 1000 };
+    struct world w;
+    static struct waiter waiters[N];
+    static struct seen seen;
+    char id[16], cursor[CLIENT_ID_MAX + 1] = "";
+    bool more = true;
+    open_world(&w);
+    for (unsigned i = 0; i < N; i++) {
+        snprintf(id, sizeof id, "c%u", i);
+        begin_register(&w, &waiters[i], id, 10, 1);
+    }
+    for (unsigned i = 0; i < N; i++)
+        assert_int_equal(wait_for(&w, &waiters[i]), ERR_OK);
+    for (unsigned page = 0; more; page++) {
+        size_t n = clients_list(w.lim, cursor[0] ? cursor : NULL, 50, see, &seen, &more);
+        assert_true(n == 50 || !more);
+        memcpy(cursor, seen.last, sizeof cursor);
+        assert_int_equal(do_delete(&w, cursor), ERR_OK);
+        if (page % 2)
+            assert_int_equal(do_register(&w, cursor, 1, 1), ERR_OK);
+        snprintf(id, sizeof id, "d%u", page);
+        assert_int_equal(do_register(&w, id, 1, 1), ERR_OK);
+        assert_true(page < 40);
+    }
+    for (unsigned i = 0; i < N; i++)
+        if (i % 50 != 49)
+            assert_int_equal(seen.times[i], 1);
+    close_world(&w);
+}
+
+static void lists_and_cursors(void **state)
+{
+    (void)state;
+    struct world w;
+    struct seen seen = {0};
+    bool more;
+    open_world(&w);
+    assert_int_equal(clients_list(w.lim, NULL, 10, see, &seen, &more), 0);
+    assert_false(more);
+    for (const char *const *id = (const char *const[]){"a", "b", "c", NULL}; *id; id++)
+        assert_int_equal(do_register(&w, *id, 1, 1), ERR_OK);
+    assert_int_equal(clients_list(w.lim, NULL, 3, see, &seen, &more), 3);
+    assert_false(more);
+    assert_int_equal(clients_list(w.lim, "a", 1, see, &seen, &more), 1);
+    assert_true(more);
+    assert_string_equal(seen.last, "b");
+    assert_int_equal(clients_list(w.lim, "c", 1, see, &seen, &more), 0);
+    assert_int_equal(clients_list(w.lim, "never", 9, see, &seen, &more), 3);
+    assert_int_equal(clients_total(w.lim), 3);
+    close_world(&w);
+}
+
+/* ---- restarts ---- */
+
+static bool exists(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0;
+}
+
+static void crash_loses_nothing_acknowledged(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w);
+    assert_int_equal(do_register(&w, "a", 10, 0.001), ERR_OK);
+    assert_int_equal(do_register(&w, "2001:db8::1", 20, 0.001), ERR_OK);
+    assert_int_equal(do_register(&w, "c", 30, 0.001), ERR_OK);
+    assert_int_equal(do_update(&w, "a", 11, NAN), ERR_OK);
+    assert_int_equal(do_delete(&w, "c"), ERR_OK);
+    for (int round = 0; round < 3; round++) {
+        crash(&w);
+        must_start(&w);
+        assert_int_equal(clients_total(w.lim), 2);
+        expect(&w, "a", 11, 0.001, 10);
+        expect(&w, "2001:db8::1", 20, 0.001, 20);
+    }
+    close_world(&w);
+}
+
+static void graceful_stop_keeps_tokens_in_one_file(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w);
+    assert_int_equal(do_register(&w, "a", 10, 0.001), ERR_OK);
+    use(&w, "a", 7);
+    stop(&w);
+    assert_true(exists(w.path));
+    assert_false(exists(w.journal));
+    must_start(&w);
+    expect(&w, "a", 10, 0.001, 3);
+    use(&w, "a", 1);
+    stop(&w);
+    must_start(&w);
+    expect(&w, "a", 10, 0.001, 2);
+    stop(&w); /* nothing to save */
+    must_start(&w);
+    expect(&w, "a", 10, 0.001, 2);
+    close_world(&w);
+}
+
+/* Without a stop, tokens are saved every now and then. */
+static void tokens_are_saved_at_intervals(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w);
+    assert_int_equal(do_register(&w, "a", 10, 0.001), ERR_OK);
+    crash(&w);
+    w.save_interval = "20ms";
+    must_start(&w);
+    uint64_t saves = metrics.store_saves;
+    use(&w, "a", 7);
+    while (metrics.store_saves == saves)
+        loop_turn(w.loop, TIMER_NEVER);
+    crash(&w);
+    must_start(&w);
+    expect(&w, "a", 10, 0.001, 3);
+    close_world(&w);
+}
+
+static void closing_finishes_what_was_begun(void **state)
+{
+    (void)state;
+    struct world w;
+    struct waiter a, b, late = {.change.done = on_ended};
+    struct closing c = {0};
+    open_world(&w);
+    begin_register(&w, &a, "a", 10, 0.001);
+    begin_update(&w, &b, "a", 20, NAN);
+    limiter_close(w.lim, on_closed, &c);
+    assert_int_equal(clients_register(w.lim, "late", 1, 1, &late.change), ERR_STORE_FAILED);
+    while (!c.ended)
+        loop_turn(w.loop, TIMER_NEVER);
+    assert_true(c.ok && a.ended && b.ended);
+    assert_int_equal(a.e, ERR_OK);
+    assert_int_equal(b.e, ERR_OK);
+    crash(&w);
+    must_start(&w);
+    expect(&w, "a", 20, 0.001, 10);
+    close_world(&w);
+}
+
+static void put_file(const char *path, const char *text)
+{
+    assert_int_equal(file_replace(path, str_of(text)), 0);
+}
+
+static void expect_refusal(struct world *w, int status, const char *what)
+{
+    assert_false(start(w));
+    assert_int_equal(w->exit_status, status);
+    if (!strstr(w->error, what))
+        fail_msg("\"%s\" does not say \"%s\"", w->error, what);
+    crash(w);
+}
+
+static void expect_content(const char *path, const char *text)
+{
+    struct buf is = BUF_INIT;
+    assert_int_equal(file_read(path, 1 << 20, &is), 0);
+    assert_true(str_eq(buf_str(&is), str_of(text)));
+    buf_fini(&is);
+}
+
+static void damage_stops_the_start_and_stays(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w);
+    crash(&w);
+    put_file(w.path, "");
+    expect_refusal(&w, 2, "clients.json:1:1: the file is empty");
+    put_file(w.path, "{\"clients\":[\n{\"client_id\":\"a\",\"capacity\":0,\"rate_per_sec\":1}\n]}");
+    expect_refusal(&w, 2, "clients.json:2:29: capacity is 0");
+    expect_content(w.path, "{\"clients\":[\n{\"client_id\":\"a\",\"capacity\":0,\"rate_per_sec\":1}\n]}");
+    put_file(w.path, "{\"clients\":[]}");
+    put_file(w.journal, "{}\n{}\n");
+    expect_refusal(&w, 2, "clients.json.journal:1:1: the checksum");
+    expect_content(w.journal, "{}\n{}\n");
+    put_file(w.journal, "");
+    must_start(&w);
+    close_world(&w);
+}
+
+static void torn_journal_is_cut(void **state)
+{
+    (void)state;
+    struct world w;
+    struct buf text = BUF_INIT;
+    open_world(&w);
+    assert_int_equal(do_register(&w, "a", 10, 1), ERR_OK);
+    assert_int_equal(do_register(&w, "b", 10, 1), ERR_OK);
+    crash(&w);
+    assert_int_equal(file_read(w.journal, 1 << 20, &text), 0);
+    assert_int_equal(file_replace(w.journal, str_make(buf_str(&text).p, text.len - 20)), 0);
+    must_start(&w);
+    expect(&w, "a", 10, 1, 10);
+    expect_none(&w, "b");
+    assert_int_equal(do_register(&w, "c", 10, 1), ERR_OK);
+    crash(&w);
+    must_start(&w);
+    assert_int_equal(clients_total(w.lim), 2);
+    buf_fini(&text);
+    close_world(&w);
+}
+
+static void second_process_is_refused(void **state)
+{
+    (void)state;
+    struct world w, second;
+    char want[64];
+    open_world(&w);
+    second = w;
+    snprintf(want, sizeof want, "in use by process %d", (int)getpid());
+    expect_refusal(&second, 1, want);
+    close_world(&w);
+}
+
+static void missing_folder_is_refused(void **state)
+{
+    (void)state;
+    struct world w = {.path = "/nonexistent-folder/clients.json"};
+    expect_refusal(&w, 1, "/nonexistent-folder/clients.json.lock: No such file");
+}
+
+/* A crash while clients.json was rewritten in place leaves its copy whole. */
+static void whole_copy_replaces_a_torn_file(void **state)
+{
+    (void)state;
+    struct world w;
+    char copy[80];
+    open_world(&w);
+    snprintf(copy, sizeof copy, "%s.tmp", w.path);
+    crash(&w);
+    put_file(w.path, "{\"clients\":[\n{\"client_id\":\"a\",\"capa");
+    put_file(copy, "{\"clients\":[\n{\"client_id\":\"a\",\"capacity\":7,\"rate_per_sec\":1}\n]}");
+    must_start(&w);
+    expect(&w, "a", 7, 1, 7);
+    crash(&w);
+    assert_false(exists(copy));
+    must_start(&w);
+    expect(&w, "a", 7, 1, 7);
+    close_world(&w);
+}
+
+/* ---- disks that fail ---- */
+
+/* From here on no file of this process may grow beyond `bytes`. */
+static void limit_files(rlim_t bytes)
+{
+    struct rlimit r;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &r), 0);
+    r.rlim_cur = bytes;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &r), 0);
+}
+
+static void full_disk_changes_nothing_and_recovers(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w);
+    assert_int_equal(do_register(&w, "a", 10, 0.001), ERR_OK);
+    uint64_t failures = metrics.store_failures;
+    limit_files(200);
+    assert_int_equal(do_register(&w, "b", 10, 1), ERR_STORE_FAILED);
+    assert_true(metrics.store_failures > failures);
+    assert_int_equal(do_update(&w, "a", 20, NAN), ERR_STORE_FAILED);
+    assert_int_equal(do_delete(&w, "a"), ERR_STORE_FAILED);
+    expect_none(&w, "b");
+    expect(&w, "a", 10, 0.001, 10);
+    use(&w, "a", 2);
+    limit_files(RLIM_INFINITY);
+    enum err e;
+    while ((e = do_register(&w, "b", 10, 1)) == ERR_STORE_FAILED)
+        loop_turn(w.loop, TIMER_NEVER);
+    assert_int_equal(e, ERR_OK);
+    assert_int_equal(do_update(&w, "a", 20, NAN), ERR_OK);
+    crash(&w);
+    must_start(&w);
+    assert_int_equal(clients_total(w.lim), 2);
+    expect(&w, "a", 20, 0.001, 8);
+    close_world(&w);
+}
+
+/* What was refused does not come back, nor does what was acknowledged go, when the process dies on the full disk. */
+static void crash_on_a_full_disk(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w);
+    assert_int_equal(do_register(&w, "a", 10, 1), ERR_OK);
+    limit_files(200);
+    assert_int_equal(do_register(&w, "b", 10, 1), ERR_STORE_FAILED);
+    crash(&w);
+    limit_files(RLIM_INFINITY);
+    must_start(&w);
+    assert_int_equal(clients_total(w.lim), 1);
+    expect(&w, "a", 10, 1, 10);
+    close_world(&w);
+}
+
+static void failed_save_at_stop_is_reported(void **state)
+{
+    (void)state;
+    struct world w;
+    struct closing c = {0};
+    open_world(&w);
+    assert_int_equal(do_register(&w, "a", 10, 1), ERR_OK);
+    limit_files(10);
+    limiter_close(w.lim, on_closed, &c);
+    while (!c.ended)
+        loop_turn(w.loop, TIMER_NEVER);
+    assert_false(c.ok);
+    limit_files(RLIM_INFINITY);
+    crash(&w);
+    must_start(&w);
+    expect(&w, "a", 10, 1, 10);
+    close_world(&w);
+}
+
+/* Long journals are folded in while changes go on; nothing is lost or out of order at any moment. */
+static void saves_while_changes_go_on(void **state)
+{
+    (void)state;
+    enum { CLIENTS = 600, ROUNDS = 40 };
+    struct world w;
+    static struct waiter waiters[CLIENTS];
+    char id[16];
+    open_world(&w);
+    uint64_t saves = metrics.store_saves;
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        for (unsigned i = 0; i < CLIENTS; i++) {
+            snprintf(id, sizeof id, "c%u", i);
+            if (round == 0)
+                begin_register(&w, &waiters[i], id, 10, 0.001);
+            else
+                begin_update(&w, &waiters[i], id, 10 + round, NAN);
+        }
+        for (unsigned i = 0; i < CLIENTS; i++)
+            assert_int_equal(wait_for(&w, &waiters[i]), ERR_OK);
+        if (round % 30 == 29) { /* the journal was folded in meanwhile */
+            assert_true(metrics.store_saves > saves);
+            crash(&w);
+            must_start(&w);
+            assert_int_equal(clients_total(w.lim), CLIENTS);
+            expect(&w, "c599", 10 + round, 0.001, 10);
+        }
+    }
+    for (unsigned i = 0; i < CLIENTS; i++) {
+        snprintf(id, sizeof id, "c%u", i);
+        expect(&w, id, 10 + ROUNDS - 1, 0.001, 10);
+    }
+    close_world(&w);
+}
+
+int main(void)
+{
+    signal(SIGXFSZ, SIG_IGN);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_five_calls),
+        cmocka_unit_test(changes_show_when_they_are_durable),
+        cmocka_unit_test(many_changes_share_a_sync),
+        cmocka_unit_test(one_id_by_many_is_registered_once),
+        cmocka_unit_test(changes_of_one_id_keep_their_order),
+        cmocka_unit_test(cancelled_changes_go_on),
+        cmocka_unit_test(too_many_waiting_are_refused),
+        cmocka_unit_test(pages_miss_nobody_who_stays),
+        cmocka_unit_test(lists_and_cursors),
+        cmocka_unit_test(crash_loses_nothing_acknowledged),
+        cmocka_unit_test(graceful_stop_keeps_tokens_in_one_file),
+        cmocka_unit_test(tokens_are_saved_at_intervals),
+        cmocka_unit_test(closing_finishes_what_was_begun),
+        cmocka_unit_test(damage_stops_the_start_and_stays),
+        cmocka_unit_test(torn_journal_is_cut),
+        cmocka_unit_test(second_process_is_refused),
+        cmocka_unit_test(missing_folder_is_refused),
+        cmocka_unit_test(whole_copy_replaces_a_torn_file),
+        cmocka_unit_test(full_disk_changes_nothing_and_recovers),
+        cmocka_unit_test(crash_on_a_full_disk),
+        cmocka_unit_test(failed_save_at_stop_is_reported),
+        cmocka_unit_test(saves_while_changes_go_on),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,185 @@
+/* Unit tests of limit/journal.c: lines written and replayed, torn and damaged ones told apart. */
+#include "limit/journal.h"
+
+#include "base/clock.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+static const struct hash_key key = {7, 8};
+
+static const struct instant now = {100 * NS_PER_S, UINT64_C(1769860800) * NS_PER_S};
+
+static void line(struct buf *out, enum journal_op op, const char *id, double capacity, double tokens, uint64_t ago_s)
+{
+    struct client_view v = {.capacity = capacity, .rate = 1, .tokens = tokens};
+    memcpy(v.id, id, strlen(id) + 1);
+    assert_true(journal_append(out, op, &v, now.wall_ns - ago_s * NS_PER_S));
+}
+
+static void expect_order(const struct client_table *t, const char *const ids[], unsigned n)
+{
+    const struct client *c = client_table_after(t, 0);
+    for (unsigned i = 0; i < n; i++, c = client_table_next(c)) {
+        assert_non_null(c);
+        assert_true(str_eq(client_id(c), str_of(ids[i])));
+    }
+    assert_null(c);
+}
+
+static double tokens_of(const struct client_table *t, const char *id)
+{
+    struct client_view v;
+    client_view_of(client_table_find(t, str_of(id)), now.now, &v);
+    return v.tokens;
+}
+
+static enum journal_end replay(struct str text, struct client_table *t, uint64_t saved_ago_s, size_t *good)
+{
+    struct text_fault fault;
+    return journal_replay(text, t, &now, now.wall_ns - saved_ago_s * NS_PER_S, good, &fault);
+}
+
+static void changes_are_made_again(void **state)
+{
+    (void)state;
+    struct buf text = BUF_INIT;
+    struct client_table t;
+    size_t good;
+    line(&text, JOURNAL_REGISTER, "a", 10, 10, 30);
+    line(&text, JOURNAL_REGISTER, "b", 10, 0, 5);
+    line(&text, JOURNAL_REGISTER, "c", 10, 10, 5);
+    line(&text, JOURNAL_UPDATE, "a", 20, 3, 4);
+    line(&text, JOURNAL_DELETE, "c", 0, 0, 3);
+    client_table_init(&t, &key);
+    assert_int_equal(replay(buf_str(&text), &t, 100, &good), JOURNAL_WHOLE);
+    assert_int_equal(good, text.len);
+    expect_order(&t, (const char *[]){"a", "b"}, 2);
+    assert_true(tokens_of(&t, "a") == 7);
+    assert_true(tokens_of(&t, "b") == 5);
+
+    /* a second time nothing changes but what the order of registration repeats */
+    assert_int_equal(replay(buf_str(&text), &t, 100, &good), JOURNAL_WHOLE);
+    expect_order(&t, (const char *[]){"a", "b"}, 2);
+    assert_true(tokens_of(&t, "a") == 7);
+    client_table_fini(&t);
+    buf_fini(&text);
+}
+
+/* A snapshot that was begun before the lines, and saw some of them, comes out the same. */
+static void order_over_a_later_snapshot(void **state)
+{
+    (void)state;
+    struct buf text = BUF_INIT, all = BUF_INIT;
+    struct client_table t;
+    size_t good;
+    line(&all, JOURNAL_REGISTER, "old", 10, 10, 9);
+    line(&all, JOURNAL_REGISTER, "c", 10, 10, 9);
+    line(&text, JOURNAL_DELETE, "b", 0, 0, 5);
+    line(&text, JOURNAL_REGISTER, "b", 10, 10, 5);
+    line(&text, JOURNAL_REGISTER, "c", 10, 10, 5);
+    client_table_init(&t, &key);
+    assert_int_equal(replay(buf_str(&all), &t, 100, &good), JOURNAL_WHOLE);
+    assert_int_equal(replay(buf_str(&text), &t, 100, &good), JOURNAL_WHOLE);
+    expect_order(&t, (const char *[]){"old", "b", "c"}, 3);
+    client_table_fini(&t);
+    buf_fini(&text);
+    buf_fini(&all);
+}
+
+/* Lines older than the snapshot know the settings, but not the tokens. */
+static void older_lines_leave_the_tokens(void **state)
+{
+    (void)state;
+    struct buf first = BUF_INIT, text = BUF_INIT;
+    struct client_table t;
+    size_t good;
+    line(&first, JOURNAL_REGISTER, "a", 10, 1, 0);
+    line(&text, JOURNAL_REGISTER, "a", 10, 10, 50);
+    line(&text, JOURNAL_UPDATE, "a", 5, 5, 40);
+    client_table_init(&t, &key);
+    assert_int_equal(replay(buf_str(&first), &t, 100, &good), JOURNAL_WHOLE);
+    assert_int_equal(replay(buf_str(&text), &t, 20, &good), JOURNAL_WHOLE);
+    assert_true(tokens_of(&t, "a") == 1);
+    assert_true(client_table_find(&t, STR("a"))->capacity == 5);
+    client_table_fini(&t);
+    buf_fini(&first);
+    buf_fini(&text);
+}
+
+/* Cut anywhere, the lines before are good, and the rest is a torn one, or nothing. */
+static void every_cut_leaves_whole_lines(void **state)
+{
+    (void)state;
+    struct buf text = BUF_INIT;
+    line(&text, JOURNAL_REGISTER, "a", 10, 10, 3);
+    size_t first = text.len;
+    line(&text, JOURNAL_REGISTER, "b", 10, 10, 3);
+    for (size_t n = 0; n <= text.len; n++) {
+        struct client_table t;
+        size_t good;
+        client_table_init(&t, &key);
+        enum journal_end end = replay(str_make(buf_str(&text).p, n), &t, 100, &good);
+        assert_int_equal(end, n == 0 || n == first || n == text.len ? JOURNAL_WHOLE : JOURNAL_TORN);
+        assert_int_equal(good, n < first ? 0 : n < text.len ? first : text.len);
+        assert_int_equal(t.shown, n < first ? 0 : n < text.len ? 1 : 2);
+        client_table_fini(&t);
+    }
+    buf_fini(&text);
+}
+
+/* Any changed byte of a line that others follow is damage; so is one of the last, whole line, but for a zero byte. */
+static void every_flipped_byte_is_damage(void **state)
+{
+    (void)state;
+    struct buf text = BUF_INIT;
+    line(&text, JOURNAL_REGISTER, "a", 10, 10, 3);
+    size_t first = text.len;
+    line(&text, JOURNAL_REGISTER, "b", 10, 10, 3);
+    for (size_t i = 0; i + 1 < text.len; i++) {
+        struct client_table t;
+        struct text_fault fault = {0};
+        size_t good;
+        client_table_init(&t, &key);
+        buf_bytes(&text)[i] ^= 1;
+        enum journal_end end = journal_replay(buf_str(&text), &t, &now, 0, &good, &fault);
+        assert_int_equal(end, JOURNAL_BAD);
+        assert_in_range(fault.offset, i < first ? 0 : first, i < first ? first : text.len);
+        buf_bytes(&text)[i] ^= 1;
+        client_table_fini(&t);
+    }
+    struct client_table t;
+    size_t good;
+    client_table_init(&t, &key);
+    memset(buf_bytes(&text) + first, 0, 10);
+    assert_int_equal(replay(buf_str(&text), &t, 100, &good), JOURNAL_TORN);
+    assert_int_equal(good, first);
+    client_table_fini(&t);
+    buf_fini(&text);
+}
+
+static void lines_that_say_nothing_are_damage(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"\n", "{}\n", "x\n{}\n", "{\"op\":\"register\"}\n"};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        struct client_table t;
+        size_t good;
+        client_table_init(&t, &key);
+        assert_int_equal(replay(str_of(texts[i]), &t, 100, &good), JOURNAL_BAD);
+        client_table_fini(&t);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(changes_are_made_again),       cmocka_unit_test(order_over_a_later_snapshot),
+        cmocka_unit_test(older_lines_leave_the_tokens), cmocka_unit_test(every_cut_leaves_whole_lines),
+        cmocka_unit_test(every_flipped_byte_is_damage), cmocka_unit_test(lines_that_say_nothing_are_damage),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

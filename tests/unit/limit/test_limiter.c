@@ -1,0 +1,346 @@
+/* Unit tests of limit/limiter.c: who is asked for what, and what the answer says. Rates are so small that the time the
+ * test takes does not count. */
+#include "limit/clients.h"
+#include "limit/limiter.h"
+
+#include <ftw.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define SCARCE "\"default\":{\"capacity\":2,\"rate_per_sec\":0.0001}"
+
+struct world {
+    char folder[32];
+    struct loop *loop;
+    struct worker *worker;
+    struct config *config;
+    struct limiter *lim;
+    struct limit_answer answer;
+};
+
+static void open_world(struct world *w, const char *settings)
+{
+    char text[1024], error[256];
+    int status;
+    struct buf errors = BUF_INIT;
+    strcpy(w->folder, "/tmp/lb-limiter-XXXXXX");
+    assert_non_null(mkdtemp(w->folder));
+    snprintf(text, sizeof text,
+             "{\"backends\":[{\"address\":\"127.0.0.1:1\"}],\"trusted_proxies\":[\"10.0.0.0/8\"],"
+             "\"rate_limit\":{\"clients_file\":\"%s/clients.json\",%s}}",
+             w->folder, settings);
+    w->config = config_parse(str_of(text), "test", NULL, &errors);
+    if (!w->config)
+        fail_msg("%.*s", STR_ARG(buf_str(&errors)));
+    buf_fini(&errors);
+    w->loop = loop_new();
+    w->worker = worker_new(w->loop, "test");
+    w->lim = limiter_new(w->loop, w->worker, w->config, error, sizeof error, &status);
+    if (!w->lim)
+        fail_msg("%s", error);
+}
+
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *ftw)
+{
+    (void)st;
+    (void)kind;
+    (void)ftw;
+    return remove(path);
+}
+
+static void close_world(struct world *w)
+{
+    worker_free(w->worker);
+    limiter_free(w->lim);
+    loop_free(w->loop);
+    config_put(w->config);
+    nftw(w->folder, remove_one, 8, FTW_DEPTH);
+}
+
+struct waiter {
+    struct client_change change;
+    bool ended;
+    enum err e;
+};
+
+static void on_ended(struct client_change *c, enum err e)
+{
+    struct waiter *w = (struct waiter *)(void *)c;
+    w->ended = true;
+    w->e = e;
+}
+
+static void wait_for(struct world *w, struct waiter *waiter)
+{
+    while (!waiter->ended)
+        loop_turn(w->loop, TIMER_NEVER);
+    assert_int_equal(waiter->e, ERR_OK);
+}
+
+static void register_client(struct world *w, const char *id, double capacity)
+{
+    struct waiter waiter = {.change.done = on_ended};
+    assert_int_equal(clients_register(w->lim, id, capacity, 0.0001, &waiter.change), ERR_OK);
+    wait_for(w, &waiter);
+}
+
+static void delete_client(struct world *w, const char *id)
+{
+    struct waiter waiter = {.change.done = on_ended};
+    assert_int_equal(clients_delete(w->lim, id, &waiter.change), ERR_OK);
+    wait_for(w, &waiter);
+}
+
+/* Asks for a request from `from` (NULL: a unix peer) with that X-Client-ID (NULL: none), given `times` times. */
+static enum err ask_with(struct world *w, const char *from, const char *name, unsigned times)
+{
+    struct field fields[4];
+    struct headers h = {.v = fields, .n = name ? times : 0, .max = 4};
+    struct peer peer = {.is_unix = !from};
+    for (unsigned i = 0; i < h.n; i++)
+        fields[i] = (struct field){STR("x-CLIENT-id"), str_of(name), FIELD_OTHER};
+    if (from)
+        assert_true(ip_parse(str_of(from), &peer.ip));
+    limiter_ask(w->lim, &peer, &h, &w->answer);
+    assert_int_equal(w->answer.verdict, w->answer.error ? LIMIT_DENY : LIMIT_ALLOW);
+    return w->answer.error;
+}
+
+static enum err ask(struct world *w, const char *from, const char *name)
+{
+    return ask_with(w, from, name, 1);
+}
+
+static unsigned ask_until_denied(struct world *w, const char *from, const char *name)
+{
+    unsigned n = 0;
+    while (n < 1000 && ask(w, from, name) == ERR_OK)
+        n++;
+    return n;
+}
+
+static void expect_client(const struct world *w, const char *id)
+{
+    if (!str_eq(w->answer.client_id, str_of(id)))
+        fail_msg("client \"%.*s\", not \"%s\"", STR_ARG(w->answer.client_id), id);
+}
+
+static void expect_fields(const struct world *w, const char *fields)
+{
+    if (!str_eq(str_make(w->answer.fields, w->answer.fields_len), str_of(fields)))
+        fail_msg("fields %.*s", (int)w->answer.fields_len, w->answer.fields);
+}
+
+static void anonymous_clients_are_limited(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, SCARCE);
+    assert_int_equal(ask(&w, "1.2.3.4", NULL), ERR_OK);
+    expect_client(&w, "1.2.3.4");
+    assert_false(w.answer.registered);
+    expect_fields(&w, "RateLimit-Policy: \"default\";q=2;w=20000\r\nRateLimit: \"default\";r=1;t=10000\r\n");
+    assert_int_equal(ask(&w, "1.2.3.4", NULL), ERR_OK);
+    expect_fields(&w, "RateLimit-Policy: \"default\";q=2;w=20000\r\nRateLimit: \"default\";r=0;t=10000\r\n");
+    assert_int_equal(ask(&w, "1.2.3.4", NULL), ERR_RATE_LIMITED);
+    assert_int_equal(w.answer.retry_after_s, 10000);
+    expect_fields(&w, "RateLimit-Policy: \"default\";q=2;w=20000\r\nRateLimit: \"default\";r=0;t=10000\r\n");
+    assert_int_equal(ask(&w, "::ffff:1.2.3.4", NULL), ERR_RATE_LIMITED);
+    expect_client(&w, "1.2.3.4");
+    assert_int_equal(ask(&w, "1.2.3.5", NULL), ERR_OK);
+    close_world(&w);
+}
+
+static void ipv6_clients_are_networks(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, SCARCE ",\"ipv6_prefix\":48");
+    assert_int_equal(ask_until_denied(&w, "2001:db8:1:2::3", NULL), 2);
+    expect_client(&w, "2001:db8:1::/48");
+    assert_int_equal(ask(&w, "2001:db8:1:ffff::3", NULL), ERR_RATE_LIMITED);
+    assert_int_equal(ask(&w, "2001:db8:2::3", NULL), ERR_OK);
+    close_world(&w);
+    open_world(&w, SCARCE ",\"ipv6_prefix\":128");
+    assert_int_equal(ask(&w, "2001:db8:1:2::3", NULL), ERR_OK);
+    expect_client(&w, "2001:db8:1:2::3");
+    close_world(&w);
+}
+
+static void unix_peers_are_one_client(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, SCARCE);
+    assert_int_equal(ask_until_denied(&w, NULL, NULL), 2);
+    expect_client(&w, "unix:");
+    close_world(&w);
+}
+
+static void registered_names(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, SCARCE);
+    register_client(&w, "user1", 5);
+    assert_int_equal(ask(&w, "1.2.3.4", "user1"), ERR_OK);
+    expect_client(&w, "user1");
+    assert_true(w.answer.registered);
+    expect_fields(&w, "RateLimit-Policy: \"client\";q=5;w=50000\r\nRateLimit: \"client\";r=4;t=10000\r\n");
+    assert_int_equal(ask_until_denied(&w, "9.9.9.9", "user1"), 4);
+    assert_true(w.answer.registered);
+    /* names that nobody registered count for nothing */
+    assert_int_equal(ask(&w, "1.2.3.4", "user2"), ERR_OK);
+    expect_client(&w, "1.2.3.4");
+    assert_int_equal(ask_until_denied(&w, "1.2.3.4", ""), 1);
+    assert_int_equal(ask(&w, "1.2.3.4", "a b"), ERR_RATE_LIMITED);
+    assert_int_equal(ask_with(&w, "1.2.3.4", "user1", 2), ERR_BAD_CLIENT_ID);
+    close_world(&w);
+}
+
+static void registered_addresses(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, SCARCE);
+    register_client(&w, "1.2.3.4", 5);
+    register_client(&w, "2001:db8::1", 4);
+    assert_int_equal(ask_until_denied(&w, "1.2.3.4", NULL), 5);
+    expect_client(&w, "1.2.3.4");
+    assert_int_equal(ask_until_denied(&w, "2001:db8::1", NULL), 4);
+    expect_client(&w, "2001:db8::1");
+    assert_int_equal(ask_until_denied(&w, "2001:db8::2", NULL), 2);
+    /* the field may name an address in any spelling */
+    assert_int_equal(ask(&w, "9.9.9.9", "2001:DB8:0::1"), ERR_RATE_LIMITED);
+    expect_client(&w, "2001:db8::1");
+    close_world(&w);
+}
+
+static void addresses_take_their_tokens_along(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, SCARCE);
+    assert_int_equal(ask(&w, "1.2.3.4", NULL), ERR_OK);
+    register_client(&w, "1.2.3.4", 100);
+    assert_int_equal(ask_until_denied(&w, "1.2.3.4", NULL), 1);
+    delete_client(&w, "1.2.3.4");
+    assert_int_equal(ask_until_denied(&w, "1.2.3.4", NULL), 0);
+
+    register_client(&w, "5.5.5.5", 100);
+    assert_int_equal(ask(&w, "5.5.5.5", NULL), ERR_OK);
+    delete_client(&w, "5.5.5.5");
+    assert_int_equal(ask_until_denied(&w, "5.5.5.5", NULL), 2);
+    close_world(&w);
+}
+
+static void names_come_back_full(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, SCARCE);
+    register_client(&w, "user1", 3);
+    assert_int_equal(ask_until_denied(&w, "1.2.3.4", "user1"), 3);
+    delete_client(&w, "user1");
+    register_client(&w, "user1", 3);
+    assert_int_equal(ask_until_denied(&w, "1.2.3.4", "user1"), 3);
+    close_world(&w);
+}
+
+static void exempt_wins(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, SCARCE ",\"exempt\":[\"1.2.3.0/24\"]");
+    register_client(&w, "1.2.3.4", 1);
+    register_client(&w, "user1", 1);
+    assert_int_equal(ask_until_denied(&w, "1.2.3.4", NULL), 1000);
+    expect_client(&w, "");
+    assert_int_equal(w.answer.fields_len, 0);
+    assert_int_equal(ask_until_denied(&w, "1.2.3.4", "user1"), 1000);
+    assert_int_equal(ask_until_denied(&w, "9.9.9.9", "user1"), 1);
+    close_world(&w);
+}
+
+static void unknown_clients_as_configured(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, SCARCE ",\"unknown_clients\":\"allow\"");
+    register_client(&w, "user1", 1);
+    assert_int_equal(ask_until_denied(&w, "1.2.3.4", NULL), 1000);
+    expect_client(&w, "1.2.3.4");
+    assert_int_equal(w.answer.fields_len, 0);
+    assert_int_equal(ask_until_denied(&w, "1.2.3.4", "user1"), 1);
+    close_world(&w);
+    open_world(&w, SCARCE ",\"unknown_clients\":\"reject\"");
+    register_client(&w, "user1", 1);
+    assert_int_equal(ask(&w, "1.2.3.4", NULL), ERR_UNKNOWN_CLIENT);
+    assert_int_equal(w.answer.fields_len, 0);
+    assert_int_equal(ask_until_denied(&w, "1.2.3.4", "user1"), 1);
+    close_world(&w);
+}
+
+static void fields_as_configured(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, SCARCE ",\"headers\":\"limited\"");
+    assert_int_equal(ask(&w, "1.2.3.4", NULL), ERR_OK);
+    assert_int_equal(w.answer.fields_len, 0);
+    assert_int_equal(ask_until_denied(&w, "1.2.3.4", NULL), 1);
+    assert_int_not_equal(w.answer.fields_len, 0);
+    close_world(&w);
+    open_world(&w, SCARCE ",\"headers\":\"off\"");
+    assert_int_equal(ask_until_denied(&w, "1.2.3.4", NULL), 2);
+    assert_int_equal(w.answer.fields_len, 0);
+    assert_int_equal(w.answer.retry_after_s, 10000);
+    close_world(&w);
+}
+
+static void id_field_may_be_another_or_none(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, SCARCE ",\"client_id_header\":null");
+    register_client(&w, "user1", 10);
+    assert_int_equal(ask(&w, "1.2.3.4", "user1"), ERR_OK);
+    expect_client(&w, "1.2.3.4");
+    assert_int_equal(ask_with(&w, "1.2.3.4", "user1", 2), ERR_OK);
+    close_world(&w);
+}
+
+static void longest_fields_fit(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, "\"default\":{\"capacity\":1000000000,\"rate_per_sec\":1e-300}");
+    assert_int_equal(ask(&w, "1.2.3.4", NULL), ERR_OK);
+    expect_fields(&w, "RateLimit-Policy: \"default\";q=1000000000;w=999999999999999\r\n"
+                      "RateLimit: \"default\";r=999999999;t=999999999999999\r\n");
+    close_world(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(anonymous_clients_are_limited),
+        cmocka_unit_test(ipv6_clients_are_networks),
+        cmocka_unit_test(unix_peers_are_one_client),
+        cmocka_unit_test(registered_names),
+        cmocka_unit_test(registered_addresses),
+        cmocka_unit_test(addresses_take_their_tokens_along),
+        cmocka_unit_test(names_come_back_full),
+        cmocka_unit_test(exempt_wins),
+        cmocka_unit_test(unknown_clients_as_configured),
+        cmocka_unit_test(fields_as_configured),
+        cmocka_unit_test(id_field_may_be_another_or_none),
+        cmocka_unit_test(longest_fields_fit),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

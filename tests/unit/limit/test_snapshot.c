@@ -1,0 +1,213 @@
+/* Unit tests of limit/snapshot.c: clients.json there and back, by hand, and damaged in every way. */
+#include "limit/snapshot.h"
+
+#include "base/clock.h"
+#include "limit/client_json.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+static const struct hash_key key = {5, 6};
+
+/* 2026-01-31T12:00:00Z, ten seconds after the buckets' time 0. */
+static const struct instant now = {10 * NS_PER_S, UINT64_C(1769860800) * NS_PER_S};
+
+static bool parse(struct str text, struct client_table *t, struct text_fault *fault)
+{
+    uint64_t saved;
+    client_table_init(t, &key);
+    return snapshot_parse(text, t, &now, &saved, fault);
+}
+
+static double tokens_of(const struct client_table *t, const char *id)
+{
+    struct client_view v;
+    const struct client *c = client_table_find(t, str_of(id));
+    assert_non_null(c);
+    assert_true(c->shown);
+    client_view_of(c, now.now, &v);
+    return v.tokens;
+}
+
+static struct client *add(struct client_table *t, const char *id, double capacity, double tokens)
+{
+    struct bucket_policy p;
+    bucket_policy_init(&p, capacity, 1);
+    struct client *c = client_table_add(t, str_of(id), &p);
+    assert_non_null(c);
+    client_table_show(t, c);
+    c->word = bucket_word(&p, tokens, now.now);
+    return c;
+}
+
+static void write_all(struct buf *out, const struct client_table *t)
+{
+    bool first = true;
+    assert_true(buf_append_str(out, SNAPSHOT_BEGIN));
+    for (struct client *c = client_table_after(t, 0); c; c = client_table_next(c), first = false)
+        assert_true(snapshot_append_client(out, c, &now, first));
+    assert_true(snapshot_append_end(out, &now));
+}
+
+static void there_and_back(void **state)
+{
+    (void)state;
+    struct client_table t, back;
+    struct buf text = BUF_INIT;
+    struct text_fault fault;
+    client_table_init(&t, &key);
+    add(&t, "full", 10, 10);
+    add(&t, "some", 10, 2.5);
+    add(&t, "debt", 10, -1.5);
+    add(&t, "10.0.0.1", 1e9, 0);
+    write_all(&text, &t);
+    assert_true(parse(buf_str(&text), &back, &fault));
+    assert_int_equal(back.shown, 4);
+    assert_true(tokens_of(&back, "full") == 10);
+    assert_true(tokens_of(&back, "some") == 2.5);
+    assert_true(tokens_of(&back, "debt") == -1.5);
+    assert_true(tokens_of(&back, "10.0.0.1") == 0);
+    struct client *c = client_table_after(&back, 0);
+    assert_true(str_eq(client_id(c), STR("full")));
+    buf_fini(&text);
+    client_table_fini(&t);
+    client_table_fini(&back);
+}
+
+static void no_clients(void **state)
+{
+    (void)state;
+    struct client_table t;
+    struct buf text = BUF_INIT;
+    struct text_fault fault;
+    client_table_init(&t, &key);
+    write_all(&text, &t);
+    assert_true(str_eq(buf_str(&text), STR("{\"clients\":[\n],\"saved_at\":\"2026-01-31T12:00:00.000Z\"}\n")));
+    assert_true(parse(buf_str(&text), &t, &fault));
+    assert_int_equal(t.shown, 0);
+    buf_fini(&text);
+    client_table_fini(&t);
+}
+
+static void time_away_refills(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *saved_at;
+        double tokens;
+    } cases[] = {{"2026-01-31T12:00:00Z", 2},
+                 {"2026-01-31T11:59:57.500Z", 4.5},
+                 {"2026-01-31T11:00:00Z", 10},
+                 {"2026-01-31T13:00:00Z", 2},
+                 {"1970-01-01T00:00:00Z", 10}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[160];
+        struct client_table t;
+        struct text_fault fault;
+        snprintf(text, sizeof text,
+                 "{\"clients\":[{\"client_id\":\"a\",\"capacity\":10,\"rate_per_sec\":1,\"tokens\":2}],"
+                 "\"saved_at\":\"%s\"}",
+                 cases[i].saved_at);
+        assert_true(parse(str_of(text), &t, &fault));
+        assert_true(tokens_of(&t, "a") == cases[i].tokens);
+        client_table_fini(&t);
+    }
+}
+
+static void written_by_hand(void **state)
+{
+    (void)state;
+    struct client_table t;
+    struct text_fault fault;
+    assert_true(
+        parse(STR("\n { \"saved_at\" : \"2026-01-31T12:00:00Z\" ,\r\n\t\"clients\":[ { \"client_id\":\"{a\\\"}\" "
+                  ",\"rate_per_sec\":0.5,\"capacity\":2}\n\n,{\"capacity\":5,\"client_id\":\"::FFFF:1.2.3.4\","
+                  "\"rate_per_sec\":1,\"tokens\":99}] } \n"),
+              &t, &fault));
+    assert_true(tokens_of(&t, "{a\"}") == 2);
+    assert_true(tokens_of(&t, "1.2.3.4") == 5);
+    client_table_fini(&t);
+    assert_true(parse(STR("{\"clients\":[]}"), &t, &fault));
+    client_table_fini(&t);
+}
+
+#define ONE "{\"client_id\":\"a\",\"capacity\":1,\"rate_per_sec\":1}"
+
+static void damage_is_found_and_placed(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        size_t offset;
+    } cases[] = {
+        {"", 0},
+        {"  \n", 3},
+        {"[]", 0},
+        {"{", 1},
+        {"{}", 1},
+        {"{\"clients\"", 10},
+        {"{\"clients\":{}}", 11},
+        {"{\"clients\":[" ONE, 59},
+        {"{\"clients\":[" ONE "}", 59},
+        {"{\"clients\":[" ONE ",]}", 60},
+        {"{\"clients\":[7]}", 12},
+        {"{\"clients\":[" ONE "],}", 61},
+        {"{\"clients\":[" ONE "]} x", 62},
+        {"{\"clients\":[" ONE "]}{", 61},
+        {"{\"clients\":[" ONE "," ONE "]}", 60},
+        {"{\"clients\":[],\"clients\":[]}", 14},
+        {"{\"clients\":[],\"other\":1}", 14},
+        {"{\"saved_at\":\"2026-01-31T12:00:00Z\"}", 35},
+        {"{\"clients\":[],\"saved_at\":\"yesterday\"}", 25},
+        {"{\"clients\":[],\"saved_at\":7}", 25},
+        {"{\"clients\":[],\"saved_at\":\"2026-01-31T12:00:00Z}", 25},
+        {"{\"clients\":[{\"client_id\":\"a\",\"capacity\":1,\"rate_per_sec\":1", 12},
+        {"{\"clients\":[{\"client_id\":\"a\",\"capacity\":1,\"capacity\":1,\"rate_per_sec\":1}]}", 42},
+        {"{\"clients\":[{\"client_id\":\"a\",\"capacity\":0,\"rate_per_sec\":1}]}", 40},
+        {"{\"clients\":[{\"client_id\":\"a\",\"capacity\":1,\"rate_per_sec\":1,\"tokens\":1e999}]}", 68},
+        {"{\"clients\":[{\"client_id\":\"a\",\"capacity\":1,\"rate_per_sec\":1,\"tokens\":null}]}", 68},
+        {"{\"clients\":[{\"client_id\":\"a\",\"capacity\":1,\"rate_per_sec\":1,\"mode\":1}]}", 66},
+        {"{\"clients\":[{\"client_id\":\"a\",\"capacity\":1,\"rate_per_sec\":{\"x\":{}}}]}", 57},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct client_table t;
+        struct text_fault fault = {0};
+        if (parse(str_of(cases[i].text), &t, &fault))
+            fail_msg("taken: %s", cases[i].text);
+        if (fault.offset != cases[i].offset)
+            fail_msg("%s: at %zu, not %zu: %s", cases[i].text, fault.offset, cases[i].offset, fault.what);
+        assert_int_not_equal(strlen(fault.what), 0);
+        client_table_fini(&t);
+    }
+}
+
+/* Cut off anywhere, the file is damaged. */
+static void every_prefix_is_damaged(void **state)
+{
+    (void)state;
+    struct str text = STR("{\"clients\":[\n" ONE "\n],\"saved_at\":\"2026-01-31T12:00:00.000Z\"}");
+    for (size_t n = 0; n < text.n; n++) {
+        struct client_table t;
+        struct text_fault fault;
+        assert_false(parse(str_make(text.p, n), &t, &fault));
+        assert_true(fault.offset <= n);
+        client_table_fini(&t);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(there_and_back),
+        cmocka_unit_test(no_clients),
+        cmocka_unit_test(time_away_refills),
+        cmocka_unit_test(written_by_hand),
+        cmocka_unit_test(damage_is_found_and_placed),
+        cmocka_unit_test(every_prefix_is_damaged),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
