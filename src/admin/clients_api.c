@@ -1,0 +1,451 @@
+/* The client API: five calls under /clients/. Who may call and what is called is decided from the head alone; what is
+ * asked, once the whole content is there. Changes are answered when they are on disk. */
+#include "admin/clients_api.h"
+
+#include "base/list.h"
+#include "base/mem.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#define PREFIX STR("/clients/")
+
+#define LIST_LIMIT_MAX     1000u
+#define LIST_LIMIT_DEFAULT 100u
+
+struct clients_api {
+    struct config *config;
+    struct limiter *lim; /* NULL: limiting is off */
+    struct local_handler handler;
+};
+
+/* A change that waits for the disk; the state of its exchange. */
+struct call {
+    struct client_change change;
+    struct local_exchange *x;
+    unsigned status; /* of success */
+};
+
+/* A request being answered. */
+struct asked {
+    struct clients_api *api;
+    const struct local_request *r;
+    struct str query;
+    struct local_exchange *x;
+    void **state;
+};
+
+/* ---- answers ---- */
+
+static void refuse(struct local_exchange *x, enum err e, const char *detail)
+{
+    local_answer_err(x, e, STR(""), detail);
+}
+
+static void answer_json(struct local_exchange *x, unsigned status, struct str body)
+{
+    struct local_answer a = {
+        .status = status, .content_type = STR("application/json"), .fields = STR(""), .body = body, .reason = ""};
+    local_answer(x, &a);
+}
+
+static void answer_client(struct local_exchange *x, unsigned status, const struct client_view *v)
+{
+    struct buf body = BUF_INIT;
+    if (client_view_json(&body, v) && buf_append_str(&body, STR("\n")))
+        answer_json(x, status, buf_str(&body));
+    else
+        refuse(x, ERR_INTERNAL, NULL);
+    buf_fini(&body);
+}
+
+/* ---- the query ---- */
+
+static int hex_value(char c)
+{
+    uint64_t v;
+    return str_parse_hex(str_make(&c, 1), &v) ? (int)v : -1;
+}
+
+/* Takes the next byte of a percent-encoded text off its front; -1 when it is malformed. A plus is a plus. */
+static int next_byte(struct str *s)
+{
+    char c = s->p[0];
+    size_t n = 1;
+    int v = (unsigned char)c;
+    if (c == '%') {
+        int high = s->n >= 3 ? hex_value(s->p[1]) : -1, low = s->n >= 3 ? hex_value(s->p[2]) : -1;
+        if (high < 0 || low < 0)
+            return -1;
+        v = high << 4 | low;
+        n = 3;
+    }
+    *s = str_make(s->p + n, s->n - n);
+    return v;
+}
+
+/* Decodes `s` into `out` with a zero. False when it is malformed, too long, or holds a NUL. */
+static bool percent_decode(struct str s, char *out, size_t size)
+{
+    size_t n = 0;
+    while (s.n > 0) {
+        int c = next_byte(&s);
+        if (c <= 0 || n + 1 >= size)
+            return false;
+        out[n++] = (char)c;
+    }
+    out[n] = '\0';
+    return true;
+}
+
+enum found { FOUND_NONE, FOUND_ONE, FOUND_TWICE };
+
+/* The value, still encoded, of the query's parameter `name`. */
+static enum found find_parameter(struct str query, const char *name, struct str *value)
+{
+    enum found found = FOUND_NONE;
+    while (query.n > 0) {
+        size_t end = str_find(query, '&');
+        struct str pair = str_make(query.p, end);
+        query = end < query.n ? str_make(query.p + end + 1, query.n - end - 1) : STR("");
+        size_t equals = str_find(pair, '=');
+        char key[16];
+        if (!percent_decode(str_make(pair.p, equals), key, sizeof key) || strcmp(key, name) != 0)
+            continue;
+        if (found)
+            return FOUND_TWICE;
+        found = FOUND_ONE;
+        *value = equals < pair.n ? str_make(pair.p + equals + 1, pair.n - equals - 1) : STR("");
+    }
+    return found;
+}
+
+static bool refuse_parameter(const struct asked *a, const char *name, const char *what)
+{
+    char detail[96];
+    snprintf(detail, sizeof detail, "The parameter %s %s.", name, what);
+    refuse(a->x, ERR_BAD_API_REQUEST, detail);
+    return false;
+}
+
+/* The client id that parameter `name` gives, canonical; "" when it is not there. False when it was refused. */
+static bool id_parameter(const struct asked *a, const char *name, char id[CLIENT_ID_MAX + 1])
+{
+    struct str value;
+    char text[CLIENT_ID_MAX + 1];
+    id[0] = '\0';
+    enum found found = find_parameter(a->query, name, &value);
+    if (found == FOUND_NONE)
+        return true;
+    if (found == FOUND_TWICE)
+        return refuse_parameter(a, name, "is repeated");
+    return (percent_decode(value, text, sizeof text) && client_id_canonical(str_of(text), id)) ||
+           refuse_parameter(a, name, "must be 1 to 128 visible ASCII characters");
+}
+
+/* The id that get and delete need. False when it was refused. */
+static bool need_id(const struct asked *a, char id[CLIENT_ID_MAX + 1])
+{
+    return id_parameter(a, "id", id) && (id[0] != '\0' || refuse_parameter(a, "id", "is missing"));
+}
+
+/* The page size. False when it was refused. */
+static bool limit_parameter(const struct asked *a, uint64_t *limit)
+{
+    struct str value;
+    *limit = LIST_LIMIT_DEFAULT;
+    enum found found = find_parameter(a->query, "limit", &value);
+    if (found == FOUND_NONE)
+        return true;
+    if (found == FOUND_TWICE)
+        return refuse_parameter(a, "limit", "is repeated");
+    return (str_parse_u64(value, limit) && *limit >= 1 && *limit <= LIST_LIMIT_MAX) ||
+           refuse_parameter(a, "limit", "must be 1 to 1000");
+}
+
+/* ---- the content ---- */
+
+static bool refuse_body(const struct asked *a, const char *what)
+{
+    char detail[256];
+    snprintf(detail, sizeof detail, "The content is not valid: %s.", what);
+    refuse(a->x, ERR_BAD_API_REQUEST, detail);
+    return false;
+}
+
+static bool refuse_json(const struct asked *a, const struct json_error *e)
+{
+    char what[192];
+    snprintf(what, sizeof what, "%s (at byte %zu)", e->what, e->offset);
+    return refuse_body(a, what);
+}
+
+/* Reads the client in the content. False when it was refused. */
+static bool need_client(const struct asked *a, unsigned needed, unsigned allowed, struct client_fields *f)
+{
+    struct json_error e;
+    struct json_doc *d = json_parse(a->r->body, false, &e);
+    if (!d)
+        return refuse_json(a, &e);
+    struct client_fault fault;
+    bool ok = client_fields_read(json_root(d), needed, allowed, f, &fault);
+    json_free(d);
+    return ok || refuse_body(a, fault.what);
+}
+
+/* ---- changes ---- */
+
+static void on_changed(struct client_change *change, enum err e)
+{
+    struct call *call = container_of(change, struct call, change);
+    struct local_exchange *x = call->x;
+    if (e == ERR_OK)
+        answer_client(x, call->status, &change->view);
+    else
+        refuse(x, e, NULL);
+    mem_free(call);
+}
+
+static struct call *call_new(const struct asked *a, unsigned status)
+{
+    struct call *call = mem_try_alloc(sizeof *call);
+    if (!call) {
+        refuse(a->x, ERR_INTERNAL, NULL);
+        return NULL;
+    }
+    call->change.done = on_changed;
+    call->x = a->x;
+    call->status = status;
+    return call;
+}
+
+/* The change has been begun, or not. */
+static void call_begun(const struct asked *a, struct call *call, enum err e)
+{
+    if (e == ERR_OK) {
+        *a->state = call;
+        return;
+    }
+    mem_free(call);
+    refuse(a->x, e, NULL);
+}
+
+static void on_register(const struct asked *a)
+{
+    struct client_fields f;
+    if (!need_client(a, CLIENT_ID | CLIENT_CAPACITY | CLIENT_RATE, 0, &f))
+        return;
+    struct call *call = call_new(a, 201);
+    if (call)
+        call_begun(a, call, clients_register(a->api->lim, f.v.id, f.v.capacity, f.v.rate, &call->change));
+}
+
+static void on_update(const struct asked *a)
+{
+    struct client_fields f;
+    if (!need_client(a, CLIENT_ID, CLIENT_CAPACITY | CLIENT_RATE, &f))
+        return;
+    if (f.given == CLIENT_ID) {
+        refuse_body(a, "it must give capacity or rate_per_sec, or both");
+        return;
+    }
+    struct call *call = call_new(a, 200);
+    if (call)
+        call_begun(a, call,
+                   clients_update(a->api->lim, f.v.id, f.given & CLIENT_CAPACITY ? f.v.capacity : NAN,
+                                  f.given & CLIENT_RATE ? f.v.rate : NAN, &call->change));
+}
+
+static void on_delete(const struct asked *a)
+{
+    char id[CLIENT_ID_MAX + 1];
+    if (!need_id(a, id))
+        return;
+    struct call *call = call_new(a, 200);
+    if (call)
+        call_begun(a, call, clients_delete(a->api->lim, id, &call->change));
+}
+
+/* ---- questions ---- */
+
+static void on_get(const struct asked *a)
+{
+    char id[CLIENT_ID_MAX + 1];
+    struct client_view v;
+    if (!need_id(a, id))
+        return;
+    enum err e = clients_get(a->api->lim, id, &v);
+    if (e == ERR_OK)
+        answer_client(a->x, 200, &v);
+    else
+        refuse(a->x, e, NULL);
+}
+
+struct page {
+    struct buf body;
+    bool failed;
+    char last[CLIENT_ID_MAX + 1];
+};
+
+static void add_to_page(void *arg, const struct client_view *v)
+{
+    struct page *page = arg;
+    bool first = page->last[0] == '\0';
+    if (!page->failed)
+        page->failed = !((first || buf_append_str(&page->body, STR(","))) && client_view_json(&page->body, v));
+    memcpy(page->last, v->id, sizeof page->last);
+}
+
+static void build_page(struct clients_api *api, const char *after, size_t limit, struct page *page)
+{
+    bool more;
+    page->failed = !buf_append_str(&page->body, STR("{\"clients\":["));
+    clients_list(api->lim, after, limit, add_to_page, page, &more);
+    if (!page->failed)
+        page->failed =
+            !(buf_printf(&page->body, "],\"total\":%zu,\"next\":", clients_total(api->lim)) &&
+              (more ? json_append_string(&page->body, str_of(page->last)) : buf_append_str(&page->body, STR("null"))) &&
+              buf_append_str(&page->body, STR("}\n")));
+}
+
+static void on_list(const struct asked *a)
+{
+    char after[CLIENT_ID_MAX + 1];
+    uint64_t limit;
+    if (!limit_parameter(a, &limit) || !id_parameter(a, "after", after))
+        return;
+    struct page page = {.body = BUF_INIT};
+    build_page(a->api, after[0] ? after : NULL, (size_t)limit, &page);
+    if (page.failed)
+        refuse(a->x, ERR_INTERNAL, NULL);
+    else
+        answer_json(a->x, 200, buf_str(&page.body));
+    buf_fini(&page.body);
+}
+
+/* ---- the calls ---- */
+
+static const struct call_type {
+    struct str path;
+    enum method method;
+    struct str allow;
+    void (*run)(const struct asked *a);
+} call_types[] = {
+    {{"/clients/register", 17}, METHOD_POST, {"Allow: POST\r\n", 13}, on_register},
+    {{"/clients/update", 15}, METHOD_PUT, {"Allow: PUT\r\n", 12}, on_update},
+    {{"/clients/delete", 15}, METHOD_DELETE, {"Allow: DELETE\r\n", 15}, on_delete},
+    {{"/clients/get", 12}, METHOD_GET, {"Allow: GET\r\n", 12}, on_get},
+    {{"/clients/list", 13}, METHOD_GET, {"Allow: GET\r\n", 12}, on_list},
+};
+
+static struct str path_of(struct str target)
+{
+    return str_make(target.p, str_find(target, '?'));
+}
+
+static const struct call_type *find_call(struct str target)
+{
+    for (size_t i = 0; i < sizeof call_types / sizeof call_types[0]; i++)
+        if (str_eq(path_of(target), call_types[i].path))
+            return &call_types[i];
+    return NULL;
+}
+
+/* ---- who may call ---- */
+
+/* Is this value "Bearer" and the token (RFC 6750 section 2.1)? */
+static bool bears_token(struct str value, const char *token)
+{
+    size_t end = str_find(value, ' ');
+    struct str given = str_trim_ows(str_make(value.p + end, value.n - end));
+    return str_eq_nocase(str_make(value.p, end), STR("Bearer")) && str_eq_constant_time(given, str_of(token));
+}
+
+static enum err authorize(const struct clients_api *api, const struct local_request *r)
+{
+    unsigned count = 0;
+    if (!cidr_set_contains_peer(&api->config->admin.allow, r->peer))
+        return ERR_FORBIDDEN;
+    if (!api->config->admin.token)
+        return ERR_OK;
+    const struct field *f = headers_find(&r->request->headers, FIELD_AUTHORIZATION, &count);
+    return f && count == 1 && bears_token(f->value, api->config->admin.token) ? ERR_OK : ERR_UNAUTHORIZED;
+}
+
+/* ---- the handler ---- */
+
+static bool is_mine(void *arg, const struct request *r)
+{
+    (void)arg;
+    return str_starts_with(r->target, PREFIX);
+}
+
+static enum err admit(void *arg, const struct local_request *r, struct str *fields, const char **detail)
+{
+    const struct clients_api *api = arg;
+    if (!api->lim) {
+        *detail = "Rate limiting is off: there is no client API.";
+        return ERR_NO_SUCH_CALL;
+    }
+    enum err e = authorize(api, r);
+    if (e == ERR_UNAUTHORIZED)
+        *fields = STR("WWW-Authenticate: Bearer\r\n");
+    if (e != ERR_OK)
+        return e;
+    const struct call_type *type = find_call(r->target);
+    if (!type)
+        return ERR_NO_SUCH_CALL;
+    if (r->method == type->method)
+        return ERR_OK;
+    *fields = type->allow;
+    return ERR_METHOD_NOT_ALLOWED;
+}
+
+static void start(void *arg, const struct local_request *r, struct local_exchange *x, void **state)
+{
+    size_t path_end = path_of(r->target).n;
+    struct asked a = {.api = arg,
+                      .r = r,
+                      .query = path_end < r->target.n ? str_make(r->target.p + path_end + 1, r->target.n - path_end - 1)
+                                                      : STR(""),
+                      .x = x,
+                      .state = state};
+    *state = NULL;
+    find_call(r->target)->run(&a);
+}
+
+static void cancel(void *arg, void *state)
+{
+    struct clients_api *api = arg;
+    struct call *call = state;
+    if (!call)
+        return;
+    clients_cancel(api->lim, &call->change);
+    mem_free(call);
+}
+
+struct clients_api *clients_api_new(struct loop *l, struct config *config, struct limiter *lim)
+{
+    (void)l;
+    struct clients_api *api = mem_try_alloc(sizeof *api);
+    if (!api)
+        return NULL;
+    api->config = config_get(config);
+    api->lim = lim;
+    api->handler =
+        (struct local_handler){.is_mine = is_mine, .admit = admit, .start = start, .cancel = cancel, .arg = api};
+    return api;
+}
+
+void clients_api_free(struct clients_api *api)
+{
+    if (!api)
+        return;
+    config_put(api->config);
+    mem_free(api);
+}
+
+const struct local_handler *clients_api_handler(const struct clients_api *api)
+{
+    return &api->handler;
+}

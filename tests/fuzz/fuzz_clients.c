@@ -1,0 +1,108 @@
+/* Fuzzing of clients.json, its journal, and a client's JSON object: any text is taken whole or refused with a place in
+ * it; what was taken keeps the bounds that the limiter relies on, and comes back the same when it is written. */
+#include "base/clock.h"
+#include "base/json.h"
+#include "limit/client_json.h"
+#include "limit/journal.h"
+#include "limit/snapshot.h"
+
+#include <stdlib.h>
+
+#define CHECK(condition)                                                                                               \
+    do {                                                                                                               \
+        if (!(condition))                                                                                              \
+            abort();                                                                                                   \
+    } while (0)
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static const struct hash_key key = {1, 2};
+static const struct instant now = {10 * NS_PER_S, UINT64_C(1769860800) * NS_PER_S};
+
+static void check_view(const struct client_view *v)
+{
+    char id[CLIENT_ID_MAX + 1];
+    CHECK(client_id_canonical(str_of(v->id), id) && str_eq(str_of(id), str_of(v->id)));
+    CHECK(bucket_capacity_is_valid(v->capacity) && bucket_rate_is_valid(v->rate));
+    CHECK(v->tokens <= v->capacity);
+}
+
+static void check_table(const struct client_table *t, struct buf *written)
+{
+    size_t n = 0;
+    CHECK(buf_append_str(written, SNAPSHOT_BEGIN));
+    for (const struct client *c = client_table_after(t, 0); c; c = client_table_next(c), n++) {
+        struct client_view v;
+        client_view_of(c, now.now, &v);
+        check_view(&v);
+        CHECK(client_table_find(t, client_id(c)) == c);
+        CHECK(snapshot_append_client(written, c, &now, n == 0));
+    }
+    CHECK(snapshot_append_end(written, &now));
+    CHECK(n == t->shown);
+}
+
+static void try_snapshot(struct str text)
+{
+    struct client_table t, again;
+    struct text_fault fault;
+    struct buf written = BUF_INIT;
+    uint64_t saved;
+    client_table_init(&t, &key);
+    client_table_init(&again, &key);
+    if (snapshot_parse(text, &t, &now, &saved, &fault)) {
+        check_table(&t, &written);
+        CHECK(snapshot_parse(buf_str(&written), &again, &now, &saved, &fault));
+        CHECK(again.shown == t.shown && saved == now.wall_ns);
+    } else {
+        CHECK(fault.offset <= text.n && fault.what[0] != '\0');
+    }
+    client_table_fini(&t);
+    client_table_fini(&again);
+    buf_fini(&written);
+}
+
+static void try_journal(struct str text)
+{
+    struct client_table t;
+    struct text_fault fault = {0};
+    struct buf written = BUF_INIT;
+    size_t good = 0;
+    client_table_init(&t, &key);
+    enum journal_end end = journal_replay(text, &t, &now, now.wall_ns - NS_PER_S, &good, &fault);
+    CHECK(good <= text.n && (end != JOURNAL_WHOLE || good == text.n));
+    CHECK(end != JOURNAL_BAD || (fault.offset <= text.n && fault.what[0] != '\0'));
+    check_table(&t, &written);
+    client_table_fini(&t);
+    buf_fini(&written);
+}
+
+/* An object that is a client, through a line of the journal and back. */
+static void try_client(struct str text)
+{
+    struct json_error e;
+    struct client_fields f;
+    struct client_fault fault;
+    struct buf line = BUF_INIT;
+    struct json_doc *d = json_parse(text, false, &e);
+    if (!d)
+        return;
+    if (client_fields_read(json_root(d), CLIENT_ID | CLIENT_CAPACITY | CLIENT_RATE, CLIENT_TOKENS, &f, &fault)) {
+        CHECK(journal_append(&line, JOURNAL_REGISTER, &f.v, now.wall_ns));
+        CHECK(journal_append(&line, JOURNAL_DELETE, &f.v, now.wall_ns));
+        try_journal(buf_str(&line));
+    } else {
+        CHECK(fault.what[0] != '\0');
+    }
+    json_free(d);
+    buf_fini(&line);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct str text = str_make((const char *)data, size);
+    try_snapshot(text);
+    try_journal(text);
+    try_client(text);
+    return 0;
+}

@@ -1,0 +1,424 @@
+/* Unit tests of admin/clients_api.c: every call with every status, through the handler that the proxy is given. The
+ * proxy's side is played here. */
+#include "admin/clients_api.h"
+
+#include <ftw.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+/* What became of an exchange. */
+struct local_exchange {
+    unsigned answers, status;
+    char type[64], fields[64], body[4096];
+};
+
+static void note(char *to, size_t size, struct str s)
+{
+    assert_true(s.n < size);
+    memcpy(to, s.p, s.n);
+    to[s.n] = '\0';
+}
+
+void local_answer(struct local_exchange *x, const struct local_answer *a)
+{
+    x->answers++;
+    x->status = a->status;
+    note(x->type, sizeof x->type, a->content_type);
+    note(x->fields, sizeof x->fields, a->fields);
+    note(x->body, sizeof x->body, a->body);
+}
+
+void local_answer_err(struct local_exchange *x, enum err e, struct str fields, const char *detail)
+{
+    x->answers++;
+    x->status = (unsigned)err_status(e);
+    note(x->fields, sizeof x->fields, fields);
+    note(x->body, sizeof x->body, str_of(detail ? detail : err_detail(e)));
+}
+
+struct world {
+    char folder[32];
+    struct loop *loop;
+    struct worker *worker;
+    struct config *config;
+    struct limiter *lim;
+    struct clients_api *api;
+    const struct local_handler *h;
+    struct peer peer;
+    const char *authorization;
+    unsigned authorizations;
+};
+
+static void open_world(struct world *w, const char *admin, bool limited)
+{
+    char text[512], error[256];
+    int status;
+    struct buf errors = BUF_INIT;
+    *w = (struct world){.authorizations = 1};
+    strcpy(w->folder, "/tmp/lb-api-XXXXXX");
+    assert_non_null(mkdtemp(w->folder));
+    snprintf(text, sizeof text,
+             "{\"backends\":[{\"address\":\"127.0.0.1:1\"}],\"admin\":%s,"
+             "\"rate_limit\":{\"clients_file\":\"%s/clients.json\"}}",
+             admin, w->folder);
+    w->config = config_parse(str_of(text), "test", NULL, &errors);
+    if (!w->config)
+        fail_msg("%.*s", STR_ARG(buf_str(&errors)));
+    buf_fini(&errors);
+    w->loop = loop_new();
+    w->worker = worker_new(w->loop, "test");
+    if (limited)
+        w->lim = limiter_new(w->loop, w->worker, w->config, error, sizeof error, &status);
+    w->api = clients_api_new(w->loop, w->config, w->lim);
+    assert_non_null(w->api);
+    w->h = clients_api_handler(w->api);
+    assert_true(ip_parse(STR("127.0.0.1"), &w->peer.ip));
+}
+
+static void open_plain(struct world *w)
+{
+    open_world(w, "{}", true);
+}
+
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *ftw)
+{
+    (void)st;
+    (void)kind;
+    (void)ftw;
+    return remove(path);
+}
+
+static void close_world(struct world *w)
+{
+    clients_api_free(w->api);
+    worker_free(w->worker);
+    limiter_free(w->lim);
+    loop_free(w->loop);
+    config_put(w->config);
+    nftw(w->folder, remove_one, 8, FTW_DEPTH);
+}
+
+/* Plays the proxy up to the answer, or up to where the change is under way. */
+static void begin(struct world *w, enum method method, const char *target, struct str body, struct local_exchange *x,
+                  void **state)
+{
+    struct field fields[2];
+    struct request request = {.method = method, .target = str_of(target), .headers = {.v = fields, .max = 2}};
+    struct str more = STR("");
+    const char *detail = NULL;
+    for (unsigned i = 0; w->authorization && i < w->authorizations; i++)
+        fields[request.headers.n++] =
+            (struct field){STR("Authorization"), str_of(w->authorization), FIELD_AUTHORIZATION};
+    request.headers.present = request.headers.n ? 1u << FIELD_AUTHORIZATION : 0;
+    struct local_request r = {
+        .peer = &w->peer, .request = &request, .target = request.target, .body = STR(""), .method = method};
+    *x = (struct local_exchange){0};
+    assert_true(w->h->is_mine(w->h->arg, &request));
+    enum err e = w->h->admit(w->h->arg, &r, &more, &detail);
+    if (e != ERR_OK) {
+        local_answer_err(x, e, more, detail);
+        return;
+    }
+    r.request = NULL;
+    r.body = body;
+    w->h->start(w->h->arg, &r, x, state);
+}
+
+static struct local_exchange x;
+
+/* A whole exchange; its answer is left in `x`. */
+static unsigned call(struct world *w, enum method method, const char *target, const char *body)
+{
+    void *state = NULL;
+    begin(w, method, target, str_of(body), &x, &state);
+    while (x.answers == 0)
+        loop_turn(w->loop, TIMER_NEVER);
+    assert_int_equal(x.answers, 1);
+    if (x.status < 300) {
+        assert_string_equal(x.type, "application/json");
+        assert_ptr_equal(strchr(x.body, '\n'), x.body + strlen(x.body) - 1);
+    }
+    return x.status;
+}
+
+static unsigned do_register(struct world *w, const char *body)
+{
+    return call(w, METHOD_POST, "/clients/register", body);
+}
+
+static unsigned update(struct world *w, const char *body)
+{
+    return call(w, METHOD_PUT, "/clients/update", body);
+}
+
+static unsigned get(struct world *w, const char *target)
+{
+    return call(w, METHOD_GET, target, "");
+}
+
+static void expect_body(const char *text)
+{
+    assert_string_equal(x.body, text);
+}
+
+static void expect_said(const char *text)
+{
+    if (!strstr(x.body, text))
+        fail_msg("\"%s\" does not say \"%s\"", x.body, text);
+}
+
+static void whose_is_it(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *target;
+        bool mine;
+    } cases[] = {{"/clients/register", true},    {"/clients/", true}, {"/clients/x", true}, {"/clients/../x", true},
+                 {"/clients//list", true},       {"/clients", false}, {"/clientsX", false}, {"//clients/list", false},
+                 {"/%63lients/list", false},     {"/", false},        {"*", false},         {"/Clients/list", false},
+                 {"/clients?x=/clients/", false}};
+    struct world w;
+    open_plain(&w);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct request r = {.target = str_of(cases[i].target)};
+        assert_int_equal(w.h->is_mine(w.h->arg, &r), cases[i].mine);
+    }
+    close_world(&w);
+}
+
+static void the_five_calls(void **state)
+{
+    (void)state;
+    struct world w;
+    open_plain(&w);
+    assert_int_equal(do_register(&w, "{\"client_id\":\"user1\",\"capacity\":10,\"rate_per_sec\":1}"), 201);
+    expect_body("{\"client_id\":\"user1\",\"capacity\":10,\"rate_per_sec\":1,\"tokens\":10}\n");
+    assert_int_equal(do_register(&w, "{\"client_id\":\"user1\",\"capacity\":10,\"rate_per_sec\":1}"), 409);
+    assert_int_equal(update(&w, "{\"client_id\":\"user1\",\"capacity\":5.5}"), 200);
+    expect_body("{\"client_id\":\"user1\",\"capacity\":5.5,\"rate_per_sec\":1,\"tokens\":5.5}\n");
+    assert_int_equal(update(&w, "{\"client_id\":\"user1\",\"rate_per_sec\":0.001,\"capacity\":3}"), 200);
+    expect_body("{\"client_id\":\"user1\",\"capacity\":3,\"rate_per_sec\":0.001,\"tokens\":3}\n");
+    assert_int_equal(update(&w, "{\"client_id\":\"user2\",\"capacity\":3}"), 404);
+    assert_int_equal(get(&w, "/clients/get?id=user1"), 200);
+    expect_body("{\"client_id\":\"user1\",\"capacity\":3,\"rate_per_sec\":0.001,\"tokens\":3}\n");
+    assert_int_equal(get(&w, "/clients/get?id=user2"), 404);
+    assert_int_equal(get(&w, "/clients/list"), 200);
+    expect_body("{\"clients\":[{\"client_id\":\"user1\",\"capacity\":3,\"rate_per_sec\":0.001,\"tokens\":3}],"
+                "\"total\":1,\"next\":null}\n");
+    assert_int_equal(call(&w, METHOD_DELETE, "/clients/delete?id=user1", ""), 200);
+    expect_body("{\"client_id\":\"user1\",\"capacity\":3,\"rate_per_sec\":0.001,\"tokens\":3}\n");
+    assert_int_equal(call(&w, METHOD_DELETE, "/clients/delete?id=user1", ""), 404);
+    assert_int_equal(get(&w, "/clients/list"), 200);
+    expect_body("{\"clients\":[],\"total\":0,\"next\":null}\n");
+    close_world(&w);
+}
+
+static void addresses_have_one_spelling(void **state)
+{
+    (void)state;
+    struct world w;
+    open_plain(&w);
+    assert_int_equal(do_register(&w, "{\"client_id\":\"2001:DB8:0:0::1\",\"capacity\":1,\"rate_per_sec\":1}"), 201);
+    expect_said("\"2001:db8::1\"");
+    assert_int_equal(do_register(&w, "{\"client_id\":\"2001:db8::0:1\",\"capacity\":1,\"rate_per_sec\":1}"), 409);
+    assert_int_equal(get(&w, "/clients/get?id=2001:db8:0::1"), 200);
+    assert_int_equal(get(&w, "/clients/get?id=2001%3Adb8%3a%3A1"), 200);
+    close_world(&w);
+}
+
+static void bad_bodies_name_the_field(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *body, *said;
+    } cases[] = {
+        {"", "the text"},
+        {"[]", "must be an object"},
+        {"{\"client_id\":\"a\",\"capacity\":10}", "rate_per_sec is missing"},
+        {"{\"client_id\":\"a\",\"capacity\":0.9,\"rate_per_sec\":1}", "capacity is 0.9"},
+        {"{\"client_id\":\"a\",\"capacity\":1e400,\"rate_per_sec\":1}", "too large"},
+        {"{\"client_id\":\"a\",\"capacity\":1,\"rate_per_sec\":0}", "rate_per_sec is 0"},
+        {"{\"client_id\":\"a\",\"capacity\":true,\"rate_per_sec\":1}", "capacity is "},
+        {"{\"client_id\":\"\",\"capacity\":1,\"rate_per_sec\":1}", "client_id is malformed"},
+        {"{\"client_id\":\"a\\u0000\",\"capacity\":1,\"rate_per_sec\":1}", "(at byte"},
+        {"{\"client_id\":\"a\",\"capacity\":1,\"capacity\":1,\"rate_per_sec\":1}", "\"capacity\""},
+        {"{\"client_id\":\"a\",\"capacity\":1,\"rate_per_sec\":1,\"tokens\":5}", "\"tokens\""},
+        {"{\"client_id\":\"a\",\"capacity\":1,\"rate_per_sec\":1} x", "(at byte"},
+    };
+    struct world w;
+    open_plain(&w);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        if (do_register(&w, cases[i].body) != 400)
+            fail_msg("taken: %s", cases[i].body);
+        expect_said(cases[i].said);
+    }
+    assert_int_equal(update(&w, "{\"client_id\":\"a\"}"), 400);
+    expect_said("capacity or rate_per_sec");
+    assert_int_equal(update(&w, "{\"capacity\":1}"), 400);
+    expect_said("client_id is missing");
+    close_world(&w);
+}
+
+static void ids_in_queries(void **state)
+{
+    (void)state;
+    struct world w;
+    char long_id[160] = "/clients/get?id=";
+    open_plain(&w);
+    assert_int_equal(do_register(&w, "{\"client_id\":\"a+b&c=%\",\"capacity\":1,\"rate_per_sec\":1}"), 201);
+    assert_int_equal(get(&w, "/clients/get?id=a+b%26c=%25"), 200);
+    assert_int_equal(get(&w, "/clients/get?x=%zz&%69d=a%2Bb%26c%3d%25&y"), 200);
+    static const char *const bad[] = {"/clients/get",          "/clients/get?",          "/clients/get?id",
+                                      "/clients/get?id=",      "/clients/get?id=a&id=a", "/clients/get?id=%",
+                                      "/clients/get?id=%4",    "/clients/get?id=%zz",    "/clients/get?id=%00",
+                                      "/clients/get?id=a%20b", "/clients/get?id=%c3%a9", "/clients/get?ID=a"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        if (get(&w, bad[i]) != 400)
+            fail_msg("taken: %s", bad[i]);
+        expect_said("id");
+    }
+    assert_int_equal(call(&w, METHOD_DELETE, "/clients/delete", ""), 400);
+    memset(long_id + 16, 'x', 129);
+    assert_int_equal(get(&w, long_id), 400);
+    long_id[16 + 128] = '\0';
+    assert_int_equal(get(&w, long_id), 404);
+    close_world(&w);
+}
+
+static void pages(void **state)
+{
+    (void)state;
+    struct world w;
+    open_plain(&w);
+    for (int i = 0; i < 5; i++) {
+        char body[80];
+        snprintf(body, sizeof body, "{\"client_id\":\"c%d\",\"capacity\":1,\"rate_per_sec\":1}", i);
+        assert_int_equal(do_register(&w, body), 201);
+    }
+    assert_int_equal(get(&w, "/clients/list?limit=2"), 200);
+    expect_said("\"c0\"");
+    expect_said("],\"total\":5,\"next\":\"c1\"}");
+    assert_int_equal(get(&w, "/clients/list?limit=3&after=c1"), 200);
+    expect_said("[{\"client_id\":\"c2\"");
+    expect_said("\"total\":5,\"next\":null}");
+    assert_int_equal(get(&w, "/clients/list?after=c4"), 200);
+    expect_body("{\"clients\":[],\"total\":5,\"next\":null}\n");
+    assert_int_equal(get(&w, "/clients/list?limit=1000&after=never"), 200);
+    expect_said("[{\"client_id\":\"c0\"");
+    static const char *const bad[] = {"limit=0",         "limit=1001",      "limit=",   "limit=x",
+                                      "limit=-1",        "limit",           "after=",   "after",
+                                      "limit=1&limit=1", "after=a&after=a", "after=%20"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        char target[64];
+        snprintf(target, sizeof target, "/clients/list?%s", bad[i]);
+        assert_int_equal(get(&w, target), 400);
+    }
+    close_world(&w);
+}
+
+static void other_calls_and_methods(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *target;
+        enum method method;
+        const char *allow;
+    } cases[] = {{"/clients/register", METHOD_GET, "Allow: POST\r\n"},
+                 {"/clients/update?x=1", METHOD_POST, "Allow: PUT\r\n"},
+                 {"/clients/delete?id=a", METHOD_GET, "Allow: DELETE\r\n"},
+                 {"/clients/get?id=a", METHOD_HEAD, "Allow: GET\r\n"},
+                 {"/clients/list", METHOD_OTHER, "Allow: GET\r\n"}};
+    struct world w;
+    open_plain(&w);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        assert_int_equal(call(&w, cases[i].method, cases[i].target, ""), 405);
+        assert_string_equal(x.fields, cases[i].allow);
+    }
+    assert_int_equal(get(&w, "/clients/"), 404);
+    assert_int_equal(get(&w, "/clients/list/"), 404);
+    assert_int_equal(get(&w, "/clients//list"), 404);
+    assert_int_equal(get(&w, "/clients/../x"), 404);
+    close_world(&w);
+}
+
+static void only_admins_may_call(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, "{\"allow\":[\"127.0.0.1\"],\"token\":\"s3cret\"}", true);
+    static const char *const wrong[] = {"Bearer",       "Bearer ", "Bearer s3cre", "Bearer s3crett",
+                                        "Basic s3cret", "s3cret",  "Bearers3cret", ""};
+    assert_int_equal(get(&w, "/clients/list"), 401);
+    assert_string_equal(x.fields, "WWW-Authenticate: Bearer\r\n");
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        w.authorization = wrong[i];
+        assert_int_equal(get(&w, "/clients/list"), 401);
+    }
+    w.authorization = "Bearer s3cret";
+    assert_int_equal(get(&w, "/clients/list"), 200);
+    w.authorization = "bearer  s3cret";
+    assert_int_equal(get(&w, "/clients/list"), 200);
+    w.authorizations = 2;
+    assert_int_equal(get(&w, "/clients/list"), 401);
+    w.authorizations = 1;
+    assert_true(ip_parse(STR("127.0.0.2"), &w.peer.ip));
+    assert_int_equal(get(&w, "/clients/list"), 403);
+    assert_int_equal(get(&w, "/clients/none"), 403);
+    w.peer = (struct peer){.is_unix = true};
+    assert_int_equal(get(&w, "/clients/list"), 403);
+    close_world(&w);
+    open_world(&w, "{\"allow\":[\"unix\"]}", true);
+    assert_int_equal(get(&w, "/clients/list"), 403);
+    w.peer = (struct peer){.is_unix = true};
+    assert_int_equal(get(&w, "/clients/list"), 200);
+    close_world(&w);
+}
+
+static void without_a_limiter_there_is_nothing(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, "{}", false);
+    assert_int_equal(get(&w, "/clients/list"), 404);
+    assert_int_equal(do_register(&w, "{}"), 404);
+    close_world(&w);
+}
+
+/* The client hangs up before its change is on disk: nobody is answered, the change is made. */
+static void cancelled_exchanges_are_left_alone(void **state)
+{
+    (void)state;
+    struct world w;
+    struct local_exchange gone;
+    void *call_state = NULL;
+    open_plain(&w);
+    begin(&w, METHOD_POST, "/clients/register", STR("{\"client_id\":\"a\",\"capacity\":1,\"rate_per_sec\":1}"), &gone,
+          &call_state);
+    assert_non_null(call_state);
+    w.h->cancel(w.h->arg, call_state);
+    while (get(&w, "/clients/get?id=a") != 200)
+        loop_turn(w.loop, TIMER_NEVER);
+    assert_int_equal(gone.answers, 0);
+    close_world(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(whose_is_it),
+        cmocka_unit_test(the_five_calls),
+        cmocka_unit_test(addresses_have_one_spelling),
+        cmocka_unit_test(bad_bodies_name_the_field),
+        cmocka_unit_test(ids_in_queries),
+        cmocka_unit_test(pages),
+        cmocka_unit_test(other_calls_and_methods),
+        cmocka_unit_test(only_admins_may_call),
+        cmocka_unit_test(without_a_limiter_there_is_nothing),
+        cmocka_unit_test(cancelled_exchanges_are_left_alone),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
