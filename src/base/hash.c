@@ -3,6 +3,7 @@
 #include "base/hash.h"
 
 #include <assert.h>
+#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,7 +33,7 @@ static inline void sip_rounds(uint64_t v[4], unsigned rounds)
     }
 }
 
-/* The next 8 bytes, or what is left of them, as a little-endian number. */
+/* What is left, less than 8 bytes, as a little-endian number. */
 static inline uint64_t sip_word(const unsigned char *p, size_t n)
 {
     uint64_t word = 0;
@@ -42,6 +43,14 @@ static inline uint64_t sip_word(const unsigned char *p, size_t n)
     return word;
 }
 
+static inline uint64_t sip_whole_word(const unsigned char *p)
+{
+    uint64_t word;
+
+    memcpy(&word, p, sizeof word);
+    return le64toh(word);
+}
+
 static inline uint64_t sip(const struct hash_key *key, const unsigned char *p, size_t n, unsigned c, unsigned d)
 {
     uint64_t v[4] = {key->k0 ^ UINT64_C(0x736f6d6570736575), key->k1 ^ UINT64_C(0x646f72616e646f6d),
@@ -49,7 +58,7 @@ static inline uint64_t sip(const struct hash_key *key, const unsigned char *p, s
     uint64_t length = (uint64_t)n << 56;
 
     for (; n >= 8; p += 8, n -= 8) {
-        uint64_t word = sip_word(p, 8);
+        uint64_t word = sip_whole_word(p);
         v[3] ^= word;
         sip_rounds(v, c);
         v[0] ^= word;

@@ -405,9 +405,23 @@ static void test_peer(void **state)
     assert_int_equal(addr_format(&a, text), 5 + sizeof a.un.sun_path);
 }
 
+static void every_octet_is_formatted(void **state)
+{
+    (void)state;
+    for (unsigned v = 0; v < 256; v++) {
+        char wanted[IP_TEXT_SIZE], got[IP_TEXT_SIZE];
+        struct ip ip;
+        snprintf(wanted, sizeof wanted, "%u.%u.%u.%u", v, 255 - v, v / 2, v * 7 % 256);
+        assert_true(ip_parse(str_of(wanted), &ip));
+        assert_int_equal(ip_format(&ip, got), strlen(wanted));
+        assert_string_equal(got, wanted);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_octet_is_formatted),
         cmocka_unit_test(test_ip_canonical),
         cmocka_unit_test(test_ip_refused),
         cmocka_unit_test(test_ip_round_trip),
