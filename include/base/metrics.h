@@ -21,6 +21,7 @@
     X(backend_connects,       "connections to backends opened") \
     X(backend_reuses,         "pooled connections used again") \
     X(backend_failures,       "attempts that failed") \
+    X(ejections,              "backends ejected by passive checks")                                                         \
     X(health_probes,          "health checks sent") \
     X(health_failures,        "health checks failed") \
     X(bytes_in,               "bytes received from clients") \

@@ -37,6 +37,14 @@ unsigned upstream_count(const struct upstream *u);
 struct backend *upstream_backend(struct upstream *u, unsigned i);
 
 struct str backend_name(const struct backend *be);
-bool backend_is_up(const struct backend *be);
+
+/* Can it be chosen: up by its active checks, and not ejected by passive ones. */
+bool backend_is_available(const struct backend *be);
+
+/* Passive checks: how a real request went. After passive_check.failures failures in a row the backend is ejected for
+ * passive_check.ejection, twice as long each time until a request succeeds, unless it is the last one available. When
+ * it comes back, one more failure ejects it again. `cause` is for the log. */
+void backend_succeeded(struct backend *be);
+void backend_failed(struct backend *be, const char *cause);
 
 #endif

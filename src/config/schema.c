@@ -86,14 +86,14 @@ const struct schema_key schema[] = {
      .allowed = "a string of statuses and ranges from 100 to 599, such as \"200\", \"200-399\" or \"200,204,300-399\"",
      .doc = "the statuses that count as success"},
 
-    {"passive_check", .type = SCHEMA_OBJECT, .flags = SCHEMA_NULLABLE | SCHEMA_INERT, IN_CONFIG(passive.on),
+    {"passive_check", .type = SCHEMA_OBJECT, .flags = SCHEMA_NULLABLE, IN_CONFIG(passive.on),
      .allowed = "an object, or null",
      .doc = "ejection after failures of real requests; null turns it off"},
-    {"passive_check.failures", UINT(1, 1000), .flags = SCHEMA_INERT, IN_CONFIG(passive.failures), .fallback = "5",
+    {"passive_check.failures", UINT(1, 1000), IN_CONFIG(passive.failures), .fallback = "5",
      .doc = "failures in a row that eject a backend"},
-    {"passive_check.ejection", DURATION, .flags = SCHEMA_INERT, IN_CONFIG(passive.ejection), .fallback = "\"10s\"",
+    {"passive_check.ejection", DURATION, IN_CONFIG(passive.ejection), .fallback = "\"10s\"",
      .doc = "length of the first ejection; each further one is twice as long"},
-    {"passive_check.max_ejection", DURATION, .flags = SCHEMA_INERT, IN_CONFIG(passive.max_ejection), .fallback = "\"5m\"",
+    {"passive_check.max_ejection", DURATION, IN_CONFIG(passive.max_ejection), .fallback = "\"5m\"",
      .doc = "length of an ejection at most"},
 
     {"slow_start", DURATION_OR_ZERO, .flags = SCHEMA_INERT, IN_CONFIG(slow_start), .fallback = "\"0s\"",

@@ -125,6 +125,7 @@ static void on_body(void *arg, char *p, size_t n, bool end)
 {
     struct exchange *x = arg;
     if (end) { /* the connection is no longer ours */
+        backend_succeeded(x->attempt.backend);
         x->attempt.conn = NULL;
         x->attempt.ready = false;
     }
@@ -198,8 +199,12 @@ static bool another_attempt(struct exchange *x, const struct back_failure *f)
 
 static void attempt_failed(struct exchange *x, const struct back_failure *f)
 {
+    bool again = may_send_again(x, f);
+    if (again && replace_stale(x, f))
+        return;
     metrics.backend_failures++;
-    if (may_send_again(x, f) && (replace_stale(x, f) || another_attempt(x, f)))
+    backend_failed(x->attempt.backend, f->cause);
+    if (again && another_attempt(x, f))
         return;
     exchange_fail(x, f->error);
 }

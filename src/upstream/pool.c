@@ -20,7 +20,7 @@ static void on_idle_io(void *owner, struct io *io, enum io_event event)
 void pool_put(struct back_conn *c)
 {
     struct backend *be = c->backend;
-    if (!be->up) {
+    if (!be->available) {
         back_close(c);
         return;
     }

@@ -16,10 +16,11 @@ static void backend_init(struct backend *be, struct upstream *u, const struct co
     be->config = config;
     be->since = loop_now(u->loop);
     list_init(&be->idle);
+    passive_init(be);
     if (config->endpoint.kind != ENDPOINT_NAME) {
         be->addrs[0] = config->endpoint.addr;
         be->addr_count = 1;
-        be->up = be->announced = true;
+        be->up = be->available = be->announced = true;
     }
 }
 
@@ -71,6 +72,7 @@ void upstream_free(struct upstream *u)
         if (!u->backends[i].upstream)
             continue; /* half built */
         health_stop(&u->backends[i]);
+        passive_fini(&u->backends[i]);
         pool_flush(&u->backends[i]);
     }
     worker_abandon(u->names);
@@ -90,15 +92,22 @@ static bool was_tried(const struct backend *be, const struct pick *p)
 
 static bool is_first_choice(const struct backend *be, const struct pick *p)
 {
-    return be->up && !be->config->backup && !was_tried(be, p);
+    return be->available && !be->config->backup && !was_tried(be, p);
 }
 
 static bool is_backup_choice(const struct backend *be, const struct pick *p)
 {
-    return be->up && be->config->backup && !was_tried(be, p);
+    return be->available && be->config->backup && !was_tried(be, p);
 }
 
 static bool is_any_choice(const struct backend *be, const struct pick *p)
+{
+    (void)p;
+    return be->available;
+}
+
+/* Ejected, with all others down since: better than nothing. */
+static bool is_last_choice(const struct backend *be, const struct pick *p)
 {
     (void)p;
     return be->up;
@@ -111,6 +120,8 @@ struct backend *upstream_pick(struct upstream *u, const struct pick *p)
         be = round_robin_pick(u, is_backup_choice, p);
     if (!be)
         be = round_robin_pick(u, is_any_choice, p);
+    if (!be)
+        be = round_robin_pick(u, is_last_choice, p);
     return be;
 }
 
@@ -129,25 +140,32 @@ struct str backend_name(const struct backend *be)
     return str_of(be->config->name);
 }
 
-bool backend_is_up(const struct backend *be)
+bool backend_is_available(const struct backend *be)
 {
-    return be->up;
+    return be->available;
+}
+
+void backend_update(struct backend *be, const char *cause)
+{
+    bool available = be->up && !be->ejected;
+    if (be->available == available && be->announced)
+        return;
+    uint64_t now = loop_now(be->upstream->loop);
+    log_begin(available ? LOG_INFO : LOG_WARN, available ? "backend_up" : "backend_down");
+    log_str("backend", backend_name(be));
+    log_z("cause", cause);
+    log_ms(available ? "down_ms" : "up_ms", now - be->since);
+    log_end();
+    be->available = available;
+    be->announced = true;
+    be->since = now;
+    be->turn = 0; /* no debt or credit from before: it starts level with the others */
+    if (!available)
+        pool_flush(be);
 }
 
 void backend_set_up(struct backend *be, bool up, const char *cause)
 {
-    if (be->up == up && be->announced)
-        return;
-    be->announced = true;
-    uint64_t now = loop_now(be->upstream->loop);
-    log_begin(up ? LOG_INFO : LOG_WARN, up ? "backend_up" : "backend_down");
-    log_str("backend", backend_name(be));
-    log_z("cause", cause);
-    log_ms(up ? "down_ms" : "up_ms", now - be->since);
-    log_end();
     be->up = up;
-    be->since = now;
-    be->turn = 0; /* no debt or credit from before: it starts level with the others */
-    if (!up)
-        pool_flush(be);
+    backend_update(be, cause);
 }

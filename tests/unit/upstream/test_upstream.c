@@ -1,4 +1,5 @@
 /* Whose turn it is: smooth weighted round robin, backups, what was tried; and the integer of health. */
+#include "base/clock.h"
 #include "base/mem.h"
 #include "upstream/backend.h"
 #include "upstream/health.h"
@@ -50,6 +51,8 @@ static int choose(struct world *w, const struct pick *p)
 }
 
 static const struct pick fresh;
+
+#define TWO "{\"address\":\"127.0.0.1:1\"},{\"address\":\"127.0.0.1:2\"}"
 
 static void equal_weights_rotate(void **state)
 {
@@ -150,6 +153,79 @@ static void tried_ones_come_last(void **state)
     close_world(&w);
 }
 
+/* ---- passive checks ---- */
+
+static void fail_times(struct world *w, unsigned i, int times)
+{
+    for (int k = 0; k < times; k++)
+        backend_failed(upstream_backend(w->upstream, i), "test");
+}
+
+static void wait_available(struct world *w, unsigned i)
+{
+    uint64_t end = clock_monotonic() + 5 * NS_PER_S;
+    while (!backend_is_available(upstream_backend(w->upstream, i))) {
+        assert_true(clock_monotonic() < end);
+        loop_turn(w->loop, 10 * NS_PER_MS);
+    }
+}
+
+static void failures_in_a_row_eject(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, TWO);
+    struct backend *be = upstream_backend(w.upstream, 0);
+    fail_times(&w, 0, 4);
+    backend_succeeded(be);
+    fail_times(&w, 0, 4);
+    assert_true(backend_is_available(be));
+    fail_times(&w, 0, 1);
+    assert_false(backend_is_available(be));
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(choose(&w, &fresh), 1);
+    backend_set_up(be, true, "test"); /* an active success does not end it early */
+    assert_false(backend_is_available(be));
+    close_world(&w);
+}
+
+static void ejections_double_and_end(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(
+        &w, TWO
+        "],\"passive_check\":{\"failures\":2,\"ejection\":\"20ms\",\"max_ejection\":\"50ms\"},\"trusted_proxies\":[");
+    struct backend *be = upstream_backend(w.upstream, 0);
+    static const uint64_t wanted[] = {20, 40, 50, 50};
+    for (int i = 0; i < 4; i++) {
+        fail_times(&w, 0, i == 0 ? 2 : 1); /* back on probation, one is enough */
+        assert_false(backend_is_available(be));
+        assert_int_equal(be->passive.ejection, wanted[i] * NS_PER_MS);
+        wait_available(&w, 0);
+    }
+    backend_succeeded(be);
+    fail_times(&w, 0, 1);
+    assert_true(backend_is_available(be));
+    fail_times(&w, 0, 1);
+    assert_int_equal(be->passive.ejection, 20 * NS_PER_MS);
+    close_world(&w);
+}
+
+static void the_last_one_is_never_ejected(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, TWO);
+    fail_times(&w, 0, 5);
+    fail_times(&w, 1, 50);
+    assert_false(backend_is_available(upstream_backend(w.upstream, 0)));
+    assert_int_equal(choose(&w, &fresh), 1);
+    backend_set_up(upstream_backend(w.upstream, 1), false, "test"); /* an ejected one is better than none */
+    assert_int_equal(choose(&w, &fresh), 0);
+    close_world(&w);
+}
+
 /* ---- health ---- */
 
 static void first_probe_decides(void **state)
@@ -210,10 +286,17 @@ static void health_follows_its_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(equal_weights_rotate),      cmocka_unit_test(weights_are_smooth),
-        cmocka_unit_test(shares_are_exact),          cmocka_unit_test(down_ones_are_passed_over),
-        cmocka_unit_test(backup_only_when_no_other), cmocka_unit_test(tried_ones_come_last),
-        cmocka_unit_test(first_probe_decides),       cmocka_unit_test(fall_and_rise_in_a_row),
+        cmocka_unit_test(equal_weights_rotate),
+        cmocka_unit_test(weights_are_smooth),
+        cmocka_unit_test(shares_are_exact),
+        cmocka_unit_test(down_ones_are_passed_over),
+        cmocka_unit_test(backup_only_when_no_other),
+        cmocka_unit_test(tried_ones_come_last),
+        cmocka_unit_test(failures_in_a_row_eject),
+        cmocka_unit_test(ejections_double_and_end),
+        cmocka_unit_test(the_last_one_is_never_ejected),
+        cmocka_unit_test(first_probe_decides),
+        cmocka_unit_test(fall_and_rise_in_a_row),
         cmocka_unit_test(health_follows_its_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,75 @@
+/* Passive checks: a backend at which real requests fail one after another is ejected for a while, long before `fall`
+ * probes have failed.
+ *
+ *   failure, failure, ... (`failures` in a row) -> ejected for `ejection` -> back, on probation: one failure -> ejected
+ * twice as long one success -> as if nothing had been */
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "upstream/backend.h"
+
+#include <stdio.h>
+
+static const struct config *config_of(const struct backend *be)
+{
+    return be->upstream->config;
+}
+
+static void on_ejection_over(struct timer *t)
+{
+    struct backend *be = container_of(t, struct backend, passive.timer);
+    be->ejected = false;
+    be->passive.in_a_row = config_of(be)->passive.failures - 1;
+    backend_update(be, "ejection over");
+}
+
+void passive_init(struct backend *be)
+{
+    timer_init(&be->passive.timer, on_ejection_over);
+}
+
+void passive_fini(struct backend *be)
+{
+    loop_cancel(be->upstream->loop, &be->passive.timer);
+}
+
+static bool is_last(const struct backend *be)
+{
+    const struct upstream *u = be->upstream;
+    for (unsigned i = 0; i < u->count; i++)
+        if (&u->backends[i] != be && u->backends[i].available)
+            return false;
+    return true;
+}
+
+static void eject(struct backend *be, const char *cause)
+{
+    struct passive_check *p = &be->passive;
+    uint64_t longest = config_of(be)->passive.max_ejection;
+    uint64_t ejection = p->ejection ? 2 * p->ejection : config_of(be)->passive.ejection;
+    ejection = ejection < longest ? ejection : longest;
+    if (!loop_arm(be->upstream->loop, &p->timer, loop_now(be->upstream->loop) + ejection))
+        return; /* without an end, no ejection */
+    p->ejection = ejection;
+    be->ejected = true;
+    metrics.ejections++;
+    char text[160];
+    snprintf(text, sizeof text, "ejected for %llu ms: %s", (unsigned long long)(ejection / NS_PER_MS), cause);
+    backend_update(be, text);
+}
+
+void backend_succeeded(struct backend *be)
+{
+    be->passive.in_a_row = 0;
+    be->passive.ejection = 0;
+}
+
+void backend_failed(struct backend *be, const char *cause)
+{
+    if (!config_of(be)->passive.on || be->ejected)
+        return; /* requests that began before the ejection say nothing new */
+    if (be->passive.in_a_row < config_of(be)->passive.failures)
+        be->passive.in_a_row++;
+    if (be->passive.in_a_row >= config_of(be)->passive.failures && be->available && !is_last(be))
+        eject(be, cause);
+}

@@ -1,0 +1,508 @@
+/* Which backend serves a request, and what happens when one cannot. */
+#include "harness/world.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* How the origins misbehave, by their mode. */
+enum { MODE_SERVE, MODE_RESET, MODE_HANG, MODE_CLOSE_AFTER, MODE_CLOSE_ON_SECOND, MODE_UNHEALTHY };
+
+/* Answers to /health since a test set them to 0. */
+static atomic_uint well, ill;
+
+static void moody_script(struct origin_conn *c)
+{
+    for (unsigned served = 0; origin_read(c); served++) {
+        int mode = origin_mode(c);
+
+        if (strcmp(c->request.target, "/health") == 0 && mode == MODE_UNHEALTHY)
+            ill++;
+        else if (strcmp(c->request.target, "/health") == 0)
+            well++;
+        if (mode == MODE_HANG)
+            origin_drain(c);
+        if (mode == MODE_RESET || (mode == MODE_CLOSE_ON_SECOND && served == 1))
+            origin_reset(c);
+        if (mode == MODE_RESET || mode == MODE_HANG || (mode == MODE_CLOSE_ON_SECOND && served == 1))
+            return;
+        if (mode == MODE_UNHEALTHY && strcmp(c->request.target, "/health") == 0)
+            origin_send(c, "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n");
+        else if (!origin_answer(c, origin_name(c->origin)) || mode == MODE_CLOSE_AFTER)
+            return;
+    }
+}
+
+static struct origin *moody(struct world *w, const char *extra)
+{
+    return world_origin(w, moody_script, NULL, extra);
+}
+
+/* The number of the backend that served a request: 1 for "b1"; fails unless the answer is a 200. */
+static int ask(struct client *c, const char *request_line)
+{
+    client_sendf(c, "%s HTTP/1.1\r\nHost: h\r\n\r\n", request_line);
+    return atoi(client_expect(c, 200)->body.p + 1);
+}
+
+/* Requests of that method among all that an origin has seen. */
+static unsigned seen(struct origin *o, const char *method)
+{
+    unsigned count = 0;
+    size_t n = strlen(method);
+    const char *head;
+
+    for (unsigned i = 0; (head = origin_head(o, i)); i++)
+        count += strncmp(head, method, n) == 0 && head[n] == ' ' && !strstr(head, "/health");
+    return count;
+}
+
+static void test_round_robin_is_exact(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+    int counts[4] = {0}, last = 0;
+
+    for (int i = 0; i < 3; i++)
+        moody(w, NULL);
+    world_start(w, "\"health_check\": {\"interval\": \"100ms\"}");
+    client_open(&c, w->port);
+    for (int i = 0; i < 300; i++) {
+        int b = ask(&c, "GET /");
+
+        counts[b]++;
+        assert_true(last == 0 || b == last % 3 + 1);
+        last = b;
+    }
+    assert_int_equal(counts[1], 100);
+    assert_int_equal(counts[2], 100);
+    assert_int_equal(counts[3], 100);
+    client_close(&c);
+    world_finish(w);
+}
+
+static void test_weights_are_smooth(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+    int counts[4] = {0}, in_a_row = 0, last = 0, period[4] = {0};
+
+    moody(w, "\"weight\": 3");
+    moody(w, "\"weight\": 2");
+    moody(w, "\"weight\": 1");
+    world_start(w, NULL);
+    client_open(&c, w->port);
+    for (int i = 0; i < 300; i++) {
+        int b = ask(&c, "GET /");
+
+        counts[b]++;
+        period[b]++;
+        in_a_row = b == last ? in_a_row + 1 : 1;
+        last = b;
+        assert_true(in_a_row <= 2);
+        if (i % 6 == 5) {
+            assert_int_equal(period[1], 3);
+            assert_int_equal(period[2], 2);
+            assert_int_equal(period[3], 1);
+            memset(period, 0, sizeof period);
+        }
+    }
+    assert_int_equal(counts[1], 150);
+    assert_int_equal(counts[2], 100);
+    assert_int_equal(counts[3], 50);
+    client_close(&c);
+    world_finish(w);
+}
+
+/* Nothing of a request has left when a connection is refused: whatever its method, it goes on to another backend. */
+static void test_refused_connections_go_elsewhere(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    for (int i = 0; i < 3; i++)
+        moody(w, NULL);
+    origin_refuse(w->origins[1]);
+    world_start(w, "\"retry\": {\"budget_percent\": 100}");
+    client_open(&c, w->port);
+    for (int i = 0; i < 30; i++) {
+        assert_int_not_equal(ask(&c, "GET /"), 2);
+        client_send(&c, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\ndata");
+        client_expect(&c, 200);
+    }
+    client_close(&c);
+    daemon_expect_event(&w->daemon, 0, "retry", "backend=b2");
+    daemon_expect_event(&w->daemon, 0, "request", "status=200 attempts=2 method=POST");
+    assert_int_equal(seen(w->origins[0], "POST") + seen(w->origins[2], "POST"), 30);
+    world_finish(w);
+}
+
+static void test_reset_requests(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+    int failed = 0;
+
+    for (int i = 0; i < 3; i++)
+        moody(w, NULL);
+    origin_set_mode(w->origins[0], MODE_RESET);
+    world_start(w, "\"retry\": {\"budget_percent\": 100}");
+    client_open(&c, w->port);
+    for (int i = 0; i < 15; i++)
+        assert_int_not_equal(ask(&c, "GET /"), 1);
+    for (int i = 0; i < 15; i++)
+        assert_int_not_equal(ask(&c, "DELETE /"), 1);
+    for (int i = 0; i < 15; i++) {
+        client_send(&c, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\ndata");
+        client_expect(&c, 0);
+        assert_true(c.response.status == 200 || c.response.status == 502);
+        failed += c.response.status == 502;
+    }
+    assert_true(failed >= 4);
+    assert_int_equal(seen(w->origins[0], "POST"), failed);
+    assert_int_equal(seen(w->origins[0], "POST") + seen(w->origins[1], "POST") + seen(w->origins[2], "POST"), 15);
+    daemon_expect_event(&w->daemon, 0, "request", "method=POST status=502 reason=backend_reset attempts=1 backend=b1");
+    client_close(&c);
+    world_finish(w);
+}
+
+static void test_hanging_backend(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    moody(w, NULL);
+    moody(w, NULL);
+    origin_set_mode(w->origins[0], MODE_HANG);
+    world_start(w, "\"retry\": {\"budget_percent\": 100}, \"timeouts\": {\"backend_response\": \"200ms\"}");
+    client_open(&c, w->port);
+    assert_int_equal(ask(&c, "GET /"), 2);
+    daemon_expect_event(&w->daemon, 0, "request", "method=GET status=200 attempts=2 backend=b2");
+    for (int i = 0; i < 2; i++) {
+        client_send(&c, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\ndata");
+        client_expect(&c, 0);
+        assert_true(c.response.status == 200 || c.response.status == 504);
+    }
+    daemon_expect_event(&w->daemon, 0, "request", "method=POST status=504 reason=response_timeout attempts=1");
+    assert_int_equal(seen(w->origins[0], "POST") + seen(w->origins[1], "POST"), 2);
+    client_close(&c);
+    world_finish(w);
+}
+
+static void echo_script(struct origin_conn *c)
+{
+    while (origin_read(c))
+        if (!origin_answer(c, c->request.body.p))
+            return;
+}
+
+static void reset_after_request_script(struct origin_conn *c)
+{
+    if (origin_read(c))
+        origin_reset(c);
+}
+
+/* Content that is kept goes to the second backend again; what is larger than is kept, does not. */
+static void test_content_is_sent_again(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+    struct bytes content = {0};
+
+    world_origin(w, reset_after_request_script, NULL, NULL);
+    world_origin(w, echo_script, NULL, NULL);
+    world_start(w, "\"retry\": {\"budget_percent\": 100}");
+    for (int i = 0; i < 3000; i++)
+        bytes_addf(&content, "line %d\n", i);
+    assert_true(content.n < 64u * 1024u);
+    client_open(&c, w->port);
+    client_sendf(&c, "PUT /kept HTTP/1.1\r\nHost: h\r\nContent-Length: %zu\r\n\r\n%s", content.n, content.p);
+    assert_string_equal(client_expect(&c, 200)->body.p, content.p);
+    daemon_expect_event(&w->daemon, 0, "request", "target=/kept attempts=2 status=200 backend=b2");
+    client_sendf(&c, "PUT /chunked HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n%zx\r\n%s\r\n0\r\n\r\n",
+                 content.n, content.p);
+    assert_string_equal(client_expect(&c, 200)->body.p, content.p);
+    client_close(&c);
+    bytes_free(&content);
+    world_finish(w);
+}
+
+static void test_large_content_is_not_sent_again(void **state)
+{
+    static char content[300000];
+    struct world *w = *state;
+    struct client c;
+
+    world_origin(w, reset_after_request_script, NULL, NULL);
+    world_origin(w, origin_answer_all, NULL, NULL);
+    world_start(w, "\"retry\": {\"budget_percent\": 100}");
+    client_open(&c, w->port);
+    client_sendf(&c, "PUT /big HTTP/1.1\r\nHost: h\r\nContent-Length: %zu\r\n\r\n", sizeof content);
+    client_send_bytes(&c, content, sizeof content);
+    client_expect(&c, 502);
+    daemon_expect_event(&w->daemon, 0, "request", "target=/big attempts=1 status=502 backend=b1");
+    assert_int_equal(origin_requests(w->origins[1]), 0);
+    client_close(&c);
+    world_finish(w);
+}
+
+static void test_attempts_are_bounded(void **state)
+{
+    struct world *w = *state;
+
+    for (int i = 0; i < 4; i++)
+        origin_refuse(moody(w, NULL));
+    world_start(w, "\"retry\": {\"attempts\": 1, \"budget_percent\": 100}");
+    assert_int_equal(http_get(w->port, "/", NULL), 502);
+    daemon_expect_event(&w->daemon, 0, "request", "status=502 attempts=2");
+    world_finish(w);
+}
+
+/* A backend that closes its connections after each response without saying so costs nobody a request. */
+static void test_backend_that_closes_silently(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    origin_set_mode(moody(w, NULL), MODE_CLOSE_AFTER);
+    world_start(w, NULL);
+    client_open(&c, w->port);
+    for (int i = 0; i < 20; i++) {
+        ask(&c, "GET /");
+        origin_wait_closed(w->origins[0]);
+        client_send(&c, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\ndata");
+        client_expect(&c, 200);
+        origin_wait_closed(w->origins[0]);
+    }
+    assert_int_equal(seen(w->origins[0], "POST"), 20);
+    client_close(&c);
+    world_finish(w);
+}
+
+/* A connection that breaks on its reuse: the first request that may be sent again gets a fresh one to the same backend,
+ * and that is no attempt; a POST fails, for it may have arrived. */
+static void test_stale_connections(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    origin_set_mode(moody(w, NULL), MODE_CLOSE_ON_SECOND);
+    world_start(w, "\"retry\": {\"attempts\": 0}");
+    client_open(&c, w->port);
+    ask(&c, "GET /1");
+    ask(&c, "GET /2");
+    daemon_expect_event(&w->daemon, 0, "request", "target=/2 attempts=1 status=200");
+    client_send(&c, "POST /3 HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\ndata");
+    client_expect(&c, 502);
+    assert_int_equal(seen(w->origins[0], "POST"), 1);
+    client_close(&c);
+    world_finish(w);
+}
+
+static void test_first_probe_takes_a_backend_down(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    moody(w, NULL);
+    origin_refuse(moody(w, NULL));
+    world_start(w, "\"health_check\": {\"interval\": \"60s\", \"fall\": 3}");
+    daemon_expect_event(&w->daemon, 0, "backend_down", "backend=b2");
+    client_open(&c, w->port);
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(ask(&c, "GET /"), 1);
+    client_close(&c);
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "retry", NULL), 0);
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "backend_down", "backend=b1"), 0);
+    world_finish(w);
+}
+
+static void test_fall_and_rise(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+    struct origin *sick;
+    int counts[3] = {0};
+
+    world_origin(w, origin_answer_all, NULL, NULL);
+    sick = moody(w, NULL);
+    ill = 0;
+    world_start(w, "\"health_check\": {\"interval\": \"100ms\", \"timeout\": \"1s\", \"fall\": 3, \"rise\": 2}");
+    origin_wait_requests(sick, 2);
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "backend_down", NULL), 0);
+    origin_set_mode(sick, MODE_UNHEALTHY);
+    daemon_expect_event(&w->daemon, 0, "backend_down", "backend=b2");
+    assert_true(ill >= 3);
+    client_open(&c, w->port);
+    for (int i = 0; i < 6; i++)
+        assert_int_equal(ask(&c, "GET /"), 1);
+    well = 0;
+    origin_set_mode(sick, MODE_SERVE);
+    daemon_expect_event(&w->daemon, 0, "backend_up", "backend=b2");
+    assert_true(well >= 2);
+    for (int i = 0; i < 6; i++)
+        counts[ask(&c, "GET /") - 1]++;
+    assert_int_equal(counts[0], 3);
+    assert_int_equal(counts[1], 3);
+    client_close(&c);
+    world_finish(w);
+}
+
+/* A backend that accepts and says nothing is as down as one that refuses. */
+static void test_probe_timeout(void **state)
+{
+    struct world *w = *state;
+
+    moody(w, NULL);
+    origin_set_mode(moody(w, NULL), MODE_HANG);
+    world_start(w, "\"health_check\": {\"interval\": \"100ms\", \"timeout\": \"100ms\"}");
+    daemon_expect_event(&w->daemon, 0, "backend_down", "backend=b2");
+    origin_set_mode(w->origins[1], MODE_SERVE);
+    daemon_expect_event(&w->daemon, 0, "backend_up", "backend=b2");
+    world_finish(w);
+}
+
+static void picky_script(struct origin_conn *c)
+{
+    while (origin_read(c)) {
+        bool probe = strcmp(c->request.target, "/alive?deep=1") == 0;
+
+        if (!origin_sendf(c, "HTTP/1.1 %s\r\nContent-Length: 0\r\n\r\n", probe ? "418 I'm a teapot" : "404 Not Found"))
+            return;
+    }
+}
+
+static void test_probe_path_and_status(void **state)
+{
+    struct world *w = *state;
+
+    world_origin(w, picky_script, NULL, NULL);
+    world_start(
+        w, "\"health_check\": {\"path\": \"/alive?deep=1\", \"expect_status\": \"204,418\", \"interval\": \"100ms\"}");
+    origin_wait_requests(w->origins[0], 4);
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "backend_down", NULL), 0);
+    assert_int_equal(http_get(w->port, "/", NULL), 404);
+    world_finish(w);
+}
+
+static void test_backup(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    moody(w, NULL);
+    moody(w, "\"backup\": true");
+    world_start(w, "\"health_check\": {\"interval\": \"100ms\", \"timeout\": \"1s\", \"fall\": 1, \"rise\": 1}");
+    client_open(&c, w->port);
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(ask(&c, "GET /"), 1);
+    size_t mark = daemon_mark(&w->daemon);
+    origin_refuse(w->origins[0]);
+    origin_reset_all(w->origins[0]);
+    daemon_expect_event(&w->daemon, mark, "backend_down", "backend=b1");
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(ask(&c, "GET /"), 2);
+    mark = daemon_mark(&w->daemon);
+    origin_accept_again(w->origins[0]);
+    daemon_expect_event(&w->daemon, mark, "backend_up", "backend=b1");
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(ask(&c, "GET /"), 1);
+    client_close(&c);
+    world_finish(w);
+}
+
+/* A retry may go to the backup when no other is left. */
+static void test_retry_at_the_backup(void **state)
+{
+    struct world *w = *state;
+
+    origin_refuse(moody(w, NULL));
+    moody(w, "\"backup\": true");
+    world_start(w, NULL);
+    assert_int_equal(http_get(w->port, "/", NULL), 200);
+    daemon_expect_event(&w->daemon, 0, "request", "status=200 backend=b2 attempts=2");
+    world_finish(w);
+}
+
+static void test_backend_by_name(void **state)
+{
+    struct world *w = *state;
+    struct origin *o = origin_start("named", origin_answer_all, NULL);
+    char address[64];
+
+    w->origins[w->origin_count++] = o;
+    snprintf(address, sizeof address, "localhost:%d", origin_port(o));
+    world_backend(w, address, "\"name\": \"by-name\"");
+    world_start(w, NULL);
+    uint64_t deadline = deadline_in(patience_ms());
+    while (http_get(w->port, "/", NULL) != 200 && left_ms(deadline) > 0)
+        rest(); /* a name is down until it resolves */
+    assert_int_equal(http_get(w->port, "/", NULL), 200);
+    daemon_expect_event(&w->daemon, 0, "request", "backend=by-name status=200");
+    world_finish(w);
+}
+
+static void test_idle_backend_connections_end(void **state)
+{
+    struct world *w = *state;
+
+    moody(w, NULL);
+    world_start(w, "\"timeouts\": {\"backend_idle\": \"200ms\"}");
+    assert_int_equal(http_get(w->port, "/", NULL), 200);
+    origin_wait_closed(w->origins[0]);
+    assert_int_equal(http_get(w->port, "/", NULL), 200);
+    assert_int_equal(origin_connections(w->origins[0]), 2);
+    world_finish(w);
+}
+
+static void talkative_script(struct origin_conn *c)
+{
+    while (origin_read(c))
+        if (!origin_send(
+                c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"))
+            return;
+}
+
+/* Bytes behind a response's end are no response to the next request. */
+static void test_bytes_behind_a_response(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    world_origin(w, talkative_script, NULL, NULL);
+    world_start(w, NULL);
+    client_open(&c, w->port);
+    for (int i = 0; i < 10; i++) {
+        client_send(&c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert_string_equal(client_expect(&c, 200)->body.p, "ok");
+    }
+    assert_int_equal(origin_connections(w->origins[0]), 10);
+    client_close(&c);
+    world_finish(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        WORLD_TEST(test_round_robin_is_exact),
+        WORLD_TEST(test_weights_are_smooth),
+        WORLD_TEST(test_refused_connections_go_elsewhere),
+        WORLD_TEST(test_reset_requests),
+        WORLD_TEST(test_hanging_backend),
+        WORLD_TEST(test_content_is_sent_again),
+        WORLD_TEST(test_large_content_is_not_sent_again),
+        WORLD_TEST(test_attempts_are_bounded),
+        WORLD_TEST(test_backend_that_closes_silently),
+        WORLD_TEST(test_stale_connections),
+        WORLD_TEST(test_first_probe_takes_a_backend_down),
+        WORLD_TEST(test_fall_and_rise),
+        WORLD_TEST(test_probe_timeout),
+        WORLD_TEST(test_probe_path_and_status),
+        WORLD_TEST(test_backup),
+        WORLD_TEST(test_retry_at_the_backup),
+        WORLD_TEST(test_backend_by_name),
+        WORLD_TEST(test_idle_backend_connections_end),
+        WORLD_TEST(test_bytes_behind_a_response),
+    };
+
+    return cmocka_run_group_tests_name("balance", tests, NULL, NULL);
+}
