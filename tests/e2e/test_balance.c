@@ -136,6 +136,31 @@ static void test_refused_connections_go_elsewhere(void **state)
     world_finish(w);
 }
 
+/* Long before the checks have found out, a backend that fails is passed over: of 100 requests 5 need another attempt.
+ */
+static void test_failures_eject(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    moody(w, NULL);
+    moody(w, NULL);
+    origin_refuse(w->origins[1]);
+    world_start(w,
+                "\"passive_check\": {\"failures\": 5, \"ejection\": \"400ms\"}, \"retry\": {\"budget_percent\": 100}");
+    client_open(&c, w->port);
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(ask(&c, "GET /"), 1);
+    daemon_expect_event(&w->daemon, 0, "backend_down", "backend=b2");
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "retry", "backend=b2"), 5);
+    daemon_expect_event(&w->daemon, 0, "backend_up", "backend=b2");
+    for (int i = 0; i < 20; i++) /* on probation: one more failure is enough */
+        assert_int_equal(ask(&c, "GET /"), 1);
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "retry", "backend=b2"), 6);
+    client_close(&c);
+    world_finish(w);
+}
+
 static void test_reset_requests(void **state)
 {
     struct world *w = *state;
@@ -486,6 +511,7 @@ int main(void)
         WORLD_TEST(test_round_robin_is_exact),
         WORLD_TEST(test_weights_are_smooth),
         WORLD_TEST(test_refused_connections_go_elsewhere),
+        WORLD_TEST(test_failures_eject),
         WORLD_TEST(test_reset_requests),
         WORLD_TEST(test_hanging_backend),
         WORLD_TEST(test_content_is_sent_again),
