@@ -142,6 +142,7 @@ static void test_failures_eject(void **state)
 {
     struct world *w = *state;
     struct client c;
+    size_t mark;
 
     moody(w, NULL);
     moody(w, NULL);
@@ -154,8 +155,10 @@ static void test_failures_eject(void **state)
     daemon_expect_event(&w->daemon, 0, "backend_down", "backend=b2");
     assert_int_equal(daemon_count_events(&w->daemon, 0, "retry", "backend=b2"), 5);
     daemon_expect_event(&w->daemon, 0, "backend_up", "backend=b2");
+    mark = w->daemon.line_count;
     for (int i = 0; i < 20; i++) /* on probation: one more failure is enough */
         assert_int_equal(ask(&c, "GET /"), 1);
+    daemon_expect_event(&w->daemon, mark, "backend_down", "backend=b2");
     assert_int_equal(daemon_count_events(&w->daemon, 0, "retry", "backend=b2"), 6);
     client_close(&c);
     world_finish(w);
