@@ -69,6 +69,7 @@ static struct anon_shard *shard_of(const struct anon_table *t, uint64_t hash)
 /* The entry of `key`, or the free place where it belongs. The shard must have places. */
 static struct entry *probe(const struct anon_shard *s, uint64_t hash, const struct ip *key)
 {
+    assert(s->v);
     uint32_t i = (uint32_t)((hash & UINT32_MAX) * s->cap >> 32);
     while (s->v[i].word != 0 && !ip_eq(&s->v[i].key, key))
         i = i + 1 < s->cap ? i + 1 : 0;
