@@ -13,8 +13,8 @@
 struct front;
 
 struct front_ops {
-    /* An interim response. */
-    void (*send_interim)(struct front *f, const struct response *r);
+    /* An interim response. True when the carrier is full, as for send_body(). */
+    bool (*send_interim)(struct front *f, const struct response *r);
     /* The final response's head: `head` is the raw text `r` points into, `extra` field lines to add. `more`:
      * send_body() follows in this callback. */
     void (*send_head)(struct front *f, const struct response *r, struct str head, struct str extra, bool more);

@@ -45,10 +45,15 @@ struct back_events {
     void (*on_fail)(void *arg, const struct back_failure *f);
 };
 
-/* Opens a fresh connection, trying the backend's addresses in turn within `timeout_ns` altogether. on_ready or on_fail
- * follows, never from inside this call. NULL when memory or descriptors have run out. */
+/* Opens a fresh connection, trying the backend's addresses in turn within `timeout_ns` altogether, each getting an
+ * equal share of the time left. on_ready or on_fail follows, never from inside this call. NULL when memory or
+ * descriptors have run out. */
 struct back_conn *back_open(struct backend *be, uint64_t timeout_ns, const struct back_events *ev, void *arg)
     __attribute__((warn_unused_result));
+
+/* True for an errno of back_open() or of a failure that says something about this process or host (no descriptors, no
+ * memory, no ports) and nothing about the backend. */
+bool back_error_is_ours(int sys_errno);
 
 /* Leases a pooled connection, ready at once; NULL when there is none. With `sure`, it is looked at first (one system
  * call), for a request that may not be sent twice. */

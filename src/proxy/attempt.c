@@ -203,7 +203,8 @@ static void attempt_failed(struct exchange *x, const struct back_failure *f)
     if (again && replace_stale(x, f))
         return;
     metrics.backend_failures++;
-    backend_failed(x->attempt.backend, f->cause);
+    if (!back_error_is_ours(f->sys_errno))
+        backend_failed(x->attempt.backend, f->cause);
     if (again && another_attempt(x, f))
         return;
     exchange_fail(x, f->error);

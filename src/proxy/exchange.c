@@ -226,7 +226,9 @@ void exchange_upload(struct exchange *x, const char *p, size_t n, bool end)
 
 void exchange_on_interim(struct exchange *x, const struct response *r)
 {
-    x->front->ops->send_interim(x->front, r);
+    bool full = x->front->ops->send_interim(x->front, r);
+    if (full && x->attempt.conn)
+        back_pause(x->attempt.conn);
 }
 
 void exchange_on_head(struct exchange *x, const struct response *r, struct str head, bool more)

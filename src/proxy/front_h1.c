@@ -187,11 +187,11 @@ static void decide_keep_alive(struct front_h1 *f)
 
 /* ---- what the exchange asks for ---- */
 
-static void h1_send_interim(struct front *front, const struct response *r)
+static bool h1_send_interim(struct front *front, const struct response *r)
 {
     struct front_h1 *f = h1_of(front);
     if (f->minor == 0 || f->answered)
-        return; /* HTTP/1.0 knows no interim responses (RFC 9110 section 15.2) */
+        return false; /* HTTP/1.0 knows no interim responses (RFC 9110 section 15.2) */
     size_t room = 64;
     for (unsigned i = 0; i < r->headers.n; i++)
         room += r->headers.v[i].name.n + r->headers.v[i].value.n + 4;
@@ -202,12 +202,13 @@ static void h1_send_interim(struct front *front, const struct response *r)
     if (!p || w.full) {
         metrics.out_of_memory++;
         exchange_fail(f->exchange, ERR_INTERNAL);
-        return;
+        return false;
     }
     if (r->status == 100)
         f->expects = false;
     exchange_count_out(f->exchange, w.n);
     io_write_str(f->io, head_writer_str(&w), false);
+    return io_is_full(f->io);
 }
 
 static struct framing down_framing(const struct front_h1 *f, const struct response *r)

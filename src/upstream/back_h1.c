@@ -91,6 +91,11 @@ static void back_fail_cut(struct back_conn *c, int sys_errno)
 
 /* ---- connecting ---- */
 
+bool back_error_is_ours(int e)
+{
+    return e == EMFILE || e == ENFILE || e == ENOBUFS || e == ENOMEM || e == EADDRNOTAVAIL || e == EAGAIN;
+}
+
 static bool connect_next(struct back_conn *c, int *error)
 {
     struct backend *be = c->backend;
@@ -101,8 +106,10 @@ static bool connect_next(struct back_conn *c, int *error)
             *error = ETIMEDOUT;
             return false;
         }
+        /* One that does not answer must leave time for the others. */
+        uint64_t share = (c->connect_deadline - now) / (uint64_t)(be->addr_count - c->addrs_tried);
         c->addr_at = (be->addr_at + c->addrs_tried++) % be->addr_count;
-        c->io = io_connect(be->upstream->loop, &be->addrs[c->addr_at], c->connect_deadline - now, back_on_io, c, error);
+        c->io = io_connect(be->upstream->loop, &be->addrs[c->addr_at], share > 0 ? share : 1, back_on_io, c, error);
         if (c->io)
             return true;
     }

@@ -162,7 +162,10 @@ static void probe(struct health_check *h)
     uint64_t timeout = config_of(h)->health.timeout;
     h->conn = back_open(h->backend, timeout, &probe_events, h);
     if (!h->conn) {
-        probe_ended(h, false, strerrordesc_np(errno));
+        if (back_error_is_ours(errno))
+            schedule(h); /* says nothing about the backend */
+        else
+            probe_ended(h, false, strerrordesc_np(errno));
         return;
     }
     if (!loop_arm(loop_of(h), &h->deadline, loop_now(loop_of(h)) + timeout))
@@ -193,22 +196,27 @@ static void take_addresses(struct health_check *h, const struct resolve_job *r)
     backend_set_up(be, true, "name resolved");
 }
 
+static void not_resolved(struct health_check *h, const char *why)
+{
+    snprintf(h->cause, sizeof h->cause, "name does not resolve: %s", why);
+    backend_set_up(h->backend, false, h->cause);
+    schedule(h);
+}
+
 static void resolve_done(struct job *j)
 {
     struct resolve_job *r = container_of(j, struct resolve_job, job);
     struct health_check *h = r->check;
     if (h) {
+        bool first = h->backend->addr_count == 0;
         h->resolving = NULL;
-        if (r->count > 0) {
+        if (r->count > 0)
             take_addresses(h, r);
+        if (first && r->count > 0)
             probe(h);
-        } else if (h->backend->addr_count > 0 && config_of(h)->health.on) {
-            probe(h); /* its last addresses still stand; the probe tells whether it does */
-        } else {
-            snprintf(h->cause, sizeof h->cause, "name does not resolve: %s", r->why);
-            backend_set_up(h->backend, h->backend->addr_count > 0, h->cause);
-            schedule(h);
-        }
+        else if (first)
+            not_resolved(h, r->why);
+        /* Else the addresses of before stand, and the probes tell whether it does. */
     }
     mem_free(r);
 }
@@ -230,12 +238,14 @@ static void on_timer(struct timer *t)
 {
     struct health_check *h = container_of(t, struct health_check, timer);
     h->begun = loop_now(loop_of(h));
-    if (h->backend->config->endpoint.kind == ENDPOINT_NAME) {
-        if (!resolve(h))
-            schedule(h);
-        return;
-    }
-    probe(h);
+    bool named = h->backend->config->endpoint.kind == ENDPOINT_NAME;
+    bool asking = !named || h->resolving || resolve(h);
+    /* A probe does not wait for the name: another backend's name server may be slow, and there is one thread for all.
+     */
+    if (h->backend->addr_count > 0)
+        probe(h);
+    else if (!asking)
+        schedule(h);
 }
 
 /* ---- start and stop ---- */
