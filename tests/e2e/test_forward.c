@@ -2,6 +2,7 @@
  * after the other. */
 #include "harness/world.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -781,6 +782,45 @@ static void test_slow_reader(void **state)
     world_finish(w);
 }
 
+static atomic_uint flood_pieces;
+#define FLOOD_PIECES_MAX 8192u /* of 8 KiB */
+
+static void flood_script(struct origin_conn *c)
+{
+    static char piece[8192];
+
+    memset(piece, 'a', sizeof piece);
+    memcpy(piece, "HTTP/1.1 103 Early Hints\r\nLink: ", 32);
+    memcpy(piece + sizeof piece - 4, "\r\n\r\n", 4);
+    if (!origin_read_head(c))
+        return;
+    while (flood_pieces < FLOOD_PIECES_MAX && origin_send_bytes(c, piece, sizeof piece))
+        flood_pieces++;
+}
+
+/* Interim responses that the client does not read are held back like content. */
+static void test_flood_of_interim_responses(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+    unsigned before;
+
+    flood_pieces = 0;
+    world_origin(w, flood_script, NULL, NULL);
+    world_start(w, NULL);
+    client_open(&c, w->port);
+    client_send(&c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    origin_wait_requests(w->origins[0], 1);
+    do {
+        before = flood_pieces;
+        usleep(300000); /* until the flood has come to a stop */
+    } while (flood_pieces != before);
+    CHECK(before < FLOOD_PIECES_MAX, "%s", "the whole flood was taken");
+    expect_small(w);
+    client_close(&c);
+    world_finish(w);
+}
+
 static void slow_taker_script(struct origin_conn *c)
 {
     if (!origin_read_head(c))
@@ -920,6 +960,7 @@ int main(void)
         WORLD_TEST(test_large_uploads),
         WORLD_TEST(test_large_downloads),
         WORLD_TEST(test_slow_reader),
+        WORLD_TEST(test_flood_of_interim_responses),
         WORLD_TEST(test_slow_backend),
         WORLD_TEST(test_early_response),
         WORLD_TEST(test_unix_listener),

@@ -1,6 +1,7 @@
 /* Whose turn it is: smooth weighted round robin, backups, what was tried; and the integer of health. */
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/metrics.h"
 #include "upstream/backend.h"
 #include "upstream/health.h"
 #include "upstream/upstream.h"
@@ -9,6 +10,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <sys/resource.h>
 
 #include <cmocka.h>
 
@@ -228,6 +230,35 @@ static void the_last_one_is_never_ejected(void **state)
 
 /* ---- health ---- */
 
+/* Out of our own descriptors, a probe cannot be made: that says nothing about the backend. */
+static void our_own_want_is_no_failure(void **state)
+{
+    (void)state;
+    static const char text[] =
+        "{\"backends\":[{\"address\":\"127.0.0.1:1\"}],\"health_check\":{\"interval\":\"10ms\"}}";
+    struct world w;
+    struct rlimit limit, none;
+    struct buf errors = BUF_INIT;
+    w.config = config_parse(STR(text), "test", NULL, &errors);
+    assert_non_null(w.config);
+    w.loop = loop_new();
+    w.upstream = upstream_new(w.loop, w.config);
+    assert_non_null(w.upstream);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    none = (struct rlimit){0, limit.rlim_max};
+    uint64_t probes = metrics.health_probes;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    while (metrics.health_probes < probes + 3)
+        loop_turn(w.loop, 20 * NS_PER_MS);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    assert_true(backend_is_available(upstream_backend(w.upstream, 0)));
+    probes = metrics.health_failures;
+    while (metrics.health_failures == probes)
+        loop_turn(w.loop, 20 * NS_PER_MS);
+    assert_false(backend_is_available(upstream_backend(w.upstream, 0))); /* nobody listens there */
+    close_world(&w);
+}
+
 static void first_probe_decides(void **state)
 {
     (void)state;
@@ -295,6 +326,7 @@ int main(void)
         cmocka_unit_test(failures_in_a_row_eject),
         cmocka_unit_test(ejections_double_and_end),
         cmocka_unit_test(the_last_one_is_never_ejected),
+        cmocka_unit_test(our_own_want_is_no_failure),
         cmocka_unit_test(first_probe_decides),
         cmocka_unit_test(fall_and_rise_in_a_row),
         cmocka_unit_test(health_follows_its_model),
