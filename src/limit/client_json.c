@@ -96,8 +96,11 @@ static bool read_number(const struct json *m, size_t field, struct client_view *
     *number_at(v, fields[field].bit) = number;
     if (fields[field].is_valid(number))
         return true;
-    char found[48];
-    snprintf(found, sizeof found, "is %.17g", number);
+    char found[48] = "is out of range";
+    struct buf text = BUF_INIT;
+    if (json_append_number(&text, number)) /* "0.99", as it was written, not its nearest double */
+        snprintf(found, sizeof found, "is %.*s", STR_ARG(buf_str(&text)));
+    buf_fini(&text);
     return fault_at(fault, m, field, found);
 }
 
