@@ -96,10 +96,10 @@ static bool note_request(struct exchange *x, const struct request *r)
 }
 
 /* The client's own id if it is sane, else 128 bits in hexadecimal that nobody can guess. */
-static bool note_request_id(struct exchange *x, const struct request *r)
+static bool note_request_id(struct exchange *x, const struct headers *h)
 {
     unsigned count = 0;
-    const struct field *own = headers_find(&r->headers, FIELD_X_REQUEST_ID, &count);
+    const struct field *own = headers_find(h, FIELD_X_REQUEST_ID, &count);
     if (count == 1 && rules_request_id_is_sane(own->value))
         return arena_copy(&x->arena, own->value, &x->request_id);
     char *p = arena_alloc(&x->arena, 32);
@@ -169,7 +169,7 @@ void exchange_begin(struct exchange *x, const struct request *r, struct str head
     x->framing = r->framing;
     x->up_ended = r->framing.kind == FRAMING_NONE || (r->framing.kind == FRAMING_LENGTH && r->framing.length == 0);
     x->expects_continue = r->expect_continue;
-    if (!note_request(x, r) || !note_request_id(x, r)) {
+    if (!note_request(x, r) || !note_request_id(x, &r->headers)) {
         exchange_fail(x, ERR_INTERNAL);
         return;
     }
@@ -196,7 +196,7 @@ void exchange_refuse(struct exchange *x, const struct request *r, enum err e)
 {
     static const struct headers none;
     x->client_known = identity_address(x->px->config, &x->front->peer, &none, &x->client);
-    if (r && !note_request(x, r))
+    if ((r && !note_request(x, r)) || !note_request_id(x, r ? &r->headers : &none))
         metrics.out_of_memory++; /* only the log line is poorer for it */
     exchange_fail(x, e);
 }

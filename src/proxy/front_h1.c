@@ -403,15 +403,18 @@ static void set_request(struct front_h1 *f, const struct request *r)
     f->down = FRAMING_NONE;
 }
 
-static void refuse_request(struct front_h1 *f, const struct request *r, enum err e)
+/* `seen`: bytes of the request, for the log. */
+static void refuse_request(struct front_h1 *f, const struct request *r, enum err e, size_t seen)
 {
     if (f->state != FRONT_BUSY)
         front_enter(f, FRONT_BUSY);
     set_request(f, NULL);
     f->head_request = r && r->method == METHOD_HEAD;
     io_set_read_timeout(f->io, IO_BY, 0);
-    if (new_exchange(f))
-        exchange_refuse(f->exchange, r, e);
+    if (!new_exchange(f))
+        return;
+    exchange_count_in(f->exchange, seen);
+    exchange_refuse(f->exchange, r, e);
 }
 
 static void take_request(struct front_h1 *f, struct str head, size_t used, bool bytes_follow)
@@ -421,7 +424,7 @@ static void take_request(struct front_h1 *f, struct str head, size_t used, bool 
     io_consume(f->io, used);
     f->first = false;
     if (e != ERR_OK) {
-        refuse_request(f, &r, e);
+        refuse_request(f, &r, e, head.n);
         return;
     }
     front_enter(f, FRONT_BUSY);
@@ -453,7 +456,7 @@ static bool read_head(struct front_h1 *f, char *data, size_t n)
                 io_set_read_timeout(f->io, IO_BY, config->timeouts.client_header);
         }
         return false;
-    case SCAN_BAD: refuse_request(f, NULL, e); return true;
+    case SCAN_BAD: refuse_request(f, NULL, e, f->scan.at); return true;
     case SCAN_DONE: break;
     }
     size_t used = f->scan.at;
@@ -539,7 +542,7 @@ static void front_eof(struct front_h1 *f)
 static void front_read_timeout(struct front_h1 *f)
 {
     switch (f->state) {
-    case FRONT_HEAD: refuse_request(f, NULL, ERR_HEAD_TIMEOUT); break;
+    case FRONT_HEAD: refuse_request(f, NULL, ERR_HEAD_TIMEOUT, f->scan.at); break;
     case FRONT_BUSY:
         f->keep_alive = false;
         if (f->exchange)
