@@ -452,7 +452,7 @@ static bool read_head(struct front_h1 *f, char *data, size_t n)
     case SCAN_MORE:
         if (f->state == FRONT_IDLE) {
             front_enter(f, FRONT_HEAD);
-            if (!f->first) /* the first head's time runs since the connection was accepted */
+            if (!f->first || f->px->draining) /* the first head's time runs since the connection was accepted */
                 io_set_read_timeout(f->io, IO_BY, config->timeouts.client_header);
         }
         return false;

@@ -93,7 +93,7 @@ static void back_fail_cut(struct back_conn *c, int sys_errno)
 
 bool back_error_is_ours(int e)
 {
-    return e == EMFILE || e == ENFILE || e == ENOBUFS || e == ENOMEM || e == EADDRNOTAVAIL || e == EAGAIN;
+    return e == EMFILE || e == ENFILE || e == ENOBUFS || e == ENOMEM || e == EADDRNOTAVAIL;
 }
 
 static bool connect_next(struct back_conn *c, int *error)
