@@ -223,6 +223,7 @@ static void destroy(struct server *s)
     limiter_free(s->limiter);
     signals_free(s->signals);
     loop_free(s->loop);
+    log_fini();
 }
 
 int server_run(struct config *config)

@@ -52,6 +52,9 @@ void log_set_backlog(size_t bytes);
 /* Counts lines that the taker could not bring anywhere: as if they had been dropped here. */
 void log_count_dropped(uint64_t lines);
 
+/* Gives the log's memory back, with what is waiting: for the end of the process. */
+void log_fini(void);
+
 /* Lines dropped so far. After lines were dropped, the next one that fits is preceded by `log_dropped lines=N`. */
 uint64_t log_dropped(void);
 

@@ -302,6 +302,11 @@ void log_set_backlog(size_t bytes)
     log_state.backlog = bytes;
 }
 
+void log_fini(void)
+{
+    buf_fini(&log_state.lines);
+}
+
 uint64_t log_dropped(void)
 {
     return log_state.dropped;
