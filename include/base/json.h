@@ -20,6 +20,7 @@ struct json_error {
     size_t offset;  /* byte in the text */
     char what[160]; /* what is wrong, a phrase: "a key is repeated: \"capacity\"" */
     char key[64];   /* the innermost key concerned, printable, or "" */
+    bool no_memory; /* nothing is wrong with the text: memory ran out */
 };
 
 /* Parses `text` (need not be terminated). Refused: anything but one value with white space around it, depth over

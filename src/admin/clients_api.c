@@ -4,6 +4,7 @@
 
 #include "base/list.h"
 #include "base/mem.h"
+#include "base/metrics.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -24,7 +25,11 @@ struct call {
     struct client_change change;
     struct local_exchange *x;
     unsigned status; /* of success */
+    struct buf body; /* with room for the answer: a change that has come about is not to be answered with a failure */
 };
+
+/* A client as JSON with its id escaped throughout, and the line's end. */
+#define CLIENT_JSON_MAX 1024u
 
 /* A request being answered. */
 struct asked {
@@ -49,14 +54,14 @@ static void answer_json(struct local_exchange *x, unsigned status, struct str bo
     local_answer(x, &a);
 }
 
-static void answer_client(struct local_exchange *x, unsigned status, const struct client_view *v)
+/* Builds the answer in `body`, which it empties. */
+static void answer_client(struct local_exchange *x, unsigned status, const struct client_view *v, struct buf *body)
 {
-    struct buf body = BUF_INIT;
-    if (client_view_json(&body, v) && buf_append_str(&body, STR("\n")))
-        answer_json(x, status, buf_str(&body));
+    if (client_view_json(body, v) && buf_append_str(body, STR("\n")))
+        answer_json(x, status, buf_str(body));
     else
         refuse(x, ERR_INTERNAL, NULL);
-    buf_fini(&body);
+    buf_fini(body);
 }
 
 /* ---- the query ---- */
@@ -176,6 +181,11 @@ static bool refuse_body(const struct asked *a, const char *what)
 static bool refuse_json(const struct asked *a, const struct json_error *e)
 {
     char what[192];
+    if (e->no_memory) {
+        metrics.out_of_memory++;
+        refuse(a->x, ERR_INTERNAL, NULL);
+        return false;
+    }
     snprintf(what, sizeof what, "%s (at byte %zu)", e->what, e->offset);
     return refuse_body(a, what);
 }
@@ -195,21 +205,29 @@ static bool need_client(const struct asked *a, unsigned needed, unsigned allowed
 
 /* ---- changes ---- */
 
+static void call_free(struct call *call)
+{
+    buf_fini(&call->body);
+    mem_free(call);
+}
+
 static void on_changed(struct client_change *change, enum err e)
 {
     struct call *call = container_of(change, struct call, change);
     struct local_exchange *x = call->x;
     if (e == ERR_OK)
-        answer_client(x, call->status, &change->view);
+        answer_client(x, call->status, &change->view, &call->body);
     else
         refuse(x, e, NULL);
-    mem_free(call);
+    call_free(call);
 }
 
 static struct call *call_new(const struct asked *a, unsigned status)
 {
     struct call *call = mem_try_alloc(sizeof *call);
-    if (!call) {
+    if (!call || !buf_reserve(&call->body, CLIENT_JSON_MAX)) {
+        mem_free(call);
+        metrics.out_of_memory++;
         refuse(a->x, ERR_INTERNAL, NULL);
         return NULL;
     }
@@ -226,7 +244,7 @@ static void call_begun(const struct asked *a, struct call *call, enum err e)
         *a->state = call;
         return;
     }
-    mem_free(call);
+    call_free(call);
     refuse(a->x, e, NULL);
 }
 
@@ -274,9 +292,10 @@ static void on_get(const struct asked *a)
     struct client_view v;
     if (!need_id(a, id))
         return;
+    struct buf body = BUF_INIT;
     enum err e = clients_get(a->api->lim, id, &v);
     if (e == ERR_OK)
-        answer_client(a->x, 200, &v);
+        answer_client(a->x, 200, &v, &body);
     else
         refuse(a->x, e, NULL);
 }
@@ -421,7 +440,7 @@ static void cancel(void *arg, void *state)
     if (!call)
         return;
     clients_cancel(api->lim, &call->change);
-    mem_free(call);
+    call_free(call);
 }
 
 struct clients_api *clients_api_new(struct loop *l, struct config *config, struct limiter *lim)

@@ -80,6 +80,7 @@ bool json_scan_fail(struct json_scan *s, size_t offset, const char *fmt, ...)
 
 bool json_scan_no_memory(struct json_scan *s)
 {
+    s->e->no_memory = true;
     return json_scan_fail(s, s->at, "there is no memory to parse the text");
 }
 
