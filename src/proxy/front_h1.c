@@ -54,6 +54,7 @@ struct front_h1 {
     bool up_ended;   /* the request's content has been read whole */
     bool answered;   /* a final head has been sent */
     bool down_ended; /* the response has been written whole */
+    bool said_last;  /* the client has said that it is its last request */
     bool eof;        /* the client sends no more */
     bool upload_paused;
 };
@@ -113,26 +114,44 @@ static void front_close(struct front_h1 *f)
 }
 
 /* Ends a connection whose response has been sent. Closing with unread bytes, or while the client still sends, would
- * make the kernel send a reset that can destroy the response: then it lingers. */
+ * make the kernel send a reset that can destroy the response: then it lingers. So it does when it is we who end the
+ * connection and the client does not know yet: its next request may be on its way (RFC 9112 section 9.6). */
 static void front_close_politely(struct front_h1 *f)
 {
-    if (f->up_ended && !io_has_unread(f->io) && io_unsent(f->io) == 0)
+    bool expected = f->said_last || f->eof || f->state == FRONT_IDLE;
+    if (expected && f->up_ended && !io_has_unread(f->io) && io_unsent(f->io) == 0)
         io_close(f->io);
     else
         io_close_lingering(f->io, FRONT_LINGER, FRONT_LINGER_BYTES);
     front_gone(f);
 }
 
-/* The client has gone or does not take its response. */
+/* Has the client been given a part of a response, and no more than that? */
+static bool front_response_is_cut(const struct front_h1 *f)
+{
+    return f->state == FRONT_BUSY && f->answered && !(f->down_ended && io_unsent(f->io) == 0);
+}
+
+/* The client has gone, or does not take its response, or cannot be given it. Whoever is still there must not take a
+ * part of a response for the whole. */
 static void front_abandon(struct front_h1 *f, enum err e)
 {
+    bool cut = front_response_is_cut(f);
     if (f->exchange)
         exchange_abandon(f->exchange, e);
-    if (e == ERR_CLIENT_GONE)
+    if (e == ERR_CLIENT_GONE && !cut)
         io_close(f->io);
     else
         io_abort(f->io);
     front_gone(f);
+}
+
+/* The connection has broken, or memory for what is to be sent has run out. */
+static void front_broken(struct front_h1 *f)
+{
+    bool memory = io_errno(f->io) == ENOMEM;
+    metrics.out_of_memory += memory;
+    front_abandon(f, memory ? ERR_INTERNAL : ERR_CLIENT_GONE);
 }
 
 /* ---- between exchanges ---- */
@@ -399,6 +418,7 @@ static void set_request(struct front_h1 *f, const struct request *r)
     f->head_request = r && r->method == METHOD_HEAD;
     f->expects = r && r->expect_continue;
     f->keep_alive = r && r->keep_alive;
+    f->said_last = r && !r->keep_alive;
     f->answered = f->down_ended = f->upload_paused = false;
     f->down = FRAMING_NONE;
 }
@@ -569,7 +589,7 @@ static void front_on_io(void *owner, struct io *io, enum io_event event)
     case IO_EOF: front_eof(f); break;
     case IO_TIMEOUT_READ: front_read_timeout(f); break;
     case IO_TIMEOUT_WRITE: front_abandon(f, ERR_CLIENT_WRITE_TIMEOUT); break;
-    case IO_ERROR: front_abandon(f, ERR_CLIENT_GONE); break;
+    case IO_ERROR: front_broken(f); break;
     case IO_CONNECTED: break; /* never told: the connection was accepted */
     }
 }
