@@ -86,29 +86,47 @@ static void clear_table(struct client_table *t)
     client_table_init(t, &key);
 }
 
-/* Loads the copy beside a damaged clients.json, if it is whole, and makes it safe. */
-static bool load_copy(struct load *l, const char *suffix)
+/* What became of the attempt to load a copy. */
+enum copy { COPY_NONE, COPY_LOADED, COPY_FAILED };
+
+/* Takes the copy's text over, if it is whole, and makes it safe. */
+static enum copy take_copy(struct load *l, const char *copy, const char *rescue, struct str text)
 {
     struct store *st = l->st;
-    struct buf text = BUF_INIT;
     struct text_fault fault;
-    char *copy = path_with(st->path, suffix), *rescue = path_with(st->path, RESCUE_SUFFIX);
-    bool ok = copy && rescue && file_read(copy, FILE_MAX, &text) == 0;
-    if (ok) {
-        clear_table(st->setup.table);
-        ok = snapshot_parse(buf_str(&text), st->setup.table, &l->at, &l->saved_wall_ns, &fault) &&
-             file_replace(rescue, buf_str(&text)) == 0;
+    clear_table(st->setup.table);
+    if (!snapshot_parse(text, st->setup.table, &l->at, &l->saved_wall_ns, &fault))
+        return COPY_NONE;
+    int r = file_replace(rescue, text);
+    if (r < 0) {
+        fail(l, EXIT_RUNTIME, "%s: %s", rescue, strerror(-r));
+        return COPY_FAILED;
     }
-    if (ok) {
-        l->rescued = true;
-        log_begin(LOG_WARN, "store_copy_used");
-        log_z("file", copy);
-        log_end();
+    l->rescued = true;
+    log_begin(LOG_WARN, "store_copy_used");
+    log_z("file", copy);
+    log_end();
+    return COPY_LOADED;
+}
+
+/* Loads the copy beside a damaged clients.json, if there is one. One that cannot be read now may be whole all the same:
+ * that is no damage, and nobody is to be told to mend the file beside it. */
+static enum copy load_copy(struct load *l, const char *suffix)
+{
+    struct buf text = BUF_INIT;
+    char *copy = path_with(l->st->path, suffix), *rescue = path_with(l->st->path, RESCUE_SUFFIX);
+    int r = copy && rescue ? file_read(copy, FILE_MAX, &text) : -ENOMEM;
+    enum copy result = COPY_NONE;
+    if (r == 0)
+        result = take_copy(l, copy, rescue, buf_str(&text));
+    if (r < 0 && r != -ENOENT) {
+        fail(l, EXIT_RUNTIME, "%s%s: %s", l->st->path, suffix, strerror(-r));
+        result = COPY_FAILED;
     }
     mem_free(copy);
     mem_free(rescue);
     buf_fini(&text);
-    return ok;
+    return result;
 }
 
 static bool parse_clients(struct load *l, struct str text)
@@ -117,7 +135,10 @@ static bool parse_clients(struct load *l, struct str text)
     struct text_fault fault;
     if (snapshot_parse(text, st->setup.table, &l->at, &l->saved_wall_ns, &fault))
         return true;
-    return load_copy(l, COPY_SUFFIX) || load_copy(l, RESCUE_SUFFIX) || damaged(l, st->path, text, &fault);
+    enum copy copy = load_copy(l, COPY_SUFFIX);
+    if (copy == COPY_NONE)
+        copy = load_copy(l, RESCUE_SUFFIX);
+    return copy == COPY_NONE ? damaged(l, st->path, text, &fault) : copy == COPY_LOADED;
 }
 
 static bool load_clients(struct load *l)
