@@ -1,6 +1,6 @@
 # Tests, lint, fuzzing, coverage, bench: included by the Makefile.
 
-.PHONY: unit e2e fuzz-replay check coverage valgrind packages-%
+.PHONY: unit e2e fuzz-replay sim sim-mutants check coverage valgrind packages-%
 
 packages-%:
 	@.ci/install-packages $(subst +, ,$*)
@@ -51,10 +51,53 @@ $(BUILD)/fuzz-replay/%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(call libs_of,a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< tests/fuzz/replay.c $(call libs_of,admin) $(LDLIBS)
 
+# ---- the simulation ----
+
+# The daemon's own object files, unchanged, but that they call the simulated kernel (syscalls.map) and that their globals
+# lie in sections of their own, so that a new start finds them as new.
+SIM_OBJ    := $(patsubst tests/sim/%.c,$(BUILD)/obj/sim/%.o,$(wildcard tests/sim/*.c))
+SIM_SEEDS  ?= 1-3000
+SIM_RENAME := --keep-global-symbol=daemon_main --rename-section .data=daemon_data --rename-section .data.rel.local=daemon_data_rel --rename-section .bss=daemon_bss
+
+# First the seeds that have found something before, then a range.
+sim: packages-build
+	@$(MAKE) --no-print-directory $(BUILD)/sim
+	@set -e; for f in tests/sim/seeds/*.seed; do $(BUILD)/sim --seed "$$(sed -n 1p "$$f")" >$(BUILD)/sim.log || { cat $(BUILD)/sim.log; exit 1; }; done
+	@$(BUILD)/sim --seeds $(SIM_SEEDS)
+
+# Plants each bug of tests/sim/mutants/ in a copy: the simulation must find it.
+SIM_MUTANT_SEEDS ?= 20000
+sim-mutants: packages-build
+	@$(MAKE) --no-print-directory $(BUILD)/sim
+	@tests/sim/mutants.sh $(BUILD) $(SIM_MUTANT_SEEDS)
+
+$(BUILD)/obj/sim-daemon.o: $(TOP_OBJ) $(call libs_of,admin) tests/sim/syscalls.map tests/sim/escapes.sh tests/tests.mk
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)ld -r -o $@.all $(TOP_OBJ) --whole-archive $(call libs_of,admin)
+	$(Q)objcopy --redefine-syms=tests/sim/syscalls.map $(SIM_RENAME) $@.all $@
+	$(Q)tests/sim/escapes.sh $@
+
+$(BUILD)/obj/sim/%.o: tests/sim/%.c
+	@mkdir -p $(@D)
+	$(call say,CC,$@)
+	$(Q)$(CC) $(CPPFLAGS) -Itests/sim $(CFLAGS) -U_FORTIFY_SOURCE -MMD -MP -c -o $@ $<
+
+# The parts of it that stand alone have unit tests.
+SIM_PARTS := $(patsubst %,$(BUILD)/obj/sim/%.o,bytes disk engine message)
+$(BUILD)/unit/sim/%: tests/unit/sim/%.c $(SIM_PARTS)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CPPFLAGS) -Itests/sim $(CFLAGS) -U_FORTIFY_SOURCE $(LDFLAGS) -MMD -MP -o $@ $< $(SIM_PARTS) -lcmocka
+
+$(BUILD)/sim: $(SIM_OBJ) $(BUILD)/obj/sim-daemon.o
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
 # ---- lint ----
 
 SOURCES := $(wildcard src/*.c src/*/*.c src/*/*.h include/*.h include/*/*.h tests/unit/*/*.c tests/e2e/*.[ch] \
-             tests/e2e/harness/*.[ch] tests/fuzz/*.c tests/bench/*.c)
+             tests/e2e/harness/*.[ch] tests/fuzz/*.c tests/bench/*.c tests/sim/*.[ch])
 
 lint: packages-build+lint+test
 	@$(MAKE) --no-print-directory all

@@ -1,0 +1,450 @@
+/* Descriptors of files on the simulated disk, and of standard output; the calls that take paths. Each call on the disk
+ * takes its time, in which other threads run. */
+#include "calls.h"
+#include "disk.h"
+#include "kernel.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+
+#define LOG_FILE "lb.log"
+
+void (*log_sink)(const char *p, size_t n);
+
+static void disk_time(uint64_t low, uint64_t high)
+{
+    uint64_t ns = low + call_draw(high - low);
+    if (fault(kernel.faults.slow_disk))
+        ns += call_draw(S);
+    thread_sleep(ns);
+}
+
+static void disk_call(const char *name, int64_t a, int64_t b)
+{
+    syscall_begin(name, a, b);
+    syscall_progress();
+    disk_time(2 * US, 60 * US);
+}
+
+/* The error that a disk call shows by the seed, or 0. */
+static int disk_fault(void)
+{
+    if (!fault(kernel.faults.disk_error))
+        return 0;
+    kernel.shown.disk++;
+    return -EIO;
+}
+
+static int full_fault(void)
+{
+    if (!fault(kernel.faults.disk_full))
+        return disk_fault();
+    kernel.shown.disk++;
+    return call_draw(2) ? -ENOSPC : -EDQUOT;
+}
+
+/* ---- regular files and folders ---- */
+
+struct disk_file {
+    struct file file;
+    struct inode *inode;
+    uint64_t offset;
+    bool is_log;
+};
+
+static ssize_t disk_file_read(struct file *f, void *p, size_t n)
+{
+    struct disk_file *d = (struct disk_file *)f;
+    disk_time(2 * US, 30 * US);
+    if (n > 1 && fault(kernel.faults.short_read))
+        n = 1 + call_draw(n - 1);
+    int e = disk_fault();
+    ssize_t got = e ? e : disk_read(d->inode, d->offset, p, n);
+    if (got > 0)
+        d->offset += (uint64_t)got;
+    return got;
+}
+
+static ssize_t disk_file_write(struct file *f, const void *p, size_t n)
+{
+    struct disk_file *d = (struct disk_file *)f;
+    disk_time(2 * US, 100 * US);
+    int e = full_fault();
+    if (e)
+        return e;
+    if (n > 1 && fault(kernel.faults.short_write))
+        n = 1 + call_draw(n - 1);
+    if (f->flags & O_APPEND)
+        d->offset = disk_size(d->inode);
+    ssize_t put = disk_write(d->inode, d->offset, p, n);
+    if (put > 0)
+        d->offset += (uint64_t)put;
+    if (put > 0 && d->is_log && log_sink)
+        log_sink(p, (size_t)put);
+    return put;
+}
+
+static void disk_file_close(struct file *f)
+{
+    struct disk_file *d = (struct disk_file *)f;
+    disk_unlock(d->inode, d);
+    disk_release(d->inode);
+    free(d);
+}
+
+/* Without `ready`: epoll takes no regular files. */
+static const struct file_ops disk_file_ops = {"file", NULL, disk_file_read, disk_file_write, disk_file_close};
+
+/* ---- standard output: a pipe ---- */
+
+#define PIPE_ROOM 65536u
+
+struct pipe_file {
+    struct file file;
+};
+
+static struct {
+    size_t len;
+    bool stalled;
+    struct event reader;
+    bool reader_ready;
+} pipe_state;
+
+static size_t pipe_room(void)
+{
+    return PIPE_ROOM - pipe_state.len;
+}
+
+static uint32_t pipe_ready(struct file *f)
+{
+    (void)f;
+    return pipe_room() >= PIPE_BUF ? (uint32_t)EPOLLOUT : 0;
+}
+
+static void on_reader(struct event *e)
+{
+    (void)e;
+    pipe_state.len = 0;
+    for (int fd = 0; fd < 16; fd++) {
+        struct file *f = fd_file(fd);
+        if (f && f->ops->ready == pipe_ready)
+            file_changed(f);
+    }
+}
+
+static ssize_t pipe_write(struct file *f, const void *p, size_t n)
+{
+    size_t room = pipe_room();
+    if (n <= PIPE_BUF && room < n)
+        room = 0; /* short writes are atomic: pipe(7) */
+    if (room < n && !(f->flags & O_NONBLOCK))
+        sim_fail("blocking", "%s writes %zu bytes to a pipe that has room for %zu, and would wait for its reader",
+                 thread_name(thread_self()), n, room);
+    if (room == 0)
+        return -EAGAIN;
+    size_t take = n < room ? n : room;
+    if (take > PIPE_BUF && fault(kernel.faults.short_write))
+        take = 1 + call_draw(take - 1);
+    pipe_state.len += take;
+    if (log_sink)
+        log_sink(p, take);
+    if (!pipe_state.stalled && !event_pending(&pipe_state.reader))
+        event_set_in(&pipe_state.reader, 1 + call_draw(2 * MS));
+    return (ssize_t)take;
+}
+
+static ssize_t pipe_read(struct file *f, void *p, size_t n)
+{
+    (void)f;
+    (void)p;
+    (void)n;
+    return -EBADF;
+}
+
+static void pipe_close(struct file *f)
+{
+    free(f);
+}
+
+static const struct file_ops pipe_ops = {"pipe", pipe_ready, pipe_read, pipe_write, pipe_close};
+
+static struct file *pipe_description(int flags)
+{
+    struct pipe_file *f = calloc(1, sizeof *f);
+    if (!f)
+        abort();
+    file_init(&f->file, &pipe_ops, O_WRONLY | flags);
+    return &f->file;
+}
+
+void pipe_stdout_make(void)
+{
+    if (!pipe_state.reader_ready)
+        event_init(&pipe_state.reader, on_reader);
+    pipe_state.reader_ready = true;
+    event_cancel(&pipe_state.reader);
+    pipe_state.len = 0;
+    pipe_state.stalled = false;
+    fd_install(pipe_description(0)); /* 0: nobody reads from it */
+    fd_install(pipe_description(0)); /* 1 */
+}
+
+void pipe_stall(bool stalled)
+{
+    pipe_state.stalled = stalled;
+    if (stalled)
+        event_cancel(&pipe_state.reader);
+    else
+        event_set_in(&pipe_state.reader, call_draw(2 * MS));
+}
+
+/* ---- open, close, read, write ---- */
+
+static int open_stdout(int flags)
+{
+    if (fault(kernel.faults.disk_error))
+        return -EACCES;
+    return fd_install(pipe_description(flags & O_NONBLOCK));
+}
+
+static int open_on_disk(const char *path, int flags, mode_t mode)
+{
+    int error = disk_fault();
+    if (error)
+        return error;
+    if ((flags & O_CREAT) && !disk_exists(path) && (error = full_fault()))
+        return error;
+    struct inode *inode = disk_open(path, flags, mode, &error);
+    if (!inode)
+        return -error;
+    struct disk_file *d = calloc(1, sizeof *d);
+    if (!d)
+        abort();
+    file_init(&d->file, &disk_file_ops, flags);
+    d->inode = inode;
+    d->is_log = strcmp(path, LOG_FILE) == 0;
+    return fd_install(&d->file);
+}
+
+int sim_open(const char *path, int flags, ...)
+{
+    va_list ap;
+    va_start(ap, flags);
+    mode_t mode = flags & O_CREAT ? va_arg(ap, mode_t) : 0;
+    va_end(ap);
+    disk_call("open", flags, mode);
+    trace_text("path %s", path);
+    int r = fault(kernel.faults.eintr)                 ? -EINTR
+            : strncmp(path, "/proc/self/fd/", 14) == 0 ? open_stdout(flags)
+                                                       : open_on_disk(path, flags, mode);
+    return (int)syscall_end("open", r);
+}
+
+int sim_close(int fd)
+{
+    syscall_begin("close", fd, 0);
+    syscall_progress();
+    return (int)syscall_end("close", fd_close(fd));
+}
+
+ssize_t sim_read(int fd, void *p, size_t n)
+{
+    syscall_begin("read", fd, (int64_t)n);
+    struct file *f = fd_need(fd, "read");
+    ssize_t r = fault(kernel.faults.eintr) ? -EINTR : f->ops->read(f, p, n);
+    if (r > 0) {
+        syscall_progress();
+        trace_bytes(p, (size_t)r);
+    }
+    return syscall_end("read", r);
+}
+
+ssize_t sim_write(int fd, const void *p, size_t n)
+{
+    syscall_begin("write", fd, (int64_t)n);
+    trace_bytes(p, n);
+    struct file *f = fd_need(fd, "write");
+    ssize_t r = fault(kernel.faults.eintr) ? -EINTR : f->ops->write(f, p, n);
+    if (r > 0)
+        syscall_progress();
+    return syscall_end("write", r);
+}
+
+static struct disk_file *need_disk_file(int fd, const char *call)
+{
+    struct file *f = fd_need(fd, call);
+    if (f->ops != &disk_file_ops)
+        sim_fail("kernel", "%s on %d, which is a %s", call, fd, f->ops->name);
+    return (struct disk_file *)f;
+}
+
+ssize_t sim_pread(int fd, void *p, size_t n, off_t offset)
+{
+    disk_call("pread", fd, offset);
+    return syscall_end("pread", disk_read(need_disk_file(fd, "pread")->inode, (uint64_t)offset, p, n));
+}
+
+off_t sim_lseek(int fd, off_t offset, int whence)
+{
+    syscall_begin("lseek", fd, offset);
+    if (whence != SEEK_SET)
+        sim_fail("kernel", "a use of lseek that is not simulated");
+    need_disk_file(fd, "lseek")->offset = (uint64_t)offset;
+    return syscall_end("lseek", offset);
+}
+
+/* ---- syncing ---- */
+
+static int sync_fd(const char *name, int fd)
+{
+    syscall_begin(name, fd, 0);
+    syscall_progress();
+    struct disk_file *d = need_disk_file(fd, name);
+    if (fault(kernel.faults.eintr))
+        return (int)syscall_end(name, -EINTR);
+    disk_time(50 * US, 5 * MS);
+    bool fails = fault(kernel.faults.sync_error);
+    kernel.shown.sync += fails;
+    return (int)syscall_end(name, disk_sync(d->inode, fails));
+}
+
+int sim_fsync(int fd)
+{
+    return sync_fd("fsync", fd);
+}
+
+int sim_fdatasync(int fd)
+{
+    return sync_fd("fdatasync", fd);
+}
+
+/* ---- the rest ---- */
+
+int sim_ftruncate(int fd, off_t size)
+{
+    disk_call("ftruncate", fd, size);
+    int e = fault(kernel.faults.eintr) ? -EINTR : disk_fault();
+    return (int)syscall_end("ftruncate", e ? e : disk_truncate(need_disk_file(fd, "ftruncate")->inode, (uint64_t)size));
+}
+
+int sim_posix_fallocate(int fd, off_t offset, off_t n)
+{
+    disk_call("posix_fallocate", fd, n);
+    struct inode *f = need_disk_file(fd, "posix_fallocate")->inode;
+    int e = full_fault();
+    if (e == 0 && (uint64_t)(offset + n) > disk_size(f))
+        e = disk_truncate(f, (uint64_t)(offset + n));
+    return -e;
+}
+
+int sim_fstat(int fd, struct stat *st)
+{
+    syscall_begin("fstat", fd, 0);
+    struct file *f = fd_need(fd, "fstat");
+    *st = (struct stat){.st_mode = f->ops == &pipe_ops ? S_IFIFO | 0600 : S_IFSOCK | 0600};
+    if (f->ops == &disk_file_ops)
+        disk_fstat(((struct disk_file *)f)->inode, st);
+    return (int)syscall_end("fstat", 0);
+}
+
+int sim_stat(const char *path, struct stat *st)
+{
+    disk_call("stat", 0, 0);
+    *st = (struct stat){.st_mode = S_IFSOCK | 0777};
+    return (int)syscall_end("stat", unix_file_exists(path) ? 0 : disk_stat(path, st));
+}
+
+int sim_lstat(const char *path, struct stat *st)
+{
+    return sim_stat(path, st);
+}
+
+int sim_fchmod(int fd, mode_t mode)
+{
+    disk_call("fchmod", fd, mode);
+    disk_chmod(need_disk_file(fd, "fchmod")->inode, mode);
+    return (int)syscall_end("fchmod", 0);
+}
+
+int sim_fchown(int fd, uid_t uid, gid_t gid)
+{
+    (void)gid;
+    disk_call("fchown", fd, uid);
+    return (int)syscall_end("fchown", call_draw(2) ? 0 : -EPERM);
+}
+
+int sim_unlink(const char *path)
+{
+    disk_call("unlink", 0, 0);
+    trace_text("path %s", path);
+    if (unix_file_remove(path))
+        return (int)syscall_end("unlink", 0);
+    int e = disk_fault();
+    return (int)syscall_end("unlink", e ? e : disk_unlink(path));
+}
+
+int sim_rename(const char *from, const char *to)
+{
+    disk_call("rename", 0, 0);
+    trace_text("%s to %s", from, to);
+    int e = disk_fault();
+    return (int)syscall_end("rename", e ? e : disk_rename(from, to));
+}
+
+char *sim_realpath(const char *path, char *out)
+{
+    disk_call("realpath", 0, 0);
+    if (!disk_exists(path)) {
+        errno = ENOENT;
+        return NULL;
+    }
+    if (strlen(path) >= PATH_MAX - 1)
+        sim_fail("kernel", "a path that is too long");
+    out[0] = '/';
+    strcpy(out + (path[0] != '/'), path);
+    return out;
+}
+
+char *sim_realpath_chk(const char *path, char *out, size_t size)
+{
+    (void)size;
+    return sim_realpath(path, out);
+}
+
+int sim_flock(int fd, int op)
+{
+    disk_call("flock", fd, op);
+    struct disk_file *d = need_disk_file(fd, "flock");
+    int r = fault(kernel.faults.eintr) ? -EINTR : disk_lock(d->inode, d) ? 0 : -EWOULDBLOCK;
+    return (int)syscall_end("flock", r);
+}
+
+int sim_fcntl(int fd, int op, ...)
+{
+    syscall_begin("fcntl", fd, op);
+    if (op != F_GETFL)
+        sim_fail("kernel", "a use of fcntl that is not simulated");
+    return (int)syscall_end("fcntl", fd_need(fd, "fcntl")->flags);
+}
+
+int sim_isatty(int fd)
+{
+    fd_need(fd, "isatty");
+    errno = ENOTTY;
+    return 0;
+}
+
+int sim_poll(struct pollfd *fds, nfds_t n, int timeout)
+{
+    syscall_begin("poll", fds[0].fd, timeout);
+    if (n != 1 || timeout != 0 || fds[0].events != POLLOUT)
+        sim_fail("kernel", "a use of poll that is not simulated");
+    struct file *f = fd_need(fds[0].fd, "poll");
+    fds[0].revents = f->ops->ready(f) & EPOLLOUT ? POLLOUT : 0;
+    return (int)syscall_end("poll", fds[0].revents != 0);
+}

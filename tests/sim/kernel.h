@@ -1,0 +1,208 @@
+/* The simulated kernel: one process with its descriptors, memory and threads; sockets, epoll and its kin; and the
+ * faults that the seed makes it show. The daemon's own object files call it instead of libc (syscalls.map says which
+ * name goes where); actors, who stand for other machines, use the functions here. */
+#ifndef LB_SIM_KERNEL_H
+#define LB_SIM_KERNEL_H
+
+#include "bytes.h"
+#include "engine.h"
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+/* ---- faults: chances in 1000 at each call, 0 for never ---- */
+
+struct faults {
+    unsigned short_read, short_write;   /* fewer bytes than there are, or than there is room for */
+    unsigned eintr, eagain;             /* of calls that may say so */
+    unsigned spurious;                  /* epoll says ready what is not; a condition wakes up unasked */
+    unsigned delay;                     /* a thread loses the processor for a while */
+    unsigned emfile, enfile, enobufs;   /* of socket() and accept() */
+    unsigned connect_fail;              /* connect() fails at once: ENETUNREACH, EADDRNOTAVAIL ... */
+    unsigned epoll_enomem, heap_enomem; /* of epoll_ctl(ADD), of malloc() and kin once the daemon serves */
+    unsigned disk_full, disk_error;     /* ENOSPC or EDQUOT, EIO */
+    unsigned sync_error;                /* fsync() fails */
+    unsigned slow_disk;                 /* a disk call takes up to a second */
+};
+
+/* How often each fault has been shown in this run. */
+struct fault_counts {
+    unsigned heap, descriptors, epoll, connect, disk, sync;
+};
+
+struct kernel {
+    struct faults faults;
+    struct fault_counts shown;
+    unsigned chunk;      /* network: 0 whole pieces, 1 random cuts, 2 a few bytes at a time */
+    uint64_t latency;    /* of a connection, typical */
+    uint64_t boot;       /* sim_now() at the last boot: the monotonic clock's zero */
+    int64_t wall_offset; /* of the wall clock */
+    unsigned fd_hard_limit;
+};
+extern struct kernel kernel;
+
+void kernel_begin(void);
+void kernel_end(void);
+
+/* Draws from the faults' own stream. */
+bool fault(unsigned per_mille);
+
+/* ---- the process ---- */
+
+/* Why it ended. */
+enum process_end { PROCESS_RUNS, PROCESS_EXITED, PROCESS_KILLED, PROCESS_ABORTED };
+
+struct process {
+    enum process_end end;
+    bool started;   /* since the run's begin at least once */
+    bool serving;   /* it has waited in epoll */
+    int status;     /* of exit */
+    uint64_t begun; /* sim_now() at its start */
+    uint64_t turns; /* calls of epoll_wait */
+    size_t heap_bytes, heap_blocks, heap_peak;
+    unsigned open_fds;
+    struct bytes stderr_text;
+    void (*on_end)(void);  /* called when it has ended, after its descriptors were closed */
+    void (*on_turn)(void); /* called when it waits in epoll, before it blocks */
+};
+extern struct process process;
+
+/* Starts the daemon's main() with `-c config.json`, its globals as at the begin. */
+void process_start(void);
+/* kill -9. Safe from any event. */
+void process_kill(void);
+/* Sends a signal. */
+void process_signal(int signo);
+bool process_alive(void);
+/* Heap blocks and descriptors that are left, for messages. */
+void process_describe_leaks(struct bytes *out);
+
+/* ---- files behind descriptors ---- */
+
+struct file;
+struct file_ops {
+    const char *name;
+    uint32_t (*ready)(struct file *f); /* EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP as they stand */
+    ssize_t (*read)(struct file *f, void *p, size_t n);
+    ssize_t (*write)(struct file *f, const void *p, size_t n);
+    void (*last_close)(struct file *f); /* the description goes: frees it */
+};
+struct epoll_item;
+struct file { /* an open file description; first in each kind of it */
+    const struct file_ops *ops;
+    unsigned refs;
+    int flags; /* O_NONBLOCK, O_APPEND, access mode */
+    struct epoll_item *items;
+};
+
+void file_init(struct file *f, const struct file_ops *ops, int flags);
+/* The lowest free descriptor, or -EMFILE; takes the reference. */
+int fd_install(struct file *f);
+struct file *fd_file(int fd); /* NULL when it is not open */
+/* The description of a call's descriptor: one that is not open is a finding. */
+struct file *fd_need(int fd, const char *call);
+int fd_close(int fd);
+/* What it is ready for has changed. */
+void file_changed(struct file *f);
+/* All items of a description leave their epoll sets. */
+void epoll_forget(struct file *f);
+
+/* At the begin of each system call: time passes, `ns` of it at least, and the world goes on. */
+void syscall_begin(const char *name, int64_t a, int64_t b);
+/* At its end: notes the result, sets errno. */
+ssize_t syscall_end(const char *name, ssize_t result);
+/* A call that made no headway since the last epoll_wait() counts as idle; this one did. */
+void syscall_progress(void);
+
+/* ---- special files ---- */
+
+/* Standard output: a pipe with a reader that takes `rate` pieces; or NULL. */
+void pipe_stdout_make(void);
+void pipe_stall(bool stalled);
+/* What the process writes to its log, pipe or file, as it is written. */
+extern void (*log_sink)(const char *p, size_t n);
+
+bool signals_blocked(int signo);
+void signal_arrived(int signo);
+
+/* ---- the network ---- */
+
+/* Where somebody listens, and who. */
+struct sim_addr {
+    int family; /* AF_INET, AF_INET6, AF_UNIX */
+    uint8_t ip[16];
+    uint16_t port;
+    char path[64];
+};
+struct sim_addr sim_addr_v4(uint32_t ip, uint16_t port);
+struct sim_addr sim_addr_unix(const char *path);
+bool sim_addr_eq(const struct sim_addr *a, const struct sim_addr *b);
+
+struct end; /* one end of a stream connection */
+
+enum end_event {
+    END_CONNECTED, /* of end_connect() */
+    END_REFUSED,   /* of end_connect(): the end is gone */
+    END_READABLE,
+    END_ROOM, /* bytes may be written again */
+    END_FIN,  /* the other end sends no more; all its bytes have been told, whether or not they were taken */
+    END_RESET /* the connection is gone; so is the end */
+};
+typedef void end_fn(void *owner, struct end *e, enum end_event event);
+
+/* Connects to whoever listens at `to`. `r` decides the connection's delays and cuts. */
+struct end *end_connect(const struct sim_addr *to, const struct sim_addr *from, struct rng r, end_fn *fn, void *owner);
+void end_own(struct end *e, end_fn *fn, void *owner);
+/* Bytes that have arrived; take them with bytes_drop() by end_took(). */
+struct bytes *end_data(struct end *e);
+/* After bytes were dropped from end_data(): there is room again for the sender. */
+void end_took(struct end *e);
+size_t end_write(struct end *e, const void *p, size_t n); /* how many were taken */
+void end_finish(struct end *e);                           /* FIN */
+void end_close(struct end *e);                            /* as close(2): a reset when bytes were not read */
+void end_reset(struct end *e);
+/* Holds deliveries to this end back: a machine that is there but does not read. */
+void end_set_window(struct end *e, size_t bytes);
+uint64_t end_id(const struct end *e);
+/* When the daemon began to connect, for an end that a host was given; and the turn. */
+uint64_t end_begun(const struct end *e);
+uint64_t end_begun_turn(const struct end *e);
+/* The turn of the daemon's loop in which it wrote byte number `offset` of what this end receives; UINT64_MAX when that
+ * is not known any more. */
+uint64_t end_turn_of(const struct end *e, uint64_t offset);
+
+enum host_mode {
+    HOST_ACCEPTS,
+    HOST_REFUSES, /* resets at once */
+    HOST_SILENT,  /* no answer to a connect: it times out at the caller's patience */
+    HOST_UNREACHABLE
+};
+struct host { /* an address at which an actor listens */
+    struct sim_addr at;
+    enum host_mode mode;
+    uint64_t slow;                                 /* a connect takes that much longer */
+    void (*on_accept)(void *owner, struct end *e); /* to end_own() it */
+    void *owner;
+    struct host *next;
+};
+void host_add(struct host *h);
+/* The daemon's listener is open at `at`. */
+bool net_listens(const struct sim_addr *at);
+void net_begin(void);
+void net_end(void);
+/* Connections of the daemon that exist, accepted and made. */
+unsigned net_accepted_open(void);
+unsigned net_made_open(void);
+/* The age of the oldest that the daemon has made; 0 when there is none. */
+uint64_t net_oldest_made(void);
+
+/* ---- names ---- */
+
+/* Answers getaddrinfo(): at most 8 addresses; 0: the name does not resolve. Takes `*delay`. */
+extern unsigned (*name_resolver)(const char *name, struct sim_addr out[8], uint64_t *delay);
+
+#endif

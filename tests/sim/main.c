@@ -1,0 +1,330 @@
+/* sim: runs seeds, in parallel or one alone with its history; and makes a failing one small. Each worker is a process
+ * of its own, so that a crash costs one seed and is a finding like any other. */
+#include "world.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define WORKERS_MAX  64
+#define SEED_SECONDS 60u /* of real time that a seed may take */
+
+static const char usage[] =
+    "usage: sim [--seed N [--trace] [--shrink] [--without PART,...]] [--seeds A-B] [--jobs J] [--first]\n"
+    "\n"
+    "  --seeds A-B      run these seeds (default 1-2000)\n"
+    "  --jobs J         so many at once (default: as many as there are processors)\n"
+    "  --first          stop at the first finding\n"
+    "  --twice K        run each K-th seed twice and compare the histories (default 16; 0: none)\n"
+    "  --seed N         run this one\n"
+    "  --trace          ... and print its history on stderr\n"
+    "  --shrink         ... and drop clients, backends and faults one by one while the finding stays\n"
+    "  --without LIST   ... without these parts\n";
+
+/* Shared between the processes. */
+struct shared {
+    uint64_t next, last, every;
+    uint64_t runs, sim_ns, findings;
+    bool stop;
+    struct tally tally;
+    struct {
+        uint64_t seed;
+        bool has_text;
+        char invariant[32], text[2048];
+    } worker[WORKERS_MAX];
+};
+static struct shared *shared;
+static int worker_index;
+
+static void on_fail(const char *invariant, const char *text)
+{
+    snprintf(shared->worker[worker_index].invariant, sizeof shared->worker[0].invariant, "%s", invariant);
+    snprintf(shared->worker[worker_index].text, sizeof shared->worker[0].text, "%s", text);
+    shared->worker[worker_index].has_text = true;
+    fflush(NULL);
+    _exit(1);
+}
+
+static void add_up(void)
+{
+    uint64_t *to = (uint64_t *)(void *)&shared->tally;
+    const uint64_t *from = (const uint64_t *)(const void *)&tally;
+    for (size_t i = 0; i < sizeof tally / sizeof *from; i++)
+        __atomic_add_fetch(&to[i], from[i], __ATOMIC_RELAXED);
+    tally = (struct tally){0};
+}
+
+static void run_once(uint64_t seed)
+{
+    alarm(SEED_SECONDS);
+    world_run(seed);
+    alarm(0);
+}
+
+static void run_seed(uint64_t seed, bool twice)
+{
+    run_once(seed);
+    if (twice) {
+        uint64_t hash = trace_hash();
+        run_once(seed);
+        if (trace_hash() != hash)
+            sim_fail("determinism", "two runs have different histories: %016" PRIx64 " and %016" PRIx64, hash,
+                     trace_hash());
+    }
+    add_up();
+}
+
+static void work(void)
+{
+    for (;;) {
+        uint64_t seed = __atomic_fetch_add(&shared->next, 1, __ATOMIC_RELAXED);
+        if (seed > shared->last || shared->stop)
+            _exit(0);
+        shared->worker[worker_index].seed = seed;
+        run_seed(seed, shared->every && seed % shared->every == 0);
+        __atomic_add_fetch(&shared->runs, 1, __ATOMIC_RELAXED);
+    }
+}
+
+static pid_t start_worker(int i)
+{
+    shared->worker[i].has_text = false;
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        worker_index = i;
+        work();
+    }
+    if (pid < 0) {
+        perror("fork");
+        exit(2);
+    }
+    return pid;
+}
+
+static void report(int i, int status)
+{
+    shared->findings++;
+    if (shared->worker[i].has_text)
+        printf("seed %" PRIu64 ": %s: %s\n", shared->worker[i].seed, shared->worker[i].invariant,
+               shared->worker[i].text);
+    else if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM)
+        printf("seed %" PRIu64 ": hang: it has not ended after %u s\n", shared->worker[i].seed, SEED_SECONDS);
+    else
+        printf("seed %" PRIu64 ": crash: %s %d\n", shared->worker[i].seed,
+               WIFSIGNALED(status) ? "signal" : "exit status",
+               WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    fflush(stdout);
+}
+
+static double seconds(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+static void run_all(int jobs, bool first)
+{
+    pid_t pids[WORKERS_MAX] = {0};
+    int running = 0;
+    for (int i = 0; i < jobs; i++, running++)
+        pids[i] = start_worker(i);
+    while (running > 0) {
+        int status = 0;
+        pid_t pid = wait(&status);
+        int i = 0;
+        while (i < jobs && pids[i] != pid)
+            i++;
+        running--;
+        if (i == jobs || (WIFEXITED(status) && WEXITSTATUS(status) == 0))
+            continue;
+        report(i, status);
+        shared->runs++;
+        shared->stop |= first;
+        if (!shared->stop) {
+            pids[i] = start_worker(i);
+            running++;
+        }
+    }
+}
+
+/* ---- one seed ---- */
+
+/* Runs it in a process of its own; true when the finding is of kind `invariant` (NULL: any). */
+static bool still_fails(uint64_t seed, const char *list, const char *invariant)
+{
+    shared->worker[0].has_text = false;
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        world_without(list);
+        run_once(seed);
+        _exit(0);
+    }
+    int status = 0;
+    waitpid(pid, &status, 0);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        return false;
+    if (!shared->worker[0].has_text)
+        snprintf(shared->worker[0].invariant, sizeof shared->worker[0].invariant, "crash");
+    return !invariant || strcmp(invariant, shared->worker[0].invariant) == 0;
+}
+
+struct parts {
+    char names[256][40];
+    unsigned count;
+};
+
+static void add_part(void *arg, const char *name)
+{
+    struct parts *p = arg;
+    if (p->count < 256)
+        snprintf(p->names[p->count++], sizeof p->names[0], "%s", name);
+}
+
+/* A run asks for its parts before anything happens, so one that ends in a finding has told them all the same. */
+static void learn_parts(uint64_t seed, struct parts *parts)
+{
+    struct parts *out = mmap(NULL, sizeof *out, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        world_learn(seed);
+        world_each_part(add_part, out);
+        _exit(0);
+    }
+    waitpid(pid, NULL, 0);
+    *parts = *out;
+}
+
+static int shrink(uint64_t seed)
+{
+    struct parts parts = {.count = 0};
+    char list[4096] = "", invariant[32];
+    if (!still_fails(seed, "", NULL)) {
+        printf("seed %" PRIu64 ": no finding\n", seed);
+        return 0;
+    }
+    snprintf(invariant, sizeof invariant, "%s", shared->worker[0].invariant);
+    learn_parts(seed, &parts);
+    for (unsigned i = 0; i < parts.count; i++) {
+        char longer[sizeof list + 48];
+        snprintf(longer, sizeof longer, "%s%s%s", list, *list ? "," : "", parts.names[i]);
+        if (strlen(longer) < sizeof list && still_fails(seed, longer, invariant))
+            strcpy(list, longer);
+    }
+    still_fails(seed, list, invariant);
+    printf("seed %" PRIu64 ": %s: %s\n", seed, invariant, shared->worker[0].text);
+    printf("left:");
+    for (unsigned i = 0; i < parts.count; i++) {
+        char name[48], all[sizeof list + 2];
+        snprintf(name, sizeof name, ",%s,", parts.names[i]);
+        snprintf(all, sizeof all, ",%s,", list);
+        if (!strstr(all, name))
+            printf(" %s", parts.names[i]);
+    }
+    printf("\nagain: sim --seed %" PRIu64 " --trace --without %s\n", seed, *list ? list : "none");
+    return 1;
+}
+
+static int run_one(uint64_t seed)
+{
+    double begin = seconds();
+    bool fails = false;
+    pid_t pid = fork();
+    if (pid == 0) {
+        run_seed(seed, false);
+        printf("seed %" PRIu64 ": no finding; history %016" PRIx64 "\n", seed, trace_hash());
+        fflush(stdout);
+        _exit(0);
+    }
+    int status = 0;
+    waitpid(pid, &status, 0);
+    fails = !(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    shared->worker[0].seed = seed;
+    if (fails)
+        report(0, status);
+    struct bytes summary = {0};
+    tally = shared->tally;
+    world_summary(&summary);
+    printf("%.*s\nran 1 seeds in %.1f s, %d findings\n", (int)summary.len, bytes_at(&summary), seconds() - begin,
+           fails);
+    return fails;
+}
+
+static int run_range(int jobs, bool first)
+{
+    double begin = seconds();
+    run_all(jobs, first);
+    double took = seconds() - begin;
+    struct bytes summary = {0};
+    tally = shared->tally;
+    world_summary(&summary);
+    printf("%.*s\n", (int)summary.len, bytes_at(&summary));
+    printf("%.0f seeds a minute, %.0f simulated seconds a second\n", (double)shared->runs / took * 60,
+           (double)shared->tally.sim_ns / 1e9 / took);
+    printf("ran %" PRIu64 " seeds in %.1f s, %" PRIu64 " findings\n", shared->runs, took, shared->findings);
+    bytes_free(&summary);
+    return shared->findings > 0;
+}
+
+static int usage_error(void)
+{
+    fputs(usage, stderr);
+    return 2;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option longs[] = {
+        {"seed", required_argument, NULL, 's'},  {"seeds", required_argument, NULL, 'r'},
+        {"jobs", required_argument, NULL, 'j'},  {"without", required_argument, NULL, 'w'},
+        {"twice", required_argument, NULL, '2'}, {"trace", no_argument, NULL, 't'},
+        {"shrink", no_argument, NULL, 'k'},      {"first", no_argument, NULL, 'f'},
+        {"help", no_argument, NULL, 'h'},        {NULL, 0, NULL, 0},
+    };
+    uint64_t seed = 0, from = 1, to = 2000, every = 16;
+    long jobs = sysconf(_SC_NPROCESSORS_ONLN);
+    bool one = false, shrinking = false, first = false;
+    int c;
+    world_without("");
+    while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+        switch (c) {
+        case 's':
+            seed = strtoull(optarg, NULL, 10);
+            one = true;
+            break;
+        case 'r':
+            if (sscanf(optarg, "%" SCNu64 "-%" SCNu64, &from, &to) != 2)
+                return usage_error();
+            break;
+        case 'j': jobs = atol(optarg); break;
+        case 'w': world_without(optarg); break;
+        case '2': every = strtoull(optarg, NULL, 10); break;
+        case 't': trace_on = true; break;
+        case 'k': shrinking = true; break;
+        case 'f': first = true; break;
+        case 'h': fputs(usage, stdout); return 0;
+        default: return usage_error();
+        }
+    }
+    if (optind != argc || jobs < 1 || jobs > WORKERS_MAX)
+        return usage_error();
+    shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED)
+        return 2;
+    sim_on_fail = on_fail;
+    shared->next = from;
+    shared->last = to;
+    shared->every = every;
+    return one ? (shrinking ? shrink(seed) : run_one(seed)) : run_range((int)jobs, first);
+}

@@ -1,0 +1,108 @@
+/* Inside of the network: shared by net.c (connections) and sockets.c (the daemon's calls). */
+#ifndef LB_SIM_NET_IMPL_H
+#define LB_SIM_NET_IMPL_H
+
+#include "calls.h"
+#include "kernel.h"
+
+#include <stdlib.h>
+
+#define WRITES_KEPT 64u
+
+struct conn;
+struct sock;
+
+struct end {
+    struct conn *conn;
+    struct bytes rx, tx;
+    size_t window, tx_room;
+    bool fin_sent, fin_gone; /* asked for; on the other side */
+    bool fin_in, reset_out, reset_in, closed;
+    int error; /* SO_ERROR */
+    struct event deliver;
+
+    struct sock *sock; /* the daemon's, or else the actor's: */
+    end_fn *fn;
+    void *owner;
+    struct event tell;
+    bool tell_connected, tell_refused, tell_readable, tell_room, tell_fin, fin_told, tell_reset;
+
+    uint64_t sent; /* bytes written so far */
+    struct {
+        uint64_t upto, turn;
+    } writes[WRITES_KEPT]; /* in which turns of the loop the last of them were */
+    unsigned write_count;
+};
+
+struct conn {
+    struct conn *next, *prev;
+    struct end end[2];
+    struct rng rng;
+    uint64_t id, latency, begun, begun_turn;
+    struct sim_addr to, from;
+    bool local;     /* over a unix socket */
+    bool connected; /* both ends know */
+    bool in_use;    /* an actor is being told: it is freed after that */
+};
+
+struct listener_queue {
+    struct conn *conns[128];
+    unsigned count;
+};
+
+enum sock_state { SOCK_NEW, SOCK_LISTENS, SOCK_CONNECTING, SOCK_STREAM_OPEN };
+
+struct sock {
+    struct file file;
+    enum sock_state state;
+    struct sim_addr at;
+    bool bound, linger_reset, accepted;
+    struct listener_queue queue;
+    struct end *end;
+    struct sock *next; /* of the listeners */
+};
+
+extern struct net {
+    struct conn conns; /* the list's head */
+    struct sock *listeners;
+    struct host *hosts;
+    uint64_t next_id;
+    unsigned accepted_open, made_open;
+    char unix_files[8][64];
+} net;
+
+static inline void *zalloc(size_t n)
+{
+    void *p = calloc(1, n);
+    if (!p)
+        abort();
+    return p;
+}
+
+static inline struct end *other(const struct end *e)
+{
+    return &e->conn->end[e == &e->conn->end[0]];
+}
+
+void copy_path(char out[64], const char *path);
+struct sim_addr from_kernel(const struct sockaddr *sa);
+void to_kernel(const struct sim_addr *a, struct sockaddr *sa, socklen_t *n);
+struct host *find_host(const struct sim_addr *at);
+/* The daemon's listener that a connection to `at` comes to. */
+struct sock *find_listener(const struct sim_addr *at);
+
+struct conn *conn_new(struct rng r, bool local);
+void conn_free_if_done(struct conn *c);
+uint64_t delay_of(struct conn *c);
+/* Moves what an end has written to the other one; the run of `deliver`. */
+void on_deliver(struct event *event);
+
+/* What either kind of owner does with an end. */
+void close_end(struct end *e, bool reset);
+void finish_end(struct end *e);
+size_t write_end(struct end *e, const void *p, size_t n);
+void read_from(struct end *e); /* after bytes were taken */
+/* The daemon's socket of that end may be ready for something else now. */
+void end_changed(struct end *e);
+
+#endif

@@ -1,0 +1,178 @@
+/* The operator, and fate: kills, power cuts, signals, steps of the wall clock, a log reader that stalls, a disk that is
+ * full, and windows of time in which calls fail. All of it is planned at the begin, and is over when the chaos ends. */
+#include "disk.h"
+#include "world.h"
+
+#include <inttypes.h>
+#include <signal.h>
+
+struct deed {
+    struct event event;
+    void (*run)(struct deed *d);
+    unsigned *fault; /* of a window of faults: which one, */
+    unsigned rate;   /* and how often */
+    bool on;
+};
+#define DEEDS_MAX 80u
+static struct deed deeds[DEEDS_MAX];
+static unsigned deed_count;
+static struct rng stream;
+
+static void do_kill(struct deed *d)
+{
+    (void)d;
+    if (!process_alive())
+        return;
+    trace_text("kill -9");
+    world.kills++;
+    tally.kills++;
+    process_kill();
+}
+
+static void do_power_cut(struct deed *d)
+{
+    (void)d;
+    trace_text("the power is cut");
+    world.power_cuts++;
+    tally.power_cuts++;
+    process_kill();
+    disk_power_cut();
+    kernel.boot = sim_now();
+}
+
+static void do_stop(struct deed *d)
+{
+    (void)d;
+    world_stop_daemon();
+}
+
+static void do_hup(struct deed *d)
+{
+    (void)d;
+    static const char bad[] = "{ \"backends\": [ {\"adress\": 7 } ";
+    if (!process.serving)
+        return; /* it could be reading the file: that is another matter than a reload */
+    if (rng_chance(&stream, 500))
+        disk_put("config.json", bad, sizeof bad - 1);
+    process_signal(SIGHUP);
+}
+
+static void do_rotate(struct deed *d)
+{
+    (void)d;
+    if (world.set.log_to_file && disk_exists("lb.log"))
+        disk_rename("lb.log", "lb.log.1");
+    if (process.serving)
+        process_signal(SIGUSR1);
+}
+
+static void do_wall_step(struct deed *d)
+{
+    (void)d;
+    int64_t by = (int64_t)rng_spread(&stream, 1, 7200 * S);
+    kernel.wall_offset += rng_chance(&stream, 500) ? by : -by;
+    world.wall_steps++;
+    trace("wall-clock-steps ns", by, 0, 0);
+}
+
+static void do_stall_log(struct deed *d)
+{
+    d->on = !d->on;
+    pipe_stall(d->on);
+    world.log_stalled = true;
+    judge_note_lag();
+    trace_text("the log's reader %s", d->on ? "stalls" : "reads again");
+    if (d->on)
+        event_set_in(&d->event, rng_spread(&stream, MS, 2 * S));
+}
+
+static void do_fill_disk(struct deed *d)
+{
+    d->on = !d->on;
+    trace_text("the disk is %s", d->on ? "full" : "empty again");
+    world.disk_full = d->on;
+    disk_set_room(d->on ? 0 : UINT64_MAX);
+    kernel.shown.disk++;
+    if (d->on)
+        event_set_in(&d->event, rng_spread(&stream, 10 * MS, 2 * S));
+}
+
+static void do_faults(struct deed *d)
+{
+    d->on = !d->on;
+    *d->fault = d->on ? d->rate : 0;
+    trace("faults deed per-mille", (int64_t)(d - deeds), *d->fault, 0);
+    if (d->on)
+        event_set_in(&d->event, rng_spread(&stream, 10 * MS, 3 * S));
+}
+
+static void on_deed(struct event *e)
+{
+    struct deed *d = (struct deed *)(void *)e;
+    if (world.phase == PHASE_CHAOS)
+        d->run(d);
+}
+
+static struct deed *plan(const char *name, unsigned index, unsigned per_mille, void (*run)(struct deed *d))
+{
+    struct rng r = rng_of(name, index);
+    uint64_t at = rng_spread(&r, 20 * MS, world.chaos_end - 1);
+    if (world.gentle || !rng_chance(&r, per_mille) || !world_has(name, index) || deed_count == DEEDS_MAX)
+        return NULL;
+    struct deed *d = &deeds[deed_count++];
+    *d = (struct deed){.run = run};
+    event_init(&d->event, on_deed);
+    event_set(&d->event, at);
+    trace_text("planned: %s%u at %" PRIu64 " ms", name, index, at / MS);
+    return d;
+}
+
+static void plan_faults(const char *name, unsigned per_mille, unsigned *fault, unsigned low, unsigned high)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        struct deed *d = plan(name, i, per_mille, do_faults);
+        struct rng r = rng_of(name, 100 + i);
+        if (!d)
+            continue;
+        d->fault = fault;
+        d->rate = (unsigned)rng_spread(&r, low, high);
+        if (i == 0 && rng_chance(&r, 400))
+            event_set(&d->event, 0); /* from the start on */
+    }
+}
+
+void operator_plan(void)
+{
+    struct faults *f = &kernel.faults;
+    deed_count = 0;
+    stream = rng_of("deeds", 0);
+    for (unsigned i = 0; i < 3; i++) {
+        plan("kill", i, 120, do_kill);
+        plan("power-cut", i, 120, do_power_cut);
+        plan("stop", i, 120, do_stop);
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        plan("hup", i, 100, do_hup);
+        plan("rotate", i, 100, do_rotate);
+        plan("wall-step", i, 100, do_wall_step);
+        plan("full-disk", i, 80, do_fill_disk);
+    }
+    if (!world.set.log_to_file)
+        plan("log-stall", 0, 150, do_stall_log);
+    plan_faults("short-read", 250, &f->short_read, 5, 900);
+    plan_faults("short-write", 250, &f->short_write, 5, 900);
+    plan_faults("eintr", 250, &f->eintr, 2, 300);
+    plan_faults("eagain", 200, &f->eagain, 5, 300);
+    plan_faults("spurious", 200, &f->spurious, 2, 100);
+    plan_faults("delay", 150, &f->delay, 1, 4);
+    plan_faults("emfile", 100, &f->emfile, 5, 600);
+    plan_faults("enfile", 60, &f->enfile, 5, 300);
+    plan_faults("enobufs", 60, &f->enobufs, 5, 300);
+    plan_faults("connect-fail", 100, &f->connect_fail, 5, 300);
+    plan_faults("epoll-enomem", 60, &f->epoll_enomem, 2, 100);
+    plan_faults("heap-enomem", 80, &f->heap_enomem, 1, 60);
+    plan_faults("disk-full", 100, &f->disk_full, 20, 600);
+    plan_faults("disk-error", 80, &f->disk_error, 10, 300);
+    plan_faults("sync-error", 100, &f->sync_error, 50, 900);
+    plan_faults("slow-disk", 80, &f->slow_disk, 10, 300);
+}

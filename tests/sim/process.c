@@ -1,0 +1,292 @@
+/* The simulated process: its globals and descriptors; what all system calls share; its start and its two ends, exit and
+ * kill.
+ *
+ * The daemon's globals lie in sections of their own (the Makefile renames .data and .bss of its object files): a start
+ * puts them back to what they were when the simulation was loaded. */
+#include "calls.h"
+#include "kernel.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FDS_MAX 4096
+
+struct kernel kernel;
+struct process process;
+
+static struct rng fault_stream, call_stream;
+static struct file *fds[FDS_MAX];
+static int fd_limit;
+
+bool fault(unsigned per_mille)
+{
+    return per_mille > 0 && rng_chance(&fault_stream, per_mille);
+}
+
+void kernel_begin(void)
+{
+    kernel = (struct kernel){.latency = 100 * US, .fd_hard_limit = 1024};
+    process = (struct process){.end = PROCESS_KILLED};
+    fault_stream = rng_of("faults", 0);
+    call_stream = rng_of("calls", 0);
+}
+
+/* ---- globals ---- */
+
+/* The linker gives the bounds of sections whose names are identifiers. */
+#define BOUNDS(section)                                                                                                \
+    extern char __start_##section[] __attribute__((weak));                                                             \
+    extern char __stop_##section[] __attribute__((weak));
+BOUNDS(daemon_data)
+BOUNDS(daemon_data_rel)
+BOUNDS(daemon_bss)
+
+/* By hand and a byte at a time: the address sanitizer's red zones between the globals go along. */
+__attribute__((no_sanitize("address"))) static void copy_globals(volatile char *to, const volatile char *from, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        to[i] = from[i];
+}
+
+static void reset_section(char *begin, const char *end, char **saved)
+{
+    if (!begin || begin == end)
+        return;
+    size_t n = (size_t)(end - begin);
+    if (*saved) {
+        copy_globals(begin, *saved, n);
+        return;
+    }
+    *saved = malloc(n);
+    if (!*saved)
+        abort();
+    copy_globals(*saved, begin, n);
+}
+
+/* The first call keeps the globals as they are, later ones bring that back. */
+static void reset_globals(void)
+{
+    static char *saved[3];
+    reset_section(__start_daemon_data, __stop_daemon_data, &saved[0]);
+    reset_section(__start_daemon_data_rel, __stop_daemon_data_rel, &saved[1]);
+    reset_section(__start_daemon_bss, __stop_daemon_bss, &saved[2]);
+}
+
+/* ---- descriptors ---- */
+
+void file_init(struct file *f, const struct file_ops *ops, int flags)
+{
+    *f = (struct file){.ops = ops, .refs = 1, .flags = flags};
+}
+
+static void file_put(struct file *f)
+{
+    if (--f->refs > 0)
+        return;
+    epoll_forget(f);
+    f->ops->last_close(f);
+}
+
+int fd_install(struct file *f)
+{
+    for (int fd = 0; fd < fd_limit; fd++)
+        if (!fds[fd]) {
+            fds[fd] = f;
+            process.open_fds++;
+            return fd;
+        }
+    file_put(f);
+    return -EMFILE;
+}
+
+struct file *fd_file(int fd)
+{
+    return fd >= 0 && fd < FDS_MAX ? fds[fd] : NULL;
+}
+
+struct file *fd_need(int fd, const char *call)
+{
+    struct file *f = fd_file(fd);
+    if (!f)
+        sim_fail("descriptors", "%s on %d, which is not open", call, fd);
+    return f;
+}
+
+int fd_close(int fd)
+{
+    struct file *f = fd_need(fd, "close");
+    fds[fd] = NULL;
+    process.open_fds--;
+    file_put(f);
+    return 0;
+}
+
+static void close_all(void)
+{
+    for (int fd = 0; fd < FDS_MAX; fd++)
+        if (fds[fd])
+            fd_close(fd);
+}
+
+uint64_t call_draw(uint64_t n)
+{
+    return rng_below(&call_stream, n);
+}
+
+unsigned long fd_raise_limit(unsigned long wanted)
+{
+    fd_limit = (int)(wanted < kernel.fd_hard_limit ? wanted : kernel.fd_hard_limit);
+    return (unsigned long)fd_limit;
+}
+
+unsigned long fd_get_limit(void)
+{
+    return (unsigned long)fd_limit;
+}
+
+/* ---- system calls in general ---- */
+
+static uint64_t idle_calls;
+
+void syscall_begin(const char *name, int64_t a, int64_t b)
+{
+    trace(name, a, b, 0);
+    trace_text("%s(%" PRId64 ", %" PRId64 ")", name, a, b);
+    uint64_t cost = 300 + call_draw(1500);
+    if (fault(kernel.faults.delay))
+        thread_sleep(rng_spread(&fault_stream, 10 * US, 200 * MS));
+    thread_spend(cost);
+}
+
+ssize_t syscall_end(const char *name, ssize_t result)
+{
+    trace("=", result, 0, 0);
+    if (result >= 0) {
+        trace_text("%s = %zd", name, result);
+        return result;
+    }
+    errno = (int)-result;
+    trace_text("%s = %s", name, strerrorname_np(errno));
+    return -1;
+}
+
+void syscall_progress(void)
+{
+    idle_calls = 0;
+}
+
+/* Called for each turn of the loop: many of them without one call that moved anything is a spin. */
+void syscall_turn(void)
+{
+    process.turns++;
+    if (++idle_calls > 200)
+        sim_fail("spin", "%" PRIu64 " turns of the loop without progress", idle_calls);
+}
+
+/* ---- life ---- */
+
+static void end_process(enum process_end how)
+{
+    process.end = how;
+    process.serving = false;
+    threads_drop();
+    helpers_forget();
+    close_all();
+    heap_free();
+    if (process.on_end)
+        process.on_end();
+}
+
+/* Everything that a stopped daemon should have given back. A resolver that was abandoned, perhaps in the middle of a
+ * call, keeps its own and what it was asked. */
+static void check_leaks(void)
+{
+    size_t blocks = 0, bytes = 0;
+    if (helpers_abandoned()) {
+        blocks = 8;
+        bytes = 16384;
+    }
+    if (process.heap_blocks <= blocks && process.heap_bytes <= bytes && process.open_fds <= 2)
+        return;
+    struct bytes left = {0};
+    process_describe_leaks(&left);
+    sim_fail("leaks", "at exit %zu blocks, %zu bytes and %u descriptors are left:%s", process.heap_blocks,
+             process.heap_bytes, process.open_fds, bytes_at(&left));
+}
+
+void process_describe_leaks(struct bytes *out)
+{
+    heap_describe(out);
+    for (int fd = 0; fd < FDS_MAX; fd++)
+        if (fds[fd])
+            bytes_add_text(out, " fd%d=%s", fd, fds[fd]->ops->name);
+    bytes_add(out, "", 1);
+}
+
+static void main_thread(void *arg)
+{
+    static char name[] = "loadbalancer", option[] = "-c", file[] = "config.json";
+    char *argv[] = {name, option, file, NULL};
+    (void)arg;
+    int status = daemon_main(3, argv);
+    trace("exit status", status, 0, 0);
+    process.status = status;
+    check_leaks();
+    end_process(PROCESS_EXITED);
+}
+
+void process_start(void)
+{
+    reset_globals();
+    void (*on_end)(void) = process.on_end, (*on_turn)(void) = process.on_turn;
+    bytes_clear(&process.stderr_text);
+    struct bytes text = process.stderr_text;
+    process = (struct process){
+        .started = true, .begun = sim_now(), .on_end = on_end, .on_turn = on_turn, .stderr_text = text};
+    fd_limit = kernel.fd_hard_limit < 256 ? (int)kernel.fd_hard_limit : 256;
+    idle_calls = 0;
+    optind = 0;
+    signals_reset();
+    pipe_stdout_make();
+    trace("start", 0, 0, 0);
+    thread_start("loop", main_thread, NULL);
+}
+
+void process_kill(void)
+{
+    if (process_alive())
+        end_process(PROCESS_KILLED);
+}
+
+bool process_alive(void)
+{
+    return process.end == PROCESS_RUNS && process.started;
+}
+
+void process_signal(int signo)
+{
+    if (!process_alive())
+        return;
+    trace("signal number", signo, 0, 0);
+    if (!signals_blocked(signo))
+        process_kill(); /* the default of all that are sent here */
+    else
+        signal_arrived(signo);
+}
+
+void kernel_end(void)
+{
+    threads_drop();
+    process.on_end = NULL;
+    close_all();
+    heap_free();
+    bytes_free(&process.stderr_text);
+    process = (struct process){0};
+    helpers_forget();
+}

@@ -1,0 +1,206 @@
+/* What a run is made of: which parts take part in it, and the daemon's config.json, as the seed chose it. */
+#include "disk.h"
+#include "world.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- parts that can be left out ---- */
+
+static char without[4096];
+static char asked[4096]; /* parts that the run has asked for */
+
+void world_without(const char *list)
+{
+    snprintf(without, sizeof without, ",%s,", list);
+}
+
+static bool listed(const char *list, const char *name)
+{
+    char wanted[80];
+    snprintf(wanted, sizeof wanted, ",%s,", name);
+    return strstr(list, wanted) != NULL;
+}
+
+bool world_has(const char *kind, unsigned index)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%s%u", kind, index);
+    if (!listed(asked, name) && strlen(asked) + strlen(name) + 2 < sizeof asked) {
+        strcat(asked, name);
+        strcat(asked, ",");
+    }
+    return !listed(without, name);
+}
+
+void world_forget_parts(void)
+{
+    strcpy(asked, ",");
+}
+
+void world_each_part(void (*fn)(void *arg, const char *name), void *arg)
+{
+    char copy[sizeof asked], *save = NULL;
+    strcpy(copy, asked);
+    for (char *name = strtok_r(copy, ",", &save); name; name = strtok_r(NULL, ",", &save))
+        fn(arg, name);
+}
+
+/* ---- settings ---- */
+
+static uint64_t ms_between(struct rng *r, uint64_t low, uint64_t high)
+{
+    return rng_spread(r, low, high) * MS;
+}
+
+static void draw_backends(struct settings *s, struct rng *r)
+{
+    s->backends = (unsigned)rng_between(r, 1, BACKENDS_MAX);
+    for (unsigned i = 0; i < s->backends; i++) {
+        s->backend[i].weight = rng_chance(r, 700) ? 1 : (unsigned)rng_between(r, 1, 5);
+        s->backend[i].backup = i > 0 && rng_chance(r, 100);
+        s->backend[i].unix_socket = rng_chance(r, 100);
+        s->backend[i].named = !s->backend[i].unix_socket && rng_chance(r, 80) && !world.gentle;
+    }
+}
+
+static void draw_timeouts(struct settings *s, struct rng *r)
+{
+    /* A time-out shorter than some rounds on this network would make faults of what is none. */
+    uint64_t least = 40 * kernel.latency / MS * MS;
+    s->client_header = ms_between(r, 300, 3000) + least;
+    s->client_idle = ms_between(r, 300, 4000) + least;
+    s->client_body = ms_between(r, 300, 3000) + least;
+    s->client_write = ms_between(r, 300, 3000) + least;
+    s->connect = ms_between(r, 100, 1000) + least;
+    s->backend_response = ms_between(r, 200, 3000) + least;
+    s->backend_idle = ms_between(r, 100, 4000);
+    s->shutdown = ms_between(r, 100, 4000);
+}
+
+static void draw_limits(struct settings *s, struct rng *r)
+{
+    bool tight = rng_chance(r, 500) && !s->unix_listen;
+    s->limiter_on = rng_chance(r, 900);
+    s->capacity = tight ? (double)rng_spread(r, 1, 40) : 1e6;
+    s->rate = tight ? (double)rng_spread(r, 1, 200) : 1e6;
+    for (unsigned i = 0; i < NAMED_MAX; i++) {
+        s->named_capacity[i] = rng_chance(r, 500) ? (double)rng_spread(r, 1, 30) : 100000;
+        s->named_rate[i] = (double)rng_spread(r, 2, 100);
+    }
+}
+
+void settings_draw(void)
+{
+    struct rng r = rng_of("settings", 0);
+    struct settings *s = &world.set;
+    world.gentle = rng_chance(&r, 120);
+    world.faulty_backends = !world.gentle && rng_chance(&r, 800);
+    kernel.chunk = (unsigned)rng_below(&r, 3);
+    kernel.latency = rng_spread(&r, 20 * US, world.gentle ? 2 * MS : 20 * MS);
+    draw_backends(s, &r);
+    draw_timeouts(s, &r);
+    s->unix_listen = rng_chance(&r, 60);
+    draw_limits(s, &r);
+    s->log_to_file = rng_chance(&r, 200);
+    s->checks_on = rng_chance(&r, 900);
+    s->passive_on = rng_chance(&r, 800);
+    s->interval = ms_between(&r, 50, 1000);
+    s->check_timeout = ms_between(&r, 30, 500) + 40 * kernel.latency / MS * MS;
+    s->fall = (unsigned)rng_between(&r, 1, 4);
+    s->rise = (unsigned)rng_between(&r, 1, 3);
+    s->failures = (unsigned)rng_between(&r, 1, 6);
+    s->ejection = ms_between(&r, 100, 2000);
+    s->max_ejection = s->ejection * rng_between(&r, 1, 4);
+    s->attempts = (unsigned)rng_below(&r, 4);
+    s->budget_percent = (unsigned)rng_spread(&r, 0, 100);
+    s->save_interval = ms_between(&r, 100, 3000);
+    s->connections = !world.gentle && rng_chance(&r, 150) ? (unsigned)rng_between(&r, 8, 12) : 1000;
+    if (world.gentle) {
+        /* Long enough for whatever the machine's own delays do. */
+        s->client_header = s->client_idle = s->client_body = s->client_write = s->backend_response = 20 * S;
+        s->connect = 10 * S;
+        s->check_timeout = 5 * S;
+    }
+    world.listen = s->unix_listen ? sim_addr_unix("/run/lb.sock") : sim_addr_v4(0, 8080);
+}
+
+static void add_duration(struct bytes *o, const char *key, uint64_t ns)
+{
+    bytes_add_text(o, "\"%s\":\"%" PRIu64 "ms\",", key, ns / MS);
+}
+
+static void add_backends(struct bytes *o)
+{
+    bytes_add_text(o, "\"backends\":[");
+    for (unsigned i = 0; i < world.set.backends; i++) {
+        char address[40];
+        snprintf(address, sizeof address, "10.0.0.%u:9000", i + 1);
+        if (world.set.backend[i].unix_socket)
+            snprintf(address, sizeof address, "unix:/run/b%u.sock", i);
+        else if (world.set.backend[i].named)
+            snprintf(address, sizeof address, "b%u.example:9000", i);
+        bytes_add_text(o, "%s{\"address\":\"%s\",\"name\":\"b%u\",\"weight\":%u,\"backup\":%s}", i ? "," : "", address,
+                       i, world.set.backend[i].weight, world.set.backend[i].backup ? "true" : "false");
+    }
+    bytes_add_text(o, "],");
+}
+
+static void add_limiter(struct bytes *o)
+{
+    const struct settings *s = &world.set;
+    if (!s->limiter_on) {
+        bytes_add_text(o, "\"rate_limit\":null,");
+        return;
+    }
+    bytes_add_text(
+        o,
+        "\"rate_limit\":{\"clients_file\":\"clients.json\",\"default\":{\"capacity\":%g,\"rate_per_sec\":%g},"
+        "\"exempt\":[\"10.1.0.200\"],\"save_interval\":\"%" PRIu64 "ms\"},",
+        s->capacity, s->rate, s->save_interval / MS);
+}
+
+static void add_checks(struct bytes *o)
+{
+    const struct settings *s = &world.set;
+    if (s->checks_on)
+        bytes_add_text(o,
+                       "\"health_check\":{\"interval\":\"%" PRIu64 "ms\",\"timeout\":\"%" PRIu64
+                       "ms\",\"fall\":%u,\"rise\":%u},",
+                       s->interval / MS, s->check_timeout / MS, s->fall, s->rise);
+    else
+        bytes_add_text(o, "\"health_check\":null,");
+    if (s->passive_on)
+        bytes_add_text(
+            o, "\"passive_check\":{\"failures\":%u,\"ejection\":\"%" PRIu64 "ms\",\"max_ejection\":\"%" PRIu64 "ms\"},",
+            s->failures, s->ejection / MS, s->max_ejection / MS);
+    else
+        bytes_add_text(o, "\"passive_check\":null,");
+}
+
+void settings_write(void)
+{
+    const struct settings *s = &world.set;
+    struct bytes o = {0};
+    bytes_add_text(&o, "{\"listen\":\"%s\",", s->unix_listen ? "unix:/run/lb.sock" : ":8080");
+    add_backends(&o);
+    add_checks(&o);
+    add_limiter(&o);
+    bytes_add_text(&o, "\"retry\":{\"attempts\":%u,\"budget_percent\":%u},\"timeouts\":{", s->attempts,
+                   s->budget_percent);
+    add_duration(&o, "client_header", s->client_header);
+    add_duration(&o, "client_idle", s->client_idle);
+    add_duration(&o, "client_body", s->client_body);
+    add_duration(&o, "client_write", s->client_write);
+    add_duration(&o, "connect", s->connect);
+    add_duration(&o, "backend_response", s->backend_response);
+    add_duration(&o, "backend_idle", s->backend_idle);
+    bytes_add_text(&o, "\"shutdown\":\"%" PRIu64 "ms\"},", s->shutdown / MS);
+    bytes_add_text(&o, "\"limits\":{\"connections\":%u},", s->connections);
+    bytes_add_text(&o, "\"admin\":{\"allow\":[\"127.0.0.0/8\",\"unix\"]},");
+    bytes_add_text(&o, "\"log\":{\"format\":\"json\",\"file\":%s}}\n", s->log_to_file ? "\"lb.log\"" : "null");
+    trace_text("config: %.*s", (int)o.len, bytes_at(&o));
+    disk_put("config.json", bytes_at(&o), o.len);
+    bytes_free(&o);
+}

@@ -1,0 +1,466 @@
+/* The daemon's sockets: the system calls on them, with Linux's answers (socket(7), tcp(7), unix(7)), and getaddrinfo().
+ */
+#include "net_impl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+unsigned (*name_resolver)(const char *name, struct sim_addr out[8], uint64_t *delay);
+
+static uint32_t stream_ready(const struct sock *s)
+{
+    const struct end *e = s->end;
+    uint32_t ready = 0;
+    if (s->state == SOCK_CONNECTING)
+        return e->error ? (uint32_t)(EPOLLERR | EPOLLHUP | EPOLLIN | EPOLLOUT) : 0;
+    if (e->rx.len > 0 || e->fin_in || e->reset_in || e->error)
+        ready |= EPOLLIN;
+    if (e->reset_in || e->fin_sent || (e->tx_room > e->tx.len && e->tx_room - e->tx.len >= e->tx_room / 3))
+        ready |= EPOLLOUT;
+    if (e->error)
+        ready |= EPOLLERR;
+    if (e->reset_in || (e->fin_in && e->fin_sent))
+        ready |= EPOLLHUP;
+    return ready;
+}
+
+static uint32_t sock_ready(struct file *f)
+{
+    const struct sock *s = (const struct sock *)f;
+    switch (s->state) {
+    case SOCK_NEW: return EPOLLHUP | EPOLLOUT;
+    case SOCK_LISTENS: return s->queue.count > 0 ? (uint32_t)EPOLLIN : 0;
+    default: return stream_ready(s);
+    }
+}
+
+static void stop_listening(struct sock *s)
+{
+    struct sock **at = &net.listeners;
+    while (*at != s)
+        at = &(*at)->next;
+    *at = s->next;
+    for (unsigned i = 0; i < s->queue.count; i++)
+        close_end(&s->queue.conns[i]->end[1], true);
+}
+
+static void sock_close_file(struct file *f)
+{
+    struct sock *s = (struct sock *)f;
+    if (s->state == SOCK_LISTENS)
+        stop_listening(s);
+    if (s->end) {
+        *(s->accepted ? &net.accepted_open : &net.made_open) -= 1;
+        s->end->sock = NULL;
+        close_end(s->end, s->linger_reset);
+    }
+    free(s);
+}
+
+static ssize_t sock_read(struct file *f, void *p, size_t n)
+{
+    (void)f;
+    (void)p;
+    (void)n;
+    sim_fail("kernel", "read() of a socket is not simulated");
+}
+
+static ssize_t sock_write(struct file *f, const void *p, size_t n)
+{
+    (void)f;
+    (void)p;
+    (void)n;
+    sim_fail("kernel", "write() to a socket is not simulated");
+}
+
+static const struct file_ops sock_ops = {"socket", sock_ready, sock_read, sock_write, sock_close_file};
+
+static struct sock *need_sock(int fd, const char *call)
+{
+    struct file *f = fd_need(fd, call);
+    if (f->ops != &sock_ops)
+        sim_fail("kernel", "%s on %d, which is a %s", call, fd, f->ops->name);
+    return (struct sock *)f;
+}
+
+static int descriptor_fault(void)
+{
+    int e = !process.serving               ? 0
+            : fault(kernel.faults.emfile)  ? -EMFILE
+            : fault(kernel.faults.enfile)  ? -ENFILE
+            : fault(kernel.faults.enobufs) ? (call_draw(2) ? -ENOBUFS : -ENOMEM)
+                                           : 0;
+    kernel.shown.descriptors += e != 0;
+    return e;
+}
+
+static int sock_new(struct sock **out)
+{
+    struct sock *s = zalloc(sizeof *s);
+    file_init(&s->file, &sock_ops, O_RDWR | O_NONBLOCK);
+    int fd = fd_install(&s->file);
+    kernel.shown.descriptors += fd < 0;
+    *out = fd < 0 ? NULL : s;
+    return fd;
+}
+
+int sim_socket(int family, int type, int protocol)
+{
+    (void)protocol;
+    syscall_begin("socket", family, type);
+    syscall_progress();
+    if (!(type & SOCK_NONBLOCK) || !(type & SOCK_CLOEXEC))
+        sim_fail("blocking", "a socket is made that blocks or is inherited");
+    struct sock *s;
+    int e = descriptor_fault(), fd = e ? e : sock_new(&s);
+    return (int)syscall_end("socket", fd);
+}
+
+bool unix_file_exists(const char *path)
+{
+    for (unsigned i = 0; i < 8; i++)
+        if (strcmp(net.unix_files[i], path) == 0 && *path)
+            return true;
+    return false;
+}
+
+bool unix_file_remove(const char *path)
+{
+    for (unsigned i = 0; i < 8; i++)
+        if (strcmp(net.unix_files[i], path) == 0 && *path) {
+            net.unix_files[i][0] = '\0';
+            return true;
+        }
+    return false;
+}
+
+static void unix_file_make(const char *path)
+{
+    for (unsigned i = 0; i < 8; i++)
+        if (!net.unix_files[i][0]) {
+            copy_path(net.unix_files[i], path);
+            return;
+        }
+}
+
+int sim_bind(int fd, const struct sockaddr *a, socklen_t n)
+{
+    (void)n;
+    syscall_begin("bind", fd, a->sa_family);
+    struct sock *s = need_sock(fd, "bind");
+    s->at = from_kernel(a);
+    bool taken = s->at.family == AF_UNIX ? unix_file_exists(s->at.path) : find_listener(&s->at) != NULL;
+    if (taken)
+        return (int)syscall_end("bind", -EADDRINUSE);
+    if (s->at.family == AF_UNIX)
+        unix_file_make(s->at.path);
+    s->bound = true;
+    return (int)syscall_end("bind", 0);
+}
+
+int sim_listen(int fd, int backlog)
+{
+    syscall_begin("listen", fd, backlog);
+    struct sock *s = need_sock(fd, "listen");
+    s->state = SOCK_LISTENS;
+    s->next = net.listeners;
+    net.listeners = s;
+    return (int)syscall_end("listen", 0);
+}
+
+static int accept_conn(struct sock *s, struct conn *c, struct sockaddr *a, socklen_t *n)
+{
+    struct sock *accepted;
+    int fd = sock_new(&accepted);
+    if (fd < 0)
+        return fd;
+    memmove(s->queue.conns, s->queue.conns + 1, --s->queue.count * sizeof(struct conn *));
+    struct end *e = &c->end[1];
+    struct sim_addr from = c->from;
+    if (from.family == AF_UNIX) {
+        a->sa_family = AF_UNIX;
+        *n = sizeof(sa_family_t);
+    } else {
+        to_kernel(&from, a, n);
+    }
+    accepted->state = SOCK_STREAM_OPEN;
+    accepted->accepted = true;
+    accepted->end = e;
+    e->sock = accepted;
+    trace_text("conn %llu is fd %d", (unsigned long long)c->id, fd);
+    net.accepted_open++;
+    return fd;
+}
+
+int sim_accept4(int fd, struct sockaddr *a, socklen_t *n, int flags)
+{
+    syscall_begin("accept4", fd, flags);
+    if (!(flags & SOCK_NONBLOCK) || !(flags & SOCK_CLOEXEC))
+        sim_fail("blocking", "a socket is accepted that blocks or is inherited");
+    struct sock *s = need_sock(fd, "accept4");
+    if (fault(kernel.faults.eintr))
+        return (int)syscall_end("accept4", -EINTR);
+    if (s->queue.count == 0)
+        return (int)syscall_end("accept4", -EAGAIN);
+    int e = descriptor_fault();
+    if (e)
+        return (int)syscall_end("accept4", e);
+    int r = accept_conn(s, s->queue.conns[0], a, n);
+    if (r >= 0)
+        syscall_progress();
+    return (int)syscall_end("accept4", r);
+}
+
+/* ---- the daemon connects ---- */
+
+static void connected(struct conn *c)
+{
+    struct end *e = &c->end[0];
+    c->connected = true;
+    e->sock->state = SOCK_STREAM_OPEN;
+    trace("connected conn", (int64_t)c->id, 0, 0);
+    end_changed(e);
+}
+
+static void connect_failed(struct conn *c, int error)
+{
+    c->end[1].closed = true;
+    c->end[0].error = error;
+    trace("connect-fails conn errno", (int64_t)c->id, error, 0);
+    end_changed(&c->end[0]);
+}
+
+/* The daemon's connection request arrives. */
+static void on_daemon_syn(struct event *event)
+{
+    struct end *e = (struct end *)(void *)((char *)event - offsetof(struct end, deliver));
+    struct conn *c = e->conn;
+    event_init(&e->deliver, on_deliver);
+    struct host *h = find_host(&c->to);
+    if (e->closed) {
+        c->end[1].closed = true;
+        conn_free_if_done(c);
+    } else if (!h || h->mode == HOST_REFUSES) {
+        connect_failed(c, ECONNREFUSED);
+    } else if (h->mode == HOST_UNREACHABLE) {
+        connect_failed(c, EHOSTUNREACH);
+    } else if (h->mode == HOST_ACCEPTS) {
+        connected(c);
+        h->on_accept(h->owner, &c->end[1]);
+    } else {
+        c->end[1].closed = true; /* it stays in the air until the daemon gives it up */
+    }
+}
+
+static int begin_connect(struct sock *s, const struct sim_addr *to)
+{
+    if (to->family != AF_UNIX && fault(kernel.faults.connect_fail)) {
+        kernel.shown.connect++;
+        return call_draw(2) ? -ENETUNREACH : -EADDRNOTAVAIL;
+    }
+    struct host *h = find_host(to);
+    if (to->family == AF_UNIX && (!h || h->mode != HOST_ACCEPTS))
+        return h && h->mode == HOST_SILENT ? -EAGAIN : unix_file_exists(to->path) || h ? -ECONNREFUSED : -ENOENT;
+    struct conn *c = conn_new((struct rng){call_draw(UINT64_MAX)}, to->family == AF_UNIX);
+    s->end = &c->end[0];
+    s->end->sock = s;
+    net.made_open++;
+    s->state = SOCK_CONNECTING;
+    trace("connecting conn port", (int64_t)c->id, to->port, 0);
+    if (to->family == AF_UNIX) {
+        connected(c);
+        h->on_accept(h->owner, &c->end[1]);
+        return 0;
+    }
+    c->to = *to;
+    event_init(&s->end->deliver, on_daemon_syn);
+    event_set_in(&s->end->deliver, delay_of(c) + (h ? h->slow : 0));
+    return fault(kernel.faults.eintr) ? -EINTR : -EINPROGRESS;
+}
+
+int sim_connect(int fd, const struct sockaddr *a, socklen_t n)
+{
+    (void)n;
+    syscall_begin("connect", fd, 0);
+    syscall_progress();
+    struct sim_addr to = from_kernel(a);
+    return (int)syscall_end("connect", begin_connect(need_sock(fd, "connect"), &to));
+}
+
+/* ---- the daemon reads and writes ---- */
+
+static ssize_t pending_error(struct end *e)
+{
+    int error = e->error;
+    e->error = 0;
+    return -error;
+}
+
+static ssize_t recv_now(struct sock *s, void *p, size_t n, int flags)
+{
+    struct end *e = s->end;
+    if (!e || s->state != SOCK_STREAM_OPEN)
+        return -ENOTCONN;
+    if (e->rx.len == 0)
+        return e->error ? pending_error(e) : e->fin_in || e->reset_in ? 0 : -EAGAIN;
+    if (!(flags & MSG_PEEK) && fault(kernel.faults.eagain))
+        return -EAGAIN;
+    size_t take = n < e->rx.len ? n : e->rx.len;
+    if (take > 1 && fault(kernel.faults.short_read))
+        take = 1 + call_draw(take - 1);
+    memcpy(p, bytes_at(&e->rx), take);
+    if (flags & MSG_PEEK)
+        return (ssize_t)take;
+    bytes_drop(&e->rx, take);
+    read_from(e);
+    return (ssize_t)take;
+}
+
+ssize_t sim_recv(int fd, void *p, size_t n, int flags)
+{
+    syscall_begin("recv", fd, (int64_t)n);
+    struct sock *s = need_sock(fd, "recv");
+    bool was_over = s->end && s->end->rx.len == 0;
+    ssize_t r = fault(kernel.faults.eintr) ? -EINTR : recv_now(s, p, n, flags);
+    if (r > 0 || (was_over && r != -EAGAIN && r != -EINTR && !(flags & MSG_PEEK)))
+        syscall_progress();
+    return syscall_end("recv", r);
+}
+
+static ssize_t send_now(struct sock *s, const struct iovec *iov, size_t count)
+{
+    struct end *e = s->end;
+    size_t done = 0, limit = SIZE_MAX;
+    if (!e || s->state != SOCK_STREAM_OPEN)
+        return -ENOTCONN;
+    if (e->error)
+        return pending_error(e);
+    if (e->reset_in || e->fin_sent)
+        return -EPIPE;
+    if (fault(kernel.faults.short_write))
+        limit = rng_chance(&e->conn->rng, 300) ? 0 : 1 + call_draw(300);
+    for (size_t i = 0; i < count && done < limit; i++) {
+        size_t n = iov[i].iov_len < limit - done ? iov[i].iov_len : limit - done;
+        size_t took = write_end(e, iov[i].iov_base, n);
+        done += took;
+        if (took < iov[i].iov_len)
+            break;
+    }
+    return done ? (ssize_t)done : -EAGAIN;
+}
+
+ssize_t sim_sendmsg(int fd, const struct msghdr *m, int flags)
+{
+    size_t all = 0;
+    for (size_t i = 0; i < m->msg_iovlen; i++)
+        all += m->msg_iov[i].iov_len;
+    syscall_begin("sendmsg", fd, (int64_t)all);
+    if (!(flags & MSG_NOSIGNAL))
+        sim_fail("signals", "a send that may raise SIGPIPE");
+    struct sock *s = need_sock(fd, "sendmsg");
+    ssize_t r = fault(kernel.faults.eintr) ? -EINTR : send_now(s, m->msg_iov, m->msg_iovlen);
+    if (r > 0 || (r < 0 && r != -EAGAIN && r != -EINTR))
+        syscall_progress();
+    return syscall_end("sendmsg", r);
+}
+
+ssize_t sim_send(int fd, const void *p, size_t n, int flags)
+{
+    struct iovec iov = {(void *)(uintptr_t)p, n};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+    return sim_sendmsg(fd, &m, flags);
+}
+
+int sim_shutdown(int fd, int how)
+{
+    syscall_begin("shutdown", fd, how);
+    syscall_progress();
+    struct sock *s = need_sock(fd, "shutdown");
+    if (!s->end || s->state != SOCK_STREAM_OPEN || s->end->reset_in)
+        return (int)syscall_end("shutdown", -ENOTCONN);
+    finish_end(s->end);
+    end_changed(s->end);
+    return (int)syscall_end("shutdown", 0);
+}
+
+int sim_setsockopt(int fd, int level, int option, const void *value, socklen_t n)
+{
+    syscall_begin("setsockopt", fd, option);
+    struct sock *s = need_sock(fd, "setsockopt");
+    struct linger l;
+    if (level == SOL_SOCKET && option == SO_LINGER && n == sizeof l) {
+        memcpy(&l, value, sizeof l);
+        s->linger_reset = l.l_onoff && l.l_linger == 0;
+    }
+    return (int)syscall_end("setsockopt", 0);
+}
+
+int sim_getsockopt(int fd, int level, int option, void *value, socklen_t *n)
+{
+    syscall_begin("getsockopt", fd, option);
+    syscall_progress();
+    struct sock *s = need_sock(fd, "getsockopt");
+    if (level != SOL_SOCKET || option != SO_ERROR || !s->end)
+        sim_fail("kernel", "a use of getsockopt that is not simulated");
+    int error = s->end->error;
+    s->end->error = 0;
+    memcpy(value, &error, sizeof error);
+    *n = sizeof error;
+    return (int)syscall_end("getsockopt", 0);
+}
+
+int sim_getsockname(int fd, struct sockaddr *a, socklen_t *n)
+{
+    syscall_begin("getsockname", fd, 0);
+    to_kernel(&need_sock(fd, "getsockname")->at, a, n);
+    return (int)syscall_end("getsockname", 0);
+}
+
+int sim_ioctl(int fd, unsigned long request, ...)
+{
+    (void)request;
+    va_list ap;
+    va_start(ap, request);
+    int *out = va_arg(ap, int *);
+    va_end(ap);
+    syscall_begin("ioctl", fd, 0);
+    struct sock *s = need_sock(fd, "ioctl");
+    *out = s->end ? (int)s->end->tx.len : 0;
+    return (int)syscall_end("ioctl", 0);
+}
+
+/* ---- names ---- */
+
+int sim_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **out)
+{
+    struct sim_addr found[8];
+    uint64_t delay = 0;
+    (void)hints;
+    syscall_begin("getaddrinfo", 0, 0);
+    unsigned n = name_resolver ? name_resolver(host, found, &delay) : 0;
+    thread_sleep(delay);
+    *out = NULL;
+    for (unsigned i = n; i-- > 0;) {
+        struct sockaddr_storage *ss = zalloc(sizeof *ss);
+        struct addrinfo *a = zalloc(sizeof *a);
+        found[i].port = (uint16_t)atoi(service);
+        to_kernel(&found[i], (struct sockaddr *)ss, &a->ai_addrlen);
+        a->ai_family = found[i].family;
+        a->ai_addr = (struct sockaddr *)ss;
+        a->ai_next = *out;
+        *out = a;
+    }
+    return n > 0 ? 0 : EAI_NONAME;
+}
+
+void sim_freeaddrinfo(struct addrinfo *list)
+{
+    while (list) {
+        struct addrinfo *next = list->ai_next;
+        free(list->ai_addr);
+        free(list);
+        list = next;
+    }
+}

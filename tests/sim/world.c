@@ -1,0 +1,372 @@
+/* A run of the simulation: settings by the seed, an operator who lets faults, signals, kills and power cuts befall the
+ * daemon, and the phases from chaos to a graceful stop.
+ *
+ *   CHAOS --faults end--> CALM --all is well, time to notice--> VERIFY --60 requests, every id--> QUIET --> STOP   */
+#include "world.h"
+
+#include "disk.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LOOK (50 * MS)
+
+struct world world;
+struct tally tally;
+
+static struct rng operator_stream;
+static unsigned base_fds;
+static size_t base_heap;
+static uint64_t phase_since, busy_until;
+static bool started_well;
+static unsigned disk_faults_at_start;
+static bool disk_was_full_at_start;
+
+/* ---- what the operator does ---- */
+
+static struct event restart_event, phase_event, deadline_event;
+
+static unsigned disk_faults(void)
+{
+    return kernel.shown.disk + kernel.shown.sync;
+}
+
+static void start_process(void)
+{
+    if (process_alive())
+        return;
+    settings_write();
+    world.draining = world.log_stalled = started_well = false;
+    disk_faults_at_start = disk_faults();
+    disk_was_full_at_start = world.disk_full;
+    base_fds = 0;
+    tally.starts++;
+    trace_text("the daemon is started");
+    process_start();
+}
+
+static void on_restart(struct event *e)
+{
+    (void)e;
+    start_process();
+}
+
+/* With slow disks a stop may take the time of a save, step by step. */
+static uint64_t drain_allowance(void)
+{
+    return world.set.shutdown + (kernel.faults.slow_disk ? 40 * S : 3 * S);
+}
+
+static void on_deadline(struct event *e)
+{
+    (void)e;
+    if (process_alive() && world.draining)
+        sim_fail("drain", "%" PRIu64 " ms after SIGTERM the daemon still runs; timeouts.shutdown is %" PRIu64 " ms",
+                 (sim_now() - world.drain_begun) / MS, world.set.shutdown / MS);
+}
+
+void world_stop_daemon(void)
+{
+    if (!process_alive() || !process.serving)
+        return;
+    if (!world.draining) {
+        world.draining = true;
+        world.stops++;
+        world.drain_begun = sim_now();
+        event_set_in(&deadline_event, drain_allowance());
+    } else {
+        world.double_signals++;
+    }
+    process_signal(rng_chance(&operator_stream, 500) ? SIGTERM : SIGINT);
+}
+
+/* ---- the process's end ---- */
+
+static bool start_may_fail(void)
+{
+    return disk_faults() > disk_faults_at_start || disk_was_full_at_start ||
+           kernel.shown.heap + kernel.shown.descriptors > 0;
+}
+
+/* Is this exit as it should be? */
+static void check_exit(void)
+{
+    bool failed_start = !process.turns && !world.draining;
+    const char *said = process.stderr_text.len ? bytes_at(&process.stderr_text) : "";
+    int n = (int)process.stderr_text.len;
+    bool unreadable = process.status == 2 && memmem(said, (size_t)n, "cannot be read", 14);
+    if (failed_start && (process.status == 1 || unreadable) && start_may_fail())
+        return;
+    if (failed_start)
+        sim_fail("start", "the daemon did not start: exit status %d: %.*s", process.status, n, said);
+    if (!world.draining)
+        sim_fail("exit", "the daemon ended by itself with exit status %d: %.*s", process.status, n, said);
+    if (process.status == 1 && disk_faults() + kernel.shown.heap > 0)
+        return;
+    /* 3: cut off something, at the deadline or by a second signal. */
+    uint64_t took = sim_now() - world.drain_begun;
+    if (process.status == 3 && (took + 10 * MS >= world.set.shutdown || world.double_signals || kernel.shown.heap))
+        return;
+    if (process.status != 0)
+        sim_fail("exit", "after SIGTERM and %" PRIu64 " ms the exit status is %d", took / MS, process.status);
+    if (disk_faults() == 0 && kernel.shown.heap == 0)
+        callers_check_files();
+}
+
+static void on_process_end(void)
+{
+    bool killed = process.end == PROCESS_KILLED;
+    trace("process-ends how status", process.end, process.status, 0);
+    trace_text("the daemon has ended: %s, status %d", killed ? "killed" : "exit", process.status);
+    world.deaths++;
+    judge_death();
+    callers_crashed();
+    event_cancel(&deadline_event);
+    world.lossy_stops += !killed && process.status != 0 && disk_faults() > 0;
+    if (!killed)
+        check_exit();
+    world.draining = false;
+    world.double_signals = 0;
+    if (world.phase == PHASE_STOP)
+        engine_stop();
+    else
+        event_set_in(&restart_event, rng_spread(&operator_stream, MS, 400 * MS));
+}
+
+/* ---- bounds, looked at in each turn ---- */
+
+/* What architecture.md allows: for each connection the buffers at their high-water marks, with what one turn can add,
+ * doubled as buffers grow; and the log's lines where their reader is slow. */
+static size_t heap_bound(void)
+{
+    size_t connections = net_accepted_open() + net_made_open();
+    size_t log = world.set.log_to_file || world.log_stalled ? 5 * 512 * 1024 : 0;
+    return base_heap + 512 * 1024 + log + connections * 256 * 1024;
+}
+
+static void on_turn(void)
+{
+    judge_turn();
+    if (base_fds == 0) {
+        base_fds = process.open_fds;
+        base_heap = process.heap_bytes;
+        started_well = true;
+    }
+    if (process.heap_bytes > heap_bound())
+        sim_fail("memory", "%zu bytes are allocated for %u and %u connections", process.heap_bytes - base_heap,
+                 net_accepted_open(), net_made_open());
+}
+
+/* ---- the phases ---- */
+
+static void enter(enum phase p)
+{
+    static const char *const names[] = {"chaos", "calm", "verify", "quiet", "stop"};
+    trace_text("---- %s ----", names[p]);
+    trace("phase number", p, 0, 0);
+    world.phase = p;
+    phase_since = sim_now();
+}
+
+static void be_calm(void)
+{
+    enter(PHASE_CALM);
+    kernel.faults = (struct faults){0};
+    world.disk_full = false;
+    disk_set_room(UINT64_MAX);
+    pipe_stall(false);
+    backends_calm();
+    clients_calm();
+    callers_calm();
+}
+
+/* How long it may take the daemon to notice that everything is well. */
+static uint64_t time_to_notice(void)
+{
+    const struct settings *s = &world.set;
+    uint64_t checks = (s->rise + 2) * (s->interval + s->check_timeout);
+    bool named = false;
+    for (unsigned i = 0; i < s->backends; i++)
+        named |= s->backend[i].named;
+    /* Without checks a name is asked for every ten seconds. */
+    return checks + s->max_ejection + s->connect + 12 * S / 10 + (named && !s->checks_on ? 11 * S : 0);
+}
+
+/* Promise: after an outage the backends get their shares again. */
+static void check_shares(void)
+{
+    unsigned weights = 0;
+    for (unsigned i = 0; i < world.set.backends; i++)
+        weights += world.set.backend[i].backup ? 0 : world.set.backend[i].weight;
+    for (unsigned i = 0; i < world.set.backends; i++) {
+        double share = world.set.backend[i].backup ? 0 : 60.0 * world.set.backend[i].weight / weights;
+        double got = backend_counted(i);
+        if (got < share - 2 || got > share + 2)
+            sim_fail("recovery", "of 60 requests backend %u got %.0f instead of %.1f", i, got, share);
+    }
+}
+
+static void check_quiet(void)
+{
+    /* Probes come and go; no other connection is left. */
+    uint64_t probe = world.set.checks_on ? world.set.check_timeout + S : 0;
+    bool quiet =
+        process.open_fds == base_fds + net_made_open() && net_accepted_open() == 0 && net_oldest_made() <= probe;
+    if (quiet) {
+        if (process.heap_bytes > base_heap + 700 * 1024)
+            sim_fail("leaks", "all is quiet, and %zu bytes more than at the start are allocated",
+                     process.heap_bytes - base_heap);
+        enter(PHASE_STOP);
+        world_stop_daemon();
+        return;
+    }
+    uint64_t patience = world.set.backend_idle + world.set.client_idle + world.set.client_body + 3 * S;
+    if (sim_now() - phase_since > patience) {
+        struct bytes left = {0};
+        process_describe_leaks(&left);
+        sim_fail("leaks", "all is quiet, and %u descriptors instead of %u are open, %u and %u connections: %s",
+                 process.open_fds, base_fds, net_accepted_open(), net_made_open(), bytes_at(&left));
+    }
+}
+
+static _Noreturn void fail_stuck(void)
+{
+    struct bytes who = {0}, callers = {0};
+    clients_describe(&who);
+    callers_describe(&callers);
+    sim_fail("stuck", "phase %d does not end; the daemon is %s; not done:%s%s", world.phase,
+             !process_alive() ? "dead"
+             : world.draining ? "draining"
+             : !started_well  ? "starting"
+                              : "up",
+             bytes_at(&who), bytes_at(&callers));
+}
+
+static void step_phase(void)
+{
+    clients_check_stuck();
+    if (world.phase != PHASE_CHAOS && sim_now() - phase_since > 120 * S)
+        fail_stuck();
+    bool up = process_alive() && started_well && net_listens(&world.listen) && !world.draining;
+    /* A request from before may still end badly, and eject a backend. */
+    if (!clients_done())
+        busy_until = sim_now();
+    uint64_t well_since = process.begun > world.chaos_end ? process.begun : world.chaos_end;
+    well_since = busy_until > well_since ? busy_until : well_since;
+    switch (world.phase) {
+    case PHASE_CHAOS:
+        if (sim_now() >= world.chaos_end)
+            be_calm();
+        break;
+    case PHASE_CALM:
+        if (up && clients_done() && sim_now() >= well_since + time_to_notice()) {
+            enter(PHASE_VERIFY);
+            backends_count_from_here();
+            clients_verify();
+        }
+        break;
+    case PHASE_VERIFY:
+        if (clients_verified() && callers_done()) {
+            check_shares();
+            enter(PHASE_QUIET);
+        }
+        break;
+    case PHASE_QUIET: check_quiet(); break;
+    case PHASE_STOP: break;
+    }
+}
+
+static void on_phase(struct event *e)
+{
+    step_phase();
+    /* Out of step with whatever the daemon does at intervals. */
+    event_set_in(e, LOOK / 2 + rng_below(&operator_stream, LOOK));
+}
+
+/* ---- a run ---- */
+
+static void sum_up(void)
+{
+    tally.runs++;
+    tally.sim_ns += sim_now();
+    tally.faults +=
+        kernel.shown.heap + kernel.shown.descriptors + kernel.shown.epoll + kernel.shown.connect + disk_faults();
+}
+
+static void set_up(uint64_t seed)
+{
+    engine_begin(seed);
+    world_forget_parts();
+    world = (struct world){.phase = PHASE_CHAOS};
+    kernel_begin();
+    net_begin();
+    disk_begin(rng_of("disk", 0));
+    busy_until = 0;
+    operator_stream = rng_of("operator", 0);
+    settings_draw();
+    world.chaos_end = rng_spread(&operator_stream, S, 5 * S);
+    kernel.wall_offset = (int64_t)(UINT64_C(1798761600) * S);
+    kernel.fd_hard_limit = 3000;
+    log_sink = judge_log;
+    name_resolver = backends_resolve;
+    process.on_end = on_process_end;
+    process.on_turn = on_turn;
+
+    disk_make_folder("run");
+    if (rng_chance(&operator_stream, 50))
+        disk_mount("clients.json"); /* as containers do: it cannot be renamed over */
+    struct bytes first = {0};
+    callers_first_file(&first);
+    /* After the settings, which it shows. */
+    event_init(&restart_event, on_restart);
+    event_init(&phase_event, on_phase);
+    event_init(&deadline_event, on_deadline);
+    judge_begin();
+    if (world.set.limiter_on)
+        disk_put("clients.json", bytes_at(&first), first.len);
+    bytes_free(&first);
+    backends_begin();
+    clients_begin();
+    callers_begin();
+    operator_plan();
+    event_set(&restart_event, 0);
+    event_set(&phase_event, LOOK);
+}
+
+void world_learn(uint64_t seed)
+{
+    set_up(seed);
+}
+
+void world_run(uint64_t seed)
+{
+    set_up(seed);
+    engine_run();
+    if (world.phase != PHASE_STOP)
+        sim_fail("stuck", "nothing happens any more");
+    judge_sum_up();
+    sum_up();
+
+    callers_end();
+    clients_end();
+    judge_end();
+    kernel_end();
+    backends_end();
+    net_end();
+    disk_end();
+    engine_end();
+}
+
+void world_summary(struct bytes *out)
+{
+    bytes_add_text(
+        out,
+        "%" PRIu64 " requests, %" PRIu64 " answered (%" PRIu64 " by a backend, %" PRIu64 " by the daemon), %" PRIu64
+        " cut; %" PRIu64 " deliveries, %" PRIu64 " retries; %" PRIu64 " API calls, %" PRIu64 " changes; %" PRIu64
+        " starts, %" PRIu64 " kill -9, %" PRIu64 " power cuts, %" PRIu64 " failing calls",
+        tally.requests, tally.answered, tally.forwarded, tally.own, tally.cut, tally.deliveries, tally.retries,
+        tally.api_calls, tally.api_changes, tally.starts, tally.kills, tally.power_cuts, tally.faults);
+}

@@ -1,0 +1,203 @@
+/* The world around the daemon: its config, clients, backends, callers of its API, and whoever operates it; each a small
+ * state machine that draws from a random stream of its own. And the judge, who knows of each request what was asked,
+ * who got it, and what was answered. */
+#ifndef LB_SIM_WORLD_H
+#define LB_SIM_WORLD_H
+
+#include "bytes.h"
+#include "engine.h"
+#include "kernel.h"
+#include "message.h"
+
+#define BACKENDS_MAX 6u
+#define CLIENTS_MAX  16u
+#define CALLERS_MAX  4u
+#define NAMED_MAX    3u
+#define SERVED_MAX   12u
+
+/* ---- what a run is made of ---- */
+
+enum phase {
+    PHASE_CHAOS,  /* faults and outages */
+    PHASE_CALM,   /* everything is well again, and has time to be noticed */
+    PHASE_VERIFY, /* now everything must work */
+    PHASE_QUIET,  /* nobody asks anything: what is still held? */
+    PHASE_STOP    /* SIGTERM */
+};
+
+struct settings { /* config.json, as the seed chose it */
+    unsigned backends;
+    struct {
+        bool backup, unix_socket, named;
+        unsigned weight;
+    } backend[BACKENDS_MAX];
+    bool unix_listen, limiter_on, checks_on, passive_on, log_to_file;
+    uint64_t interval, check_timeout, ejection, max_ejection, save_interval;
+    unsigned fall, rise, failures, attempts, budget_percent;
+    uint64_t client_header, client_idle, client_body, client_write, connect, backend_response, backend_idle, shutdown;
+    unsigned connections;
+    double capacity, rate; /* the default policy */
+    double named_capacity[NAMED_MAX], named_rate[NAMED_MAX];
+};
+
+struct world {
+    struct settings set;
+    struct sim_addr listen;
+    enum phase phase;
+    bool gentle; /* no faults at all, backends that are right: nothing may go wrong */
+    bool faulty_backends;
+    uint64_t chaos_end;                                         /* when the chaos ends */
+    unsigned deaths;                                            /* of the process, however it ended */
+    unsigned kills, power_cuts, wall_steps, stops, lossy_stops; /* lossy: the last save failed */
+    bool draining;                                              /* SIGTERM was sent to the present process */
+    uint64_t drain_begun;
+    unsigned double_signals;
+    bool disk_full, log_stalled; /* log_stalled: at least once in the life of this process */
+};
+extern struct world world;
+
+/* False when the run is to do without this one (--without). */
+bool world_has(const char *kind, unsigned index);
+/* Replaces the list: names such as "client3", separated by commas. */
+void world_without(const char *list);
+/* Calls fn for each part that the present run has asked for by world_has(). */
+void world_each_part(void (*fn)(void *arg, const char *name), void *arg);
+
+/* For the begin of a run. */
+void world_forget_parts(void);
+
+/* Fills world.set, and what else of `world` and `kernel` a run has from its begin on. */
+void settings_draw(void);
+/* Writes config.json to the simulated disk. */
+void settings_write(void);
+/* Plans all that is to befall the daemon. */
+void operator_plan(void);
+/* SIGTERM or SIGINT, of which it is noted that an end is due. */
+void world_stop_daemon(void);
+
+/* One whole run; returns when it is over. A finding does not return. */
+void world_run(uint64_t seed);
+/* Only sets a run up, so that world_each_part() knows its parts. For a process that ends then. */
+void world_learn(uint64_t seed);
+/* What the run did, in one line. */
+void world_summary(struct bytes *out);
+/* Part of the sum: something that counts towards the summary. */
+struct tally {
+    uint64_t requests, answered, forwarded, own, cut, api_calls, api_changes, deliveries, runs, sim_ns, retries;
+    uint64_t starts, kills, power_cuts, faults;
+};
+extern struct tally tally;
+
+/* ---- requests ---- */
+
+/* One answer of a backend to one delivery of a request. */
+struct served {
+    unsigned backend, status;
+    uint64_t key, length; /* of its content */
+    enum message_framing framing;
+    bool early;    /* written without waiting for the request's content */
+    bool begun;    /* a byte of it has been written */
+    bool whole;    /* written to its end, as its framing has it */
+    bool doubtful; /* its connection was reset behind it: perhaps it never arrived */
+};
+
+enum outcome { OUTCOME_OPEN, OUTCOME_ANSWERED, OUTCOME_CUT };
+
+struct request {
+    uint32_t id;
+    unsigned client;
+    const char *method;
+    bool idempotent, chunked, expects, head, http10;
+    uint64_t length; /* of its content */
+    uint64_t key;
+    uint64_t sent_at;      /* its first byte; */
+    uint64_t head_sent_at; /* the head's last */
+    bool sent_whole;
+    unsigned deaths; /* world.deaths when it was sent */
+    unsigned deliveries;
+    uint64_t first_delivery;
+    struct served served[SERVED_MAX];
+    unsigned served_count;
+    enum outcome outcome;
+    unsigned status;
+    bool own_answer; /* the daemon's */
+    bool may_stall;  /* its client does not always send or read in time */
+    unsigned logged; /* `request` lines for it */
+    unsigned logged_status;
+    bool logged_reason;
+};
+
+struct request *request_new(unsigned client);
+struct request *request_find(uint32_t id); /* NULL when there is none */
+uint32_t request_count(void);
+/* Has a backend left an answer to it unfinished, as far as the daemon can have seen? */
+bool request_was_cut(const struct request *r);
+
+/* ---- the judge ---- */
+
+void judge_begin(void);
+void judge_end(void);
+/* Lines of the log, as they are written. */
+void judge_log(const char *p, size_t n);
+/* A turn of the loop is over. */
+void judge_turn(void);
+/* The process has ended. */
+void judge_death(void);
+/* A request's head has reached a backend on a connection on which the choice was made in `turn` (UINT64_MAX: by a
+ * process that is no more). */
+void judge_delivery(struct request *r, unsigned backend, uint64_t turn);
+/* A client has its answer, or will never have it. */
+void judge_answer(struct request *r, unsigned status, bool own);
+void judge_cut(struct request *r, bool own_fault, const char *how);
+/* A request of `identity` has passed the limiter, decided between two points of time. */
+void judge_passed(const struct request *r);
+/* At the end of the run. */
+void judge_sum_up(void);
+/* Has the daemon's log been read whole so far: nothing dropped, nothing waiting. */
+bool judge_log_complete(void);
+/* From now on lines may be late. */
+void judge_note_lag(void);
+/* The backend is available as far as the log says. */
+bool judge_available(unsigned backend);
+
+/* ---- actors ---- */
+
+void backends_begin(void);
+void backends_calm(void);
+void backends_end(void);
+struct sim_addr backend_addr(unsigned i);
+/* Requests that backend `i` was sent since backends_count_from_here(). */
+void backends_count_from_here(void);
+unsigned backend_counted(unsigned i);
+unsigned backends_resolve(const char *name, struct sim_addr out[8], uint64_t *delay);
+
+void clients_begin(void);
+void clients_calm(void);
+void clients_verify(void); /* starts the client whose every request must succeed */
+bool clients_done(void);
+bool clients_verified(void);
+void clients_check_stuck(void);
+/* Who is not done, as text with a zero. */
+void clients_describe(struct bytes *out);
+void clients_end(void);
+/* Client `i` asks no faster than its rate. */
+bool client_is_polite(unsigned i);
+/* ... and is not limited. */
+bool client_is_exempt(unsigned i);
+/* The name that client `i` is registered under and sends, or "". */
+const char *client_identity(unsigned i);
+uint64_t client_last_sent(unsigned i);
+
+void callers_begin(void);
+void callers_calm(void);
+void callers_crashed(void); /* kill -9 or power cut */
+bool callers_done(void);
+/* Who is not done, as text with a zero. */
+void callers_describe(struct bytes *out);
+void callers_end(void);
+/* After a graceful stop: the files hold what they should. */
+void callers_check_files(void);
+/* The unlocked text of the first clients.json. */
+void callers_first_file(struct bytes *out);
+
+#endif
