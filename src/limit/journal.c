@@ -1,5 +1,6 @@
-/* The journal's lines: {"op":"register","at":"...","client":{...},"sum":"0123456789abcdef"}
- * The sum is SipHash-2-4 under a fixed key: it finds damage, not forgery. */
+/* The journal's lines: {"op":"register","at":"...","back":0,"client":{...},"sum":"0123456789abcdef"}
+ * `back` is how many bytes before this line its group begins, the lines that were written and synced together. The sum
+ * is SipHash-2-4 under a fixed key: it finds damage, not forgery. */
 #include "limit/journal.h"
 
 #include "base/clock.h"
@@ -8,6 +9,9 @@
 #include <stdio.h>
 
 static const char *const op_names[] = {"register", "update", "delete"};
+
+/* What a double holds to the byte. */
+#define BACK_MAX 9007199254740992.0
 
 static const struct hash_key sum_key = {UINT64_C(0x6a6f75726e616c20), UINT64_C(0x6f6620636c69656e)};
 
@@ -29,19 +33,20 @@ static bool append_client(struct buf *out, enum journal_op op, const struct clie
            buf_append_str(out, STR("}"));
 }
 
-bool journal_append(struct buf *out, enum journal_op op, const struct client_view *v, uint64_t wall_ns)
+bool journal_append(struct buf *group, enum journal_op op, const struct client_view *v, uint64_t wall_ns)
 {
-    size_t before = out->len;
+    size_t back = group->len;
     char when[CLOCK_RFC3339_SIZE], sum[SUM_SIZE + 1];
     clock_format_rfc3339(wall_ns, when);
-    if (!buf_printf(out, "{\"op\":\"%s\",\"at\":\"%s\",\"client\":", op_names[op], when) || !append_client(out, op, v))
+    if (!buf_printf(group, "{\"op\":\"%s\",\"at\":\"%s\",\"back\":%zu,\"client\":", op_names[op], when, back) ||
+        !append_client(group, op, v))
         goto fail;
-    struct str all = buf_str(out);
-    format_sum(str_make(all.p + before, all.n - before), sum);
-    if (buf_append(out, sum, SUM_SIZE) && buf_append_str(out, STR("\n")))
+    struct str all = buf_str(group);
+    format_sum(str_make(all.p + back, all.n - back), sum);
+    if (buf_append(group, sum, SUM_SIZE) && buf_append_str(group, STR("\n")))
         return true;
 fail:
-    out->len = before; /* no half lines */
+    group->len = back; /* no half lines */
     return false;
 }
 
@@ -50,6 +55,7 @@ fail:
 struct change {
     enum journal_op op;
     uint64_t wall_ns;
+    size_t back;
     struct client_view v;
 };
 
@@ -93,10 +99,24 @@ static bool read_time(const struct json *v, uint64_t *wall_ns)
     return clock_parse_rfc3339(when.p, when.n, wall_ns) == 0;
 }
 
+/* A line without it is a group of its own. */
+static bool read_back(const struct json *v, size_t *back)
+{
+    *back = 0;
+    if (!v)
+        return true;
+    double n = json_type(v) == JSON_NUMBER ? json_number(v) : -1;
+    if (n < 0 || n > BACK_MAX || n != (double)(size_t)n)
+        return false;
+    *back = (size_t)n;
+    return true;
+}
+
 static bool read_change(const struct json_doc *d, struct change *c, struct text_fault *fault)
 {
     const struct json *root = json_root(d), *client = json_type(root) == JSON_OBJECT ? json_get(root, "client") : NULL;
-    if (!client || !read_op(json_get(root, "op"), &c->op) || !read_time(json_get(root, "at"), &c->wall_ns))
+    if (!client || !read_op(json_get(root, "op"), &c->op) || !read_time(json_get(root, "at"), &c->wall_ns) ||
+        !read_back(json_get(root, "back"), &c->back))
         return fail(fault, 0, "this is no line of the journal");
     struct client_fields f;
     struct client_fault what;
@@ -165,32 +185,71 @@ static bool apply(struct client_table *t, const struct change *change, const str
     return true;
 }
 
-/* Is this last piece of the text what a crash leaves of a line that was being written? */
-static bool is_torn(struct str line, bool ended)
+/* A line of the text and where it begins. */
+struct line {
+    struct str text;
+    size_t at;
+    bool ended;
+};
+
+static bool next_line(struct str text, size_t *at, struct line *l)
 {
-    return !ended || memchr(line.p, '\0', line.n);
+    if (*at >= text.n)
+        return false;
+    struct str rest = str_make(text.p + *at, text.n - *at);
+    size_t length = str_find(rest, '\n');
+    *l = (struct line){.text = str_make(rest.p, length), .at = *at, .ended = length < rest.n};
+    *at += l->ended ? length + 1 : length;
+    return true;
+}
+
+/* Does this look like what a crash leaves of lines that were being written? */
+static bool has_hole(const struct line *l)
+{
+    return !l->ended || memchr(l->text.p, '\0', l->text.n);
+}
+
+static bool parse(const struct line *l, struct change *c, struct text_fault *fault)
+{
+    if (parse_line(l->text, c, fault))
+        return true;
+    fault->offset += l->at;
+    return false;
+}
+
+/* Is what follows `hole` of its group, as far as it is there? Only the last group can be torn. */
+static enum journal_end judge_hole(struct str text, const struct line *hole, struct text_fault *fault)
+{
+    struct line l;
+    struct change change;
+    for (size_t at = hole->at + hole->text.n + 1; next_line(text, &at, &l);) {
+        if (has_hole(&l))
+            continue;
+        if (!parse(&l, &change, fault))
+            return JOURNAL_BAD;
+        if (change.back < l.at - hole->at) {
+            fail(fault, hole->at, "the checksum of this line is wrong");
+            return JOURNAL_BAD;
+        }
+    }
+    return JOURNAL_TORN;
 }
 
 enum journal_end journal_replay(struct str text, struct client_table *t, const struct instant *at,
                                 uint64_t saved_wall_ns, size_t *good, struct text_fault *fault)
 {
-    for (*good = 0; *good < text.n;) {
-        struct str rest = str_make(text.p + *good, text.n - *good);
-        size_t length = str_find(rest, '\n');
-        struct str line = str_make(rest.p, length);
-        bool ended = length < rest.n, last = !ended || length + 1 == rest.n;
+    struct line l;
+    *good = 0;
+    for (size_t next = 0; next_line(text, &next, &l); *good = next) {
         struct change change;
-        if (last && is_torn(line, ended))
-            return JOURNAL_TORN;
-        if (!parse_line(line, &change, fault)) {
-            fault->offset += *good;
+        if (has_hole(&l))
+            return judge_hole(text, &l, fault);
+        if (!parse(&l, &change, fault))
             return JOURNAL_BAD;
-        }
         if (!apply(t, &change, at, saved_wall_ns)) {
-            fail(fault, *good, "there is no memory for so many clients");
+            fail(fault, l.at, "there is no memory for so many clients");
             return JOURNAL_BAD;
         }
-        *good += length + 1;
     }
     return JOURNAL_WHOLE;
 }

@@ -561,6 +561,35 @@ static void torn_journal_is_cut(void **state)
     close_world(&w);
 }
 
+/* Changes that wait together go to disk together, and a power cut may take any block of them. */
+static void torn_group_is_cut(void **state)
+{
+    (void)state;
+    struct world w;
+    struct buf text = BUF_INIT;
+    struct waiter waiters[3];
+    open_world(&w);
+    assert_int_equal(do_register(&w, "a", 10, 1), ERR_OK);
+    for (unsigned i = 0; i < 3; i++)
+        begin_register(&w, &waiters[i], (const char *[]){"b", "c", "d"}[i], 10, 1);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(wait_for(&w, &waiters[i]), ERR_OK);
+    crash(&w);
+    assert_int_equal(file_read(w.journal, 1 << 20, &text), 0);
+    assert_true(buf_append(&text, "", 1));
+    char *c = strstr(buf_bytes(&text), "\"client_id\":\"c\"");
+    assert_non_null(c);
+    memset(c, 0, 10);
+    assert_int_equal(file_replace(w.journal, str_make(buf_bytes(&text), text.len - 1)), 0);
+    must_start(&w);
+    expect(&w, "b", 10, 1, 10);
+    expect_none(&w, "c");
+    expect_none(&w, "d");
+    assert_int_equal(clients_total(w.lim), 2);
+    buf_fini(&text);
+    close_world(&w);
+}
+
 static void second_process_is_refused(void **state)
 {
     (void)state;
@@ -729,6 +758,7 @@ int main(void)
         cmocka_unit_test(closing_finishes_what_was_begun),
         cmocka_unit_test(damage_stops_the_start_and_stays),
         cmocka_unit_test(torn_journal_is_cut),
+        cmocka_unit_test(torn_group_is_cut),
         cmocka_unit_test(second_process_is_refused),
         cmocka_unit_test(missing_folder_is_refused),
         cmocka_unit_test(whole_copy_replaces_a_torn_file),

@@ -131,6 +131,85 @@ static void every_cut_leaves_whole_lines(void **state)
     buf_fini(&text);
 }
 
+/* After a power cut any block of what was not synced may be missing, not only the last: zero bytes stand in its place.
+ * Nothing of a group has been acknowledged before all of it was synced, so in the last one that is a torn end. */
+static void holes_in_the_last_group_are_torn(void **state)
+{
+    (void)state;
+    struct buf text = BUF_INIT, group = BUF_INIT;
+    line(&text, JOURNAL_REGISTER, "a", 10, 10, 9);
+    size_t first = text.len;
+    size_t starts[4];
+    for (unsigned i = 0; i < 4; i++) {
+        starts[i] = first + group.len;
+        line(&group, JOURNAL_REGISTER, (const char *[]){"b", "c", "d", "e"}[i], 10, 10, 3);
+    }
+    assert_true(buf_append_str(&text, buf_str(&group)));
+    for (size_t from = first; from < text.len; from++)
+        for (size_t to = from + 1; to <= text.len; to += 7) {
+            struct buf holed = BUF_INIT;
+            struct client_table t;
+            size_t good, whole = 0;
+            while (whole < 3 && starts[whole + 1] <= from)
+                whole++;
+            assert_true(buf_append_str(&holed, buf_str(&text)));
+            memset(buf_bytes(&holed) + from, 0, to - from);
+            client_table_init(&t, &key);
+            assert_int_equal(replay(buf_str(&holed), &t, 100, &good), JOURNAL_TORN);
+            assert_int_equal(good, starts[whole]);
+            assert_int_equal(t.shown, 1 + whole);
+            client_table_fini(&t);
+            buf_fini(&holed);
+        }
+    buf_fini(&text);
+    buf_fini(&group);
+}
+
+/* A hole before the last group is in what was acknowledged. */
+static void holes_before_the_last_group_are_damage(void **state)
+{
+    (void)state;
+    struct buf text = BUF_INIT, group = BUF_INIT;
+    line(&text, JOURNAL_REGISTER, "a", 10, 10, 9);
+    line(&text, JOURNAL_REGISTER, "b", 10, 10, 9);
+    size_t first = text.len;
+    line(&group, JOURNAL_REGISTER, "c", 10, 10, 3);
+    line(&group, JOURNAL_REGISTER, "d", 10, 10, 3);
+    assert_true(buf_append_str(&text, buf_str(&group)));
+    for (size_t i = 0; i < first; i++) {
+        struct client_table t;
+        struct text_fault fault = {0};
+        size_t good;
+        char was = buf_bytes(&text)[i];
+        client_table_init(&t, &key);
+        buf_bytes(&text)[i] = '\0';
+        assert_int_equal(journal_replay(buf_str(&text), &t, &now, 0, &good, &fault), JOURNAL_BAD);
+        assert_int_equal(fault.offset, good);
+        assert_string_equal(fault.what, "the checksum of this line is wrong");
+        buf_bytes(&text)[i] = was;
+        client_table_fini(&t);
+    }
+    /* ... also with a torn line at the end */
+    struct client_table t;
+    size_t good;
+    client_table_init(&t, &key);
+    buf_bytes(&text)[first - 10] = '\0';
+    assert_int_equal(replay(str_make(buf_str(&text).p, text.len - 5), &t, 100, &good), JOURNAL_BAD);
+    client_table_fini(&t);
+    /* A byte that is wrong, but no zero, is no hole: not in the last group either. */
+    client_table_init(&t, &key);
+    buf_bytes(&group)[10] ^= 1;
+    assert_int_equal(replay(buf_str(&group), &t, 100, &good), JOURNAL_BAD);
+    client_table_fini(&t);
+    client_table_init(&t, &key);
+    buf_bytes(&group)[10] = '\0';
+    buf_bytes(&group)[group.len - 30] ^= 1;
+    assert_int_equal(replay(buf_str(&group), &t, 100, &good), JOURNAL_BAD);
+    client_table_fini(&t);
+    buf_fini(&text);
+    buf_fini(&group);
+}
+
 /* Any changed byte of a line that others follow is damage; so is one of the last, whole line, but for a zero byte. */
 static void every_flipped_byte_is_damage(void **state)
 {
@@ -177,9 +256,10 @@ static void lines_that_say_nothing_are_damage(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(changes_are_made_again),       cmocka_unit_test(order_over_a_later_snapshot),
-        cmocka_unit_test(older_lines_leave_the_tokens), cmocka_unit_test(every_cut_leaves_whole_lines),
-        cmocka_unit_test(every_flipped_byte_is_damage), cmocka_unit_test(lines_that_say_nothing_are_damage),
+        cmocka_unit_test(changes_are_made_again),           cmocka_unit_test(order_over_a_later_snapshot),
+        cmocka_unit_test(older_lines_leave_the_tokens),     cmocka_unit_test(every_cut_leaves_whole_lines),
+        cmocka_unit_test(every_flipped_byte_is_damage),     cmocka_unit_test(lines_that_say_nothing_are_damage),
+        cmocka_unit_test(holes_in_the_last_group_are_torn), cmocka_unit_test(holes_before_the_last_group_are_damage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
