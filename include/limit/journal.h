@@ -17,16 +17,16 @@ bool journal_append(struct buf *group, enum journal_op op, const struct client_v
 enum journal_end {
     JOURNAL_WHOLE, /* every line was good */
     JOURNAL_TORN,  /* the last group was cut off in writing: what follows the good lines is to be dropped */
-    JOURNAL_BAD    /* *fault says what and where */
+    JOURNAL_BAD    /* damaged, or memory ran out: *fault says what and where */
 };
 
 /* Makes the changes of `text` in a table that holds a snapshot saved at `saved_wall_ns`. A change older than the
  * snapshot leaves the tokens that the snapshot knows. *good is the length of the good lines.
  *
- * A crash in the middle of a write leaves the last line without an end, or, at a power cut, zero bytes where a block of
- * the group did not reach the disk, whatever of it stands behind them. No line that was written whole has a zero byte.
- * Each line says how far before it its group begins: zero bytes that lie before the group of any later line were in
- * lines that had been synced, and so are damage. */
+ * A crash in the middle of a write leaves the last line without an end, or, at a power cut, zero bytes where a sector
+ * of the group did not reach the disk, whatever of it stands behind them. Such a hole goes on to the end of a sector;
+ * no line that was written whole has a zero byte. Each line says how far before it its group begins: a hole that lies
+ * before the group of any later whole line is in lines that had been synced, and so is damage. */
 enum journal_end journal_replay(struct str text, struct client_table *t, const struct instant *at,
                                 uint64_t saved_wall_ns, size_t *good, struct text_fault *fault)
     __attribute__((warn_unused_result));

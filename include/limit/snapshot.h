@@ -14,6 +14,7 @@ struct instant {
 /* What is wrong with a file's text, and where. */
 struct text_fault {
     size_t offset;
+    bool no_memory; /* nothing is wrong with the text: memory ran out */
     char what[224];
 };
 
@@ -27,7 +28,7 @@ bool snapshot_append_end(struct buf *out, const struct instant *at) __attribute_
 
 /* Adds the clients of a snapshot to an empty table, their buckets refilled for the time since it was saved. Any layout
  * that is valid JSON is taken; tokens default to the capacity, saved_at to `at`. *saved_wall_ns is set. False with
- * *fault filled when it is damaged: the table is then half filled. */
+ * *fault filled when it is damaged, or memory ran out: the table is then half filled. */
 bool snapshot_parse(struct str text, struct client_table *t, const struct instant *at, uint64_t *saved_wall_ns,
                     struct text_fault *fault) __attribute__((warn_unused_result));
 

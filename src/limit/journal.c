@@ -10,6 +10,9 @@
 
 static const char *const op_names[] = {"register", "update", "delete"};
 
+/* The least that a disk writes whole. */
+#define SECTOR 512u
+
 /* What a double holds to the byte. */
 #define BACK_MAX 9007199254740992.0
 
@@ -133,8 +136,10 @@ static bool parse_line(struct str line, struct change *c, struct text_fault *fau
         return fail(fault, 0, "the checksum of this line is wrong");
     struct json_error e;
     struct json_doc *d = json_parse(line, false, &e);
-    if (!d)
+    if (!d) {
+        fault->no_memory = e.no_memory;
         return fail(fault, e.offset, e.what);
+    }
     bool ok = read_change(d, c, fault);
     json_free(d);
     return ok;
@@ -203,10 +208,31 @@ static bool next_line(struct str text, size_t *at, struct line *l)
     return true;
 }
 
-/* Does this look like what a crash leaves of lines that were being written? */
-static bool has_hole(const struct line *l)
+/* Where the run of zero bytes that begins at `from` ends. */
+static size_t zeros_end(struct str text, size_t from)
 {
-    return !l->ended || memchr(l->text.p, '\0', l->text.n);
+    while (from < text.n && text.p[from] == '\0')
+        from++;
+    return from;
+}
+
+/* Does this look like what a crash leaves of lines that were being written? */
+static bool has_hole(struct str text, const struct line *l)
+{
+    size_t end = l->at + l->text.n;
+    bool holes = false;
+    if (!l->ended)
+        return true;
+    for (size_t at = l->at; at < end; at++) {
+        const char *zero = memchr(text.p + at, '\0', end - at);
+        if (!zero)
+            break;
+        at = zeros_end(text, (size_t)(zero - text.p));
+        if (at % SECTOR != 0)
+            return false;
+        holes = true;
+    }
+    return holes;
 }
 
 static bool parse(const struct line *l, struct change *c, struct text_fault *fault)
@@ -223,7 +249,7 @@ static enum journal_end judge_hole(struct str text, const struct line *hole, str
     struct line l;
     struct change change;
     for (size_t at = hole->at + hole->text.n + 1; next_line(text, &at, &l);) {
-        if (has_hole(&l))
+        if (has_hole(text, &l))
             continue;
         if (!parse(&l, &change, fault))
             return JOURNAL_BAD;
@@ -240,13 +266,15 @@ enum journal_end journal_replay(struct str text, struct client_table *t, const s
 {
     struct line l;
     *good = 0;
+    fault->no_memory = false;
     for (size_t next = 0; next_line(text, &next, &l); *good = next) {
         struct change change;
-        if (has_hole(&l))
+        if (has_hole(text, &l))
             return judge_hole(text, &l, fault);
         if (!parse(&l, &change, fault))
             return JOURNAL_BAD;
         if (!apply(t, &change, at, saved_wall_ns)) {
+            fault->no_memory = true;
             fail(fault, l.at, "there is no memory for so many clients");
             return JOURNAL_BAD;
         }

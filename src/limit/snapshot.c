@@ -111,6 +111,7 @@ static struct json_doc *parse_piece(struct scan *s, size_t start)
     struct json_doc *d = json_parse(str_make(s->text.p + start, s->at - start), false, &e);
     if (!d)
         fail(s, start + e.offset, e.what);
+    s->fault->no_memory |= !d && e.no_memory;
     return d;
 }
 
@@ -127,8 +128,10 @@ static bool add_client(struct scan *s, const struct client_fields *f, size_t sta
     struct bucket_policy p;
     bucket_policy_init(&p, f->v.capacity, f->v.rate);
     struct client *c = client_table_add(s->table, id, &p);
-    if (!c)
+    if (!c) {
+        s->fault->no_memory = true;
         return fail(s, start, "there is no memory for so many clients");
+    }
     client_table_show(s->table, c);
     if (f->given & CLIENT_TOKENS)
         c->word = bucket_word(&p, f->v.tokens, s->now->now);
@@ -238,6 +241,7 @@ bool snapshot_parse(struct str text, struct client_table *t, const struct instan
                     struct text_fault *fault)
 {
     struct scan s = {.text = text, .table = t, .now = at, .saved_wall_ns = at->wall_ns, .fault = fault};
+    fault->no_memory = false;
     if (!read_all(&s))
         return false;
     /* A wall clock that has stepped back since counts as no time. */

@@ -46,9 +46,12 @@ static bool fail(struct load *l, int exit_status, const char *fmt, ...)
     return false;
 }
 
-static bool damaged(struct load *l, const char *path, struct str text, const struct text_fault *fault)
+/* The text is damaged, or memory to take it in has run out. */
+static bool not_loaded(struct load *l, const char *path, struct str text, const struct text_fault *fault)
 {
     unsigned line, column;
+    if (fault->no_memory)
+        return fail(l, EXIT_RUNTIME, "%s: out of memory", path);
     json_line_column(text, fault->offset, &line, &column);
     return fail(l, EXIT_DAMAGED, "%s:%u:%u: %s", path, line, column, fault->what);
 }
@@ -95,8 +98,12 @@ static enum copy take_copy(struct load *l, const char *copy, const char *rescue,
     struct store *st = l->st;
     struct text_fault fault;
     clear_table(st->setup.table);
-    if (!snapshot_parse(text, st->setup.table, &l->at, &l->saved_wall_ns, &fault))
-        return COPY_NONE;
+    if (!snapshot_parse(text, st->setup.table, &l->at, &l->saved_wall_ns, &fault)) {
+        if (!fault.no_memory)
+            return COPY_NONE;
+        not_loaded(l, copy, text, &fault);
+        return COPY_FAILED;
+    }
     int r = file_replace(rescue, text);
     if (r < 0) {
         fail(l, EXIT_RUNTIME, "%s: %s", rescue, strerror(-r));
@@ -135,10 +142,12 @@ static bool parse_clients(struct load *l, struct str text)
     struct text_fault fault;
     if (snapshot_parse(text, st->setup.table, &l->at, &l->saved_wall_ns, &fault))
         return true;
+    if (fault.no_memory)
+        return not_loaded(l, st->path, text, &fault);
     enum copy copy = load_copy(l, COPY_SUFFIX);
     if (copy == COPY_NONE)
         copy = load_copy(l, RESCUE_SUFFIX);
-    return copy == COPY_NONE ? damaged(l, st->path, text, &fault) : copy == COPY_LOADED;
+    return copy == COPY_NONE ? not_loaded(l, st->path, text, &fault) : copy == COPY_LOADED;
 }
 
 static bool load_clients(struct load *l)
@@ -162,7 +171,7 @@ static bool replay(struct load *l, struct str text)
     size_t good;
     enum journal_end end = journal_replay(text, st->setup.table, &l->at, l->saved_wall_ns, &good, &fault);
     if (end == JOURNAL_BAD)
-        return damaged(l, st->journal_path, text, &fault);
+        return not_loaded(l, st->journal_path, text, &fault);
     if (end == JOURNAL_TORN) {
         log_begin(LOG_WARN, "journal_torn");
         log_z("file", st->journal_path);

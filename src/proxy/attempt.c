@@ -160,25 +160,19 @@ static bool may_send_again(const struct exchange *x, const struct back_failure *
 }
 
 /* A pooled connection that was closed at its reuse says nothing about the backend: once, a fresh one takes its place.
- * Should the backend have been found down meanwhile (its pool was closed because of that, perhaps), then at another
- * one: the request is not to blame, so that costs it neither an attempt nor the budget. */
+ * Not when the backend has been found down meanwhile (its pool was closed because of that, perhaps): then it is an
+ * attempt that has failed, and that counts, for all that were under way there come at the same moment. */
 static bool replace_stale(struct exchange *x, const struct back_failure *f)
 {
     struct attempt *a = &x->attempt;
-    if (!f->reused || a->stale_replaced || f->answered || f->error != ERR_BACKEND_RESET)
-        return false;
-    struct backend *be = a->backend;
-    if (!backend_is_available(be))
-        be = upstream_pick(x->px->upstream, &a->pick);
-    if (!be)
+    if (!f->reused || a->stale_replaced || f->answered || f->error != ERR_BACKEND_RESET ||
+        !backend_is_available(a->backend))
         return false;
     a->stale_replaced = true;
     metrics.stale_replaced++;
     log_retry(x, f, "fresh connection");
-    if (be != a->backend)
-        remember_tried(&a->pick, be);
     exchange_enter(x, EXCHANGE_PICK);
-    attempt_start(x, be, true, false);
+    attempt_start(x, a->backend, true, false);
     return true;
 }
 
