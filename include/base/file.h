@@ -25,6 +25,8 @@ void file_replace_abort(const char *path, int fd);
 
 /* Opens for appending, creating with mode 0640 (and syncing the folder when it was created). */
 int file_open_append(const char *path) __attribute__((warn_unused_result));
+/* Makes the names in the folder of `path` durable: fsync(2) of a file does not reach the name that it is found by. */
+int file_sync_folder(const char *path) __attribute__((warn_unused_result));
 int file_write_all(int fd, struct str s) __attribute__((warn_unused_result));
 int file_sync_data(int fd) __attribute__((warn_unused_result));
 int file_truncate(int fd, uint64_t size) __attribute__((warn_unused_result));

@@ -60,8 +60,7 @@ void file_close(int fd)
         (void)close(fd);
 }
 
-/* Makes the names in the folder of `path` durable. */
-static int sync_folder(const char *path)
+int file_sync_folder(const char *path)
 {
     char folder[PATH_MAX] = ".";
     const char *slash = strrchr(path, '/');
@@ -220,7 +219,7 @@ static int rewrite_in_place(const struct names *names, int fd)
 {
     bool touched = false;
     int64_t size = file_size(fd);
-    int r = size < 0 ? (int)size : sync_folder(names->temp);
+    int r = size < 0 ? (int)size : file_sync_folder(names->temp);
     int to = r < 0 ? r : open_file(names->target, O_WRONLY, 0);
     if (to >= 0) {
         r = overwrite(fd, to, size, &touched);
@@ -232,14 +231,14 @@ static int rewrite_in_place(const struct names *names, int fd)
         return r;
     if (unlink(names->temp) < 0 && r == 0)
         r = -errno;
-    return r < 0 ? r : sync_folder(names->target);
+    return r < 0 ? r : file_sync_folder(names->target);
 }
 
 /* Puts the synced temporary in the target's place. */
 static int install(const struct names *names, int fd)
 {
     if (rename(names->temp, names->target) == 0)
-        return sync_folder(names->target);
+        return file_sync_folder(names->target);
     if (errno == EBUSY)
         return rewrite_in_place(names, fd);
     int r = -errno;
@@ -283,7 +282,7 @@ int file_open_append(const char *path)
     fd = open_file(path, O_WRONLY | O_APPEND | O_CREAT, MODE_NEW);
     if (fd < 0)
         return fd;
-    int r = sync_folder(path);
+    int r = file_sync_folder(path);
     if (r < 0) {
         file_close(fd);
         return r;
@@ -332,7 +331,7 @@ int file_remove(const char *path)
 {
     if (unlink(path) < 0)
         return errno == ENOENT ? 0 : -errno;
-    return sync_folder(path);
+    return file_sync_folder(path);
 }
 
 /* The number that the lock's holder has written, or 0. */

@@ -194,12 +194,15 @@ static bool load_journal(struct load *l)
     return ok;
 }
 
-/* Opened before anything is served: what may not be written is known at once. */
+/* Opened before anything is served: what may not be written is known at once. The folder is synced although the journal
+ * is there: a process that was killed may have created it, or renamed it into its place, and not lived to sync that. */
 static bool open_journal(struct load *l)
 {
     struct store *st = l->st;
-    st->journal.fd = file_open_append(st->journal_path);
-    return st->journal.fd >= 0 || fail(l, EXIT_RUNTIME, "%s: %s", st->journal_path, strerror(-st->journal.fd));
+    int r = st->journal.fd = file_open_append(st->journal_path);
+    if (r >= 0)
+        r = file_sync_folder(st->journal_path);
+    return r >= 0 || fail(l, EXIT_RUNTIME, "%s: %s", st->journal_path, strerror(-r));
 }
 
 /* ---- folding in ---- */
