@@ -164,7 +164,9 @@ static unsigned draw_status(struct rng *r)
 
 static uint64_t draw_length(struct rng *r)
 {
-    return rng_chance(r, 30) ? rng_spread(r, 0, 1500000) : rng_spread(r, 0, 30000);
+    return rng_chance(r, 4)    ? rng_between(r, 1500000, 5000000)
+           : rng_chance(r, 30) ? rng_spread(r, 0, 1500000)
+                               : rng_spread(r, 0, 30000);
 }
 
 static void draw_plan(struct bconn *c)

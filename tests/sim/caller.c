@@ -53,6 +53,7 @@ struct caller {
 
 static struct caller callers[CALLERS_MAX];
 static unsigned caller_count;
+static uint64_t pace; /* the longest pause between two calls */
 static bool calm;
 
 /* ---- what may be ---- */
@@ -220,8 +221,9 @@ static struct state draw_settings(struct caller *c, const struct model *m)
         return m->may[0];
     if (m->address)
         return s;
-    s.capacity = (double)rng_spread(&c->rng, 1, 1000);
-    s.rate = (double)rng_spread(&c->rng, 1, 1000);
+    /* Of few kinds, so that the states that are possible stay few. */
+    s.capacity = (double)(1 + 125 * rng_below(&c->rng, 8));
+    s.rate = (double)rng_between(&c->rng, 1, 8) / 4;
     return s;
 }
 
@@ -321,7 +323,7 @@ static void receive(struct caller *c)
             return;
         }
         if (!event_pending(&c->act))
-            event_set_in(&c->act, rng_spread(&c->rng, 1, 100 * MS));
+            event_set_in(&c->act, rng_spread(&c->rng, 1, pace));
     }
     if (c->e)
         end_took(c->e);
@@ -416,7 +418,8 @@ void callers_begin(void)
 {
     struct rng r = rng_of("callers", 0);
     calm = false;
-    caller_count = (unsigned)rng_below(&r, CALLERS_MAX + 1);
+    caller_count = rng_chance(&r, 100) ? 0 : (unsigned)rng_spread(&r, 1, CALLERS_MAX);
+    pace = rng_spread(&r, 2 * MS, 200 * MS);
     for (unsigned i = 0; i < caller_count; i++)
         caller_begin(&callers[i], i);
 }

@@ -169,7 +169,10 @@ static struct request *draw_request(struct client *c)
     r->head = strcmp(r->method, "HEAD") == 0;
     r->idempotent = strcmp(r->method, "POST") != 0 && strcmp(r->method, "PATCH") != 0;
     bool content = r->method[0] == 'P';
-    r->length = !content ? 0 : rng_chance(g, 60) ? rng_spread(g, 0, 400000) : rng_spread(g, 0, 20000);
+    r->length = !content            ? 0
+                : rng_chance(g, 6)  ? rng_between(g, 1000000, 4000000)
+                : rng_chance(g, 60) ? rng_spread(g, 0, 400000)
+                                    : rng_spread(g, 0, 20000);
     r->http10 = c->kind == OLD;
     r->chunked = content && !r->http10 && rng_chance(g, 400);
     r->expects = r->length > 0 && !r->http10 && rng_chance(g, 80);
@@ -228,6 +231,8 @@ static void write_garbage(struct client *c)
 
 static uint64_t piece_of(struct client *c)
 {
+    if (c->upload->length > 500000)
+        return rng_spread(&c->rng, 4000, 40000);
     return c->kind == SLOW_SENDER && !calm ? rng_spread(&c->rng, 1, 3000) : rng_spread(&c->rng, 500, 40000);
 }
 

@@ -20,6 +20,8 @@
  * the event goes on on that thread's stack, and thread_spend() does not return to the dead. */
 #include "engine.h"
 
+#include "asan.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <setjmp.h>
@@ -29,18 +31,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <ucontext.h>
-
-#if defined(__SANITIZE_ADDRESS__)
-#define WITH_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define WITH_ASAN 1
-#endif
-#endif
-#ifdef WITH_ASAN
-#include <sanitizer/asan_interface.h>
-#include <sanitizer/common_interface_defs.h>
-#endif
 
 #define STACK_SIZE  (256u * 1024u)
 #define THREADS_MAX 16u
@@ -151,8 +141,9 @@ static void print_step(const char *what, const int64_t *args)
     snprintf(words, sizeof words, "%s", what);
     print_stamp();
     fputs(strtok_r(words, " ", &save), stderr);
-    for (const char *name; (name = strtok_r(NULL, " ", &save)); args++)
-        fprintf(stderr, " %s=%" PRId64, name, *args);
+    const char *name;
+    for (unsigned i = 0; i < 3 && (name = strtok_r(NULL, " ", &save)); i++)
+        fprintf(stderr, " %s=%" PRId64, name, args[i]);
     fputc('\n', stderr);
 }
 
@@ -319,9 +310,7 @@ static char *take_stack(void)
 
 static void give_stack(char *stack)
 {
-#ifdef WITH_ASAN
     ASAN_UNPOISON_MEMORY_REGION(stack, STACK_SIZE);
-#endif
     sim.stacks[sim.stack_count++] = stack;
 }
 

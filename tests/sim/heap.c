@@ -1,25 +1,12 @@
 /* The simulated process's heap: counted, with a bound to be hit by the seed, and poisoned. What is freed is overwritten
  * and waits a while before its memory is used again: who reads it crashes or goes astray, who writes to it is found. */
+#include "asan.h"
 #include "calls.h"
 #include "kernel.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-#if defined(__SANITIZE_ADDRESS__)
-#define WITH_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define WITH_ASAN 1
-#endif
-#endif
-#ifdef WITH_ASAN
-#include <sanitizer/asan_interface.h>
-#else
-#define ASAN_POISON_MEMORY_REGION(p, n)   ((void)(p), (void)(n))
-#define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
-#endif
 
 #define BLOCK_LIVE UINT64_C(0x6576696c6b636c62)
 #define BLOCK_DEAD UINT64_C(0x646165646b636c62)

@@ -283,6 +283,54 @@ static int usage_error(void)
     return 2;
 }
 
+/* What the command line asks for. */
+struct asked {
+    uint64_t seed, from, to, every;
+    uint64_t jobs;
+    bool one, shrinking, first;
+};
+
+static bool read_number(const char *text, uint64_t *n)
+{
+    char *end;
+    errno = 0;
+    *n = strtoull(text, &end, 10);
+    return text[0] >= '0' && text[0] <= '9' && *end == '\0' && errno == 0;
+}
+
+static bool read_range(const char *text, uint64_t *from, uint64_t *to)
+{
+    char first[24];
+    size_t n = strcspn(text, "-");
+    if (text[n] != '-' || n >= sizeof first)
+        return false;
+    memcpy(first, text, n);
+    first[n] = '\0';
+    return read_number(first, from) && read_number(text + n + 1, to) && *from <= *to && *to < UINT64_MAX;
+}
+
+static bool read_option(int option, struct asked *a)
+{
+    switch (option) {
+    case 's': a->one = true; return read_number(optarg, &a->seed);
+    case 'r': return read_range(optarg, &a->from, &a->to);
+    case 'j': return read_number(optarg, &a->jobs) && a->jobs >= 1 && a->jobs <= WORKERS_MAX;
+    case 'w': world_without(optarg); return true;
+    case '2': return read_number(optarg, &a->every);
+    case 't': trace_on = true; return true;
+    case 'k': a->shrinking = true; return true;
+    case 'f': a->first = true; return true;
+    default: return false;
+    }
+}
+
+/* Processors there are, as far as there is a place for them. */
+static uint64_t processors(void)
+{
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n < 1 ? 1 : n > (long)WORKERS_MAX ? WORKERS_MAX : (uint64_t)n;
+}
+
 int main(int argc, char **argv)
 {
     static const struct option longs[] = {
@@ -292,39 +340,28 @@ int main(int argc, char **argv)
         {"shrink", no_argument, NULL, 'k'},      {"first", no_argument, NULL, 'f'},
         {"help", no_argument, NULL, 'h'},        {NULL, 0, NULL, 0},
     };
-    uint64_t seed = 0, from = 1, to = 2000, every = 16;
-    long jobs = sysconf(_SC_NPROCESSORS_ONLN);
-    bool one = false, shrinking = false, first = false;
-    int c;
+    struct asked a = {.from = 1, .to = 2000, .every = 16, .jobs = processors()};
     world_without("");
-    while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
-        switch (c) {
-        case 's':
-            seed = strtoull(optarg, NULL, 10);
-            one = true;
-            break;
-        case 'r':
-            if (sscanf(optarg, "%" SCNu64 "-%" SCNu64, &from, &to) != 2)
-                return usage_error();
-            break;
-        case 'j': jobs = atol(optarg); break;
-        case 'w': world_without(optarg); break;
-        case '2': every = strtoull(optarg, NULL, 10); break;
-        case 't': trace_on = true; break;
-        case 'k': shrinking = true; break;
-        case 'f': first = true; break;
-        case 'h': fputs(usage, stdout); return 0;
-        default: return usage_error();
+    for (int c; (c = getopt_long(argc, argv, "", longs, NULL)) != -1;) {
+        if (c == 'h') {
+            fputs(usage, stdout);
+            return 0;
         }
+        if (!read_option(c, &a))
+            return usage_error();
     }
-    if (optind != argc || jobs < 1 || jobs > WORKERS_MAX)
+    if (optind != argc || ((trace_on || a.shrinking) && !a.one))
         return usage_error();
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (shared == MAP_FAILED)
+    if (shared == MAP_FAILED) {
+        perror("sim: mmap");
         return 2;
+    }
     sim_on_fail = on_fail;
-    shared->next = from;
-    shared->last = to;
-    shared->every = every;
-    return one ? (shrinking ? shrink(seed) : run_one(seed)) : run_range((int)jobs, first);
+    shared->next = a.from;
+    shared->last = a.to;
+    shared->every = a.every;
+    if (!a.one)
+        return run_range((int)a.jobs, a.first);
+    return a.shrinking ? shrink(a.seed) : run_one(a.seed);
 }

@@ -11,7 +11,7 @@
 
 #define BACKENDS_MAX 6u
 #define CLIENTS_MAX  16u
-#define CALLERS_MAX  4u
+#define CALLERS_MAX  8u
 #define NAMED_MAX    3u
 #define SERVED_MAX   12u
 
