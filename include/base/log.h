@@ -49,8 +49,17 @@ void log_take(struct buf *out);
 /* Tells the log how many bytes its taker still holds unwritten: they count against LOG_BUFFER_MAX. */
 void log_set_backlog(size_t bytes);
 
-/* Counts lines that the taker could not bring anywhere: as if they had been dropped here. */
-void log_count_dropped(uint64_t lines);
+/* What goes with a text that the taker could not bring anywhere. */
+struct log_loss {
+    uint64_t lines;     /* but for notices of dropped lines: */
+    uint64_t announced; /* lines that those spoke of, which must be spoken of again */
+};
+
+/* Of a text of log lines, as they were taken. Looks at the text alone: any thread may ask. */
+struct log_loss log_loss_of(struct str text);
+
+/* Counts a loss: as if the lines had been dropped here, and the notices not been given. */
+void log_count_loss(struct log_loss loss);
 
 /* Gives the log's memory back, with what is waiting: for the end of the process. */
 void log_fini(void);

@@ -8,6 +8,7 @@
 #include <assert.h>
 
 #define U64_DIGITS 20u
+#define NOTICE     STR("log_dropped") /* the event that says that lines were dropped before it */
 /* A block that a burst has made larger than this is not kept for the lines that follow. */
 #define KEPT_BLOCK (256u * 1024u)
 
@@ -145,7 +146,7 @@ void log_begin(enum log_level level, const char *event)
     log_state.line = log_state.lines.len;
     log_state.announced = log_state.unannounced;
     if (log_state.announced) {
-        begin_line(LOG_WARN, STR("log_dropped"));
+        begin_line(LOG_WARN, NOTICE);
         log_u64("lines", log_state.announced);
         end_line();
     }
@@ -260,11 +261,48 @@ void log_ms(const char *key, uint64_t ns)
     written(at);
 }
 
-void log_count_dropped(uint64_t lines)
+/* Of how many dropped lines does this line speak? 0: it is no notice. */
+static uint64_t notice_of(struct str line)
+{
+    bool json = line.n > 0 && line.p[0] == '{';
+    struct str level = json ? levels[LOG_WARN].json : levels[LOG_WARN].text;
+    struct str key = json ? STR("\",\"lines\":") : STR(" lines=");
+    struct str parts[] = {level, NOTICE, key};
+    size_t at = (json ? STR("{\"ts\":\"").n : 0) + CLOCK_RFC3339_SIZE - 1;
+    uint64_t n = 0;
+
+    for (unsigned i = 0; i < 3; at += parts[i++].n)
+        if (line.n < at + parts[i].n || memcmp(line.p + at, parts[i].p, parts[i].n) != 0)
+            return 0;
+    for (; at < line.n && line.p[at] >= '0' && line.p[at] <= '9'; at++)
+        n = 10 * n + (uint64_t)(line.p[at] - '0');
+    return n;
+}
+
+struct log_loss log_loss_of(struct str text)
+{
+    struct log_loss loss = {0};
+
+    for (size_t end; (end = str_find(text, '\n')) < text.n;) {
+        uint64_t announced = notice_of(str_make(text.p, end));
+        loss.announced += announced;
+        loss.lines += announced == 0;
+        text = str_make(text.p + end + 1, text.n - end - 1);
+    }
+    return loss;
+}
+
+static void count_dropped(uint64_t lines)
 {
     log_state.dropped += lines;
     log_state.unannounced += lines;
     metrics.log_lines_dropped += lines;
+}
+
+void log_count_loss(struct log_loss loss)
+{
+    count_dropped(loss.lines);
+    log_state.unannounced += loss.announced;
 }
 
 void log_end(void)
@@ -275,7 +313,7 @@ void log_end(void)
     log_state.open = false;
     if (log_state.broken || log_state.lines.len + log_state.backlog > LOG_BUFFER_MAX) {
         log_state.lines.len = log_state.line;
-        log_count_dropped(1);
+        count_dropped(1);
     } else {
         log_state.unannounced -= log_state.announced;
     }

@@ -34,20 +34,11 @@ struct log_writer {
     bool job_reopens;
     int job_reopen_error;
     bool job_tore_line; /* the file ends in the middle of a line */
-    uint64_t job_lost;  /* lines */
+    struct log_loss job_lost;
 
     struct watch room; /* registered while a stream that can be watched is full */
     bool watchable;
 };
-
-static uint64_t count_lines(struct str s)
-{
-    uint64_t lines = 0;
-
-    for (size_t end; (end = str_find(s, '\n')) < s.n; lines++)
-        s = str_make(s.p + end + 1, s.n - end - 1);
-    return lines;
-}
 
 /* Ends a pause; the hook, which runs in the same turn, does the rest. */
 static void on_pause_over(struct timer *t)
@@ -68,7 +59,9 @@ static void note_loss(struct log_writer *lw, int64_t before)
         whole = lines.n;
     if (whole > 0)
         lw->job_tore_line = lines.p[whole - 1] != '\n';
-    lw->job_lost += count_lines(str_make(lines.p + whole, lines.n - whole));
+    while (whole > 0 && lines.p[whole - 1] != '\n')
+        whole--; /* a line that was torn is lost from its begin */
+    lw->job_lost = log_loss_of(str_make(lines.p + whole, lines.n - whole));
 }
 
 static void write_lines(struct log_writer *lw)
@@ -117,8 +110,7 @@ static void on_job_done(struct job *j)
 
     lw->in_flight = false;
     log_set_backlog(0);
-    if (lw->job_lost)
-        log_count_dropped(lw->job_lost);
+    log_count_loss(lw->job_lost);
     if (lw->job_reopens && lw->job_reopen_error)
         report_reopen_failure(lw);
     /* Without the pause each turn would cost a change of threads. Should it fail to be armed, just that happens. */
@@ -129,7 +121,7 @@ static void hand_to_worker(struct log_writer *lw)
 {
     log_take(&lw->out);
     log_set_backlog(lw->out.len);
-    lw->job_lost = 0;
+    lw->job_lost = (struct log_loss){0};
     lw->job_reopens = lw->reopen_wanted;
     lw->reopen_wanted = false;
     lw->in_flight = true;
@@ -164,7 +156,7 @@ static void write_out(struct log_writer *lw)
     if (n >= 0) {
         buf_consume(&lw->out, (size_t)n);
     } else if (n != -EAGAIN) {
-        log_count_dropped(count_lines(buf_str(&lw->out)));
+        log_count_loss(log_loss_of(buf_str(&lw->out)));
         buf_consume(&lw->out, lw->out.len);
     }
 }

@@ -272,10 +272,42 @@ static void test_lines_lost_by_the_taker_are_announced(void **state)
     one_field("k", STR("x"));
     take();
     uint64_t counted = metrics.log_lines_dropped;
-    log_count_dropped(3);
+    log_count_loss((struct log_loss){.lines = 3});
     assert_int_equal(metrics.log_lines_dropped, counted + 3);
     one_field("k", STR("x"));
     assert_non_null(strstr(take(), "log_dropped lines=3\n"));
+}
+
+/* A notice that is lost itself is given again, with what was lost besides, and counts nothing twice. */
+static void lost_notices_are_given_again(enum log_format format, const char *again)
+{
+    log_configure(LOG_INFO, format);
+    one_field("k", STR("x"));
+    take();
+    uint64_t counted = metrics.log_lines_dropped;
+    log_count_loss((struct log_loss){.lines = 12});
+    for (unsigned i = 0; i < 3; i++) {
+        one_field("k", STR("log_dropped lines=7 \"lines\":7"));
+        struct log_loss loss = log_loss_of(str_of(take()));
+        assert_int_equal(loss.announced, 12 + i);
+        assert_int_equal(loss.lines, 1);
+        log_count_loss(loss);
+    }
+    one_field("k", STR("x"));
+    assert_non_null(strstr(take(), again));
+    assert_int_equal(metrics.log_lines_dropped, counted + 15);
+    one_field("k", STR("x"));
+    assert_null(strstr(take(), "dropped"));
+}
+
+static void test_lost_notices_are_given_again(void **state)
+{
+    (void)state;
+    lost_notices_are_given_again(LOG_TEXT, " warn  log_dropped lines=15\n");
+    lost_notices_are_given_again(LOG_JSON, "\"event\":\"log_dropped\",\"lines\":15}\n");
+    struct log_loss loss = log_loss_of(str_of("\n{\n2026-01-31T12:33:51.622Z warn  log_dropped lines=\nx"));
+    assert_int_equal(loss.lines, 3);
+    assert_int_equal(loss.announced, 0);
 }
 
 int main(void)
@@ -293,6 +325,7 @@ int main(void)
         cmocka_unit_test_setup(test_exactly_the_bound_fits, setup),
         cmocka_unit_test_setup(test_huge_value, setup),
         cmocka_unit_test_setup(test_lines_lost_by_the_taker_are_announced, setup),
+        cmocka_unit_test_setup(test_lost_notices_are_given_again, setup),
     };
     return cmocka_run_group_tests(tests, NULL, free_taken);
 }
