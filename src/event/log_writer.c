@@ -69,7 +69,9 @@ static void write_lines(struct log_writer *lw)
     if (lw->job_tore_line && file_write_all(lw->fd, STR("\n")) == 0)
         lw->job_tore_line = false;
     int64_t before = file_size(lw->fd);
-    if (file_write_all(lw->fd, buf_str(&lw->out)) < 0)
+    if (lw->job_tore_line) /* nothing may come out joined to it */
+        lw->job_lost = log_loss_of(buf_str(&lw->out));
+    else if (file_write_all(lw->fd, buf_str(&lw->out)) < 0)
         note_loss(lw, before);
     buf_consume(&lw->out, lw->out.len);
 }
