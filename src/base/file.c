@@ -116,18 +116,29 @@ int file_read(const char *path, size_t max, struct buf *out)
 
 /* The file that is replaced, behind symbolic links, and its temporary beside it. */
 struct names {
-    char target[PATH_MAX], temp[PATH_MAX + 8];
+    char target[FILE_NAME_MAX], temp[FILE_NAME_MAX], rescue[FILE_NAME_MAX];
 };
+
+int file_name_beside(const char *path, const char *suffix, char out[FILE_NAME_MAX])
+{
+    _Static_assert(FILE_NAME_MAX >= PATH_MAX + 8, "a name and a suffix");
+    if (!realpath(path, out)) {
+        /* A new file: the name as it is given. */
+        if (strlen(path) >= PATH_MAX)
+            return -ENAMETOOLONG;
+        strcpy(out, path);
+    }
+    strcat(out, suffix);
+    return 0;
+}
 
 static int find_names(const char *path, struct names *names)
 {
-    if (!realpath(path, names->target)) {
-        /* A new file: the name as it is given. */
-        if (strlen(path) >= sizeof(names->target))
-            return -ENAMETOOLONG;
-        strcpy(names->target, path);
-    }
-    snprintf(names->temp, sizeof(names->temp), "%s.tmp", names->target);
+    int r = file_name_beside(path, "", names->target);
+    if (r < 0)
+        return r;
+    snprintf(names->temp, sizeof(names->temp), "%.*s.tmp", PATH_MAX, names->target);
+    snprintf(names->rescue, sizeof(names->rescue), "%.*s.rescue", PATH_MAX, names->target);
     return 0;
 }
 
@@ -201,44 +212,57 @@ static int reserve_space(int fd, int64_t size)
     return r < 0 ? r : -e;
 }
 
-static int overwrite(int from, int to, int64_t size, bool *touched)
+static int overwrite(int from, const char *target)
 {
+    int64_t size = file_size(from);
+    int to = size < 0 ? (int)size : open_file(target, O_WRONLY, 0);
+    if (to < 0)
+        return to;
     int r = reserve_space(to, size);
-    if (r < 0)
-        return r;
-    *touched = true;
-    r = copy_content(from, to);
+    if (r == 0)
+        r = copy_content(from, to);
     if (r == 0)
         r = file_truncate(to, (uint64_t)size);
-    return r < 0 ? r : sync_file(to);
+    if (r == 0)
+        r = sync_file(to);
+    file_close(to);
+    return r;
 }
 
-/* Writes the synced temporary `fd` over the target, which cannot be renamed over. Once the target has been touched the
- * temporary is the only whole content until all is synced, so a failure from there on leaves it. */
+/* Writes the synced temporary `fd` over the target, which cannot be renamed over. Under its other name it is the whole
+ * content that counts, from before the target is touched until all of that is synced: a failure leaves it, and the next
+ * attempt puts its own, whole, in its place. */
 static int rewrite_in_place(const struct names *names, int fd)
 {
-    bool touched = false;
-    int64_t size = file_size(fd);
-    int r = size < 0 ? (int)size : file_sync_folder(names->temp);
-    int to = r < 0 ? r : open_file(names->target, O_WRONLY, 0);
-    if (to >= 0) {
-        r = overwrite(fd, to, size, &touched);
-        file_close(to);
-    } else {
-        r = to;
-    }
-    if (r < 0 && touched)
+    if (rename(names->temp, names->rescue) < 0) {
+        int r = -errno;
+        (void)unlink(names->temp);
         return r;
-    if (unlink(names->temp) < 0 && r == 0)
+    }
+    int r = file_sync_folder(names->target);
+    if (r == 0)
+        r = overwrite(fd, names->target);
+    if (r == 0 && unlink(names->rescue) < 0)
         r = -errno;
     return r < 0 ? r : file_sync_folder(names->target);
+}
+
+/* The target has been renamed over and is whole: should it have been a mount point before, then what that left counts
+ * no more. */
+static int remove_rescue(const struct names *names)
+{
+    if (unlink(names->rescue) == 0)
+        return file_sync_folder(names->target);
+    return errno == ENOENT ? 0 : -errno;
 }
 
 /* Puts the synced temporary in the target's place. */
 static int install(const struct names *names, int fd)
 {
-    if (rename(names->temp, names->target) == 0)
-        return file_sync_folder(names->target);
+    if (rename(names->temp, names->target) == 0) {
+        int r = file_sync_folder(names->target);
+        return r < 0 ? r : remove_rescue(names);
+    }
     if (errno == EBUSY)
         return rewrite_in_place(names, fd);
     int r = -errno;

@@ -18,10 +18,9 @@
 /* A file larger than this is none of ours. */
 #define FILE_MAX ((size_t)1 << 36)
 
-/* Where clients.json is a mount point it is rewritten in place, with a whole copy beside it. A crash meanwhile leaves
- * it damaged and the copy (.tmp) whole, which is itself copied (.rescue) before the next save, for that begins with a
- * new .tmp. */
-#define COPY_SUFFIX   ".tmp"
+/* file_replace() leaves these beside a file: what a save that was cut off had written; and, where the file is a mount
+ * point and is rewritten in place, a whole copy, which counts as long as it is there. */
+#define TEMP_SUFFIX   ".tmp"
 #define RESCUE_SUFFIX ".rescue"
 
 struct load {
@@ -82,84 +81,40 @@ static bool take_lock(struct load *l)
 
 /* ---- clients.json ---- */
 
-static void clear_table(struct client_table *t)
+static bool parse_clients(struct load *l, const char *path, struct str text)
 {
-    struct hash_key key = t->key;
-    client_table_fini(t);
-    client_table_init(t, &key);
-}
-
-/* What became of the attempt to load a copy. */
-enum copy { COPY_NONE, COPY_LOADED, COPY_FAILED };
-
-/* Takes the copy's text over, if it is whole, and makes it safe. */
-static enum copy take_copy(struct load *l, const char *copy, const char *rescue, struct str text)
-{
-    struct store *st = l->st;
     struct text_fault fault;
-    clear_table(st->setup.table);
-    if (!snapshot_parse(text, st->setup.table, &l->at, &l->saved_wall_ns, &fault)) {
-        if (!fault.no_memory)
-            return COPY_NONE;
-        not_loaded(l, copy, text, &fault);
-        return COPY_FAILED;
-    }
-    int r = file_replace(rescue, text);
-    if (r < 0) {
-        fail(l, EXIT_RUNTIME, "%s: %s", rescue, strerror(-r));
-        return COPY_FAILED;
-    }
-    l->rescued = true;
-    log_begin(LOG_WARN, "store_copy_used");
-    log_z("file", copy);
-    log_end();
-    return COPY_LOADED;
+    return snapshot_parse(text, l->st->setup.table, &l->at, &l->saved_wall_ns, &fault) ||
+           not_loaded(l, path, text, &fault);
 }
 
-/* Loads the copy beside a damaged clients.json, if there is one. One that cannot be read now may be whole all the same:
- * that is no damage, and nobody is to be told to mend the file beside it. */
-static enum copy load_copy(struct load *l, const char *suffix)
+/* Loads one of the files, if it is there: *there says so. One that cannot be read now may be whole all the same. */
+static bool load_file(struct load *l, const char *path, bool *there)
 {
     struct buf text = BUF_INIT;
-    char *copy = path_with(l->st->path, suffix), *rescue = path_with(l->st->path, RESCUE_SUFFIX);
-    int r = copy && rescue ? file_read(copy, FILE_MAX, &text) : -ENOMEM;
-    enum copy result = COPY_NONE;
-    if (r == 0)
-        result = take_copy(l, copy, rescue, buf_str(&text));
-    if (r < 0 && r != -ENOENT) {
-        fail(l, EXIT_RUNTIME, "%s%s: %s", l->st->path, suffix, strerror(-r));
-        result = COPY_FAILED;
-    }
-    mem_free(copy);
-    mem_free(rescue);
+    int r = file_read(path, FILE_MAX, &text);
+    *there = r != -ENOENT;
+    bool ok = r == -ENOENT || (r == 0 && parse_clients(l, path, buf_str(&text)));
+    if (r < 0 && r != -ENOENT)
+        fail(l, EXIT_RUNTIME, "%s: %s", path, strerror(-r));
     buf_fini(&text);
-    return result;
-}
-
-static bool parse_clients(struct load *l, struct str text)
-{
-    struct store *st = l->st;
-    struct text_fault fault;
-    if (snapshot_parse(text, st->setup.table, &l->at, &l->saved_wall_ns, &fault))
-        return true;
-    if (fault.no_memory)
-        return not_loaded(l, st->path, text, &fault);
-    enum copy copy = load_copy(l, COPY_SUFFIX);
-    if (copy == COPY_NONE)
-        copy = load_copy(l, RESCUE_SUFFIX);
-    return copy == COPY_NONE ? not_loaded(l, st->path, text, &fault) : copy == COPY_LOADED;
+    return ok;
 }
 
 static bool load_clients(struct load *l)
 {
-    struct store *st = l->st;
-    struct buf text = BUF_INIT;
-    int r = file_read(st->path, FILE_MAX, &text);
-    bool ok = r == -ENOENT || (r == 0 && parse_clients(l, buf_str(&text)));
-    if (r < 0 && r != -ENOENT)
-        fail(l, EXIT_RUNTIME, "%s: %s", st->path, strerror(-r));
-    buf_fini(&text);
-    return ok;
+    bool there;
+    char rescue[FILE_NAME_MAX];
+    int r = file_name_beside(l->st->path, RESCUE_SUFFIX, rescue);
+    if (r < 0)
+        return fail(l, EXIT_RUNTIME, "%s: %s", l->st->path, strerror(-r));
+    bool ok = load_file(l, rescue, &l->rescued);
+    if (ok && l->rescued) {
+        log_begin(LOG_WARN, "store_copy_used");
+        log_z("file", rescue);
+        log_end();
+    }
+    return ok && (l->rescued || load_file(l, l->st->path, &there));
 }
 
 /* ---- the journal ---- */
@@ -241,15 +196,16 @@ static bool fold_in(struct load *l)
     return true;
 }
 
-/* A copy beside a clients.json that is whole is of no use, and would be misleading later. */
+/* Beside a clients.json that is whole they are of no use, and would be misleading later. */
 static bool remove_copies(struct load *l)
 {
-    static const char *const suffixes[] = {COPY_SUFFIX, RESCUE_SUFFIX};
+    static const char *const suffixes[] = {TEMP_SUFFIX, RESCUE_SUFFIX};
+    char name[FILE_NAME_MAX];
     int r = 0;
     for (unsigned i = 0; i < 2 && r == 0; i++) {
-        char *copy = path_with(l->st->path, suffixes[i]);
-        r = copy ? file_remove(copy) : -ENOMEM;
-        mem_free(copy);
+        r = file_name_beside(l->st->path, suffixes[i], name);
+        if (r == 0)
+            r = file_remove(name);
     }
     return r == 0 || fail(l, EXIT_RUNTIME, "%s: its copy cannot be removed: %s", l->st->path, strerror(-r));
 }

@@ -28,7 +28,7 @@ struct fault {
 
 static struct fault fsync_fault, rename_fault, write_fault, fallocate_fault;
 static size_t write_most; /* a write takes at most so much; 0: all */
-static char folder[64], path[128], temp[160];
+static char folder[64], path[128], rescue[160], temp[160];
 
 static bool fails(struct fault *f)
 {
@@ -77,6 +77,7 @@ static int set_up(void **state)
         return -1;
     snprintf(path, sizeof(path), "%s/clients.json", folder);
     snprintf(temp, sizeof(temp), "%s.tmp", path);
+    snprintf(rescue, sizeof(rescue), "%s.rescue", path);
     return 0;
 }
 
@@ -326,7 +327,7 @@ static void test_mount_point_full(void **state)
     assert_replace_fails(EIO, "old");
 }
 
-/* Once the file has been touched, the synced copy is kept until all is well. */
+/* From before the file is touched, the synced copy is kept until all is well. */
 static void test_mount_point_torn(void **state)
 {
     (void)state;
@@ -334,15 +335,45 @@ static void test_mount_point_torn(void **state)
     busy();
     write_fault = (struct fault){.at = 2, .error = EIO};
     assert_int_equal(file_replace(path, STR("the new content")), -EIO);
-    assert_content(temp, "the new content");
+    assert_content(rescue, "the new content");
     busy();
     fsync_fault = (struct fault){.at = 3, .error = EIO};
     assert_int_equal(file_replace(path, STR("another content")), -EIO);
-    assert_content(temp, "another content");
+    assert_content(rescue, "another content");
+    /* It is not touched before there is another that is whole. */
+    busy();
+    write_fault = (struct fault){.at = 1, .error = EIO};
+    assert_int_equal(file_replace(path, STR("never written")), -EIO);
+    assert_content(rescue, "another content");
+    busy();
+    fsync_fault = (struct fault){.at = 1, .error = EIO};
+    assert_int_equal(file_replace(path, STR("never synced")), -EIO);
+    assert_content(rescue, "another content");
+    busy();
+    fallocate_fault = (struct fault){.at = 1, .error = ENOSPC};
+    assert_int_equal(file_replace(path, STR("without room, but whole itself, and long")), -ENOSPC);
+    assert_content(rescue, "without room, but whole itself, and long");
     no_faults();
     assert_int_equal(file_replace(path, STR("well again")), 0);
     assert_content(path, "well again");
     assert_missing(temp);
+    assert_missing(rescue);
+}
+
+static void test_name_beside(void **state)
+{
+    (void)state;
+    char out[FILE_NAME_MAX], link[128], longest[FILE_NAME_MAX + 1];
+    assert_int_equal(file_name_beside(path, ".x", out), 0); /* not there yet */
+    assert_string_equal(out + strlen(path), ".x");
+    assert_int_equal(file_replace(path, STR("a")), 0);
+    snprintf(link, sizeof(link), "%s/link", folder);
+    assert_int_equal(symlink("clients.json", link), 0);
+    assert_int_equal(file_name_beside(link, ".x", out), 0);
+    assert_string_equal(out + strlen(out) - 14, "clients.json.x");
+    memset(longest, 'x', sizeof(longest) - 1);
+    longest[sizeof(longest) - 1] = '\0';
+    assert_int_equal(file_name_beside(longest, ".x", out), -ENAMETOOLONG);
 }
 
 static void test_append(void **state)
@@ -533,6 +564,7 @@ int main(void)
         TEST(test_mount_point),
         TEST(test_mount_point_full),
         TEST(test_mount_point_torn),
+        TEST(test_name_beside),
         TEST(test_append),
         TEST(test_append_folder_not_synced),
         TEST(test_bad_descriptors),
