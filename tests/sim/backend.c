@@ -38,6 +38,7 @@ struct plan {
     uint64_t piece, pause; /* content is written in such pieces, so long apart */
     bool early;            /* before the request's content has come */
     bool close;
+    bool old; /* HTTP/1.0 */
 };
 
 struct backend;
@@ -70,6 +71,13 @@ struct backend {
     unsigned counted;
     uint64_t conn_count;
     uint64_t idle_patience; /* it closes idle connections after that; 0: never */
+    bool misbehaves;        /* now and then */
+    uint64_t unwell_at;     /* when it was last out of order */
+    /* Answers to probes in a row; broken: something else than an answer may have befallen a probe since the last good
+     * one. */
+    unsigned good_probes, bad_probes, probes_in_life;
+    bool broken;
+    uint64_t good_at;
 };
 
 static struct backend backends[BACKENDS_MAX];
@@ -151,7 +159,7 @@ static void bconn_close(struct bconn *c, bool reset)
 static enum misdeed draw_misdeed(struct bconn *c)
 {
     unsigned chance = c->be->health == FLAKY ? 400 : 40;
-    if (!world.faulty_backends || calm || !rng_chance(&c->rng, chance))
+    if (!rng_chance(&c->rng, chance) || !c->be->misbehaves || calm)
         return RIGHT;
     return (enum misdeed)rng_between(&c->rng, 1, MISDEEDS - 1);
 }
@@ -183,6 +191,8 @@ static void draw_plan(struct bconn *c)
     p->early = rng_chance(r, 100);
     p->close = rng_chance(r, 150) || p->framing == FRAME_CLOSE;
     p->interims = rng_chance(r, 80) ? (unsigned)rng_between(r, 1, 4) : 0;
+    p->old = rng_chance(r, 60) && p->framing != FRAME_CHUNKED;
+    p->close |= p->old;
     if (world.phase == PHASE_VERIFY)
         p->status = 200;
     bool bare = p->status == 204 || p->status == 304;
@@ -206,7 +216,7 @@ static void write_head(struct bconn *c)
     unsigned serial = (unsigned)(c->s - c->r->served);
     for (unsigned i = 0; i < p->interims && c->r->http10 == false; i++)
         bytes_add_text(o, "HTTP/1.1 %u Early\r\nX-Sim: %u/%u\r\n\r\n", i % 2 ? 102u : 103u, c->r->id, serial);
-    bytes_add_text(o, "HTTP/1.1 %u %s\r\nX-Sim: %u/%u\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n", p->status,
+    bytes_add_text(o, "HTTP/1.%u %u %s\r\nX-Sim: %u/%u\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n", !p->old, p->status,
                    p->status == 200 ? "OK" : "Other", c->r->id, serial);
     if (p->misdeed == DOUBLE_FRAMING)
         bytes_add_text(o, rng_chance(&c->rng, 500) ? "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"
@@ -218,7 +228,8 @@ static void write_head(struct bconn *c)
     if (p->misdeed == HUGE_HEAD)
         for (unsigned i = 0; i < 300; i++)
             bytes_add_text(o, "X-Fill-%u: %0500u\r\n", i, i);
-    bytes_add_text(o, "%s\r\n", p->close ? "Connection: close\r\n" : "");
+    /* An old one need not say what its version says. */
+    bytes_add_text(o, "%s\r\n", p->close && !(p->old && p->length % 2) ? "Connection: close\r\n" : "");
 }
 
 /* The response is written: what becomes of the connection? */
@@ -387,9 +398,24 @@ static void on_act(struct event *event)
 
 /* ---- requests ---- */
 
+static void count_probe(struct bconn *c, bool well)
+{
+    struct backend *be = c->be;
+    be->probes_in_life++;
+    be->good_probes = well ? be->good_probes + 1 : 0;
+    be->bad_probes = well ? 0 : be->bad_probes + 1;
+    if (!well)
+        return;
+    be->good_at = sim_now();
+    /* One that was sent before it was well again may have failed at the other end. */
+    if (end_begun(c->end) >= be->unwell_at)
+        be->broken = false;
+}
+
 static void answer_probe(struct bconn *c)
 {
     bool well = c->be->health == HEALTHY || c->be->health == FLAKY;
+    count_probe(c, well);
     bytes_add_text(&c->out, "HTTP/1.1 %s\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
                    well ? "200 OK" : "503 Unwell");
     flush(c);
@@ -407,6 +433,16 @@ static const char *one_field(struct bconn *c, const char *name)
     return v;
 }
 
+/* Promise: it is the client's address, whatever the client says of itself. */
+static void check_forwarded_for(const char *value, const struct request *r)
+{
+    char address[32];
+    unsigned host = client_host(r->client);
+    snprintf(address, sizeof address, "10.1.%u.%u", host >> 8, host & 255);
+    if (!world.set.unix_listen && strcmp(value, address) != 0)
+        sim_fail("forwarding", "request %u has X-Forwarded-For %s instead of %s", r->id, value, address);
+}
+
 static struct request *find_request(struct bconn *c)
 {
     unsigned id = 0;
@@ -420,7 +456,7 @@ static struct request *find_request(struct bconn *c)
         sim_fail("forwarding", "the fields of request %u came with another's target", id);
     one_field(c, "Host");
     one_field(c, "X-Request-ID");
-    one_field(c, "X-Forwarded-For");
+    check_forwarded_for(one_field(c, "X-Forwarded-For"), r);
     one_field(c, "Via");
     return r;
 }
@@ -557,12 +593,16 @@ static void on_accept(void *owner, struct end *e)
     end_own(e, on_end, c);
     if (be->health == SILENT)
         end_set_window(e, 0); /* accepted by its kernel, read by nobody */
+    else if (rng_chance(&c->rng, 30))
+        end_set_window(e, rng_spread(&c->rng, 9000, 30000)); /* reads little at a time, but whole heads */
 }
 
 /* ---- better and worse ---- */
 
 static void close_all(struct backend *be)
 {
+    be->broken = true;
+    be->unwell_at = sim_now();
     while (be->conns.next != &be->conns) {
         struct bconn *c = be->conns.next;
         bconn_close(c, rng_chance(&be->rng, 500));
@@ -573,7 +613,10 @@ static void set_health(struct backend *be, enum health h)
 {
     trace("health backend state", be->index, h, 0);
     trace_text("backend %u is %s", be->index, health_names[h]);
+    if (be->health != HEALTHY)
+        be->unwell_at = sim_now(); /* it was, until now */
     be->health = h;
+    be->broken |= h == DEAD || h == SILENT;
     if (h == DEAD || (h == HEALTHY && be->host.mode == HOST_ACCEPTS && rng_chance(&be->rng, 200)))
         close_all(be);
     be->host.mode = h == DEAD     ? (rng_chance(&be->rng, 800) ? HOST_REFUSES : HOST_UNREACHABLE)
@@ -608,6 +651,9 @@ void backends_begin(void)
         event_init(&be->change, on_change);
         if (world.faulty_backends && world_has("backend", i))
             event_set_in(&be->change, rng_spread(&be->rng, 10 * MS, S));
+        be->misbehaves = world.faulty_backends && world_has("misdeeds", i);
+        if (be->idle_patience > 0 && !world_has("idle-close", i))
+            be->idle_patience = 0;
     }
 }
 
@@ -624,6 +670,38 @@ void backends_calm(void)
         for (struct bconn *c = backends[i].conns.next; c != &backends[i].conns; c = c->next)
             if (!c->busy)
                 event_cancel(&c->act);
+    }
+}
+
+bool backends_unwell_since(uint64_t since)
+{
+    for (unsigned i = 0; i < world.set.backends; i++) {
+        const struct backend *be = &backends[i];
+        uint64_t heard_of = be->unwell_at + 50 * MS + 30 * kernel.latency;
+        if (be->health != HEALTHY || (be->unwell_at > 0 && heard_of >= since) || be->idle_patience > 0)
+            return true;
+    }
+    return false;
+}
+
+void backend_check_count(unsigned i, bool up)
+{
+    const struct backend *be = &backends[i];
+    unsigned n = up ? be->good_probes : be->bad_probes, least = up ? world.set.rise : world.set.fall;
+    /* The first one of a process decides at once, and where threads are held up an answer may come too late. */
+    if (be->broken || world.delays ||
+        fault_since(FAULT_HEAP | FAULT_DESCRIPTORS | FAULT_EPOLL | FAULT_CONNECT, be->good_at) ||
+        world.set.backend[i].named || be->probes_in_life <= least || n >= least)
+        return;
+    sim_fail("health", "backend %u is %s after %u probes in a row; it takes %u", i, up ? "up" : "down", n, least);
+}
+
+void backends_new_process(void)
+{
+    for (unsigned i = 0; i < world.set.backends; i++) {
+        struct backend *be = &backends[i];
+        be->good_probes = be->bad_probes = be->probes_in_life = 0;
+        be->broken = true; /* until the first good one */
     }
 }
 

@@ -16,6 +16,11 @@
 #define IDS_MAX    4u
 #define STATES_MAX 100u
 
+#define VERIFY_STEPS 3u /* for each id */
+
+enum op { REGISTER, UPDATE, DELETE, GET, LIST, OPS };
+static const char *const op_names[] = {"register", "update", "delete", "get", "list"};
+
 struct state {
     bool exists;
     double capacity, rate;
@@ -28,10 +33,11 @@ struct model {
     unsigned may_count;
     struct state ghosts[STATES_MAX]; /* of failed calls: not in force, but perhaps on disk */
     unsigned ghost_count;
+    /* A call that was hung up on may come about at any time, even behind later ones, as long as its process lives. */
+    bool latent;
+    enum op latent_op;
+    struct state latent_to;
 };
-
-enum op { REGISTER, UPDATE, DELETE, GET, LIST, OPS };
-static const char *const op_names[] = {"register", "update", "delete", "get", "list"};
 
 struct caller {
     unsigned index;
@@ -45,9 +51,11 @@ struct caller {
     enum op op;
     struct model *on;
     struct state to;
-    unsigned deaths, conn_count;
+    unsigned deaths, life, conn_count; /* world.deaths when the connection was begun, and when it was there */
     uint64_t asked_at;
-    unsigned verify_step; /* in the end: each id is asked for */
+    unsigned verify_step; /* in the end: each id is asked for, changed, asked for again */
+    bool hangs_up;        /* in the middle of this call */
+    bool bad;             /* this call's JSON is cut off: it must change nothing */
     struct event act;
 };
 
@@ -73,10 +81,31 @@ static void add_state(struct state *set, unsigned *n, struct state s)
     set[(*n)++] = s;
 }
 
+/* The call may have come about or not. */
+static void unknown_outcome(struct model *m, enum op op, struct state to)
+{
+    unsigned n = m->may_count;
+    for (unsigned i = 0; i < n; i++) {
+        if (op == REGISTER && !m->may[i].exists)
+            add_state(m->may, &m->may_count, to);
+        if (op == UPDATE && m->may[i].exists)
+            add_state(m->may, &m->may_count, to);
+        if (op == DELETE && m->may[i].exists)
+            add_state(m->may, &m->may_count, (struct state){0});
+    }
+}
+
+static void add_latent(struct model *m)
+{
+    if (m->latent)
+        unknown_outcome(m, m->latent_op, m->latent_to);
+}
+
 static void settle(struct model *m, struct state s)
 {
     m->may[0] = s;
     m->may_count = 1;
+    add_latent(m);
 }
 
 /* Keeps the states that exist, or those that do not; with none left, somebody has lied. */
@@ -90,6 +119,7 @@ static void narrow(struct caller *c, struct model *m, bool exists, const char *s
         sim_fail("store", "caller %u: %s of %s was answered %s, but the client must %sbe there", c->index,
                  op_names[c->op], m->id, said, exists ? "not " : "");
     m->may_count = kept;
+    add_latent(m);
 }
 
 static void settle_on(struct caller *c, struct model *m, struct state s)
@@ -101,20 +131,6 @@ static void settle_on(struct caller *c, struct model *m, struct state s)
         }
     sim_fail("store", "caller %u: %s is shown with capacity %g, rate %g; it should be %s %g, %g", c->index, m->id,
              s.capacity, s.rate, m->may[0].exists ? "there with" : "gone, last", m->may[0].capacity, m->may[0].rate);
-}
-
-/* The call may have come about or not. */
-static void unknown_outcome(struct model *m, enum op op, struct state to)
-{
-    unsigned n = m->may_count;
-    for (unsigned i = 0; i < n; i++) {
-        if (op == REGISTER && !m->may[i].exists)
-            add_state(m->may, &m->may_count, to);
-        if (op == UPDATE && m->may[i].exists)
-            add_state(m->may, &m->may_count, to);
-        if (op == DELETE && m->may[i].exists)
-            add_state(m->may, &m->may_count, (struct state){0});
-    }
 }
 
 /* ---- answers ---- */
@@ -146,9 +162,42 @@ static struct state read_client(struct caller *c, const char *text)
     return s;
 }
 
-static bool store_may_fail(void)
+/* The store tries again a second after a failure, and in between changes fail at once. */
+static bool store_may_fail(const struct caller *c)
 {
-    return kernel.shown.disk + kernel.shown.sync + kernel.shown.heap > 0 || world.draining;
+    uint64_t after = 1500 * MS + (kernel.faults.slow_disk ? 40 * S : 0);
+    uint64_t since = c->asked_at > after ? c->asked_at - after : 0;
+    bool disk = c->op <= DELETE && fault_since(FAULT_DISK | FAULT_SYNC, since);
+    return world.phase < PHASE_VERIFY && (disk || fault_since(FAULT_HEAP, c->asked_at) || world.draining);
+}
+
+/* What a file or a list says about a client; NULL: nothing. */
+static const char *find_line(const char *text, const char *id)
+{
+    char name[64];
+    snprintf(name, sizeof name, "\"client_id\":\"%s\"", id);
+    return strstr(text, name);
+}
+
+/* Looks at a client as a file or a list shows it. On copies: what the caller knows it is to learn from answers about
+ * one client, some of which may be on their way. */
+static void check_shown(const struct caller *c, struct model m, const char *line)
+{
+    struct caller copy = *c;
+    copy.on = &m;
+    copy.op = GET;
+    copy.reads_file = true;
+    if (line)
+        settle_on(&copy, &m, read_client(&copy, line - 1));
+    else
+        narrow(&copy, &m, false, "by its absence from the file or list");
+}
+
+/* Promise: the list holds whoever exists, with the settings that each has. */
+static void check_list(struct caller *c, const char *text)
+{
+    for (unsigned i = 0; i < c->id_count; i++)
+        check_shown(c, c->ids[i], find_line(text, c->ids[i].id));
 }
 
 static void on_success(struct caller *c, const char *text)
@@ -171,7 +220,7 @@ static void on_success(struct caller *c, const char *text)
         settle(m, (struct state){0});
         return;
     case GET: settle_on(c, m, read_client(c, text)); return;
-    default: return;
+    default: check_list(c, text); return;
     }
     if (!state_eq(&m->may[0], &c->to))
         sim_fail("api", "caller %u: %s of %s came out with capacity %g, rate %g instead of %g, %g", c->index,
@@ -185,13 +234,15 @@ static void on_answer(struct caller *c)
     snprintf(said, sizeof said, "%u", status);
     bytes_add(&c->body, "", 1);
     const char *text = bytes_at(&c->body);
+    if (status >= 400)
+        judge_own_answer(c->life, status);
     trace("api-answer caller call status", c->index, c->op, status);
     trace_text("caller %u: %s %s: %u", c->index, op_names[c->op], c->on ? c->on->id : "", status);
     if (status == 503 && strstr(text, "as many connections")) {
         if (world.set.connections > 100)
             sim_fail("api", "caller %u was refused as one too many", c->index);
     } else if (status == 503 || status == 500) {
-        if (!store_may_fail())
+        if (!store_may_fail(c))
             sim_fail("api", "caller %u: %s was answered %u without a reason", c->index, op_names[c->op], status);
         if (c->on && c->op <= DELETE)
             add_state(c->on->ghosts, &c->on->ghost_count, c->op == DELETE ? (struct state){0} : c->to);
@@ -199,6 +250,9 @@ static void on_answer(struct caller *c)
         /* Said by a process that was killed since: it knew nothing of what the crash has left. */
         if (c->on)
             unknown_outcome(c->on, c->op, c->to);
+    } else if (c->bad) {
+        if (status != 400)
+            sim_fail("api", "caller %u: JSON that is cut off was answered %u: %s", c->index, status, text);
     } else if (status == (c->op == REGISTER ? 201 : 200)) {
         on_success(c, text);
     } else if (status == 409 && c->op == REGISTER) {
@@ -227,8 +281,20 @@ static struct state draw_settings(struct caller *c, const struct model *m)
     return s;
 }
 
+/* In the end, for each id: what is it? Then a change, which must come about; and then, is it what it should be? */
+static void draw_verifying_call(struct caller *c)
+{
+    struct model *m = c->on = &c->ids[c->verify_step / VERIFY_STEPS];
+    c->op = GET;
+    if (c->verify_step % VERIFY_STEPS != 1)
+        return;
+    c->op = !m->may[0].exists ? REGISTER : m->fixed ? UPDATE : m->address || rng_chance(&c->rng, 300) ? DELETE : UPDATE;
+    c->to = draw_settings(c, m);
+}
+
 static void draw_call(struct caller *c)
 {
+    c->hangs_up = c->bad = false;
     c->on = &c->ids[rng_below(&c->rng, c->id_count)];
     c->op = (enum op)rng_below(&c->rng, OPS);
     if (c->on->fixed && c->op != GET && c->op != LIST)
@@ -236,23 +302,27 @@ static void draw_call(struct caller *c)
     c->to = draw_settings(c, c->on);
     if (c->on->address && c->op == UPDATE)
         c->op = GET;
-    if (world.phase >= PHASE_VERIFY) {
-        c->on = &c->ids[c->verify_step % c->id_count];
-        c->op = GET;
-    }
+    if (world.phase >= PHASE_VERIFY)
+        draw_verifying_call(c);
     if (c->op == LIST)
         c->on = NULL;
+    if (world.phase < PHASE_CALM && !world.gentle) {
+        c->hangs_up = rng_chance(&c->rng, 20) && !(c->on && c->on->latent);
+        c->bad = rng_chance(&c->rng, 20) && (c->op == REGISTER || c->op == UPDATE);
+    }
 }
 
 static void write_call(struct caller *c)
 {
     static const char *const methods[] = {"POST", "PUT", "DELETE", "GET", "GET"};
     char content[256] = "";
-    const char *query = c->op == DELETE || c->op == GET ? "?id=" : c->op == LIST ? "?limit=50" : "";
+    const char *query = c->op == DELETE || c->op == GET ? "?id=" : c->op == LIST ? "?limit=1000" : "";
     const char *id = c->op == DELETE || c->op == GET ? c->on->id : "";
     if (c->op == REGISTER || c->op == UPDATE)
         snprintf(content, sizeof content, "{\"client_id\":\"%s\",\"capacity\":%.17g,\"rate_per_sec\":%.17g}", c->on->id,
                  c->to.capacity, c->to.rate);
+    if (c->bad)
+        content[strlen(content) / 2] = '\0';
     bytes_clear(&c->out);
     bytes_add_text(&c->out, "%s /clients/%s%s%s HTTP/1.1\r\nHost: lb\r\n", methods[c->op], op_names[c->op], query, id);
     if (*content)
@@ -268,7 +338,7 @@ static void send_out(struct caller *c)
 
 static bool has_verified(const struct caller *c)
 {
-    return world.phase >= PHASE_VERIFY && c->verify_step >= c->id_count;
+    return world.phase >= PHASE_VERIFY && c->verify_step >= VERIFY_STEPS * c->id_count;
 }
 
 static void call(struct caller *c)
@@ -282,6 +352,8 @@ static void call(struct caller *c)
     trace_text("caller %u: %s %s capacity %g rate %g", c->index, op_names[c->op], c->on ? c->on->id : "",
                c->to.capacity, c->to.rate);
     send_out(c);
+    if (c->hangs_up)
+        event_set_in(&c->act, rng_spread(&c->rng, 1, 50 * MS));
 }
 
 static void disconnected(struct caller *c)
@@ -291,7 +363,7 @@ static void disconnected(struct caller *c)
     message_next(&c->in);
     bytes_clear(&c->out);
     bytes_clear(&c->body);
-    if (c->busy && c->on)
+    if (c->busy && c->on && !c->bad)
         unknown_outcome(c->on, c->op, c->to);
     c->busy = false;
     event_set_in(&c->act, rng_spread(&c->rng, 1, calm ? 20 * MS : 300 * MS));
@@ -335,6 +407,7 @@ static void on_event(void *owner, struct end *e, enum end_event event)
     switch (event) {
     case END_CONNECTED:
         c->connected = true;
+        c->life = world.deaths;
         call(c);
         break;
     case END_READABLE: receive(c); break;
@@ -369,6 +442,20 @@ static void on_act(struct event *event)
         return;
     if (c->e && c->connected && !c->busy) {
         call(c);
+        return;
+    }
+    if (c->e && c->busy && c->hangs_up) {
+        trace_text("caller %u hangs up", c->index);
+        if (c->on && c->op <= DELETE && !c->bad) {
+            c->on->latent = true;
+            c->on->latent_op = c->op;
+            c->on->latent_to = c->to;
+        }
+        if (rng_chance(&c->rng, 500))
+            end_reset(c->e);
+        else
+            end_close(c->e);
+        disconnected(c);
         return;
     }
     if (c->e)
@@ -436,10 +523,18 @@ void callers_crashed(void)
     for (unsigned i = 0; i < caller_count; i++)
         for (unsigned k = 0; k < callers[i].id_count; k++) {
             struct model *m = &callers[i].ids[k];
+            m->latent = false;
             for (unsigned g = 0; g < m->ghost_count; g++)
                 add_state(m->may, &m->may_count, m->ghosts[g]);
             m->ghost_count = 0;
         }
+}
+
+void callers_verify(void)
+{
+    for (unsigned i = 0; i < caller_count; i++)
+        for (unsigned k = 0; k < callers[i].id_count; k++)
+            callers[i].ids[k].latent = false; /* it has had its time */
 }
 
 bool callers_done(void)
@@ -461,29 +556,6 @@ void callers_first_file(struct bytes *out)
     bytes_add_text(out, "],\"saved_at\":\"2026-01-01T00:00:00.000Z\"}\n");
 }
 
-/* The file's line about a client. */
-static const char *find_line(const char *text, const char *id)
-{
-    char name[64];
-    snprintf(name, sizeof name, "\"client_id\":\"%s\"", id);
-    return strstr(text, name);
-}
-
-/* Works on copies: what the caller knows it is to learn from answers, some of which may be on their way. */
-static void check_saved(struct caller *c, struct model m, const char *line)
-{
-    struct caller copy = *c;
-    if (c->busy && c->on && strcmp(c->on->id, m.id) == 0)
-        unknown_outcome(&m, c->op, c->to);
-    copy.on = &m;
-    copy.op = GET;
-    copy.reads_file = true;
-    if (line)
-        settle_on(&copy, &m, read_client(&copy, line - 1));
-    else
-        narrow(&copy, &m, false, "by its absence from clients.json");
-}
-
 void callers_check_files(void)
 {
     struct bytes text = {0};
@@ -491,14 +563,18 @@ void callers_check_files(void)
         return;
     if (!disk_get("clients.json", &text))
         sim_fail("store", "after a graceful stop there is no clients.json");
-    if (disk_exists("clients.json.journal") || disk_exists("clients.json.tmp"))
+    bool removed = !fault_since(FAULT_DISK | FAULT_SYNC, process.begun);
+    if (disk_exists("clients.json.journal") || (removed && disk_exists("clients.json.tmp")))
         sim_fail("store", "after a graceful stop clients.json is not alone");
     bytes_add(&text, "", 1);
     for (unsigned i = 0; i < caller_count; i++)
         for (unsigned k = 0; k < callers[i].id_count; k++) {
             struct model *m = &callers[i].ids[k];
-            const char *line = find_line(bytes_at(&text), m->id);
-            check_saved(&callers[i], *m, line);
+            struct model copy = *m;
+            /* An answer to it may be on its way. */
+            if (callers[i].busy && callers[i].on == m && !callers[i].bad)
+                unknown_outcome(&copy, callers[i].op, callers[i].to);
+            check_shown(&callers[i], copy, find_line(bytes_at(&text), m->id));
         }
     bytes_free(&text);
 }

@@ -40,8 +40,8 @@ struct client {
     unsigned batches, left, depth;
     struct end *e;
     bool connected, fin_sent, closing, want_close; /* closing: the last answer said that the connection ends */
-    unsigned deaths;                               /* world.deaths when it was opened */
-    uint64_t opened, last_move, may_ask, quiet_since;
+    unsigned deaths, life;                         /* world.deaths when it was begun, and when it was there */
+    uint64_t opened, last_move, may_ask, quiet_since, last_answer;
     uint64_t stalled_at;
     unsigned conn_count, sent_on_conn;
 
@@ -105,9 +105,12 @@ static void forget_conn(struct client *c)
  * away? The reset that follows takes the answers before it along that are still on their way. */
 static bool any_cut(const struct client *c)
 {
-    for (unsigned i = 0; i < c->pending_count; i++)
-        if (request_was_cut(c->pending[i]) || c->pending[i]->length > LINGER_BYTES)
+    for (unsigned i = 0; i < c->pending_count; i++) {
+        const struct request *r = c->pending[i];
+        bool refused = r->served_count == 0 || r->served[r->served_count - 1].early;
+        if (request_was_cut(r) || (refused && r->length > LINGER_BYTES))
             return true;
+    }
     return false;
 }
 
@@ -120,7 +123,7 @@ static void give_up_pending(struct client *c, const char *how, bool fault)
         /* Behind an answer that ended the connection nothing may have been looked at. */
         if (c->closing && r->deliveries > 0 && c->deaths == world.deaths && r->sent_at > c->quiet_since)
             sim_fail("closing", "request %u was delivered although the answer before it ended the connection", r->id);
-        judge_cut(r, fault || c->closing || (i > 0 && !c->closing), how);
+        judge_cut(r, fault || c->closing || i > 0, how);
     }
 }
 
@@ -203,6 +206,8 @@ static void write_request_head(struct client *c, const struct request *r)
         bytes_add_text(o, "Transfer-Encoding: chunked\r\n");
     else if (r->length > 0 || strcmp(r->method, "POST") == 0)
         bytes_add_text(o, "Content-Length: %" PRIu64 "\r\n", r->length);
+    for (unsigned n = rng_chance(&c->rng, 30) ? (unsigned)rng_spread(&c->rng, 1, 4) : 0; n > 0; n--)
+        bytes_add_text(o, "X-Fill: %0300u\r\n", r->id);
     bytes_add_text(o, "\r\n");
     if (last)
         c->stop = true;
@@ -270,7 +275,9 @@ static void begin_request(struct client *c)
     c->sent_on_conn++;
     c->want_close = c->left == 0;
     r->deaths = c->deaths;
+    r->life = c->life;
     r->sent_at = sim_now();
+    r->quiet_from = c->last_answer;
     write_request_head(c, r);
     r->head_sent_at = sim_now();
     c->pending[c->pending_count++] = r;
@@ -413,7 +420,7 @@ static void on_whole(struct client *c)
         message_next(m);
         return;
     }
-    if (c->source && m->framing == FRAME_CLOSE && c->deaths != world.deaths)
+    if (c->source && m->framing == FRAME_CLOSE && (c->deaths != c->life || judge_was_killed(c->life)))
         return; /* a process that was killed cannot tell its clients so */
     if (c->source && !r->head && (m->received != c->source->length || !c->source->whole))
         sim_fail("content", "request %u got %" PRIu64 " of %" PRIu64 " bytes passed off as the whole answer%s", r->id,
@@ -422,6 +429,8 @@ static void on_whole(struct client *c)
         kernel.shown.heap == 0)
         sim_fail("responses", "client %u got %u without a problem document", c->index, m->status);
     trace("answer client id status", c->index, r ? r->id : 0, m->status);
+    if (c->own && m->status >= 400)
+        judge_own_answer(c->life, m->status);
     if (r)
         judge_answer(r, m->status, c->own);
     if (c->verifier) {
@@ -435,6 +444,7 @@ static void on_whole(struct client *c)
             c->stop = true;
     }
     wait_politely(c);
+    c->last_answer = sim_now();
     c->after_early = r && r->length > 40000 && (c->own || c->source->early);
     pop_pending(c);
     bytes_clear(&c->own_body);
@@ -480,12 +490,8 @@ static bool finished(const struct client *c)
 
 static void on_fin(struct client *c)
 {
-    struct request *r = c->pending_count ? c->pending[0] : NULL;
     if (c->in.state == MESSAGE_CONTENT && c->in.framing == FRAME_CLOSE && message_end(&c->in, end_data(c->e)))
         on_whole(c);
-    else if (c->in.state == MESSAGE_CONTENT && c->in.framing == FRAME_LENGTH && c->source && r &&
-             world.deaths == c->deaths)
-        trace_text("client %u: request %u was cut by FIN", c->index, r->id);
     hang_up(c, false);
     conn_ended(c, "FIN", own_fault(c));
 }
@@ -497,6 +503,7 @@ static void on_event(void *owner, struct end *e, enum end_event event)
     switch (event) {
     case END_CONNECTED:
         c->connected = true;
+        c->life = world.deaths;
         c->last_move = sim_now();
         send_out(c);
         break;
@@ -547,7 +554,7 @@ static void next_step(struct client *c)
 static void dial(struct client *c)
 {
     c->deaths = world.deaths;
-    c->opened = c->last_move = sim_now();
+    c->opened = c->last_move = c->last_answer = sim_now();
     c->sent_on_conn = 0;
     c->stalled_at = 0;
     c->closing = false;
@@ -646,6 +653,11 @@ void clients_begin(void)
                 clients[k].name[0] = '\0';
 }
 
+unsigned client_host(unsigned i)
+{
+    return i == CLIENTS_MAX || clients[i].verifier ? 200 : i; /* CLIENTS_MAX: who waits in the end */
+}
+
 bool client_is_polite(unsigned i)
 {
     return clients[i].polite;
@@ -728,7 +740,6 @@ void clients_describe(struct bytes *out)
                            : clients[i].connected ? "connected"
                                                   : "connecting",
                            clients[i].pending_count, clients[i].left);
-    bytes_add(out, "", 1);
 }
 
 void clients_end(void)

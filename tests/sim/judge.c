@@ -34,11 +34,6 @@ struct request *request_find(uint32_t id)
     return id >= 1 && id <= count ? requests[id - 1] : NULL;
 }
 
-uint32_t request_count(void)
-{
-    return count;
-}
-
 bool request_was_cut(const struct request *r)
 {
     for (unsigned i = 0; i < r->served_count; i++)
@@ -49,6 +44,9 @@ bool request_was_cut(const struct request *r)
 
 /* ---- the log ---- */
 
+/* More than ten seconds can have. */
+#define RETRIES_KEPT 8192u
+
 /* What the log says of a backend, as of the end of a turn. */
 struct known {
     bool available;
@@ -56,16 +54,47 @@ struct known {
     bool before;   /* what was known until then */
 };
 
+/* One process, from its start to its end, and what its log and its clients say of it. */
+#define STATUS_MAX 600u
+struct life {
+    enum { LIFE_RUNS, LIFE_EXITED, LIFE_KILLED } end;
+    bool lossy;  /* its log may lack lines that are not counted */
+    bool cut_up; /* a request that was under way at the deadline got no answer */
+    uint64_t drain_begun;
+    bool hurried;   /* by a second signal */
+    int status;     /* of its exit */
+    bool said_stop; /* its log has the `stop` line, and by that */
+    uint64_t cut;   /* so many exchanges were cut off */
+    uint64_t dropped /* lines, it says */;
+    unsigned reasons[STATUS_MAX], own[STATUS_MAX]; /* by status: lines with a reason, answers of its own */
+};
+static struct life *lives;
+static unsigned life_count;
+
+static struct life *life(unsigned i)
+{
+    if (i < life_count)
+        return &lives[i];
+    lives = realloc(lives, (i + 1) * sizeof *lives);
+    if (!lives)
+        abort();
+    memset(lives + life_count, 0, (i + 1 - life_count) * sizeof *lives);
+    life_count = i + 1;
+    return &lives[i];
+}
+
+static struct life *present(void)
+{
+    return life(world.deaths);
+}
+
 static struct {
     struct bytes line;
     struct known backends[BACKENDS_MAX];
-    uint64_t dropped;
-    bool lagging; /* lines have waited: the log does not tell in time what the daemon knows */
-    uint64_t retry_at[4096];
+    bool lagging;        /* lines have waited: the log does not tell in time what the daemon knows */
+    uint64_t none_until; /* no backend was known to be available until then; UINT64_MAX: none is now */
+    uint64_t retry_at[RETRIES_KEPT];
     unsigned retries;
-    uint64_t stop_cut;
-    unsigned reasons[600], own_answers[600]; /* by status: log lines with a reason, answers of the daemon's own */
-    bool stopped;
 } seen;
 
 /* The value of a field in a line of JSON, as text; false when it is not there. */
@@ -102,6 +131,17 @@ static unsigned backend_of(const char *line)
     return i;
 }
 
+static void note_availability(void)
+{
+    bool any = false;
+    for (unsigned i = 0; i < world.set.backends; i++)
+        any |= seen.backends[i].available;
+    if (any && seen.none_until == UINT64_MAX)
+        seen.none_until = sim_now();
+    if (!any && seen.none_until != UINT64_MAX)
+        seen.none_until = UINT64_MAX;
+}
+
 static void set_known(unsigned backend, bool available)
 {
     struct known *k = &seen.backends[backend];
@@ -109,30 +149,55 @@ static void set_known(unsigned backend, bool available)
         k->before = k->available;
     k->available = available;
     k->turn = process.turns;
+    note_availability();
 }
 
-/* Promise: retries are at most a share of the requests begun in ten seconds, and three a second besides. */
+/* Promise: `fall` failures in a row take a backend down, `rise` successes bring it back. Judged where the cause is a
+ * status, for those the backend itself can count. */
+static void on_health(unsigned backend, bool up, const char *line)
+{
+    char cause[64] = "";
+    field(line, "cause", cause, sizeof cause);
+    set_known(backend, up);
+    if (strncmp(cause, "status ", 7) == 0 && !seen.lagging)
+        backend_check_count(backend, up);
+}
+
+static unsigned retries_since(uint64_t since)
+{
+    unsigned n = 0;
+    for (unsigned i = seen.retries; i-- > 0 && seen.retry_at[i] > since;)
+        n++;
+    return n;
+}
+
+/* Promise: retries are at most a share of the requests begun in ten seconds, and three a second besides. The daemon
+ * counts by whole seconds of its own, so one more at each side; a process that begins anew counts anew. */
 static void on_retry(const char *line)
 {
+    static const uint64_t windows[] = {1, 3, 10};
     char next[32];
     field(line, "next", next, sizeof next);
     if (strcmp(next, "another backend") != 0)
         return;
     tally.retries++;
-    if (seen.retries == sizeof seen.retry_at / sizeof seen.retry_at[0])
-        return;
+    if (seen.retries == RETRIES_KEPT) {
+        memmove(seen.retry_at, seen.retry_at + RETRIES_KEPT / 2, sizeof seen.retry_at / 2);
+        seen.retries /= 2;
+    }
     seen.retry_at[seen.retries++] = sim_now();
-    unsigned in_window = 0, begun = 0;
-    uint64_t window = 10 * S;
-    for (unsigned i = seen.retries; i-- > 0 && seen.retry_at[i] + window > sim_now();)
-        in_window++;
+    unsigned begun = 0;
     for (uint32_t i = count; i-- > 0;)
-        begun += requests[i]->sent_at + window > sim_now();
-    /* The daemon counts by whole seconds of its own: one more at each side, and a process that begins anew counts anew.
-     */
-    unsigned always = 3 * 12 * (1 + world.deaths);
-    if (in_window > always + begun * world.set.budget_percent / 100 + 1)
-        sim_fail("retries", "%u retries in ten seconds in which %u requests were begun", in_window, begun);
+        begun += requests[i]->sent_at + 11 * S > sim_now();
+    for (unsigned i = 0; i < sizeof windows / sizeof windows[0]; i++) {
+        uint64_t length = windows[i] * S, since = sim_now() > length ? sim_now() - length : 0;
+        uint64_t always = 3 * (windows[i] + 2);
+        if (process.begun > since) /* some were the one before's */
+            always *= 1 + world.deaths;
+        unsigned n = retries_since(since);
+        if (n > always + begun * world.set.budget_percent / 100 + 1)
+            sim_fail("retries", "%u retries in %" PRIu64 " s, with %u requests begun in ten", n, windows[i], begun);
+    }
 }
 
 static void on_request(const char *line)
@@ -141,8 +206,8 @@ static void on_request(const char *line)
     unsigned id = 0;
     uint64_t status = number(line, "status");
     bool has_reason = field(line, "reason", reason, sizeof reason) && reason[0];
-    if (status < 600 && has_reason)
-        seen.reasons[status]++;
+    if (status < STATUS_MAX && has_reason)
+        present()->reasons[status]++;
     field(line, "target", target, sizeof target);
     struct request *r = sscanf(target, "/r/%u", &id) == 1 ? request_find(id) : NULL;
     if (!r)
@@ -169,16 +234,16 @@ static void on_line(const char *line)
     if (strcmp(event, "request") == 0)
         on_request(line);
     else if (strcmp(event, "backend_down") == 0)
-        set_known(backend_of(line), false);
+        on_health(backend_of(line), false, line);
     else if (strcmp(event, "backend_up") == 0)
-        set_known(backend_of(line), true);
+        on_health(backend_of(line), true, line);
     else if (strcmp(event, "retry") == 0)
         on_retry(line);
     else if (strcmp(event, "log_dropped") == 0)
-        seen.dropped += number(line, "lines");
+        present()->dropped += number(line, "lines");
     else if (strcmp(event, "stop") == 0) {
-        seen.stop_cut = number(line, "cut");
-        seen.stopped = true;
+        present()->cut = number(line, "cut");
+        present()->said_stop = true;
     }
 }
 
@@ -199,15 +264,6 @@ void judge_log(const char *p, size_t n)
     }
 }
 
-bool judge_log_complete(void)
-{
-    return seen.dropped == 0 && !seen.lagging;
-}
-
-void judge_turn(void)
-{
-}
-
 void judge_note_lag(void)
 {
     seen.lagging = true;
@@ -218,18 +274,36 @@ static void forget_known(void)
     for (unsigned i = 0; i < BACKENDS_MAX; i++)
         seen.backends[i] =
             (struct known){.available = !world.set.backend[i].named, .before = !world.set.backend[i].named};
+    note_availability();
 }
 
-bool judge_available(unsigned backend)
-{
-    return seen.backends[backend].available;
-}
-
-void judge_death(void)
+void judge_start(void)
 {
     bytes_clear(&seen.line);
     forget_known();
     seen.lagging = world.set.log_to_file;
+}
+
+void judge_drain(bool hurried)
+{
+    present()->hurried |= hurried;
+    if (!hurried)
+        present()->drain_begun = sim_now();
+}
+
+void judge_end_of_life(bool killed, int status)
+{
+    struct life *l = present();
+    l->end = killed ? LIFE_KILLED : LIFE_EXITED;
+    l->status = status;
+    /* With the disk full to the end there is no place left to say that lines were lost. */
+    l->lossy |= world.set.log_to_file && fault_since(FAULT_DISK, sim_now() > 3 * S ? sim_now() - 3 * S : 0);
+    if (killed || !l->said_stop || l->dropped > 0 || l->lossy)
+        return;
+    /* Promise: 3 when something was cut off, else not. */
+    if ((status == 3) != (l->cut > 0))
+        sim_fail("exit", "the exit status is %d, and the log says that %" PRIu64 " exchanges were cut off", status,
+                 l->cut);
 }
 
 /* ---- deliveries ---- */
@@ -249,7 +323,7 @@ static void check_choice(const struct request *r, unsigned backend, uint64_t tur
     /* Where memory is short, a line may be missing. */
     if (turn >= process.turns) /* or what was known in that turn has not been told yet */
         return;
-    if (seen.lagging || kernel.shown.heap > 0 || world.set.log_to_file || !surely(backend, turn, false))
+    if (seen.lagging || fault_since(FAULT_HEAP, process.begun) || !surely(backend, turn, false))
         return;
     for (unsigned i = 0; i < world.set.backends; i++)
         if (surely(i, turn, true))
@@ -274,19 +348,81 @@ void judge_delivery(struct request *r, unsigned backend, uint64_t turn)
 
 /* ---- answers ---- */
 
+/* Promise: a bucket begins full. Has everything that the request's client has asked so far fitted into it? */
+static bool has_tokens_left(const struct request *r)
+{
+    const char *name = client_identity(r->client);
+    double capacity = *name ? world.set.named_capacity[name[5] - '0'] : world.set.capacity;
+    unsigned asked = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct request *o = requests[i];
+        bool mine = *name                   ? strcmp(client_identity(o->client), name) == 0
+                    : world.set.unix_listen ? !*client_identity(o->client)
+                                            : o->client == r->client && !*client_identity(o->client);
+        asked += mine && o->sent_at > 0;
+    }
+    return asked <= capacity;
+}
+
+/* Has anything been wrong, while the request was under way, that a backend could not be reached for? */
+static bool was_in_trouble(const struct request *r)
+{
+    if (fault_since(FAULT_HEAP | FAULT_DESCRIPTORS | FAULT_EPOLL | FAULT_CONNECT, r->sent_at))
+        return true;
+    for (unsigned i = 0; i < r->served_count; i++)
+        if (!r->served[i].whole || r->served[i].doubtful)
+            return true;
+    return backends_unwell_since(r->sent_at);
+}
+
+/* Was there a moment, while it was under way, in which no backend was known to be available? */
+static bool none_was_available(const struct request *r)
+{
+    return seen.none_until >= r->sent_at || seen.lagging;
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Has it taken longer than a time-out of the client's, or than there was in a drain? A first head's time runs from the
+ * connection's begin. */
+static bool was_slow(const struct request *r)
+{
+    const struct settings *s = &world.set;
+    const struct life *l = life(r->life);
+    bool drained = l->drain_begun > 0 && sim_now() >= l->drain_begun + s->shutdown;
+    return (drained || sim_now() - r->quiet_from >= least(s->client_header, s->client_body)) &&
+           (!r->sent_whole || !world.gentle);
+}
+
 /* May the daemon have said this of its own, as things are? */
 static bool is_excused(const struct request *r, unsigned status)
 {
-    bool memory = kernel.shown.heap > 0, descriptors = kernel.shown.descriptors + kernel.shown.epoll > 0;
+    const struct settings *s = &world.set;
+    uint64_t since = sim_now() - r->sent_at;
+    bool over_limit = s->connections < 100;
     switch (status) {
-    case 429: return world.set.limiter_on;
-    case 408: return r->may_stall || !world.gentle;
-    case 500: return memory;
-    case 502:
-    case 504: return world.faulty_backends || descriptors || memory || kernel.shown.connect > 0 || !world.gentle;
-    case 503: return world.faulty_backends || descriptors || memory || kernel.shown.connect > 0 || !world.gentle;
+    case 429: return s->limiter_on && (!has_tokens_left(r) || fault_since(FAULT_HEAP, process.begun));
+    case 408: return was_slow(r);
+    case 500: return fault_since(FAULT_HEAP, r->sent_at);
+    case 502: return was_in_trouble(r);
+    case 504: return since >= least(s->connect, s->backend_response) && !world.gentle;
+    case 503: return over_limit || none_was_available(r) || was_in_trouble(r);
     default: return false;
     }
+}
+
+bool judge_was_killed(unsigned in_life)
+{
+    return life(in_life)->end == LIFE_KILLED;
+}
+
+void judge_own_answer(unsigned in_life, unsigned status)
+{
+    if (status < STATUS_MAX)
+        life(in_life)->own[status]++;
 }
 
 void judge_answer(struct request *r, unsigned status, bool own)
@@ -298,10 +434,23 @@ void judge_answer(struct request *r, unsigned status, bool own)
     r->own_answer = own;
     tally.answered++;
     *(own ? &tally.own : &tally.forwarded) += 1;
-    if (own && status < 600)
-        seen.own_answers[status]++;
     if (own && !is_excused(r, status))
         sim_fail("answers", "%s request %u got %u, and there was no reason for it", r->method, r->id, status);
+}
+
+/* Was its process told to end, so that it may have been cut off? Whoever is served when SIGTERM comes is served to the
+ * end, or to the deadline. */
+static bool drain_excuses(const struct request *r)
+{
+    struct life *l = life(r->life);
+    if (l->drain_begun == 0)
+        return false;
+    if (r->deliveries == 0)
+        return true;
+    if (sim_now() + 10 * MS < l->drain_begun + world.set.shutdown && !l->hurried)
+        return false;
+    l->cut_up = true;
+    return true;
 }
 
 void judge_cut(struct request *r, bool own_fault, const char *how)
@@ -310,14 +459,13 @@ void judge_cut(struct request *r, bool own_fault, const char *how)
         return;
     r->outcome = OUTCOME_CUT;
     tally.cut++;
-    /* Who is served when SIGTERM comes is served to the end, or to the deadline. */
-    bool late = sim_now() + 10 * MS >= world.drain_begun + world.set.shutdown || world.double_signals;
-    bool died = r->deaths != world.deaths, drained = world.draining && (late || r->deliveries == 0);
-    bool memory = kernel.shown.heap + kernel.shown.descriptors + kernel.shown.epoll > 0;
-    if (own_fault || died || drained || memory || request_was_cut(r) || r->may_stall)
+    if (own_fault || request_was_cut(r) || r->may_stall || r->deaths != r->life || life(r->life)->end == LIFE_KILLED ||
+        fault_since(FAULT_HEAP | FAULT_DESCRIPTORS | FAULT_EPOLL, r->sent_at) || drain_excuses(r))
         return;
-    /* Whoever is late may find the connection closed for idleness or out of time. */
-    if (!world.gentle && r->served_count == 0)
+    /* Whoever is late may find the connection closed for idleness or out of time, or be one too many. */
+    const struct settings *s = &world.set;
+    uint64_t patience = least(s->client_idle, least(s->client_header, s->client_body));
+    if (r->served_count == 0 && (sim_now() - r->quiet_from >= patience || s->connections < 100))
         return;
     sim_fail("cut", "%s request %u: the connection was ended (%s) without its answer", r->method, r->id, how);
 }
@@ -398,33 +546,59 @@ static void check_limits(void)
 
 /* ---- the end ---- */
 
-/* Promise: each error answer has its reason in the log. */
-static void check_log(void)
+static bool may_lack_line(const struct request *r)
 {
-    if (seen.dropped > 0 || world.deaths > 1)
+    /* One that stopped in mid-head has no target in the log; a connection over the limit is refused unread, which is
+     * an event of its own. */
+    return (r->own_answer && r->status == 408) ||
+           (r->own_answer && r->status == 503 && world.set.connections < 100 && r->deliveries == 0);
+}
+
+static void check_line(const struct request *r)
+{
+    if (r->logged_status != r->status)
+        sim_fail("log", "request %u was answered with %u; the log says %u", r->id, r->status, r->logged_status);
+    if (r->own_answer && !r->logged_reason)
+        sim_fail("log", "request %u was answered with %u, and the log has no reason", r->id, r->status);
+}
+
+/* Promise: each answer has its line in the log, each error answer its reason; what was dropped has been counted. */
+static void check_log(unsigned index)
+{
+    const struct life *l = life(index);
+    uint64_t missing = 0;
+    if (l->end == LIFE_KILLED || l->lossy)
         return;
     for (uint32_t i = 0; i < count; i++) {
         const struct request *r = requests[i];
-        /* One that stopped in mid-head has no target in the log. */
-        if (r->outcome != OUTCOME_ANSWERED || (r->may_stall && r->status == 408))
+        if (r->outcome != OUTCOME_ANSWERED || r->life != index || may_lack_line(r))
             continue;
-        /* A connection over the limit is refused unread: that is an event of its own. */
-        if (r->logged == 0 && r->own_answer && r->status == 503 && world.set.connections < 100)
-            continue;
-        if (r->logged == 0)
+        if (r->logged > 0)
+            check_line(r);
+        else if (++missing > l->dropped)
             sim_fail("log", "request %u was answered with %u, and the log does not say so", r->id, r->status);
-        if (r->logged_status != r->status)
-            sim_fail("log", "request %u was answered with %u; the log says %u", r->id, r->status, r->logged_status);
-        if (r->own_answer && !r->logged_reason)
-            sim_fail("log", "request %u was answered with %u, and the log has no reason", r->id, r->status);
     }
+    for (unsigned status = 400; status < STATUS_MAX; status++) {
+        bool unread = status == 503 && world.set.connections < 100;
+        if (!unread && l->own[status] > l->reasons[status] + l->dropped)
+            sim_fail("log", "%u answers %u of the daemon's own, %u lines with a reason in its log, %" PRIu64 " dropped",
+                     l->own[status], status, l->reasons[status], l->dropped);
+    }
+}
+
+static void check_life(unsigned index)
+{
+    const struct life *l = life(index);
+    check_log(index);
+    if (l->end == LIFE_EXITED && l->cut_up && l->status == 0)
+        sim_fail("exit", "a request was cut off at the deadline, and the exit status is 0");
 }
 
 void judge_sum_up(void)
 {
     check_limits();
-    if (kernel.shown.disk == 0 && kernel.shown.heap == 0)
-        check_log();
+    for (unsigned i = 0; i < life_count; i++)
+        check_life(i);
     for (uint32_t i = 0; i < count; i++)
         if (requests[i]->outcome == OUTCOME_OPEN && requests[i]->sent_at > 0)
             sim_fail("answers", "request %u has neither been answered nor cut", requests[i]->id);
@@ -436,8 +610,8 @@ void judge_begin(void)
     bytes_clear(&line);
     memset(&seen, 0, sizeof seen);
     seen.line = line;
-    count = 0;
-    judge_death();
+    count = life_count = 0;
+    judge_start();
 }
 
 void judge_end(void)

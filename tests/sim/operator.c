@@ -29,6 +29,13 @@ static void do_kill(struct deed *d)
     process_kill();
 }
 
+/* ... and once more soon after the next start. */
+static void do_kill_start(struct deed *d)
+{
+    world.kill_next_start = true;
+    do_kill(d);
+}
+
 static void do_power_cut(struct deed *d)
 {
     (void)d;
@@ -54,6 +61,8 @@ static void do_hup(struct deed *d)
         return; /* it could be reading the file: that is another matter than a reload */
     if (rng_chance(&stream, 500))
         disk_put("config.json", bad, sizeof bad - 1);
+    else
+        settings_write();
     process_signal(SIGHUP);
 }
 
@@ -91,7 +100,7 @@ static void do_fill_disk(struct deed *d)
     d->on = !d->on;
     trace_text("the disk is %s", d->on ? "full" : "empty again");
     world.disk_full = d->on;
-    disk_set_room(d->on ? 0 : UINT64_MAX);
+    disk_set_room(!d->on ? UINT64_MAX : rng_chance(&stream, 500) ? 0 : rng_spread(&stream, 1, 4000));
     kernel.shown.disk++;
     if (d->on)
         event_set_in(&d->event, rng_spread(&stream, 10 * MS, 2 * S));
@@ -113,11 +122,22 @@ static void on_deed(struct event *e)
         d->run(d);
 }
 
-static struct deed *plan(const char *name, unsigned index, unsigned per_mille, void (*run)(struct deed *d))
+/* In gentle runs only what the daemon's clients must not notice. */
+static bool is_noticeable(const unsigned *fault)
+{
+    const struct faults *f = &kernel.faults;
+    return fault != &f->short_read && fault != &f->short_write && fault != &f->eintr && fault != &f->eagain &&
+           fault != &f->spurious && fault != &f->delay;
+}
+
+static struct deed *plan(const char *name, unsigned index, unsigned per_mille, void (*run)(struct deed *d),
+                         unsigned *fault)
 {
     struct rng r = rng_of(name, index);
     uint64_t at = rng_spread(&r, 20 * MS, world.chaos_end - 1);
-    if (world.gentle || !rng_chance(&r, per_mille) || !world_has(name, index) || deed_count == DEEDS_MAX)
+    if (world.gentle && (!fault || is_noticeable(fault)))
+        return NULL;
+    if (!rng_chance(&r, per_mille) || !world_has(name, index) || deed_count == DEEDS_MAX)
         return NULL;
     struct deed *d = &deeds[deed_count++];
     *d = (struct deed){.run = run};
@@ -130,12 +150,14 @@ static struct deed *plan(const char *name, unsigned index, unsigned per_mille, v
 static void plan_faults(const char *name, unsigned per_mille, unsigned *fault, unsigned low, unsigned high)
 {
     for (unsigned i = 0; i < 2; i++) {
-        struct deed *d = plan(name, i, per_mille, do_faults);
+        struct deed *d = plan(name, i, per_mille, do_faults, fault);
         struct rng r = rng_of(name, 100 + i);
         if (!d)
             continue;
         d->fault = fault;
-        d->rate = (unsigned)rng_spread(&r, low, high);
+        /* Now and then at every call, as long as the window lasts: what has run out stays so for a while. */
+        d->rate = low >= 5 && is_noticeable(fault) && rng_chance(&r, 150) ? 1000 : (unsigned)rng_spread(&r, low, high);
+        world.delays |= fault == &kernel.faults.delay;
         if (i == 0 && rng_chance(&r, 400))
             event_set(&d->event, 0); /* from the start on */
     }
@@ -147,18 +169,19 @@ void operator_plan(void)
     deed_count = 0;
     stream = rng_of("deeds", 0);
     for (unsigned i = 0; i < 3; i++) {
-        plan("kill", i, 120, do_kill);
-        plan("power-cut", i, 120, do_power_cut);
-        plan("stop", i, 120, do_stop);
+        plan("kill", i, 120, do_kill, NULL);
+        plan("power-cut", i, 120, do_power_cut, NULL);
+        plan("stop", i, 120, do_stop, NULL);
     }
+    plan("kill-start", 0, 100, do_kill_start, NULL);
     for (unsigned i = 0; i < 2; i++) {
-        plan("hup", i, 100, do_hup);
-        plan("rotate", i, 100, do_rotate);
-        plan("wall-step", i, 100, do_wall_step);
-        plan("full-disk", i, 80, do_fill_disk);
+        plan("hup", i, 100, do_hup, NULL);
+        plan("rotate", i, 100, do_rotate, NULL);
+        plan("wall-step", i, 100, do_wall_step, NULL);
+        plan("full-disk", i, 80, do_fill_disk, NULL);
     }
     if (!world.set.log_to_file)
-        plan("log-stall", 0, 150, do_stall_log);
+        plan("log-stall", 0, 150, do_stall_log, NULL);
     plan_faults("short-read", 250, &f->short_read, 5, 900);
     plan_faults("short-write", 250, &f->short_write, 5, 900);
     plan_faults("eintr", 250, &f->eintr, 2, 300);

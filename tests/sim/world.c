@@ -1,7 +1,8 @@
 /* A run of the simulation: settings by the seed, an operator who lets faults, signals, kills and power cuts befall the
  * daemon, and the phases from chaos to a graceful stop.
  *
- *   CHAOS --faults end--> CALM --all is well, time to notice--> VERIFY --60 requests, every id--> QUIET --> STOP   */
+ *   CHAOS --faults end--> CALM --all is well, time to notice--> VERIFY --60 requests, every id--> TIMING --time-outs-->
+ *   QUIET --nothing is left--> STOP                                                                                */
 #include "world.h"
 
 #include "disk.h"
@@ -22,16 +23,52 @@ static unsigned base_fds;
 static size_t base_heap;
 static uint64_t phase_since, busy_until;
 static bool started_well;
-static unsigned disk_faults_at_start;
-static bool disk_was_full_at_start;
+
+/* ---- faults ---- */
+
+#define FAULT_KINDS 6u
+#define ON_DISK     (FAULT_DISK | FAULT_SYNC)
+
+static struct {
+    unsigned counted;
+    uint64_t at; /* when it had grown */
+} shown[FAULT_KINDS];
+
+void faults_look(void)
+{
+    const struct fault_counts *k = &kernel.shown;
+    const unsigned now[FAULT_KINDS] = {k->heap, k->descriptors, k->epoll, k->connect, k->disk, k->sync};
+    for (unsigned i = 0; i < FAULT_KINDS; i++)
+        if (now[i] != shown[i].counted) {
+            shown[i].counted = now[i];
+            shown[i].at = sim_now();
+        }
+}
+
+bool fault_since(unsigned kinds, uint64_t since)
+{
+    faults_look();
+    if ((kinds & FAULT_DISK) && world.disk_full)
+        return true;
+    for (unsigned i = 0; i < FAULT_KINDS; i++)
+        if ((kinds & 1u << i) && shown[i].counted > 0 && shown[i].at >= since)
+            return true;
+    return false;
+}
 
 /* ---- what the operator does ---- */
 
-static struct event restart_event, phase_event, deadline_event;
+static struct event restart_event, phase_event, deadline_event, early_kill_event;
 
-static unsigned disk_faults(void)
+static void on_early_kill(struct event *e)
 {
-    return kernel.shown.disk + kernel.shown.sync;
+    (void)e;
+    if (!process_alive() || world.phase != PHASE_CHAOS)
+        return;
+    world.kills++;
+    tally.kills++;
+    trace_text("kill -9, soon after the start");
+    process_kill();
 }
 
 static void start_process(void)
@@ -40,12 +77,15 @@ static void start_process(void)
         return;
     settings_write();
     world.draining = world.log_stalled = started_well = false;
-    disk_faults_at_start = disk_faults();
-    disk_was_full_at_start = world.disk_full;
     base_fds = 0;
     tally.starts++;
     trace_text("the daemon is started");
+    judge_start();
+    backends_new_process();
     process_start();
+    if (world.kill_next_start)
+        event_set_in(&early_kill_event, rng_spread(&operator_stream, 1, 8 * MS));
+    world.kill_next_start = false;
 }
 
 static void on_restart(struct event *e)
@@ -80,40 +120,43 @@ void world_stop_daemon(void)
     } else {
         world.double_signals++;
     }
+    judge_drain(world.double_signals > 0);
     process_signal(rng_chance(&operator_stream, 500) ? SIGTERM : SIGINT);
 }
 
 /* ---- the process's end ---- */
 
-static bool start_may_fail(void)
+/* Is this exit of a start that failed as it should be? */
+static void check_failed_start(const char *said, int n)
 {
-    return disk_faults() > disk_faults_at_start || disk_was_full_at_start ||
-           kernel.shown.heap + kernel.shown.descriptors > 0;
+    bool may = fault_since(ON_DISK | FAULT_HEAP | FAULT_DESCRIPTORS | FAULT_EPOLL, process.begun);
+    bool unreadable = process.status == 2 && memmem(said, (size_t)n, "cannot be read", 14);
+    if (!may || (process.status != 1 && !unreadable) || n == 0)
+        sim_fail("start", "the daemon did not start: exit status %d: %.*s", process.status, n, said);
 }
 
 /* Is this exit as it should be? */
 static void check_exit(void)
 {
-    bool failed_start = !process.turns && !world.draining;
     const char *said = process.stderr_text.len ? bytes_at(&process.stderr_text) : "";
     int n = (int)process.stderr_text.len;
-    bool unreadable = process.status == 2 && memmem(said, (size_t)n, "cannot be read", 14);
-    if (failed_start && (process.status == 1 || unreadable) && start_may_fail())
+    if (!process.turns && !world.draining) {
+        check_failed_start(said, n);
         return;
-    if (failed_start)
-        sim_fail("start", "the daemon did not start: exit status %d: %.*s", process.status, n, said);
+    }
     if (!world.draining)
         sim_fail("exit", "the daemon ended by itself with exit status %d: %.*s", process.status, n, said);
-    if (process.status == 1 && disk_faults() + kernel.shown.heap > 0)
+    /* 1: the clients could not be saved. */
+    if (process.status == 1 && fault_since(ON_DISK | FAULT_HEAP, world.drain_begun))
         return;
     /* 3: cut off something, at the deadline or by a second signal. */
     uint64_t took = sim_now() - world.drain_begun;
-    if (process.status == 3 && (took + 10 * MS >= world.set.shutdown || world.double_signals || kernel.shown.heap))
+    if (process.status == 3 &&
+        (took + 10 * MS >= world.set.shutdown || world.double_signals || fault_since(FAULT_HEAP, world.drain_begun)))
         return;
     if (process.status != 0)
         sim_fail("exit", "after SIGTERM and %" PRIu64 " ms the exit status is %d", took / MS, process.status);
-    if (disk_faults() == 0 && kernel.shown.heap == 0)
-        callers_check_files();
+    callers_check_files();
 }
 
 static void on_process_end(void)
@@ -121,13 +164,14 @@ static void on_process_end(void)
     bool killed = process.end == PROCESS_KILLED;
     trace("process-ends how status", process.end, process.status, 0);
     trace_text("the daemon has ended: %s, status %d", killed ? "killed" : "exit", process.status);
-    world.deaths++;
-    judge_death();
-    callers_crashed();
-    event_cancel(&deadline_event);
-    world.lossy_stops += !killed && process.status != 0 && disk_faults() > 0;
     if (!killed)
         check_exit();
+    judge_end_of_life(killed, process.status);
+    world.deaths++;
+    callers_crashed();
+    event_cancel(&deadline_event);
+    event_cancel(&early_kill_event);
+    world.lossy_stops += !killed && process.status == 1;
     world.draining = false;
     world.double_signals = 0;
     if (world.phase == PHASE_STOP)
@@ -149,7 +193,7 @@ static size_t heap_bound(void)
 
 static void on_turn(void)
 {
-    judge_turn();
+    faults_look();
     if (base_fds == 0) {
         base_fds = process.open_fds;
         base_heap = process.heap_bytes;
@@ -164,7 +208,7 @@ static void on_turn(void)
 
 static void enter(enum phase p)
 {
-    static const char *const names[] = {"chaos", "calm", "verify", "quiet", "stop"};
+    static const char *const names[] = {"chaos", "calm", "verify", "timing", "quiet", "stop"};
     trace_text("---- %s ----", names[p]);
     trace("phase number", p, 0, 0);
     world.phase = p;
@@ -192,7 +236,8 @@ static uint64_t time_to_notice(void)
     for (unsigned i = 0; i < s->backends; i++)
         named |= s->backend[i].named;
     /* Without checks a name is asked for every ten seconds. */
-    return checks + s->max_ejection + s->connect + 12 * S / 10 + (named && !s->checks_on ? 11 * S : 0);
+    /* A store that a fault has broken is mended after a second; a disk call under way may take another. */
+    return checks + s->max_ejection + s->connect + 3 * S + (named && !s->checks_on ? 11 * S : 0);
 }
 
 /* Promise: after an outage the backends get their shares again. */
@@ -236,6 +281,8 @@ static _Noreturn void fail_stuck(void)
 {
     struct bytes who = {0}, callers = {0};
     clients_describe(&who);
+    timing_describe(&who);
+    bytes_add(&who, "", 1);
     callers_describe(&callers);
     sim_fail("stuck", "phase %d does not end; the daemon is %s; not done:%s%s", world.phase,
              !process_alive() ? "dead"
@@ -266,13 +313,19 @@ static void step_phase(void)
             enter(PHASE_VERIFY);
             backends_count_from_here();
             clients_verify();
+            callers_verify();
         }
         break;
     case PHASE_VERIFY:
         if (clients_verified() && callers_done()) {
             check_shares();
-            enter(PHASE_QUIET);
+            enter(PHASE_TIMING);
+            timing_begin();
         }
+        break;
+    case PHASE_TIMING:
+        if (timing_done())
+            enter(PHASE_QUIET);
         break;
     case PHASE_QUIET: check_quiet(); break;
     case PHASE_STOP: break;
@@ -292,8 +345,8 @@ static void sum_up(void)
 {
     tally.runs++;
     tally.sim_ns += sim_now();
-    tally.faults +=
-        kernel.shown.heap + kernel.shown.descriptors + kernel.shown.epoll + kernel.shown.connect + disk_faults();
+    tally.faults += kernel.shown.heap + kernel.shown.descriptors + kernel.shown.epoll + kernel.shown.connect +
+                    kernel.shown.disk + kernel.shown.sync;
 }
 
 static void set_up(uint64_t seed)
@@ -305,6 +358,7 @@ static void set_up(uint64_t seed)
     net_begin();
     disk_begin(rng_of("disk", 0));
     busy_until = 0;
+    memset(shown, 0, sizeof shown);
     operator_stream = rng_of("operator", 0);
     settings_draw();
     world.chaos_end = rng_spread(&operator_stream, S, 5 * S);
@@ -324,6 +378,7 @@ static void set_up(uint64_t seed)
     event_init(&restart_event, on_restart);
     event_init(&phase_event, on_phase);
     event_init(&deadline_event, on_deadline);
+    event_init(&early_kill_event, on_early_kill);
     judge_begin();
     if (world.set.limiter_on)
         disk_put("clients.json", bytes_at(&first), first.len);
@@ -351,6 +406,7 @@ void world_run(uint64_t seed)
     sum_up();
 
     callers_end();
+    timing_end();
     clients_end();
     judge_end();
     kernel_end();

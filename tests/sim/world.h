@@ -21,6 +21,7 @@ enum phase {
     PHASE_CHAOS,  /* faults and outages */
     PHASE_CALM,   /* everything is well again, and has time to be noticed */
     PHASE_VERIFY, /* now everything must work */
+    PHASE_TIMING, /* do the time-outs come when they should? */
     PHASE_QUIET,  /* nobody asks anything: what is still held? */
     PHASE_STOP    /* SIGTERM */
 };
@@ -44,7 +45,9 @@ struct world {
     struct settings set;
     struct sim_addr listen;
     enum phase phase;
-    bool gentle; /* no faults at all, backends that are right: nothing may go wrong */
+    bool gentle; /* no faults but those that nobody may notice, backends that are right: nothing may go wrong */
+    bool delays; /* threads may lose the processor for a while */
+    bool kill_next_start;
     bool faulty_backends;
     uint64_t chaos_end;                                         /* when the chaos ends */
     unsigned deaths;                                            /* of the process, however it ended */
@@ -112,8 +115,11 @@ struct request {
     uint64_t key;
     uint64_t sent_at;      /* its first byte; */
     uint64_t head_sent_at; /* the head's last */
+    uint64_t quiet_from;   /* when its connection last had something for its client: an answer, or its begin */
     bool sent_whole;
-    unsigned deaths; /* world.deaths when it was sent */
+    /* world.deaths when its connection was begun, and when it was there: it may have been begun at a process that was
+     * dead when the packet came, and be the next one's. */
+    unsigned deaths, life;
     unsigned deliveries;
     uint64_t first_delivery;
     struct served served[SERVED_MAX];
@@ -129,7 +135,6 @@ struct request {
 
 struct request *request_new(unsigned client);
 struct request *request_find(uint32_t id); /* NULL when there is none */
-uint32_t request_count(void);
 /* Has a backend left an answer to it unfinished, as far as the daemon can have seen? */
 bool request_was_cut(const struct request *r);
 
@@ -139,26 +144,39 @@ void judge_begin(void);
 void judge_end(void);
 /* Lines of the log, as they are written. */
 void judge_log(const char *p, size_t n);
-/* A turn of the loop is over. */
-void judge_turn(void);
-/* The process has ended. */
-void judge_death(void);
+/* A process is started; it is told to end, or to hurry with it; it has ended. */
+void judge_start(void);
+void judge_drain(bool hurried);
+void judge_end_of_life(bool killed, int status);
+bool judge_was_killed(unsigned in_life);
 /* A request's head has reached a backend on a connection on which the choice was made in `turn` (UINT64_MAX: by a
  * process that is no more). */
 void judge_delivery(struct request *r, unsigned backend, uint64_t turn);
 /* A client has its answer, or will never have it. */
 void judge_answer(struct request *r, unsigned status, bool own);
+/* Somebody has got an error that process number `in_life` must have logged. */
+void judge_own_answer(unsigned in_life, unsigned status);
 void judge_cut(struct request *r, bool own_fault, const char *how);
-/* A request of `identity` has passed the limiter, decided between two points of time. */
-void judge_passed(const struct request *r);
 /* At the end of the run. */
 void judge_sum_up(void);
-/* Has the daemon's log been read whole so far: nothing dropped, nothing waiting. */
-bool judge_log_complete(void);
 /* From now on lines may be late. */
 void judge_note_lag(void);
-/* The backend is available as far as the log says. */
-bool judge_available(unsigned backend);
+
+/* ---- faults that have been shown ---- */
+
+enum fault_kind {
+    FAULT_HEAP = 1,
+    FAULT_DESCRIPTORS = 2,
+    FAULT_EPOLL = 4,
+    FAULT_CONNECT = 8,
+    FAULT_DISK = 16, /* writing; a full disk is one as long as it is full */
+    FAULT_SYNC = 32
+};
+
+/* Has a call failed, of the kinds in `kinds`, since `since`? */
+bool fault_since(unsigned kinds, uint64_t since);
+/* Looks at what the kernel has counted: to be called often enough to know when. */
+void faults_look(void);
 
 /* ---- actors ---- */
 
@@ -168,6 +186,12 @@ void backends_end(void);
 struct sim_addr backend_addr(unsigned i);
 /* Requests that backend `i` was sent since backends_count_from_here(). */
 void backends_count_from_here(void);
+/* Has any backend been out of order since then, or closed connections of its own accord? */
+bool backends_unwell_since(uint64_t since);
+/* Those who answer probes begin to count. */
+void backends_new_process(void);
+/* The daemon says that backend `i` is up or down because of its answers to probes: were there enough of them? */
+void backend_check_count(unsigned i, bool up);
 unsigned backend_counted(unsigned i);
 unsigned backends_resolve(const char *name, struct sim_addr out[8], uint64_t *delay);
 
@@ -177,19 +201,27 @@ void clients_verify(void); /* starts the client whose every request must succeed
 bool clients_done(void);
 bool clients_verified(void);
 void clients_check_stuck(void);
-/* Who is not done, as text with a zero. */
+/* Who is not done, as text. */
 void clients_describe(struct bytes *out);
 void clients_end(void);
 /* Client `i` asks no faster than its rate. */
 bool client_is_polite(unsigned i);
 /* ... and is not limited. */
 bool client_is_exempt(unsigned i);
+/* Its address is 10.1.x.y: 256 * x + y. */
+unsigned client_host(unsigned i);
 /* The name that client `i` is registered under and sends, or "". */
 const char *client_identity(unsigned i);
-uint64_t client_last_sent(unsigned i);
+
+/* Clients that wait for one time-out each, and look at the clock: when all else is quiet. */
+void timing_begin(void);
+bool timing_done(void);
+void timing_describe(struct bytes *out);
+void timing_end(void);
 
 void callers_begin(void);
 void callers_calm(void);
+void callers_verify(void);
 void callers_crashed(void); /* kill -9 or power cut */
 bool callers_done(void);
 /* Who is not done, as text with a zero. */
@@ -197,7 +229,7 @@ void callers_describe(struct bytes *out);
 void callers_end(void);
 /* After a graceful stop: the files hold what they should. */
 void callers_check_files(void);
-/* The unlocked text of the first clients.json. */
+/* The text of the first clients.json. */
 void callers_first_file(struct bytes *out);
 
 #endif

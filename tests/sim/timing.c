@@ -1,0 +1,239 @@
+/* Clients that look at the clock. When all else is quiet, each brings about one time-out of the daemon's: it must come,
+ * in the way that it should, neither early nor late.                                                                */
+#include "world.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+enum what {
+    SILENT,      /* connects and says nothing */
+    HALF_HEAD,   /* stops in its first head */
+    IDLE,        /* has had an answer, and says no more */
+    HALF_SECOND, /* ... and stops in its second head, before the idle time is over */
+    HALF_BODY,   /* stops in its content */
+    WHATS
+};
+static const char *const what_names[] = {"silent", "half a head", "idle", "half a second head", "half a body"};
+
+struct waiter {
+    enum what what;
+    struct rng rng;
+    struct end *e;
+    struct message in;
+    struct event act;
+    struct request *r;
+    unsigned life;
+    uint64_t since, due; /* when the time began to run, and how long it is; due 0: it does not run yet */
+    uint64_t earliest;   /* not before that, whatever was on its way when */
+    uint64_t first_byte; /* of its answer */
+    bool answered, told, done;
+};
+
+static struct waiter waiters[WHATS];
+static unsigned waiter_count;
+
+/* What the network may take, there and back, with every piece cut up. */
+static uint64_t slack(void)
+{
+    return 100 * MS + 30 * kernel.latency;
+}
+
+static void run_clock(struct waiter *w, uint64_t due)
+{
+    w->since = sim_now();
+    w->due = due;
+    w->earliest = (w->answered && w->first_byte ? w->first_byte : w->since) + due;
+}
+
+static void say(struct waiter *w, const char *text)
+{
+    if (end_write(w->e, text, strlen(text)) != strlen(text))
+        sim_fail("simulation", "a waiting client cannot write");
+}
+
+static void ask(struct waiter *w, const char *method)
+{
+    char text[256];
+    struct request *r = w->r = request_new(CLIENTS_MAX);
+    r->method = method;
+    r->idempotent = r->may_stall = true;
+    r->length = strcmp(method, "PUT") == 0 ? 1000 : 0;
+    r->sent_whole = r->length == 0;
+    r->key = rng_next(&w->rng);
+    r->sent_at = r->head_sent_at = r->quiet_from = sim_now();
+    r->deaths = r->life = world.deaths;
+    tally.requests++;
+    snprintf(text, sizeof text, "%s /r/%u HTTP/1.1\r\nHost: sim.example\r\nX-Sim-Request: %u\r\n", method, r->id,
+             r->id);
+    say(w, text);
+    if (r->length > 0)
+        snprintf(text, sizeof text, "Content-Length: %" PRIu64 "\r\n\r\n", r->length);
+    say(w, r->length > 0 ? text : "\r\n");
+}
+
+static void begin_to_wait(struct waiter *w)
+{
+    const struct settings *s = &world.set;
+    struct bytes content = {0};
+    switch (w->what) {
+    case SILENT: run_clock(w, s->client_header); return;
+    case HALF_HEAD:
+        say(w, "GET /t HTTP/1.1\r\nHo");
+        run_clock(w, s->client_header);
+        return;
+    case HALF_BODY:
+        ask(w, "PUT");
+        pattern_add(&content, w->r->key, 0, 10);
+        end_write(w->e, bytes_at(&content), content.len);
+        bytes_free(&content);
+        run_clock(w, s->client_body);
+        return;
+    default: ask(w, "GET"); return;
+    }
+}
+
+static void on_act(struct event *event)
+{
+    struct waiter *w = (struct waiter *)(void *)((char *)event - offsetof(struct waiter, act));
+    if (!w->e)
+        return;
+    say(w, "GET /t HTTP/1.1\r\nHo");
+    w->first_byte = 0;
+    run_clock(w, world.set.client_header);
+}
+
+/* The answer to its request is there. */
+static void answered(struct waiter *w)
+{
+    bool own = !message_field(&w->in, "X-Sim", NULL);
+    w->answered = true;
+    judge_answer(w->r, w->in.status, own);
+    if (w->what == HALF_BODY) {
+        w->due = 0; /* one that came early: nobody waits for the content any more */
+        return;
+    }
+    run_clock(w, world.set.client_idle);
+    if (w->what == HALF_SECOND)
+        event_set_in(&w->act, rng_below(&w->rng, world.set.client_idle / 2));
+}
+
+static void on_response(struct waiter *w)
+{
+    unsigned status = w->in.status;
+    if (status < 200)
+        return;
+    if (w->r && !w->answered && status != 408) {
+        answered(w);
+        return;
+    }
+    if (status != 408 || w->what == IDLE || w->told)
+        sim_fail("timing", "a client that waits (%s) got %u", what_names[w->what], status);
+    w->told = true;
+    judge_own_answer(w->life, status);
+    if (w->r && !w->answered)
+        judge_answer(w->r, status, true);
+}
+
+static void on_content(void *arg, const char *p, size_t n)
+{
+    (void)arg;
+    (void)p;
+    (void)n;
+}
+
+static void receive(struct waiter *w)
+{
+    if (!w->first_byte)
+        w->first_byte = sim_now();
+    while (message_take(&w->in, end_data(w->e), false, on_content, w)) {
+        if (w->in.state == MESSAGE_BROKEN)
+            sim_fail("responses", "a client that waits got a malformed response: %s", w->in.broken);
+        if (w->in.state != MESSAGE_WHOLE)
+            continue;
+        on_response(w);
+        message_next(&w->in);
+    }
+    end_took(w->e);
+}
+
+/* Promise: time-outs come when they should, with a 408 for who is in the middle of a request, silently for who is not.
+ */
+static void ended(struct waiter *w, const char *how)
+{
+    uint64_t took = sim_now() - w->since;
+    trace_text("waiting client (%s): %s after %" PRIu64 " ms", what_names[w->what], how, took / MS);
+    w->done = true;
+    event_cancel(&w->act);
+    if (w->r && !w->answered && !w->told)
+        judge_cut(w->r, false, how);
+    /* In the middle of an early answer there is no way to say it. */
+    if (w->due == 0 || w->in.state == MESSAGE_CONTENT)
+        return;
+    bool in_request = w->what == HALF_HEAD || w->what == HALF_SECOND || w->what == HALF_BODY;
+    if (in_request && !w->told)
+        sim_fail("timing", "a client that waits (%s) was not told why its connection ended (%s)", what_names[w->what],
+                 how);
+    if (sim_now() + slack() / 2 < w->earliest || took > w->due + slack())
+        sim_fail("timing", "a client that waits (%s) was ended (%s) after %" PRIu64 " ms instead of %" PRIu64,
+                 what_names[w->what], how, took / MS, w->due / MS);
+}
+
+static void on_event(void *owner, struct end *e, enum end_event event)
+{
+    struct waiter *w = owner;
+    (void)e;
+    switch (event) {
+    case END_CONNECTED: begin_to_wait(w); break;
+    case END_READABLE: receive(w); break;
+    case END_ROOM: break;
+    case END_FIN:
+        receive(w);
+        e = w->e;
+        w->e = NULL;
+        end_close(e);
+        ended(w, "FIN");
+        break;
+    case END_REFUSED:
+    case END_RESET:
+        w->e = NULL;
+        ended(w, event == END_RESET ? "reset" : "refused");
+        break;
+    }
+}
+
+void timing_begin(void)
+{
+    waiter_count = WHATS;
+    for (unsigned i = 0; i < WHATS; i++) {
+        struct waiter *w = &waiters[i];
+        struct sim_addr from = world.set.unix_listen ? sim_addr_unix("") : sim_addr_v4(0x0a0100c8, (uint16_t)(900 + i));
+        *w = (struct waiter){.what = (enum what)i, .rng = rng_of("waiter", i), .life = world.deaths};
+        message_init(&w->in, MESSAGE_RESPONSE);
+        event_init(&w->act, on_act);
+        w->e = end_connect(&world.listen, &from, rng_of("waiter conn", i), on_event, w);
+        w->since = sim_now();
+    }
+}
+
+bool timing_done(void)
+{
+    for (unsigned i = 0; i < waiter_count; i++)
+        if (!waiters[i].done)
+            return false;
+    return true;
+}
+
+void timing_describe(struct bytes *out)
+{
+    for (unsigned i = 0; i < waiter_count; i++)
+        if (!waiters[i].done)
+            bytes_add_text(out, " waiting client (%s)", what_names[i]);
+}
+
+void timing_end(void)
+{
+    for (unsigned i = 0; i < waiter_count; i++)
+        message_free(&waiters[i].in);
+    waiter_count = 0;
+}
