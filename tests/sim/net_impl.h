@@ -94,6 +94,9 @@ struct sock *find_listener(const struct sim_addr *at);
 struct conn *conn_new(struct rng r, bool local);
 void conn_free_if_done(struct conn *c);
 uint64_t delay_of(struct conn *c);
+void want_delivery(struct end *e);
+/* Calls the actor of that end soon, if it is an actor's. */
+void want_tell(struct end *e);
 /* Moves what an end has written to the other one; the run of `deliver`. */
 void on_deliver(struct event *event);
 
