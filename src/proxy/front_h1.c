@@ -175,8 +175,8 @@ static void front_idle(struct front_h1 *f)
  * the next. */
 static void front_settle(struct front_h1 *f)
 {
-    if (io_unsent(f->io) > 0)
-        return; /* IO_DRAINED comes back here */
+    if (io_unsent(f->io) > 0 || io_errno(f->io) != 0)
+        return; /* IO_DRAINED comes back here; where memory for the rest ran out, IO_ERROR ends it */
     struct exchange *x = f->exchange;
     f->exchange = NULL;
     if (x)
