@@ -33,7 +33,7 @@ bool sock_is_quiet(int fd);
 
 int sock_shutdown_write(int fd);
 void sock_close(int fd);
-/* Closes so that the other end sees a reset (SO_LINGER with zero time). */
+/* Closes so that the other end sees a reset (SO_LINGER with zero time); a unix socket just closes. */
 void sock_reset(int fd);
 
 int sock_local_addr(int fd, struct addr *out);

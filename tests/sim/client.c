@@ -413,9 +413,11 @@ static void on_whole(struct client *c)
         message_next(m);
         return;
     }
-    if (c->source && m->framing == FRAME_CLOSE && c->deaths != world.deaths)
-        return; /* a process that was killed cannot tell its clients so */
-    if (c->source && !r->head && (m->received != c->source->length || !c->source->whole))
+    bool cut = c->source && !r->head && (m->received != c->source->length || !c->source->whole);
+    /* A process that was killed cannot tell its clients so, and over a unix socket nobody can. */
+    if (c->source && m->framing == FRAME_CLOSE && (c->deaths != world.deaths || (cut && world.set.unix_listen)))
+        return;
+    if (cut)
         sim_fail("content", "request %u got %" PRIu64 " of %" PRIu64 " bytes passed off as the whole answer%s", r->id,
                  m->received, c->source->length, c->source->whole ? "" : " that the backend never finished");
     if (!c->source && m->status >= 400 && !(r && r->head) && !strstr(bytes_at(&c->own_body), "\"status\":") &&

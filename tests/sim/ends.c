@@ -26,7 +26,7 @@ struct sock *find_listener(const struct sim_addr *at)
         bool is_unix = s->at.family == AF_UNIX;
         if (is_unix != (at->family == AF_UNIX))
             continue;
-        if (is_unix ? strcmp(s->at.path, at->path) == 0 : s->at.port == at->port)
+        if (is_unix ? strcmp(s->at.path, at->path) == 0 && unix_file_exists(at->path) : s->at.port == at->port)
             return s;
     }
     return NULL;
@@ -99,7 +99,7 @@ void end_took(struct end *e)
 
 size_t end_write(struct end *e, const void *p, size_t n)
 {
-    return e->closed || e->fin_sent || e->reset_in || !e->conn->connected ? 0 : write_end(e, p, n);
+    return e->closed || e->fin_sent || e->reset_in || e->peer_closed || !e->conn->connected ? 0 : write_end(e, p, n);
 }
 
 void end_finish(struct end *e)
@@ -114,7 +114,7 @@ void end_close(struct end *e)
 
 void end_reset(struct end *e)
 {
-    close_end(e, true);
+    close_end(e, can_reset(e));
 }
 
 void end_set_window(struct end *e, size_t bytes)

@@ -7,7 +7,11 @@
  * The one who calls connect() is end 0. Each end belongs to a socket of the daemon or to an actor. What is in tx moves
  * in pieces, as the seed cuts them, while there is room in rx (the window). Behind the bytes comes FIN; a reset
  * overtakes them. Closing an end while bytes are unread, or with SO_LINGER 0, resets, and so do bytes that arrive where
- * nobody is any more (RFC 9293 sections 3.5.2 and 3.6). */
+ * nobody is any more (RFC 9293 sections 3.5.2 and 3.6).
+ *
+ * Over a unix socket there is no network between the ends: a close is seen at once on the other side, behind all that
+ * was written before it, and nothing can be written there any more. SO_LINGER has no effect; but who closes with bytes
+ * unread leaves ECONNRESET behind what it has written (unix(7); Linux 6.18, measured). */
 #include "net_impl.h"
 
 #include <errno.h>
@@ -173,6 +177,16 @@ static size_t cut(struct end *e, size_t n)
     return rng_chance(&c->rng, 500) ? n : rng_between(&c->rng, 1, n);
 }
 
+static void put_across(struct end *e, struct end *o, size_t n)
+{
+    bytes_add(&o->rx, bytes_at(&e->tx), n);
+    bytes_drop(&e->tx, n);
+    trace("arrive conn end bytes", (int64_t)e->conn->id, o == &e->conn->end[1], (int64_t)n);
+    o->tell_readable = true;
+    want_tell(o);
+    end_changed(o);
+}
+
 /* Moves a piece of tx to the other side. */
 static void move_piece(struct end *e, struct end *o)
 {
@@ -181,14 +195,9 @@ static void move_piece(struct end *e, struct end *o)
     if (n == 0)
         return;
     n = cut(e, n);
-    bytes_add(&o->rx, bytes_at(&e->tx), n);
-    bytes_drop(&e->tx, n);
-    trace("arrive conn end bytes", (int64_t)e->conn->id, o == &e->conn->end[1], (int64_t)n);
-    o->tell_readable = true;
+    put_across(e, o, n);
     e->tell_room = true;
-    want_tell(o);
     want_tell(e);
-    end_changed(o);
     end_changed(e);
     if (e->tx.len > 0 && n < room)
         event_set_in(&e->deliver, 1 + rng_below(&e->conn->rng, e->conn->local ? US : 50 * US));
@@ -222,6 +231,11 @@ void read_from(struct end *e)
     struct end *o = other(e);
     if (o->tx.len > 0 && !o->reset_in)
         want_delivery(o);
+    if (e->conn->local && !o->closed) {
+        o->tell_room = true;
+        want_tell(o);
+        end_changed(o);
+    }
 }
 
 /* ---- connections ---- */
@@ -274,10 +288,52 @@ void conn_free_if_done(struct conn *c)
         conn_free(c);
 }
 
+bool can_reset(const struct end *e)
+{
+    return !e->conn->local;
+}
+
+/* The other side of a unix socket learns of the close. */
+static void leave_local(struct end *e, bool reset)
+{
+    struct end *o = other(e);
+    if (o->closed)
+        return;
+    if (e->tx.len > 0)
+        put_across(e, o, e->tx.len);
+    o->fin_in = o->peer_closed = true;
+    if (reset)
+        o->error = ECONNRESET;
+    *(reset ? &o->tell_reset : &o->tell_fin) = true;
+    want_tell(o);
+    end_changed(o);
+}
+
+static void close_local(struct end *e, bool reset)
+{
+    struct end *o = other(e);
+    reset |= e->rx.len > 0 || o->tx.len > 0;
+    e->closed = true;
+    e->sock = NULL;
+    event_cancel(&e->tell);
+    trace("close conn end reset", (int64_t)e->conn->id, e == &e->conn->end[1], reset);
+    leave_local(e, reset);
+    bytes_clear(&e->rx);
+    bytes_clear(&e->tx);
+    bytes_clear(&o->tx);
+    event_cancel(&e->deliver);
+    event_cancel(&o->deliver);
+    conn_free_if_done(e->conn);
+}
+
 void close_end(struct end *e, bool reset)
 {
     if (e->closed)
         return;
+    if (e->conn->local && e->conn->connected) {
+        close_local(e, reset);
+        return;
+    }
     e->closed = true;
     e->sock = NULL;
     event_cancel(&e->tell);
@@ -306,9 +362,16 @@ void finish_end(struct end *e)
     want_delivery(e);
 }
 
+/* Over a unix socket the sender pays for what the other side has not read yet. */
+size_t end_room(const struct end *e)
+{
+    size_t used = e->tx.len + (e->conn->local ? other(e)->rx.len : 0);
+    return e->tx_room > used ? e->tx_room - used : 0;
+}
+
 size_t write_end(struct end *e, const void *p, size_t n)
 {
-    size_t room = e->tx_room > e->tx.len ? e->tx_room - e->tx.len : 0;
+    size_t room = end_room(e);
     if (n > room)
         n = room;
     if (n == 0)

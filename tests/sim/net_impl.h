@@ -18,7 +18,8 @@ struct end {
     size_t window, tx_room;
     bool fin_sent, fin_gone; /* asked for; on the other side */
     bool fin_in, reset_out, reset_in, closed;
-    int error; /* SO_ERROR */
+    bool peer_closed; /* over a unix socket: what is written now goes nowhere */
+    int error;        /* SO_ERROR */
     struct event deliver;
 
     struct sock *sock; /* the daemon's, or else the actor's: */
@@ -88,7 +89,7 @@ void copy_path(char out[64], const char *path);
 struct sim_addr from_kernel(const struct sockaddr *sa);
 void to_kernel(const struct sim_addr *a, struct sockaddr *sa, socklen_t *n);
 struct host *find_host(const struct sim_addr *at);
-/* The daemon's listener that a connection to `at` comes to. */
+/* The daemon's listener that a connection to `at` comes to; a unix one must still have its file. */
 struct sock *find_listener(const struct sim_addr *at);
 
 struct conn *conn_new(struct rng r, bool local);
@@ -102,6 +103,10 @@ void on_deliver(struct event *event);
 
 /* What either kind of owner does with an end. */
 void close_end(struct end *e, bool reset);
+/* Does SO_LINGER 0 make a close of it a reset? Not over a unix socket. */
+bool can_reset(const struct end *e);
+/* How many more bytes may be written. */
+size_t end_room(const struct end *e);
 void finish_end(struct end *e);
 size_t write_end(struct end *e, const void *p, size_t n);
 void read_from(struct end *e); /* after bytes were taken */

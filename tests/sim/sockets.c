@@ -9,6 +9,13 @@
 
 unsigned (*name_resolver)(const char *name, struct sim_addr out[8], uint64_t *delay);
 
+static bool is_writable(const struct end *e)
+{
+    if (e->conn->local) /* unix_writable() of Linux */
+        return end_room(e) >= e->tx_room - e->tx_room / 4;
+    return e->reset_in || e->fin_sent || (end_room(e) > 0 && end_room(e) >= e->tx_room / 3);
+}
+
 static uint32_t stream_ready(const struct sock *s)
 {
     const struct end *e = s->end;
@@ -17,11 +24,13 @@ static uint32_t stream_ready(const struct sock *s)
         return e->error ? (uint32_t)(EPOLLERR | EPOLLHUP | EPOLLIN | EPOLLOUT) : 0;
     if (e->rx.len > 0 || e->fin_in || e->reset_in || e->error)
         ready |= EPOLLIN;
-    if (e->reset_in || e->fin_sent || (e->tx_room > e->tx.len && e->tx_room - e->tx.len >= e->tx_room / 3))
+    if (is_writable(e))
         ready |= EPOLLOUT;
     if (e->error)
         ready |= EPOLLERR;
-    if (e->reset_in || (e->fin_in && e->fin_sent))
+    if (e->fin_in || e->reset_in)
+        ready |= EPOLLRDHUP;
+    if (e->reset_in || e->peer_closed || (e->fin_in && e->fin_sent))
         ready |= EPOLLHUP;
     return ready;
 }
@@ -54,7 +63,7 @@ static void sock_close_file(struct file *f)
     if (s->end) {
         *(s->accepted ? &net.accepted_open : &net.made_open) -= 1;
         s->end->sock = NULL;
-        close_end(s->end, s->linger_reset);
+        close_end(s->end, s->linger_reset && can_reset(s->end));
     }
     free(s);
 }
@@ -335,9 +344,9 @@ static ssize_t send_now(struct sock *s, const struct iovec *iov, size_t count)
     size_t done = 0, limit = SIZE_MAX;
     if (!e || s->state != SOCK_STREAM_OPEN)
         return -ENOTCONN;
-    if (e->error)
+    if (e->error && !e->conn->local)
         return pending_error(e);
-    if (e->reset_in || e->fin_sent)
+    if (e->reset_in || e->fin_sent || e->peer_closed)
         return -EPIPE;
     if (fault(kernel.faults.short_write))
         limit = rng_chance(&e->conn->rng, 300) ? 0 : 1 + call_draw(300);
