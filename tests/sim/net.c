@@ -150,13 +150,14 @@ void want_delivery(struct end *e)
         event_set_in(&e->deliver, delay_of(e->conn));
 }
 
-static void receive_reset(struct end *e, int error)
+/* tcp_reset() of Linux: behind a FIN it says EPIPE, and once both FINs have come through nothing is left to reset. */
+static void receive_reset(struct end *e)
 {
-    if (e->reset_in)
+    if (e->reset_in || (e->fin_in && e->fin_gone))
         return;
     trace("reset-arrives conn end", (int64_t)e->conn->id, e == &e->conn->end[1], 0);
     e->reset_in = true;
-    e->error = error;
+    e->error = e->fin_in && !e->fin_sent ? EPIPE : ECONNRESET;
     bytes_clear(&e->tx);
     /* An actor may be of another make: there a reset takes the bytes along that were not read yet. */
     if (!e->sock && rng_chance(&e->conn->rng, 500))
@@ -207,9 +208,9 @@ void on_deliver(struct event *event)
 {
     struct end *e = (struct end *)(void *)((char *)event - offsetof(struct end, deliver)), *o = other(e);
     if (e->reset_out) {
-        receive_reset(o, ECONNRESET);
+        receive_reset(o);
     } else if (o->closed && e->tx.len > 0) {
-        receive_reset(e, ECONNRESET); /* nobody is there any more */
+        receive_reset(e); /* nobody is there any more */
     } else if (!o->closed) {
         move_piece(e, o);
         if (e->tx.len == 0 && e->fin_sent && !e->fin_gone) {

@@ -307,13 +307,23 @@ static ssize_t pending_error(struct end *e)
     return -error;
 }
 
+/* Over TCP a FIN that has been received hides whatever comes behind it (SOCK_DONE of Linux). */
+static ssize_t nothing_to_read(struct end *e)
+{
+    if (e->fin_in && !e->conn->local)
+        return 0;
+    if (e->error)
+        return pending_error(e);
+    return e->fin_in || e->reset_in ? 0 : -EAGAIN;
+}
+
 static ssize_t recv_now(struct sock *s, void *p, size_t n, int flags)
 {
     struct end *e = s->end;
     if (!e || s->state != SOCK_STREAM_OPEN)
         return -ENOTCONN;
     if (e->rx.len == 0)
-        return e->error ? pending_error(e) : e->fin_in || e->reset_in ? 0 : -EAGAIN;
+        return nothing_to_read(e);
     if (!(flags & MSG_PEEK) && fault(kernel.faults.eagain))
         return -EAGAIN;
     size_t take = n < e->rx.len ? n : e->rx.len;
@@ -387,7 +397,9 @@ int sim_shutdown(int fd, int how)
     syscall_begin("shutdown", fd, how);
     syscall_progress();
     struct sock *s = need_sock(fd, "shutdown");
-    if (!s->end || s->state != SOCK_STREAM_OPEN || s->end->reset_in)
+    const struct end *e = s->end;
+    bool over = e && (e->reset_in || (e->fin_in && e->fin_gone)) && !e->conn->local;
+    if (!e || s->state != SOCK_STREAM_OPEN || over)
         return (int)syscall_end("shutdown", -ENOTCONN);
     finish_end(s->end);
     end_changed(s->end);
