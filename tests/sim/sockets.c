@@ -21,7 +21,7 @@ static uint32_t stream_ready(const struct sock *s)
     const struct end *e = s->end;
     uint32_t ready = 0;
     if (s->state == SOCK_CONNECTING)
-        return e->error ? (uint32_t)(EPOLLERR | EPOLLHUP | EPOLLIN | EPOLLOUT) : 0;
+        return 0;
     if (e->rx.len > 0 || e->fin_in || e->reset_in || e->error)
         ready |= EPOLLIN;
     if (is_writable(e))
@@ -233,10 +233,13 @@ static void connected(struct conn *c)
     end_changed(e);
 }
 
+/* The socket is then as one that was reset: the error is told once, and it stays hung up for ever. */
 static void connect_failed(struct conn *c, int error)
 {
     c->end[1].closed = true;
     c->end[0].error = error;
+    c->end[0].reset_in = true;
+    c->end[0].sock->state = SOCK_STREAM_OPEN;
     trace("connect-fails conn errno", (int64_t)c->id, error, 0);
     end_changed(&c->end[0]);
 }
@@ -295,7 +298,10 @@ int sim_connect(int fd, const struct sockaddr *a, socklen_t n)
     syscall_begin("connect", fd, 0);
     syscall_progress();
     struct sim_addr to = from_kernel(a);
-    return (int)syscall_end("connect", begin_connect(need_sock(fd, "connect"), &to));
+    struct sock *s = need_sock(fd, "connect");
+    if (s->state != SOCK_NEW)
+        sim_fail("kernel", "a second connect() of a socket");
+    return (int)syscall_end("connect", begin_connect(s, &to));
 }
 
 /* ---- the daemon reads and writes ---- */
@@ -320,8 +326,8 @@ static ssize_t nothing_to_read(struct end *e)
 static ssize_t recv_now(struct sock *s, void *p, size_t n, int flags)
 {
     struct end *e = s->end;
-    if (!e || s->state != SOCK_STREAM_OPEN)
-        return -ENOTCONN;
+    if (s->state != SOCK_STREAM_OPEN)
+        return s->state == SOCK_CONNECTING ? -EAGAIN : -ENOTCONN;
     if (e->rx.len == 0)
         return nothing_to_read(e);
     if (!(flags & MSG_PEEK) && fault(kernel.faults.eagain))
@@ -352,8 +358,8 @@ static ssize_t send_now(struct sock *s, const struct iovec *iov, size_t count)
 {
     struct end *e = s->end;
     size_t done = 0, limit = SIZE_MAX;
-    if (!e || s->state != SOCK_STREAM_OPEN)
-        return -ENOTCONN;
+    if (s->state != SOCK_STREAM_OPEN)
+        return s->state == SOCK_CONNECTING ? -EAGAIN : -EPIPE;
     if (e->error && !e->conn->local)
         return pending_error(e);
     if (e->reset_in || e->fin_sent || e->peer_closed)
