@@ -94,7 +94,7 @@ void to_kernel(const struct sim_addr *a, struct sockaddr *sa, socklen_t *n)
 
 void want_tell(struct end *e)
 {
-    if (!e->closed && !e->sock && e->fn && !event_pending(&e->tell))
+    if (!e->closed && e->fn && !event_pending(&e->tell))
         event_set_in(&e->tell, 0);
 }
 
@@ -160,7 +160,7 @@ static void receive_reset(struct end *e)
     e->error = e->fin_in && !e->fin_sent ? EPIPE : ECONNRESET;
     bytes_clear(&e->tx);
     /* An actor may be of another make: there a reset takes the bytes along that were not read yet. */
-    if (!e->sock && rng_chance(&e->conn->rng, 500))
+    if (e->fn && rng_chance(&e->conn->rng, 500))
         bytes_clear(&e->rx);
     e->tell_reset = true;
     want_tell(e);

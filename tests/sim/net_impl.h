@@ -22,8 +22,8 @@ struct end {
     int error;        /* SO_ERROR */
     struct event deliver;
 
-    struct sock *sock; /* the daemon's, or else the actor's: */
-    end_fn *fn;
+    struct sock *sock; /* the daemon's, once it has accepted */
+    end_fn *fn;        /* an actor's: */
     void *owner;
     struct event tell;
     bool tell_connected, tell_refused, tell_readable, tell_room, tell_fin, fin_told, tell_reset;
