@@ -38,9 +38,6 @@ void sock_reset(int fd);
 
 int sock_local_addr(int fd, struct addr *out);
 
-/* Bytes that the kernel holds unsent or unacknowledged (SIOCOUTQ), or -errno. */
-int sock_unsent(int fd);
-
 /* Removes the file of a unix listener at `at`; does nothing for other kinds. */
 void sock_unlink(const struct addr *at);
 

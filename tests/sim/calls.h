@@ -129,7 +129,6 @@ int sim_shutdown(int fd, int how);
 int sim_setsockopt(int fd, int level, int option, const void *value, socklen_t n);
 int sim_getsockopt(int fd, int level, int option, void *value, socklen_t *n);
 int sim_getsockname(int fd, struct sockaddr *a, socklen_t *n);
-int sim_ioctl(int fd, unsigned long request, ...);
 int sim_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **out);
 void sim_freeaddrinfo(struct addrinfo *list);
 

@@ -445,19 +445,6 @@ int sim_getsockname(int fd, struct sockaddr *a, socklen_t *n)
     return (int)syscall_end("getsockname", 0);
 }
 
-int sim_ioctl(int fd, unsigned long request, ...)
-{
-    (void)request;
-    va_list ap;
-    va_start(ap, request);
-    int *out = va_arg(ap, int *);
-    va_end(ap);
-    syscall_begin("ioctl", fd, 0);
-    struct sock *s = need_sock(fd, "ioctl");
-    *out = s->end ? (int)s->end->tx.len : 0;
-    return (int)syscall_end("ioctl", 0);
-}
-
 /* ---- names ---- */
 
 int sim_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **out)
