@@ -47,7 +47,7 @@ struct end *end_connect(const struct sim_addr *to, const struct sim_addr *from, 
     struct end *e = &c->end[0];
     e->fn = fn;
     e->owner = owner;
-    trace("dial conn port from", (int64_t)c->id, to->port, from ? from->ip[3] : 0);
+    trace("dial conn port from", (int64_t)c->id, to->port, from->ip[3]);
     c->to = *to;
     c->from = *from;
     event_init(&e->deliver, on_syn);

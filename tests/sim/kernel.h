@@ -154,7 +154,7 @@ enum end_event {
 };
 typedef void end_fn(void *owner, struct end *e, enum end_event event);
 
-/* Connects to whoever listens at `to`. `r` decides the connection's delays and cuts. */
+/* Connects to whoever listens at `to`, which sees `from` as its address. `r` decides the connection's delays and cuts. */
 struct end *end_connect(const struct sim_addr *to, const struct sim_addr *from, struct rng r, end_fn *fn, void *owner);
 void end_own(struct end *e, end_fn *fn, void *owner);
 /* Bytes that have arrived; take them with bytes_drop() by end_took(). */

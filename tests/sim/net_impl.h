@@ -57,7 +57,7 @@ struct sock {
     struct file file;
     enum sock_state state;
     struct sim_addr at;
-    bool bound, linger_reset, accepted;
+    bool linger_reset, accepted;
     struct listener_queue queue;
     struct end *end;
     struct sock *next; /* of the listeners */

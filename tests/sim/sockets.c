@@ -152,6 +152,7 @@ static void unix_file_make(const char *path)
             copy_path(net.unix_files[i], path);
             return;
         }
+    sim_fail("kernel", "more files of unix sockets than are simulated");
 }
 
 int sim_bind(int fd, const struct sockaddr *a, socklen_t n)
@@ -165,7 +166,6 @@ int sim_bind(int fd, const struct sockaddr *a, socklen_t n)
         return (int)syscall_end("bind", -EADDRINUSE);
     if (s->at.family == AF_UNIX)
         unix_file_make(s->at.path);
-    s->bound = true;
     return (int)syscall_end("bind", 0);
 }
 
@@ -354,7 +354,7 @@ ssize_t sim_recv(int fd, void *p, size_t n, int flags)
     return syscall_end("recv", r);
 }
 
-static ssize_t send_now(struct sock *s, const struct iovec *iov, size_t count)
+static ssize_t send_now(struct sock *s, const struct iovec *iov, size_t count, size_t all)
 {
     struct end *e = s->end;
     size_t done = 0, limit = SIZE_MAX;
@@ -373,7 +373,7 @@ static ssize_t send_now(struct sock *s, const struct iovec *iov, size_t count)
         if (took < iov[i].iov_len)
             break;
     }
-    return done ? (ssize_t)done : -EAGAIN;
+    return done || all == 0 ? (ssize_t)done : -EAGAIN;
 }
 
 ssize_t sim_sendmsg(int fd, const struct msghdr *m, int flags)
@@ -385,7 +385,7 @@ ssize_t sim_sendmsg(int fd, const struct msghdr *m, int flags)
     if (!(flags & MSG_NOSIGNAL))
         sim_fail("signals", "a send that may raise SIGPIPE");
     struct sock *s = need_sock(fd, "sendmsg");
-    ssize_t r = fault(kernel.faults.eintr) ? -EINTR : send_now(s, m->msg_iov, m->msg_iovlen);
+    ssize_t r = fault(kernel.faults.eintr) ? -EINTR : send_now(s, m->msg_iov, m->msg_iovlen, all);
     if (r > 0 || (r < 0 && r != -EAGAIN && r != -EINTR))
         syscall_progress();
     return syscall_end("sendmsg", r);
