@@ -55,6 +55,47 @@ struct end *end_connect(const struct sim_addr *to, const struct sim_addr *from, 
     return e;
 }
 
+/* Nobody listens, or nobody does any more. */
+static void turn_away(struct conn *c)
+{
+    struct end *e = &c->end[0];
+    c->end[1].closed = true;
+    *(c->connected ? &e->tell_reset : &e->tell_refused) = true;
+    want_tell(e);
+    conn_free_if_done(c);
+}
+
+/* The queue is full: Linux drops the request, which comes again after 1, 2, 4 ... seconds. Or it drops the last of the
+ * three packets of the handshake: then the caller takes itself for connected, and speaks, and is not heard until there
+ * is room. Over a unix socket connect() waits. */
+static void wait_for_room(struct conn *c)
+{
+    struct end *e = &c->end[0];
+    c->waits = true;
+    if (c->tries == 0 && !c->local && rng_chance(&c->rng, 400)) {
+        c->connected = e->tell_connected = true;
+        want_tell(e);
+    }
+    uint64_t pause = c->local ? 200 * US : c->connected ? 200 * MS : S;
+    event_init(&e->deliver, on_syn);
+    event_set_in(&e->deliver, pause << (c->local ? 0 : c->tries));
+    c->tries += c->tries < 6;
+    trace("syn-waits conn times", (int64_t)c->id, c->tries, 0);
+}
+
+static void enter_queue(struct conn *c, struct sock *s)
+{
+    struct end *e = &c->end[0];
+    s->queue.conns[s->queue.count++] = c;
+    e->tell_connected |= !c->connected;
+    c->connected = true;
+    c->waits = false;
+    want_tell(e);
+    file_changed(&s->file);
+    if (e->tx.len > 0 || e->fin_sent || e->reset_out)
+        want_delivery(e);
+}
+
 /* An actor's connection request arrives at the daemon's machine. */
 static void on_syn(struct event *event)
 {
@@ -62,20 +103,12 @@ static void on_syn(struct event *event)
     struct conn *c = e->conn;
     event_init(&e->deliver, on_deliver);
     struct sock *s = find_listener(&c->to);
-    if (e->closed || !s || s->queue.count == sizeof s->queue.conns / sizeof s->queue.conns[0]) {
-        c->end[1].closed = true;
-        e->tell_refused = true;
-        want_tell(e);
-        conn_free_if_done(c);
-        return;
-    }
-    s->queue.conns[s->queue.count++] = c;
-    c->connected = true;
-    e->tell_connected = true;
-    want_tell(e);
-    file_changed(&s->file);
-    if (e->tx.len > 0 || e->fin_sent || e->reset_out)
-        want_delivery(e);
+    if (e->closed || !s)
+        turn_away(c);
+    else if (s->queue.count > s->queue.backlog)
+        wait_for_room(c);
+    else
+        enter_queue(c, s);
 }
 
 /* ---- what they do with an end ---- */

@@ -22,6 +22,7 @@ struct faults {
     unsigned spurious;                  /* epoll says ready what is not; a condition wakes up unasked */
     unsigned delay;                     /* a thread loses the processor for a while */
     unsigned emfile, enfile, enobufs;   /* of socket() and accept() */
+    unsigned accept_error;              /* accept() hands on an error of the connection: ECONNABORTED, EPERM ... */
     unsigned connect_fail;              /* connect() fails at once: ENETUNREACH, EADDRNOTAVAIL ... */
     unsigned epoll_enomem, heap_enomem; /* of epoll_ctl(ADD), of malloc() and kin once the daemon serves */
     unsigned disk_full, disk_error;     /* ENOSPC or EDQUOT, EIO */
@@ -154,7 +155,8 @@ enum end_event {
 };
 typedef void end_fn(void *owner, struct end *e, enum end_event event);
 
-/* Connects to whoever listens at `to`, which sees `from` as its address. `r` decides the connection's delays and cuts. */
+/* Connects to whoever listens at `to`, which sees `from` as its address. `r` decides the connection's delays and cuts.
+ */
 struct end *end_connect(const struct sim_addr *to, const struct sim_addr *from, struct rng r, end_fn *fn, void *owner);
 void end_own(struct end *e, end_fn *fn, void *owner);
 /* Bytes that have arrived; take them with bytes_drop() by end_took(). */

@@ -394,6 +394,8 @@ size_t write_end(struct end *e, const void *p, size_t n)
 void net_begin(void)
 {
     memset(&net, 0, sizeof net);
+    net.rng = rng_of("network", 0);
+    net.somaxconn = (unsigned)rng_spread(&net.rng, 2, SOMAXCONN_MOST);
     net.conns.next = net.conns.prev = &net.conns;
 }
 

@@ -44,11 +44,14 @@ struct conn {
     bool local;     /* over a unix socket */
     bool connected; /* both ends know */
     bool in_use;    /* an actor is being told: it is freed after that */
+    bool waits;     /* there was no room in the listener's queue: it comes again, for the tries-th time */
+    unsigned tries;
 };
 
+#define SOMAXCONN_MOST 128u
 struct listener_queue {
-    struct conn *conns[128];
-    unsigned count;
+    struct conn *conns[SOMAXCONN_MOST + 1];
+    unsigned count, backlog; /* Linux lets one more in than the backlog */
 };
 
 enum sock_state { SOCK_NEW, SOCK_LISTENS, SOCK_CONNECTING, SOCK_STREAM_OPEN };
@@ -68,6 +71,8 @@ extern struct net {
     struct sock *listeners;
     struct host *hosts;
     uint64_t next_id;
+    struct rng rng;
+    unsigned somaxconn;
     unsigned accepted_open, made_open;
     char unix_files[8][64];
 } net;

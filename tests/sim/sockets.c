@@ -1,13 +1,10 @@
-/* The daemon's sockets: the system calls on them, with Linux's answers (socket(7), tcp(7), unix(7)), and getaddrinfo().
- */
+/* The daemon's sockets: the system calls on them, with Linux's answers (socket(7), tcp(7), unix(7)). */
 #include "net_impl.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-
-unsigned (*name_resolver)(const char *name, struct sim_addr out[8], uint64_t *delay);
 
 static bool is_writable(const struct end *e)
 {
@@ -173,19 +170,41 @@ int sim_listen(int fd, int backlog)
 {
     syscall_begin("listen", fd, backlog);
     struct sock *s = need_sock(fd, "listen");
+    s->queue.backlog = (unsigned)backlog < net.somaxconn ? (unsigned)backlog : net.somaxconn;
     s->state = SOCK_LISTENS;
     s->next = net.listeners;
     net.listeners = s;
     return (int)syscall_end("listen", 0);
 }
 
-static int accept_conn(struct sock *s, struct conn *c, struct sockaddr *a, socklen_t *n)
+static struct conn *take_first(struct sock *s)
+{
+    struct conn *c = s->queue.conns[0];
+    memmove(s->queue.conns, s->queue.conns + 1, --s->queue.count * sizeof(struct conn *));
+    return c;
+}
+
+/* What accept() may say although a connection waits: a firewall forbids it, or something has happened to it
+ * (accept(2)), and then it is gone. */
+static int accept_error(struct sock *s)
+{
+    static const int errors[] = {EPERM, ECONNABORTED, EPROTO, EHOSTUNREACH, ETIMEDOUT};
+    int e = errors[call_draw(sizeof errors / sizeof errors[0])];
+    kernel.shown.descriptors++;
+    if (e == EPERM)
+        return -EPERM;
+    close_end(&take_first(s)->end[1], true);
+    syscall_progress();
+    return -e;
+}
+
+static int accept_conn(struct sock *s, struct sockaddr *a, socklen_t *n)
 {
     struct sock *accepted;
     int fd = sock_new(&accepted);
     if (fd < 0)
         return fd;
-    memmove(s->queue.conns, s->queue.conns + 1, --s->queue.count * sizeof(struct conn *));
+    struct conn *c = take_first(s);
     struct end *e = &c->end[1];
     struct sim_addr from = c->from;
     if (from.family == AF_UNIX) {
@@ -203,6 +222,17 @@ static int accept_conn(struct sock *s, struct conn *c, struct sockaddr *a, sockl
     return fd;
 }
 
+/* Linux looks for a descriptor first, and for a connection after that. */
+static int accept_now(struct sock *s, struct sockaddr *a, socklen_t *n)
+{
+    int e = process.open_fds >= fd_get_limit() ? -EMFILE : descriptor_fault();
+    if (e)
+        return e;
+    if (s->queue.count == 0)
+        return -EAGAIN;
+    return fault(kernel.faults.accept_error) ? accept_error(s) : accept_conn(s, a, n);
+}
+
 int sim_accept4(int fd, struct sockaddr *a, socklen_t *n, int flags)
 {
     syscall_begin("accept4", fd, flags);
@@ -211,12 +241,7 @@ int sim_accept4(int fd, struct sockaddr *a, socklen_t *n, int flags)
     struct sock *s = need_sock(fd, "accept4");
     if (fault(kernel.faults.eintr))
         return (int)syscall_end("accept4", -EINTR);
-    if (s->queue.count == 0)
-        return (int)syscall_end("accept4", -EAGAIN);
-    int e = descriptor_fault();
-    if (e)
-        return (int)syscall_end("accept4", e);
-    int r = accept_conn(s, s->queue.conns[0], a, n);
+    int r = accept_now(s, a, n);
     if (r >= 0)
         syscall_progress();
     return (int)syscall_end("accept4", r);
@@ -443,38 +468,4 @@ int sim_getsockname(int fd, struct sockaddr *a, socklen_t *n)
     syscall_begin("getsockname", fd, 0);
     to_kernel(&need_sock(fd, "getsockname")->at, a, n);
     return (int)syscall_end("getsockname", 0);
-}
-
-/* ---- names ---- */
-
-int sim_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **out)
-{
-    struct sim_addr found[8];
-    uint64_t delay = 0;
-    (void)hints;
-    syscall_begin("getaddrinfo", 0, 0);
-    unsigned n = name_resolver ? name_resolver(host, found, &delay) : 0;
-    thread_sleep(delay);
-    *out = NULL;
-    for (unsigned i = n; i-- > 0;) {
-        struct sockaddr_storage *ss = zalloc(sizeof *ss);
-        struct addrinfo *a = zalloc(sizeof *a);
-        found[i].port = (uint16_t)atoi(service);
-        to_kernel(&found[i], (struct sockaddr *)ss, &a->ai_addrlen);
-        a->ai_family = found[i].family;
-        a->ai_addr = (struct sockaddr *)ss;
-        a->ai_next = *out;
-        *out = a;
-    }
-    return n > 0 ? 0 : EAI_NONAME;
-}
-
-void sim_freeaddrinfo(struct addrinfo *list)
-{
-    while (list) {
-        struct addrinfo *next = list->ai_next;
-        free(list->ai_addr);
-        free(list);
-        list = next;
-    }
 }
