@@ -65,14 +65,14 @@ static void turn_away(struct conn *c)
     conn_free_if_done(c);
 }
 
-/* The queue is full: Linux drops the request, which comes again after 1, 2, 4 ... seconds. Or it drops the last of the
- * three packets of the handshake: then the caller takes itself for connected, and speaks, and is not heard until there
- * is room. Over a unix socket connect() waits. */
+/* The queue is full, or the machine is down. Linux drops the request, which comes again after 1, 2, 4 ... seconds. Or
+ * it drops the last of the three packets of the handshake: then the caller takes itself for connected, and speaks, and
+ * is not heard until there is room. Over a unix socket connect() waits. */
 static void wait_for_room(struct conn *c)
 {
     struct end *e = &c->end[0];
     c->waits = true;
-    if (c->tries == 0 && !c->local && rng_chance(&c->rng, 400)) {
+    if (c->tries == 0 && !c->local && !net.down && rng_chance(&c->rng, 400)) {
         c->connected = e->tell_connected = true;
         want_tell(e);
     }
@@ -103,9 +103,10 @@ static void on_syn(struct event *event)
     struct conn *c = e->conn;
     event_init(&e->deliver, on_deliver);
     struct sock *s = find_listener(&c->to);
-    if (e->closed || !s)
+    bool silent = !c->local && machine_is_down();
+    if (e->closed || (!s && !silent))
         turn_away(c);
-    else if (s->queue.count > s->queue.backlog)
+    else if (silent || s->queue.count > s->queue.backlog)
         wait_for_room(c);
     else
         enter_queue(c, s);

@@ -146,8 +146,20 @@ uint64_t delay_of(struct conn *c)
 
 void want_delivery(struct end *e)
 {
-    if (!event_pending(&e->deliver))
+    bool probing = e->probing;
+    e->probing = false;
+    if (!event_pending(&e->deliver) || probing)
         event_set_in(&e->deliver, delay_of(e->conn));
+}
+
+void break_end(struct end *e, int error)
+{
+    e->reset_in = true;
+    e->error = error;
+    bytes_clear(&e->tx);
+    e->tell_reset = true;
+    want_tell(e);
+    end_changed(e);
 }
 
 /* tcp_reset() of Linux: behind a FIN it says EPIPE, and once both FINs have come through nothing is left to reset. */
@@ -156,15 +168,10 @@ static void receive_reset(struct end *e)
     if (e->reset_in || (e->fin_in && e->fin_gone))
         return;
     trace("reset-arrives conn end", (int64_t)e->conn->id, e == &e->conn->end[1], 0);
-    e->reset_in = true;
-    e->error = e->fin_in && !e->fin_sent ? EPIPE : ECONNRESET;
-    bytes_clear(&e->tx);
     /* An actor may be of another make: there a reset takes the bytes along that were not read yet. */
     if (e->fn && rng_chance(&e->conn->rng, 500))
         bytes_clear(&e->rx);
-    e->tell_reset = true;
-    want_tell(e);
-    end_changed(e);
+    break_end(e, e->fin_in && !e->fin_sent ? EPIPE : ECONNRESET);
 }
 
 /* How much of `n` bytes arrives at once. A long stream is not cut into crumbs to its end. */
@@ -207,6 +214,10 @@ static void move_piece(struct end *e, struct end *o)
 void on_deliver(struct event *event)
 {
     struct end *e = (struct end *)(void *)((char *)event - offsetof(struct end, deliver)), *o = other(e);
+    if (o->vanished) {
+        meet_nobody(e);
+        return;
+    }
     if (e->reset_out) {
         receive_reset(o);
     } else if (o->closed && e->tx.len > 0) {

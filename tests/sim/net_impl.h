@@ -18,6 +18,9 @@ struct end {
     size_t window, tx_room;
     bool fin_sent, fin_gone; /* asked for; on the other side */
     bool fin_in, reset_out, reset_in, closed;
+    bool vanished;    /* its machine is gone, or has forgotten it */
+    bool probing;     /* it looks whether the other side is still there */
+    bool giving_up;   /* nobody has answered for a while */
     bool peer_closed; /* over a unix socket: what is written now goes nowhere */
     int error;        /* SO_ERROR */
     struct event deliver;
@@ -73,6 +76,7 @@ extern struct net {
     uint64_t next_id;
     struct rng rng;
     unsigned somaxconn;
+    bool down; /* the daemon's machine has no power */
     unsigned accepted_open, made_open;
     char unix_files[8][64];
 } net;
@@ -90,6 +94,13 @@ static inline struct end *other(const struct end *e)
     return &e->conn->end[e == &e->conn->end[0]];
 }
 
+/* The daemon's machine does not answer. */
+static inline bool machine_is_down(void)
+{
+    net.down = net.down && !process_alive();
+    return net.down;
+}
+
 void copy_path(char out[64], const char *path);
 struct sim_addr from_kernel(const struct sockaddr *sa);
 void to_kernel(const struct sim_addr *a, struct sockaddr *sa, socklen_t *n);
@@ -99,6 +110,10 @@ struct sock *find_listener(const struct sim_addr *at);
 
 struct conn *conn_new(struct rng r, bool local);
 void conn_free_if_done(struct conn *c);
+/* What comes of sending to an end that has vanished; the run of `deliver`. */
+void meet_nobody(struct end *e);
+/* The connection is over for that end. */
+void break_end(struct end *e, int error);
 uint64_t delay_of(struct conn *c);
 void want_delivery(struct end *e);
 /* Calls the actor of that end soon, if it is an actor's. */
