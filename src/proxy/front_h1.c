@@ -376,8 +376,8 @@ static void h1_abort(struct front *front)
 {
     struct front_h1 *f = h1_of(front);
     /* A chunked response without its last chunk is seen to be cut; where only the connection's end tells, it must be a
-     * reset. Over a unix socket there is none to be had (io_abort()): there a response to HTTP/1.0 that is cut cannot be
-     * told from a whole one. */
+     * reset. Over a unix socket there is none to be had (io_abort()): there a response to HTTP/1.0 that is cut cannot
+     * be told from a whole one. */
     if (f->answered && f->down == FRAMING_CHUNKED)
         io_close_lingering(f->io, FRONT_LINGER, FRONT_LINGER_BYTES);
     else
