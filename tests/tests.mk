@@ -90,6 +90,13 @@ $(BUILD)/unit/sim/%: tests/unit/sim/%.c $(SIM_PARTS)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CPPFLAGS) -Itests/sim $(CFLAGS) -U_FORTIFY_SOURCE $(LDFLAGS) -MMD -MP -o $@ $< $(SIM_PARTS) -lcmocka
 
+# The simulated kernel as a whole; the test takes the daemon's place in it.
+SIM_KERNEL := $(SIM_PARTS) $(patsubst %,$(BUILD)/obj/sim/%.o,ends events files heap libc names net process sockets threads vanish)
+$(BUILD)/unit/sim/test_sockets: tests/unit/sim/test_sockets.c $(SIM_KERNEL)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CPPFLAGS) -Itests/sim $(CFLAGS) -U_FORTIFY_SOURCE $(LDFLAGS) -MMD -MP -o $@ $< $(SIM_KERNEL) -lcmocka
+
 $(BUILD)/sim: $(SIM_OBJ) $(BUILD)/obj/sim-daemon.o
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)

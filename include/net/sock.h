@@ -33,13 +33,10 @@ bool sock_is_quiet(int fd);
 
 int sock_shutdown_write(int fd);
 void sock_close(int fd);
-/* Closes so that the other end sees a reset (SO_LINGER with zero time). */
+/* Closes so that the other end sees a reset (SO_LINGER with zero time); a unix socket just closes. */
 void sock_reset(int fd);
 
 int sock_local_addr(int fd, struct addr *out);
-
-/* Bytes that the kernel holds unsent or unacknowledged (SIOCOUTQ), or -errno. */
-int sock_unsent(int fd);
 
 /* Removes the file of a unix listener at `at`; does nothing for other kinds. */
 void sock_unlink(const struct addr *at);

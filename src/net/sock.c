@@ -3,13 +3,11 @@
 #include "net/sock.h"
 
 #include <errno.h>
-#include <linux/sockios.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -205,12 +203,6 @@ int sock_local_addr(int fd, struct addr *out)
 {
     out->len = sizeof out->ss;
     return getsockname(fd, &out->sa, &out->len) < 0 ? -errno : 0;
-}
-
-int sock_unsent(int fd)
-{
-    int n = 0;
-    return ioctl(fd, SIOCOUTQ, &n) < 0 ? -errno : n;
 }
 
 void sock_unlink(const struct addr *at)

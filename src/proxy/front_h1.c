@@ -175,8 +175,8 @@ static void front_idle(struct front_h1 *f)
  * the next. */
 static void front_settle(struct front_h1 *f)
 {
-    if (io_unsent(f->io) > 0)
-        return; /* IO_DRAINED comes back here */
+    if (io_unsent(f->io) > 0 || io_errno(f->io) != 0)
+        return; /* IO_DRAINED comes back here; where memory for the rest ran out, IO_ERROR ends it */
     struct exchange *x = f->exchange;
     f->exchange = NULL;
     if (x)
@@ -376,7 +376,8 @@ static void h1_abort(struct front *front)
 {
     struct front_h1 *f = h1_of(front);
     /* A chunked response without its last chunk is seen to be cut; where only the connection's end tells, it must be a
-     * reset. */
+     * reset. Over a unix socket there is none to be had (io_abort()): there a response to HTTP/1.0 that is cut cannot
+     * be told from a whole one. */
     if (f->answered && f->down == FRAMING_CHUNKED)
         io_close_lingering(f->io, FRONT_LINGER, FRONT_LINGER_BYTES);
     else

@@ -133,9 +133,15 @@ static void bconn_free(struct bconn *c)
 
 static void bconn_close(struct bconn *c, bool reset)
 {
-    /* Content that ends with the connection must not seem to have ended. */
-    if (c->s && c->headed && c->s->framing == FRAME_CLOSE && !c->s->whole)
+    /* Content that ends with the connection must not seem to have ended. Over a unix socket it cannot be helped: what
+     * was sent is the whole for all that anybody can tell. */
+    if (c->s && c->headed && c->s->framing == FRAME_CLOSE && !c->s->whole) {
         reset = true;
+        if (c->be->host.at.family == AF_UNIX) {
+            c->s->length = c->written > c->out.len ? c->written - c->out.len : 0;
+            c->s->whole = true;
+        }
+    }
     /* A reset overtakes what was written before it; so does the one that meets what is still to come. */
     if (reset || !c->request_whole || (c->end && end_data(c->end)->len > 0)) {
         if (c->s)

@@ -116,7 +116,7 @@ int sim_getrlimit(int what, struct rlimit *limit);
 int sim_setrlimit(int what, const struct rlimit *limit);
 void signals_reset(void);
 
-/* net.c */
+/* sockets.c */
 int sim_socket(int family, int type, int protocol);
 int sim_bind(int fd, const struct sockaddr *a, socklen_t n);
 int sim_listen(int fd, int backlog);
@@ -129,10 +129,12 @@ int sim_shutdown(int fd, int how);
 int sim_setsockopt(int fd, int level, int option, const void *value, socklen_t n);
 int sim_getsockopt(int fd, int level, int option, void *value, socklen_t *n);
 int sim_getsockname(int fd, struct sockaddr *a, socklen_t *n);
-int sim_ioctl(int fd, unsigned long request, ...);
+
+/* names.c */
 int sim_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **out);
 void sim_freeaddrinfo(struct addrinfo *list);
 
+/* sockets.c */
 /* Files of unix sockets, which stay when their process is gone. */
 bool unix_file_exists(const char *path);
 bool unix_file_remove(const char *path);

@@ -420,9 +420,12 @@ static void on_whole(struct client *c)
         message_next(m);
         return;
     }
-    if (c->source && m->framing == FRAME_CLOSE && (c->deaths != c->life || judge_was_killed(c->life)))
-        return; /* a process that was killed cannot tell its clients so */
-    if (c->source && !r->head && (m->received != c->source->length || !c->source->whole))
+    bool cut = c->source && !r->head && (m->received != c->source->length || !c->source->whole);
+    bool killed = c->deaths != c->life || judge_was_killed(c->life);
+    /* A process that was killed cannot tell its clients so, and over a unix socket nobody can. */
+    if (c->source && m->framing == FRAME_CLOSE && (killed || (cut && world.set.unix_listen)))
+        return;
+    if (cut)
         sim_fail("content", "request %u got %" PRIu64 " of %" PRIu64 " bytes passed off as the whole answer%s", r->id,
                  m->received, c->source->length, c->source->whole ? "" : " that the backend never finished");
     if (!c->source && m->status >= 400 && !(r && r->head) && !strstr(bytes_at(&c->own_body), "\"status\":") &&
@@ -593,7 +596,12 @@ static void on_act(struct event *event)
         return;
     }
     if (c->kind == VANISHING) {
-        hang_up(c, rng_chance(&c->rng, 500));
+        if (rng_chance(&c->rng, 300)) {
+            end_vanish(c->e); /* its machine is gone, and says nothing */
+            c->e = NULL;
+        } else {
+            hang_up(c, rng_chance(&c->rng, 500));
+        }
         conn_ended(c, "vanished", true);
         return;
     }

@@ -22,6 +22,7 @@ struct faults {
     unsigned spurious;                  /* epoll says ready what is not; a condition wakes up unasked */
     unsigned delay;                     /* a thread loses the processor for a while */
     unsigned emfile, enfile, enobufs;   /* of socket() and accept() */
+    unsigned accept_error;              /* accept() hands on an error of the connection: ECONNABORTED, EPERM ... */
     unsigned connect_fail;              /* connect() fails at once: ENETUNREACH, EADDRNOTAVAIL ... */
     unsigned epoll_enomem, heap_enomem; /* of epoll_ctl(ADD), of malloc() and kin once the daemon serves */
     unsigned disk_full, disk_error;     /* ENOSPC or EDQUOT, EIO */
@@ -154,7 +155,8 @@ enum end_event {
 };
 typedef void end_fn(void *owner, struct end *e, enum end_event event);
 
-/* Connects to whoever listens at `to`. `r` decides the connection's delays and cuts. */
+/* Connects to whoever listens at `to`, which sees `from` as its address. `r` decides the connection's delays and cuts.
+ */
 struct end *end_connect(const struct sim_addr *to, const struct sim_addr *from, struct rng r, end_fn *fn, void *owner);
 void end_own(struct end *e, end_fn *fn, void *owner);
 /* Bytes that have arrived; take them with bytes_drop() by end_took(). */
@@ -165,6 +167,9 @@ size_t end_write(struct end *e, const void *p, size_t n); /* how many were taken
 void end_finish(struct end *e);                           /* FIN */
 void end_close(struct end *e);                            /* as close(2): a reset when bytes were not read */
 void end_reset(struct end *e);
+/* The actor's machine is gone, without a word: no FIN. Who sends to it gives up in the end (ETIMEDOUT, EHOSTUNREACH);
+ * who does not never learns. Over a unix socket it is a close. The end is gone, too. */
+void end_vanish(struct end *e);
 /* Holds deliveries to this end back: a machine that is there but does not read. */
 void end_set_window(struct end *e, size_t bytes);
 uint64_t end_id(const struct end *e);
@@ -194,6 +199,10 @@ void host_add(struct host *h);
 bool net_listens(const struct sim_addr *at);
 void net_begin(void);
 void net_end(void);
+/* The daemon's machine loses power: what it has not sent yet is lost, and it says no goodbye. While it is down it does
+ * not answer; once the daemon runs again, whoever speaks on an old connection is reset, and who says nothing finds out
+ * in some seconds, as by a time-out of its own. The files of unix sockets are gone (/run). process_kill() follows. */
+void net_power_cut(void);
 /* Connections of the daemon that exist, accepted and made. */
 unsigned net_accepted_open(void);
 unsigned net_made_open(void);

@@ -7,7 +7,11 @@
  * The one who calls connect() is end 0. Each end belongs to a socket of the daemon or to an actor. What is in tx moves
  * in pieces, as the seed cuts them, while there is room in rx (the window). Behind the bytes comes FIN; a reset
  * overtakes them. Closing an end while bytes are unread, or with SO_LINGER 0, resets, and so do bytes that arrive where
- * nobody is any more (RFC 9293 sections 3.5.2 and 3.6). */
+ * nobody is any more (RFC 9293 sections 3.5.2 and 3.6).
+ *
+ * Over a unix socket there is no network between the ends: a close is seen at once on the other side, behind all that
+ * was written before it, and nothing can be written there any more. SO_LINGER has no effect; but who closes with bytes
+ * unread leaves ECONNRESET behind what it has written (unix(7); Linux 6.18, measured). */
 #include "net_impl.h"
 
 #include <errno.h>
@@ -88,9 +92,9 @@ void to_kernel(const struct sim_addr *a, struct sockaddr *sa, socklen_t *n)
 
 /* ---- telling actors: never from inside their own calls ---- */
 
-static void want_tell(struct end *e)
+void want_tell(struct end *e)
 {
-    if (!e->closed && !e->sock && e->fn && !event_pending(&e->tell))
+    if (!e->closed && e->fn && !event_pending(&e->tell))
         event_set_in(&e->tell, 0);
 }
 
@@ -140,26 +144,34 @@ uint64_t delay_of(struct conn *c)
     return c->local ? 1 + rng_below(&c->rng, 5 * US) : c->latency / 2 + rng_below(&c->rng, c->latency);
 }
 
-static void want_delivery(struct end *e)
+void want_delivery(struct end *e)
 {
-    if (!event_pending(&e->deliver))
+    bool probing = e->probing;
+    e->probing = false;
+    if (!event_pending(&e->deliver) || probing)
         event_set_in(&e->deliver, delay_of(e->conn));
 }
 
-static void receive_reset(struct end *e, int error)
+void break_end(struct end *e, int error)
 {
-    if (e->reset_in)
-        return;
-    trace("reset-arrives conn end", (int64_t)e->conn->id, e == &e->conn->end[1], 0);
     e->reset_in = true;
     e->error = error;
     bytes_clear(&e->tx);
-    /* An actor may be of another make: there a reset takes the bytes along that were not read yet. */
-    if (!e->sock && rng_chance(&e->conn->rng, 500))
-        bytes_clear(&e->rx);
     e->tell_reset = true;
     want_tell(e);
     end_changed(e);
+}
+
+/* tcp_reset() of Linux: behind a FIN it says EPIPE, and once both FINs have come through nothing is left to reset. */
+static void receive_reset(struct end *e)
+{
+    if (e->reset_in || (e->fin_in && e->fin_gone))
+        return;
+    trace("reset-arrives conn end", (int64_t)e->conn->id, e == &e->conn->end[1], 0);
+    /* An actor may be of another make: there a reset takes the bytes along that were not read yet. */
+    if (e->fn && rng_chance(&e->conn->rng, 500))
+        bytes_clear(&e->rx);
+    break_end(e, e->fin_in && !e->fin_sent ? EPIPE : ECONNRESET);
 }
 
 /* How much of `n` bytes arrives at once. A long stream is not cut into crumbs to its end. */
@@ -173,6 +185,16 @@ static size_t cut(struct end *e, size_t n)
     return rng_chance(&c->rng, 500) ? n : rng_between(&c->rng, 1, n);
 }
 
+static void put_across(struct end *e, struct end *o, size_t n)
+{
+    bytes_add(&o->rx, bytes_at(&e->tx), n);
+    bytes_drop(&e->tx, n);
+    trace("arrive conn end bytes", (int64_t)e->conn->id, o == &e->conn->end[1], (int64_t)n);
+    o->tell_readable = true;
+    want_tell(o);
+    end_changed(o);
+}
+
 /* Moves a piece of tx to the other side. */
 static void move_piece(struct end *e, struct end *o)
 {
@@ -181,14 +203,9 @@ static void move_piece(struct end *e, struct end *o)
     if (n == 0)
         return;
     n = cut(e, n);
-    bytes_add(&o->rx, bytes_at(&e->tx), n);
-    bytes_drop(&e->tx, n);
-    trace("arrive conn end bytes", (int64_t)e->conn->id, o == &e->conn->end[1], (int64_t)n);
-    o->tell_readable = true;
+    put_across(e, o, n);
     e->tell_room = true;
-    want_tell(o);
     want_tell(e);
-    end_changed(o);
     end_changed(e);
     if (e->tx.len > 0 && n < room)
         event_set_in(&e->deliver, 1 + rng_below(&e->conn->rng, e->conn->local ? US : 50 * US));
@@ -197,10 +214,14 @@ static void move_piece(struct end *e, struct end *o)
 void on_deliver(struct event *event)
 {
     struct end *e = (struct end *)(void *)((char *)event - offsetof(struct end, deliver)), *o = other(e);
+    if (o->vanished) {
+        meet_nobody(e);
+        return;
+    }
     if (e->reset_out) {
-        receive_reset(o, ECONNRESET);
+        receive_reset(o);
     } else if (o->closed && e->tx.len > 0) {
-        receive_reset(e, ECONNRESET); /* nobody is there any more */
+        receive_reset(e); /* nobody is there any more */
     } else if (!o->closed) {
         move_piece(e, o);
         if (e->tx.len == 0 && e->fin_sent && !e->fin_gone) {
@@ -222,6 +243,11 @@ void read_from(struct end *e)
     struct end *o = other(e);
     if (o->tx.len > 0 && !o->reset_in)
         want_delivery(o);
+    if (e->conn->local && !o->closed) {
+        o->tell_room = true;
+        want_tell(o);
+        end_changed(o);
+    }
 }
 
 /* ---- connections ---- */
@@ -274,10 +300,52 @@ void conn_free_if_done(struct conn *c)
         conn_free(c);
 }
 
+bool can_reset(const struct end *e)
+{
+    return !e->conn->local;
+}
+
+/* The other side of a unix socket learns of the close. */
+static void leave_local(struct end *e, bool reset)
+{
+    struct end *o = other(e);
+    if (o->closed)
+        return;
+    if (e->tx.len > 0)
+        put_across(e, o, e->tx.len);
+    o->fin_in = o->peer_closed = true;
+    if (reset)
+        o->error = ECONNRESET;
+    *(reset ? &o->tell_reset : &o->tell_fin) = true;
+    want_tell(o);
+    end_changed(o);
+}
+
+static void close_local(struct end *e, bool reset)
+{
+    struct end *o = other(e);
+    reset |= e->rx.len > 0 || o->tx.len > 0;
+    e->closed = true;
+    e->sock = NULL;
+    event_cancel(&e->tell);
+    trace("close conn end reset", (int64_t)e->conn->id, e == &e->conn->end[1], reset);
+    leave_local(e, reset);
+    bytes_clear(&e->rx);
+    bytes_clear(&e->tx);
+    bytes_clear(&o->tx);
+    event_cancel(&e->deliver);
+    event_cancel(&o->deliver);
+    conn_free_if_done(e->conn);
+}
+
 void close_end(struct end *e, bool reset)
 {
     if (e->closed)
         return;
+    if (e->conn->local && e->conn->connected) {
+        close_local(e, reset);
+        return;
+    }
     e->closed = true;
     e->sock = NULL;
     event_cancel(&e->tell);
@@ -306,9 +374,16 @@ void finish_end(struct end *e)
     want_delivery(e);
 }
 
+/* Over a unix socket the sender pays for what the other side has not read yet. */
+size_t end_room(const struct end *e)
+{
+    size_t used = e->tx.len + (e->conn->local ? other(e)->rx.len : 0);
+    return e->tx_room > used ? e->tx_room - used : 0;
+}
+
 size_t write_end(struct end *e, const void *p, size_t n)
 {
-    size_t room = e->tx_room > e->tx.len ? e->tx_room - e->tx.len : 0;
+    size_t room = end_room(e);
     if (n > room)
         n = room;
     if (n == 0)
@@ -325,169 +400,13 @@ size_t write_end(struct end *e, const void *p, size_t n)
     return n;
 }
 
-/* ---- for actors ---- */
-
-void host_add(struct host *h)
-{
-    h->next = net.hosts;
-    net.hosts = h;
-}
-
-struct host *find_host(const struct sim_addr *at)
-{
-    for (struct host *h = net.hosts; h; h = h->next)
-        if (sim_addr_eq(&h->at, at))
-            return h;
-    return NULL;
-}
-
-/* Who listens there; on TCP each listener listens on all addresses, of both families. */
-struct sock *find_listener(const struct sim_addr *at)
-{
-    for (struct sock *s = net.listeners; s; s = s->next) {
-        bool is_unix = s->at.family == AF_UNIX;
-        if (is_unix != (at->family == AF_UNIX))
-            continue;
-        if (is_unix ? strcmp(s->at.path, at->path) == 0 : s->at.port == at->port)
-            return s;
-    }
-    return NULL;
-}
-
-bool net_listens(const struct sim_addr *at)
-{
-    return find_listener(at) != NULL;
-}
-
-static void on_syn(struct event *event);
-
-struct end *end_connect(const struct sim_addr *to, const struct sim_addr *from, struct rng r, end_fn *fn, void *owner)
-{
-    struct conn *c = conn_new(r, to->family == AF_UNIX);
-    struct end *e = &c->end[0];
-    e->fn = fn;
-    e->owner = owner;
-    trace("dial conn port from", (int64_t)c->id, to->port, from ? from->ip[3] : 0);
-    c->to = *to;
-    c->from = *from;
-    event_init(&e->deliver, on_syn);
-    event_set_in(&e->deliver, delay_of(c));
-    return e;
-}
-
-/* An actor's connection request arrives at the daemon's machine. */
-static void on_syn(struct event *event)
-{
-    struct end *e = (struct end *)(void *)((char *)event - offsetof(struct end, deliver));
-    struct conn *c = e->conn;
-    event_init(&e->deliver, on_deliver);
-    struct sock *s = find_listener(&c->to);
-    if (e->closed || !s || s->queue.count == sizeof s->queue.conns / sizeof s->queue.conns[0]) {
-        c->end[1].closed = true;
-        e->tell_refused = true;
-        want_tell(e);
-        conn_free_if_done(c);
-        return;
-    }
-    s->queue.conns[s->queue.count++] = c;
-    c->connected = true;
-    e->tell_connected = true;
-    want_tell(e);
-    file_changed(&s->file);
-    if (e->tx.len > 0 || e->fin_sent || e->reset_out)
-        want_delivery(e);
-}
-
-void end_own(struct end *e, end_fn *fn, void *owner)
-{
-    e->fn = fn;
-    e->owner = owner;
-    want_tell(e);
-}
-
-struct bytes *end_data(struct end *e)
-{
-    return &e->rx;
-}
-
-void end_took(struct end *e)
-{
-    read_from(e);
-}
-
-size_t end_write(struct end *e, const void *p, size_t n)
-{
-    return e->closed || e->fin_sent || e->reset_in || !e->conn->connected ? 0 : write_end(e, p, n);
-}
-
-void end_finish(struct end *e)
-{
-    finish_end(e);
-}
-
-void end_close(struct end *e)
-{
-    close_end(e, false);
-}
-
-void end_reset(struct end *e)
-{
-    close_end(e, true);
-}
-
-void end_set_window(struct end *e, size_t bytes)
-{
-    e->window = bytes;
-    read_from(e);
-}
-
-uint64_t end_id(const struct end *e)
-{
-    return e->conn->id;
-}
-
-uint64_t end_begun(const struct end *e)
-{
-    return e->conn->begun;
-}
-
-uint64_t end_begun_turn(const struct end *e)
-{
-    return e->conn->begun_turn;
-}
-
-uint64_t end_turn_of(const struct end *e, uint64_t offset)
-{
-    const struct end *o = other(e);
-    unsigned kept = o->write_count < WRITES_KEPT ? o->write_count : WRITES_KEPT, first = o->write_count - kept;
-    for (unsigned i = first; i < o->write_count; i++)
-        if (o->writes[i % WRITES_KEPT].upto > offset) /* the oldest kept may stand for older ones, too */
-            return i == first && first > 0 ? UINT64_MAX : o->writes[i % WRITES_KEPT].turn;
-    return UINT64_MAX;
-}
-
-unsigned net_accepted_open(void)
-{
-    return net.accepted_open;
-}
-
-unsigned net_made_open(void)
-{
-    return net.made_open;
-}
-
-uint64_t net_oldest_made(void)
-{
-    uint64_t oldest = 0;
-    for (const struct conn *c = net.conns.next; c != &net.conns; c = c->next)
-        if (c->end[0].sock && sim_now() - c->begun > oldest)
-            oldest = sim_now() - c->begun;
-    return oldest;
-}
+/* ---- a run ---- */
 
 void net_begin(void)
 {
     memset(&net, 0, sizeof net);
+    net.rng = rng_of("network", 0);
+    net.somaxconn = (unsigned)rng_spread(&net.rng, 2, SOMAXCONN_MOST);
     net.conns.next = net.conns.prev = &net.conns;
 }
 

@@ -18,11 +18,15 @@ struct end {
     size_t window, tx_room;
     bool fin_sent, fin_gone; /* asked for; on the other side */
     bool fin_in, reset_out, reset_in, closed;
-    int error; /* SO_ERROR */
+    bool vanished;    /* its machine is gone, or has forgotten it */
+    bool probing;     /* it looks whether the other side is still there */
+    bool giving_up;   /* nobody has answered for a while */
+    bool peer_closed; /* over a unix socket: what is written now goes nowhere */
+    int error;        /* SO_ERROR */
     struct event deliver;
 
-    struct sock *sock; /* the daemon's, or else the actor's: */
-    end_fn *fn;
+    struct sock *sock; /* the daemon's, once it has accepted */
+    end_fn *fn;        /* an actor's: */
     void *owner;
     struct event tell;
     bool tell_connected, tell_refused, tell_readable, tell_room, tell_fin, fin_told, tell_reset;
@@ -43,11 +47,14 @@ struct conn {
     bool local;     /* over a unix socket */
     bool connected; /* both ends know */
     bool in_use;    /* an actor is being told: it is freed after that */
+    bool waits;     /* there was no room in the listener's queue: it comes again, for the tries-th time */
+    unsigned tries;
 };
 
+#define SOMAXCONN_MOST 128u
 struct listener_queue {
-    struct conn *conns[128];
-    unsigned count;
+    struct conn *conns[SOMAXCONN_MOST + 1];
+    unsigned count, backlog; /* Linux lets one more in than the backlog */
 };
 
 enum sock_state { SOCK_NEW, SOCK_LISTENS, SOCK_CONNECTING, SOCK_STREAM_OPEN };
@@ -56,7 +63,7 @@ struct sock {
     struct file file;
     enum sock_state state;
     struct sim_addr at;
-    bool bound, linger_reset, accepted;
+    bool linger_reset, accepted;
     struct listener_queue queue;
     struct end *end;
     struct sock *next; /* of the listeners */
@@ -67,6 +74,9 @@ extern struct net {
     struct sock *listeners;
     struct host *hosts;
     uint64_t next_id;
+    struct rng rng;
+    unsigned somaxconn;
+    bool down; /* the daemon's machine has no power */
     unsigned accepted_open, made_open;
     char unix_files[8][64];
 } net;
@@ -84,21 +94,39 @@ static inline struct end *other(const struct end *e)
     return &e->conn->end[e == &e->conn->end[0]];
 }
 
+/* The daemon's machine does not answer. */
+static inline bool machine_is_down(void)
+{
+    net.down = net.down && !process_alive();
+    return net.down;
+}
+
 void copy_path(char out[64], const char *path);
 struct sim_addr from_kernel(const struct sockaddr *sa);
 void to_kernel(const struct sim_addr *a, struct sockaddr *sa, socklen_t *n);
 struct host *find_host(const struct sim_addr *at);
-/* The daemon's listener that a connection to `at` comes to. */
+/* The daemon's listener that a connection to `at` comes to; a unix one must still have its file. */
 struct sock *find_listener(const struct sim_addr *at);
 
 struct conn *conn_new(struct rng r, bool local);
 void conn_free_if_done(struct conn *c);
+/* What comes of sending to an end that has vanished; the run of `deliver`. */
+void meet_nobody(struct end *e);
+/* The connection is over for that end. */
+void break_end(struct end *e, int error);
 uint64_t delay_of(struct conn *c);
+void want_delivery(struct end *e);
+/* Calls the actor of that end soon, if it is an actor's. */
+void want_tell(struct end *e);
 /* Moves what an end has written to the other one; the run of `deliver`. */
 void on_deliver(struct event *event);
 
 /* What either kind of owner does with an end. */
 void close_end(struct end *e, bool reset);
+/* Does SO_LINGER 0 make a close of it a reset? Not over a unix socket. */
+bool can_reset(const struct end *e);
+/* How many more bytes may be written. */
+size_t end_room(const struct end *e);
 void finish_end(struct end *e);
 size_t write_end(struct end *e, const void *p, size_t n);
 void read_from(struct end *e); /* after bytes were taken */

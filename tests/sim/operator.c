@@ -42,6 +42,7 @@ static void do_power_cut(struct deed *d)
     trace_text("the power is cut");
     world.power_cuts++;
     tally.power_cuts++;
+    net_power_cut();
     process_kill();
     disk_power_cut();
     kernel.boot = sim_now();
@@ -191,6 +192,7 @@ void operator_plan(void)
     plan_faults("emfile", 100, &f->emfile, 5, 600);
     plan_faults("enfile", 60, &f->enfile, 5, 300);
     plan_faults("enobufs", 60, &f->enobufs, 5, 300);
+    plan_faults("accept-error", 60, &f->accept_error, 5, 300);
     plan_faults("connect-fail", 100, &f->connect_fail, 5, 300);
     plan_faults("epoll-enomem", 60, &f->epoll_enomem, 2, 100);
     plan_faults("heap-enomem", 80, &f->heap_enomem, 1, 60);

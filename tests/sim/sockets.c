@@ -1,5 +1,4 @@
-/* The daemon's sockets: the system calls on them, with Linux's answers (socket(7), tcp(7), unix(7)), and getaddrinfo().
- */
+/* The daemon's sockets: the system calls on them, with Linux's answers (socket(7), tcp(7), unix(7)). */
 #include "net_impl.h"
 
 #include <errno.h>
@@ -7,21 +6,28 @@
 #include <stdlib.h>
 #include <string.h>
 
-unsigned (*name_resolver)(const char *name, struct sim_addr out[8], uint64_t *delay);
+static bool is_writable(const struct end *e)
+{
+    if (e->conn->local) /* unix_writable() of Linux */
+        return end_room(e) >= e->tx_room - e->tx_room / 4;
+    return e->reset_in || e->fin_sent || (end_room(e) > 0 && end_room(e) >= e->tx_room / 3);
+}
 
 static uint32_t stream_ready(const struct sock *s)
 {
     const struct end *e = s->end;
     uint32_t ready = 0;
     if (s->state == SOCK_CONNECTING)
-        return e->error ? (uint32_t)(EPOLLERR | EPOLLHUP | EPOLLIN | EPOLLOUT) : 0;
+        return 0;
     if (e->rx.len > 0 || e->fin_in || e->reset_in || e->error)
         ready |= EPOLLIN;
-    if (e->reset_in || e->fin_sent || (e->tx_room > e->tx.len && e->tx_room - e->tx.len >= e->tx_room / 3))
+    if (is_writable(e))
         ready |= EPOLLOUT;
     if (e->error)
         ready |= EPOLLERR;
-    if (e->reset_in || (e->fin_in && e->fin_sent))
+    if (e->fin_in || e->reset_in)
+        ready |= EPOLLRDHUP;
+    if (e->reset_in || e->peer_closed || (e->fin_in && e->fin_sent))
         ready |= EPOLLHUP;
     return ready;
 }
@@ -54,7 +60,7 @@ static void sock_close_file(struct file *f)
     if (s->end) {
         *(s->accepted ? &net.accepted_open : &net.made_open) -= 1;
         s->end->sock = NULL;
-        close_end(s->end, s->linger_reset);
+        close_end(s->end, s->linger_reset && can_reset(s->end));
     }
     free(s);
 }
@@ -143,6 +149,7 @@ static void unix_file_make(const char *path)
             copy_path(net.unix_files[i], path);
             return;
         }
+    sim_fail("kernel", "more files of unix sockets than are simulated");
 }
 
 int sim_bind(int fd, const struct sockaddr *a, socklen_t n)
@@ -156,7 +163,6 @@ int sim_bind(int fd, const struct sockaddr *a, socklen_t n)
         return (int)syscall_end("bind", -EADDRINUSE);
     if (s->at.family == AF_UNIX)
         unix_file_make(s->at.path);
-    s->bound = true;
     return (int)syscall_end("bind", 0);
 }
 
@@ -164,19 +170,41 @@ int sim_listen(int fd, int backlog)
 {
     syscall_begin("listen", fd, backlog);
     struct sock *s = need_sock(fd, "listen");
+    s->queue.backlog = (unsigned)backlog < net.somaxconn ? (unsigned)backlog : net.somaxconn;
     s->state = SOCK_LISTENS;
     s->next = net.listeners;
     net.listeners = s;
     return (int)syscall_end("listen", 0);
 }
 
-static int accept_conn(struct sock *s, struct conn *c, struct sockaddr *a, socklen_t *n)
+static struct conn *take_first(struct sock *s)
+{
+    struct conn *c = s->queue.conns[0];
+    memmove(s->queue.conns, s->queue.conns + 1, --s->queue.count * sizeof(struct conn *));
+    return c;
+}
+
+/* What accept() may say although a connection waits: a firewall forbids it, or something has happened to it
+ * (accept(2)), and then it is gone. */
+static int accept_error(struct sock *s)
+{
+    static const int errors[] = {EPERM, ECONNABORTED, EPROTO, EHOSTUNREACH, ETIMEDOUT};
+    int e = errors[call_draw(sizeof errors / sizeof errors[0])];
+    kernel.shown.descriptors++;
+    if (e == EPERM)
+        return -EPERM;
+    close_end(&take_first(s)->end[1], true);
+    syscall_progress();
+    return -e;
+}
+
+static int accept_conn(struct sock *s, struct sockaddr *a, socklen_t *n)
 {
     struct sock *accepted;
     int fd = sock_new(&accepted);
     if (fd < 0)
         return fd;
-    memmove(s->queue.conns, s->queue.conns + 1, --s->queue.count * sizeof(struct conn *));
+    struct conn *c = take_first(s);
     struct end *e = &c->end[1];
     struct sim_addr from = c->from;
     if (from.family == AF_UNIX) {
@@ -194,6 +222,17 @@ static int accept_conn(struct sock *s, struct conn *c, struct sockaddr *a, sockl
     return fd;
 }
 
+/* Linux looks for a descriptor first, and for a connection after that. */
+static int accept_now(struct sock *s, struct sockaddr *a, socklen_t *n)
+{
+    int e = process.open_fds >= fd_get_limit() ? -EMFILE : descriptor_fault();
+    if (e)
+        return e;
+    if (s->queue.count == 0)
+        return -EAGAIN;
+    return fault(kernel.faults.accept_error) ? accept_error(s) : accept_conn(s, a, n);
+}
+
 int sim_accept4(int fd, struct sockaddr *a, socklen_t *n, int flags)
 {
     syscall_begin("accept4", fd, flags);
@@ -202,12 +241,7 @@ int sim_accept4(int fd, struct sockaddr *a, socklen_t *n, int flags)
     struct sock *s = need_sock(fd, "accept4");
     if (fault(kernel.faults.eintr))
         return (int)syscall_end("accept4", -EINTR);
-    if (s->queue.count == 0)
-        return (int)syscall_end("accept4", -EAGAIN);
-    int e = descriptor_fault();
-    if (e)
-        return (int)syscall_end("accept4", e);
-    int r = accept_conn(s, s->queue.conns[0], a, n);
+    int r = accept_now(s, a, n);
     if (r >= 0)
         syscall_progress();
     return (int)syscall_end("accept4", r);
@@ -224,10 +258,13 @@ static void connected(struct conn *c)
     end_changed(e);
 }
 
+/* The socket is then as one that was reset: the error is told once, and it stays hung up for ever. */
 static void connect_failed(struct conn *c, int error)
 {
     c->end[1].closed = true;
     c->end[0].error = error;
+    c->end[0].reset_in = true;
+    c->end[0].sock->state = SOCK_STREAM_OPEN;
     trace("connect-fails conn errno", (int64_t)c->id, error, 0);
     end_changed(&c->end[0]);
 }
@@ -286,7 +323,10 @@ int sim_connect(int fd, const struct sockaddr *a, socklen_t n)
     syscall_begin("connect", fd, 0);
     syscall_progress();
     struct sim_addr to = from_kernel(a);
-    return (int)syscall_end("connect", begin_connect(need_sock(fd, "connect"), &to));
+    struct sock *s = need_sock(fd, "connect");
+    if (s->state != SOCK_NEW)
+        sim_fail("kernel", "a second connect() of a socket");
+    return (int)syscall_end("connect", begin_connect(s, &to));
 }
 
 /* ---- the daemon reads and writes ---- */
@@ -298,13 +338,23 @@ static ssize_t pending_error(struct end *e)
     return -error;
 }
 
+/* Over TCP a FIN that has been received hides whatever comes behind it (SOCK_DONE of Linux). */
+static ssize_t nothing_to_read(struct end *e)
+{
+    if (e->fin_in && !e->conn->local)
+        return 0;
+    if (e->error)
+        return pending_error(e);
+    return e->fin_in || e->reset_in ? 0 : -EAGAIN;
+}
+
 static ssize_t recv_now(struct sock *s, void *p, size_t n, int flags)
 {
     struct end *e = s->end;
-    if (!e || s->state != SOCK_STREAM_OPEN)
-        return -ENOTCONN;
+    if (s->state != SOCK_STREAM_OPEN)
+        return s->state == SOCK_CONNECTING ? -EAGAIN : -ENOTCONN;
     if (e->rx.len == 0)
-        return e->error ? pending_error(e) : e->fin_in || e->reset_in ? 0 : -EAGAIN;
+        return nothing_to_read(e);
     if (!(flags & MSG_PEEK) && fault(kernel.faults.eagain))
         return -EAGAIN;
     size_t take = n < e->rx.len ? n : e->rx.len;
@@ -329,15 +379,15 @@ ssize_t sim_recv(int fd, void *p, size_t n, int flags)
     return syscall_end("recv", r);
 }
 
-static ssize_t send_now(struct sock *s, const struct iovec *iov, size_t count)
+static ssize_t send_now(struct sock *s, const struct iovec *iov, size_t count, size_t all)
 {
     struct end *e = s->end;
     size_t done = 0, limit = SIZE_MAX;
-    if (!e || s->state != SOCK_STREAM_OPEN)
-        return -ENOTCONN;
-    if (e->error)
+    if (s->state != SOCK_STREAM_OPEN)
+        return s->state == SOCK_CONNECTING ? -EAGAIN : -EPIPE;
+    if (e->error && !e->conn->local)
         return pending_error(e);
-    if (e->reset_in || e->fin_sent)
+    if (e->reset_in || e->fin_sent || e->peer_closed)
         return -EPIPE;
     if (fault(kernel.faults.short_write))
         limit = rng_chance(&e->conn->rng, 300) ? 0 : 1 + call_draw(300);
@@ -348,7 +398,7 @@ static ssize_t send_now(struct sock *s, const struct iovec *iov, size_t count)
         if (took < iov[i].iov_len)
             break;
     }
-    return done ? (ssize_t)done : -EAGAIN;
+    return done || all == 0 ? (ssize_t)done : -EAGAIN;
 }
 
 ssize_t sim_sendmsg(int fd, const struct msghdr *m, int flags)
@@ -360,7 +410,7 @@ ssize_t sim_sendmsg(int fd, const struct msghdr *m, int flags)
     if (!(flags & MSG_NOSIGNAL))
         sim_fail("signals", "a send that may raise SIGPIPE");
     struct sock *s = need_sock(fd, "sendmsg");
-    ssize_t r = fault(kernel.faults.eintr) ? -EINTR : send_now(s, m->msg_iov, m->msg_iovlen);
+    ssize_t r = fault(kernel.faults.eintr) ? -EINTR : send_now(s, m->msg_iov, m->msg_iovlen, all);
     if (r > 0 || (r < 0 && r != -EAGAIN && r != -EINTR))
         syscall_progress();
     return syscall_end("sendmsg", r);
@@ -378,7 +428,9 @@ int sim_shutdown(int fd, int how)
     syscall_begin("shutdown", fd, how);
     syscall_progress();
     struct sock *s = need_sock(fd, "shutdown");
-    if (!s->end || s->state != SOCK_STREAM_OPEN || s->end->reset_in)
+    const struct end *e = s->end;
+    bool over = e && (e->reset_in || (e->fin_in && e->fin_gone)) && !e->conn->local;
+    if (!e || s->state != SOCK_STREAM_OPEN || over)
         return (int)syscall_end("shutdown", -ENOTCONN);
     finish_end(s->end);
     end_changed(s->end);
@@ -416,51 +468,4 @@ int sim_getsockname(int fd, struct sockaddr *a, socklen_t *n)
     syscall_begin("getsockname", fd, 0);
     to_kernel(&need_sock(fd, "getsockname")->at, a, n);
     return (int)syscall_end("getsockname", 0);
-}
-
-int sim_ioctl(int fd, unsigned long request, ...)
-{
-    (void)request;
-    va_list ap;
-    va_start(ap, request);
-    int *out = va_arg(ap, int *);
-    va_end(ap);
-    syscall_begin("ioctl", fd, 0);
-    struct sock *s = need_sock(fd, "ioctl");
-    *out = s->end ? (int)s->end->tx.len : 0;
-    return (int)syscall_end("ioctl", 0);
-}
-
-/* ---- names ---- */
-
-int sim_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **out)
-{
-    struct sim_addr found[8];
-    uint64_t delay = 0;
-    (void)hints;
-    syscall_begin("getaddrinfo", 0, 0);
-    unsigned n = name_resolver ? name_resolver(host, found, &delay) : 0;
-    thread_sleep(delay);
-    *out = NULL;
-    for (unsigned i = n; i-- > 0;) {
-        struct sockaddr_storage *ss = zalloc(sizeof *ss);
-        struct addrinfo *a = zalloc(sizeof *a);
-        found[i].port = (uint16_t)atoi(service);
-        to_kernel(&found[i], (struct sockaddr *)ss, &a->ai_addrlen);
-        a->ai_family = found[i].family;
-        a->ai_addr = (struct sockaddr *)ss;
-        a->ai_next = *out;
-        *out = a;
-    }
-    return n > 0 ? 0 : EAI_NONAME;
-}
-
-void sim_freeaddrinfo(struct addrinfo *list)
-{
-    while (list) {
-        struct addrinfo *next = list->ai_next;
-        free(list->ai_addr);
-        free(list);
-        list = next;
-    }
 }
