@@ -71,6 +71,7 @@ struct backend {
     unsigned counted;
     uint64_t conn_count;
     uint64_t idle_patience; /* it closes idle connections after that; 0: never */
+    bool closes_idle;       /* ... or did so before the calm */
     bool misbehaves;        /* now and then */
     uint64_t unwell_at;     /* when it was last out of order */
     /* Answers to probes in a row; broken: something else than an answer may have befallen a probe since the last good
@@ -660,6 +661,7 @@ void backends_begin(void)
         be->misbehaves = world.faulty_backends && world_has("misdeeds", i);
         if (be->idle_patience > 0 && !world_has("idle-close", i))
             be->idle_patience = 0;
+        be->closes_idle = be->idle_patience > 0;
     }
 }
 
@@ -684,7 +686,7 @@ bool backends_unwell_since(uint64_t since)
     for (unsigned i = 0; i < world.set.backends; i++) {
         const struct backend *be = &backends[i];
         uint64_t heard_of = be->unwell_at + 50 * MS + 30 * kernel.latency;
-        if (be->health != HEALTHY || (be->unwell_at > 0 && heard_of >= since) || be->idle_patience > 0)
+        if (be->health != HEALTHY || (be->unwell_at > 0 && heard_of >= since) || be->closes_idle)
             return true;
     }
     return false;

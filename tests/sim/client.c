@@ -107,8 +107,9 @@ static bool any_cut(const struct client *c)
 {
     for (unsigned i = 0; i < c->pending_count; i++) {
         const struct request *r = c->pending[i];
-        bool refused = r->served_count == 0 || r->served[r->served_count - 1].early;
-        if (request_was_cut(r) || (refused && r->length > LINGER_BYTES))
+        const struct served *s = r->served_count ? &r->served[r->served_count - 1] : NULL;
+        bool answered_early = !s || s->early || !s->whole;
+        if (request_was_cut(r) || (answered_early && r->length > LINGER_BYTES))
             return true;
     }
     return false;
