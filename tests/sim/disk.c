@@ -636,11 +636,35 @@ void disk_end(void)
     memset(&disk, 0, sizeof disk);
 }
 
-/* Gives `name` to `f` on both sides. What was pending in the folder reaches the platter, too: it came before. */
+/* Takes `name` out of what the platter does not have yet: that came before what is put there now. */
+static void log_forget(struct inode *folder, const char *name)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < folder->logged; i++) {
+        struct change c = folder->log[i];
+        if (c.gone && strcmp(c.gone, name) == 0) {
+            free(c.gone);
+            c.gone = NULL;
+        }
+        if (strcmp(c.name, name) == 0) {
+            if (c.f)
+                c.f->pending--;
+            free(c.name);
+            c = (struct change){.name = c.gone}; /* of a rename it remains that the old name goes */
+        }
+        if (c.name)
+            folder->log[kept++] = c;
+    }
+    folder->logged = kept;
+}
+
+/* Gives `name` to `f` on both sides. What else is pending in the folder stays so: whoever puts a file there does not
+ * sync for the process. */
 static void name_put(struct inode *folder, const char *name, struct inode *f)
 {
-    change(folder, name, f, NULL);
-    log_settle(folder, folder->logged);
+    log_forget(folder, name);
+    for (enum side side = CACHE; side < SIDES; side++)
+        name_set(folder, side, name, f);
     sweep();
 }
 

@@ -70,7 +70,8 @@ void disk_power_cut(void);
 
 /* ---- for whoever runs the simulation ---- */
 
-/* Creates or replaces a file, on the platter at once, folders above it included. */
+/* Creates or replaces a file, on the platter at once, folders above it included. Other names in its folder are as
+ * durable as before. */
 void disk_put(const char *path, const void *p, size_t n);
 void disk_make_folder(const char *path);
 bool disk_exists(const char *path);

@@ -766,6 +766,44 @@ static void put_replaces_at_once(void **state)
     }
 }
 
+static void put_makes_no_other_name_durable(void **state)
+{
+    unsigned lost = 0, kept = 0;
+    (void)state;
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        begin(seed);
+        put("a", 'o', 10);
+        write_file("b", 'b', 10, true);
+        put("a", 'n', 10);
+        disk_power_cut();
+        assert_true(is_all("a", 'n', 10));
+        lost += !disk_exists("b");
+        kept += disk_exists("b");
+        disk_end();
+    }
+    assert_true(lost > 0 && kept > 0);
+}
+
+static void put_outlasts_what_was_pending(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        begin(seed);
+        write_file("a", 'o', 10, true);
+        assert_int_equal(disk_rename("a", "b"), 0);
+        write_file("c", 'c', 10, true);
+        assert_int_equal(disk_rename("c", "a"), 0);
+        assert_int_equal(disk_unlink("a"), 0);
+        put("a", 'n', 10);
+        if (seed % 2 == 0)
+            sync_folder("/");
+        disk_power_cut();
+        assert_true(is_all("a", 'n', 10));
+        assert_true(seed % 2 || (is_all("b", 'o', 10) && !disk_exists("c")));
+        disk_end();
+    }
+}
+
 static void each_file_once(void **state)
 {
     struct bytes b = {0};
@@ -893,6 +931,8 @@ int main(void)
         cmocka_unit_test(a_file_without_a_name_lives_while_it_is_open),
         cmocka_unit_test(what_stat_says),
         cmocka_unit_test(put_replaces_at_once),
+        cmocka_unit_test(put_makes_no_other_name_durable),
+        cmocka_unit_test(put_outlasts_what_was_pending),
         cmocka_unit_test(each_file_once),
         cmocka_unit_test(the_seed_decides_all),
     };
