@@ -150,7 +150,6 @@ static int control(struct epoll *ep, int op, int fd, const struct epoll_event *e
 int sim_epoll_ctl(int epfd, int op, int fd, struct epoll_event *e)
 {
     syscall_begin("epoll_ctl", op, fd);
-    syscall_progress();
     struct file *ep = fd_need(epfd, "epoll_ctl");
     int r = control((struct epoll *)ep, op, fd, e);
     if (r == 0 && op != EPOLL_CTL_DEL)
@@ -281,6 +280,7 @@ struct timerfd_file {
     struct file file;
     struct event event;
     uint64_t expired;
+    bool waits; /* it was set for a time that had not come yet */
 };
 
 static uint32_t timerfd_ready(struct file *f)
@@ -305,6 +305,8 @@ static void on_timer(struct event *e)
 {
     struct timerfd_file *t = (struct timerfd_file *)(void *)((char *)e - offsetof(struct timerfd_file, event));
     t->expired++;
+    if (t->waits)
+        syscall_progress();
     trace("timerfd-expires", 0, 0, 0);
     file_changed(&t->file);
 }
@@ -323,7 +325,6 @@ int sim_timerfd_settime(int fd, int flags, const struct itimerspec *spec, struct
     (void)old;
     uint64_t at = (uint64_t)spec->it_value.tv_sec * S + (uint64_t)spec->it_value.tv_nsec;
     syscall_begin("timerfd_settime", fd, (int64_t)at);
-    syscall_progress();
     struct timerfd_file *t = (struct timerfd_file *)fd_need(fd, "timerfd_settime");
     if (t->file.ops != &timerfd_ops || flags != TFD_TIMER_ABSTIME || spec->it_interval.tv_sec ||
         spec->it_interval.tv_nsec)
@@ -332,6 +333,7 @@ int sim_timerfd_settime(int fd, int flags, const struct itimerspec *spec, struct
     event_cancel(&t->event);
     if (at > 0)
         event_set(&t->event, at + kernel.boot > 1000 * S ? at + kernel.boot - 1000 * S : 0);
+    t->waits = at > 0 && t->event.at > sim_now();
     return (int)syscall_end("timerfd_settime", 0);
 }
 
@@ -387,6 +389,7 @@ static ssize_t signalfd_read(struct file *f, void *p, size_t n)
         struct signalfd_siginfo info = {.ssi_signo = s};
         memcpy((char *)p + done, &info, sizeof info);
         done += sizeof info;
+        syscall_progress();
     }
     return done ? (ssize_t)done : -EAGAIN;
 }

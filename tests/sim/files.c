@@ -27,7 +27,6 @@ static void disk_time(uint64_t low, uint64_t high)
 static void disk_call(const char *name, int64_t a, int64_t b)
 {
     syscall_begin(name, a, b);
-    syscall_progress();
     disk_time(2 * US, 60 * US);
 }
 
@@ -65,8 +64,10 @@ static ssize_t disk_file_read(struct file *f, void *p, size_t n)
         n = 1 + call_draw(n - 1);
     int e = disk_fault();
     ssize_t got = e ? e : disk_read(d->inode, d->offset, p, n);
-    if (got > 0)
+    if (got > 0) {
         d->offset += (uint64_t)got;
+        syscall_progress();
+    }
     return got;
 }
 
@@ -82,8 +83,10 @@ static ssize_t disk_file_write(struct file *f, const void *p, size_t n)
     if (f->flags & O_APPEND)
         d->offset = disk_size(d->inode);
     ssize_t put = disk_write(d->inode, d->offset, p, n);
-    if (put > 0)
+    if (put > 0) {
         d->offset += (uint64_t)put;
+        syscall_progress();
+    }
     if (put > 0 && d->is_log && log_sink)
         log_sink(p, (size_t)put);
     return put;
@@ -151,6 +154,7 @@ static ssize_t pipe_write(struct file *f, const void *p, size_t n)
     if (take > PIPE_BUF && fault(kernel.faults.short_write))
         take = 1 + call_draw(take - 1);
     pipe_state.len += take;
+    syscall_progress();
     if (log_sink)
         log_sink(p, take);
     if (!pipe_state.stalled && !event_pending(&pipe_state.reader))
@@ -248,7 +252,6 @@ int sim_open(const char *path, int flags, ...)
 int sim_close(int fd)
 {
     syscall_begin("close", fd, 0);
-    syscall_progress();
     return (int)syscall_end("close", fd_close(fd));
 }
 
@@ -257,10 +260,8 @@ ssize_t sim_read(int fd, void *p, size_t n)
     syscall_begin("read", fd, (int64_t)n);
     struct file *f = fd_need(fd, "read");
     ssize_t r = fault(kernel.faults.eintr) ? -EINTR : f->ops->read(f, p, n);
-    if (r > 0) {
-        syscall_progress();
+    if (r > 0)
         trace_bytes(p, (size_t)r);
-    }
     return syscall_end("read", r);
 }
 
@@ -270,8 +271,6 @@ ssize_t sim_write(int fd, const void *p, size_t n)
     trace_bytes(p, n);
     struct file *f = fd_need(fd, "write");
     ssize_t r = fault(kernel.faults.eintr) ? -EINTR : f->ops->write(f, p, n);
-    if (r > 0)
-        syscall_progress();
     return syscall_end("write", r);
 }
 
@@ -303,7 +302,6 @@ off_t sim_lseek(int fd, off_t offset, int whence)
 static int sync_fd(const char *name, int fd)
 {
     syscall_begin(name, fd, 0);
-    syscall_progress();
     struct disk_file *d = need_disk_file(fd, name);
     if (fault(kernel.faults.eintr))
         return (int)syscall_end(name, -EINTR);

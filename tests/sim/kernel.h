@@ -115,7 +115,8 @@ void epoll_forget(struct file *f);
 void syscall_begin(const char *name, int64_t a, int64_t b);
 /* At its end: notes the result, sets errno. */
 ssize_t syscall_end(const char *name, ssize_t result);
-/* A call that made no headway since the last epoll_wait() counts as idle; this one did. */
+/* Something has moved: bytes, a connection come or gone, a job taken or done, a signal read, a wait that slept, a timer
+ * that was set for later and expired. Turns of the loop in which nothing does are counted: see process.c. */
 void syscall_progress(void);
 
 /* ---- special files ---- */

@@ -52,6 +52,7 @@ static void sock_close_file(struct file *f)
     if (s->state == SOCK_LISTENS)
         stop_listening(s);
     if (s->end) {
+        syscall_progress();
         *(s->accepted ? &net.accepted_open : &net.made_open) -= 1;
         s->end->sock = NULL;
         close_end(s->end, s->linger_reset);
@@ -110,7 +111,6 @@ int sim_socket(int family, int type, int protocol)
 {
     (void)protocol;
     syscall_begin("socket", family, type);
-    syscall_progress();
     if (!(type & SOCK_NONBLOCK) || !(type & SOCK_CLOEXEC))
         sim_fail("blocking", "a socket is made that blocks or is inherited");
     struct sock *s;
@@ -220,6 +220,7 @@ static void connected(struct conn *c)
     struct end *e = &c->end[0];
     c->connected = true;
     e->sock->state = SOCK_STREAM_OPEN;
+    syscall_progress();
     trace("connected conn", (int64_t)c->id, 0, 0);
     end_changed(e);
 }
@@ -284,7 +285,6 @@ int sim_connect(int fd, const struct sockaddr *a, socklen_t n)
 {
     (void)n;
     syscall_begin("connect", fd, 0);
-    syscall_progress();
     struct sim_addr to = from_kernel(a);
     return (int)syscall_end("connect", begin_connect(need_sock(fd, "connect"), &to));
 }
@@ -322,9 +322,8 @@ ssize_t sim_recv(int fd, void *p, size_t n, int flags)
 {
     syscall_begin("recv", fd, (int64_t)n);
     struct sock *s = need_sock(fd, "recv");
-    bool was_over = s->end && s->end->rx.len == 0;
     ssize_t r = fault(kernel.faults.eintr) ? -EINTR : recv_now(s, p, n, flags);
-    if (r > 0 || (was_over && r != -EAGAIN && r != -EINTR && !(flags & MSG_PEEK)))
+    if (r > 0 && !(flags & MSG_PEEK))
         syscall_progress();
     return syscall_end("recv", r);
 }
@@ -361,7 +360,7 @@ ssize_t sim_sendmsg(int fd, const struct msghdr *m, int flags)
         sim_fail("signals", "a send that may raise SIGPIPE");
     struct sock *s = need_sock(fd, "sendmsg");
     ssize_t r = fault(kernel.faults.eintr) ? -EINTR : send_now(s, m->msg_iov, m->msg_iovlen);
-    if (r > 0 || (r < 0 && r != -EAGAIN && r != -EINTR))
+    if (r > 0)
         syscall_progress();
     return syscall_end("sendmsg", r);
 }
@@ -376,7 +375,6 @@ ssize_t sim_send(int fd, const void *p, size_t n, int flags)
 int sim_shutdown(int fd, int how)
 {
     syscall_begin("shutdown", fd, how);
-    syscall_progress();
     struct sock *s = need_sock(fd, "shutdown");
     if (!s->end || s->state != SOCK_STREAM_OPEN || s->end->reset_in)
         return (int)syscall_end("shutdown", -ENOTCONN);
@@ -400,7 +398,6 @@ int sim_setsockopt(int fd, int level, int option, const void *value, socklen_t n
 int sim_getsockopt(int fd, int level, int option, void *value, socklen_t *n)
 {
     syscall_begin("getsockopt", fd, option);
-    syscall_progress();
     struct sock *s = need_sock(fd, "getsockopt");
     if (level != SOL_SOCKET || option != SO_ERROR || !s->end)
         sim_fail("kernel", "a use of getsockopt that is not simulated");

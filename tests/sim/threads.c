@@ -182,7 +182,8 @@ int sim_pthread_cond_wait(pthread_cond_t *c, pthread_mutex_t *m)
 
 int sim_pthread_cond_signal(pthread_cond_t *c)
 {
-    wake_one(c);
+    if (wake_one(c))
+        syscall_progress(); /* a job is taken, or done */
     return 0;
 }
 
