@@ -71,6 +71,7 @@ pid_t sim_getpid(void);
 /* process.c */
 uint64_t call_draw(uint64_t n);
 void syscall_turn(void);
+void syscall_give_way(void);
 unsigned long fd_raise_limit(unsigned long wanted);
 unsigned long fd_get_limit(void);
 

@@ -421,6 +421,20 @@ void thread_sleep(uint64_t ns)
     give_way();
 }
 
+bool thread_rivalled(void)
+{
+    for (unsigned i = 0; i < sim.thread_count; i++)
+        if (sim.threads[i]->runnable) /* the running one is not marked so */
+            return true;
+    return false;
+}
+
+void thread_yield(void)
+{
+    sim.self->runnable = true;
+    give_way();
+}
+
 void thread_block(uint64_t at)
 {
     struct thread *t = sim.self;

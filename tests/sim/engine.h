@@ -67,6 +67,10 @@ void thread_sleep(uint64_t ns);
 #define TIME_NEVER UINT64_MAX
 void thread_block(uint64_t at);
 void thread_wake(struct thread *t);
+/* Is there a thread beside the running one that could run? */
+bool thread_rivalled(void);
+/* Lets another thread run, when the seed draws it. */
+void thread_yield(void);
 /* Lets time pass without giving way: what falls due meanwhile happens now. Afterwards the process may be dead, then
  * this does not return. */
 void thread_spend(uint64_t ns);

@@ -194,6 +194,7 @@ static int wait_for_events(struct epoll *ep, struct epoll_event *events, int max
     for (;;) {
         if (fault(kernel.faults.eintr))
             return -EINTR;
+        syscall_give_way(); /* even though something is ready */
         int n = collect(ep, events, max);
         if (n > 0 || sim_now() >= end)
             return n;

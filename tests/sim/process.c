@@ -20,7 +20,8 @@
 struct kernel kernel;
 struct process process;
 
-static struct rng fault_stream, call_stream;
+static struct rng fault_stream, call_stream, yield_stream;
+static unsigned yield_chance; /* in 1000 */
 static struct file *fds[FDS_MAX];
 static int fd_limit;
 
@@ -35,6 +36,8 @@ void kernel_begin(void)
     process = (struct process){.end = PROCESS_KILLED};
     fault_stream = rng_of("faults", 0);
     call_stream = rng_of("calls", 0);
+    yield_stream = rng_of("yield", 0);
+    yield_chance = (unsigned)rng_below(&yield_stream, 101);
 }
 
 /* ---- globals ---- */
@@ -155,6 +158,13 @@ unsigned long fd_get_limit(void)
 /* Turns since anything has moved; and those of the present second, with its number. */
 static uint64_t idle_turns, second, second_turns;
 
+/* A thread may lose the processor at any call, whether or not that waits for anything. */
+void syscall_give_way(void)
+{
+    if (thread_rivalled() && rng_chance(&yield_stream, yield_chance))
+        thread_yield();
+}
+
 void syscall_begin(const char *name, int64_t a, int64_t b)
 {
     trace(name, a, b, 0);
@@ -163,6 +173,7 @@ void syscall_begin(const char *name, int64_t a, int64_t b)
     if (fault(kernel.faults.delay))
         thread_sleep(rng_spread(&fault_stream, 10 * US, 200 * MS));
     thread_spend(cost);
+    syscall_give_way();
 }
 
 ssize_t syscall_end(const char *name, ssize_t result)

@@ -132,6 +132,7 @@ int sim_pthread_mutex_destroy(pthread_mutex_t *m)
 int sim_pthread_mutex_lock(pthread_mutex_t *m)
 {
     thread_spend(50);
+    syscall_give_way();
     if (mutex_of(m)->owner == thread_self())
         sim_fail("threads", "a mutex is locked twice by %s", thread_name(thread_self()));
     while (mutex_of(m)->owner) {
