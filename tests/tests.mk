@@ -75,8 +75,9 @@ $(BUILD)/obj/sim-daemon.o: $(TOP_OBJ) $(call libs_of,admin) tests/sim/syscalls.m
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)ld -r -o $@.all $(TOP_OBJ) --whole-archive $(call libs_of,admin)
-	$(Q)objcopy --redefine-syms=tests/sim/syscalls.map $(SIM_RENAME) $@.all $@
-	$(Q)tests/sim/escapes.sh $@
+	$(Q)objcopy --redefine-syms=tests/sim/syscalls.map $(SIM_RENAME) $@.all $@.new
+	$(Q)tests/sim/escapes.sh $@.new
+	$(Q)mv $@.new $@
 
 $(BUILD)/obj/sim/%.o: tests/sim/%.c
 	@mkdir -p $(@D)
