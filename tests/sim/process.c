@@ -6,6 +6,7 @@
 #include "calls.h"
 #include "kernel.h"
 
+#include <cjson/cJSON.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -275,6 +276,8 @@ void process_start(void)
     idle_turns = second_turns = 0;
     optind = 0;
     signals_reset();
+    /* A library of the daemon's, linked with its own calls of malloc(). */
+    cJSON_InitHooks(&(cJSON_Hooks){sim_malloc, sim_free});
     pipe_stdout_make();
     trace("start", 0, 0, 0);
     thread_start("loop", main_thread, NULL);
