@@ -76,6 +76,7 @@ unsigned long fd_raise_limit(unsigned long wanted);
 unsigned long fd_get_limit(void);
 
 /* files.c */
+void writeback_begin(void);
 int sim_open(const char *path, int flags, ...);
 int sim_close(int fd);
 ssize_t sim_read(int fd, void *p, size_t n);

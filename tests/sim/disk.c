@@ -200,18 +200,20 @@ static void change(struct inode *folder, const char *name, struct inode *f, cons
     folder->log[folder->logged++] = c;
 }
 
-/* Puts the first `n` changes on the platter and forgets the others. */
-static void log_settle(struct inode *folder, size_t n)
+/* Takes the first `n` changes out of the log, by way of the platter or not. */
+static void log_take(struct inode *folder, size_t n, bool apply)
 {
-    for (size_t i = 0; i < folder->logged; i++) {
+    for (size_t i = 0; i < n; i++) {
         struct change *c = &folder->log[i];
-        if (i < n)
+        if (apply)
             change_apply(folder, PLATTER, c);
         if (c->f)
             c->f->pending--;
         change_free(c);
     }
-    folder->logged = 0;
+    folder->logged -= n;
+    if (n > 0)
+        memmove(folder->log, folder->log + n, folder->logged * sizeof *folder->log);
 }
 
 /* ---- paths ---- */
@@ -428,11 +430,38 @@ int disk_sync(struct inode *f, bool fails)
 {
     if (!is_folder(f)) {
         file_sync(f, fails);
-    } else if (!fails) {
-        log_settle(f, f->logged);
+    } else {
+        log_take(f, fails ? rng_below(&disk.rng, f->logged + 1) : f->logged, true);
         sweep();
     }
     return fails ? -EIO : 0;
+}
+
+/* Some of the dirty blocks, and perhaps the size. */
+static void file_writeback(struct inode *f)
+{
+    unsigned share = (unsigned)rng_between(&disk.rng, 1, 1000);
+    for (size_t i = 0; i < f->data[CACHE].cap / DISK_BLOCK; i++) {
+        if (!f->dirty[i] || !rng_chance(&disk.rng, share))
+            continue;
+        block_write(f, i, DISK_BLOCK);
+        f->dirty[i] = false;
+    }
+    if (f->size_dirty && rng_chance(&disk.rng, 500)) {
+        content_resize(f, PLATTER, f->data[CACHE].size);
+        f->size_dirty = false;
+    }
+}
+
+void disk_writeback(void)
+{
+    struct inode *f = disk.inodes[rng_below(&disk.rng, disk.count)];
+    if (!is_folder(f)) {
+        file_writeback(f);
+    } else {
+        log_take(f, rng_below(&disk.rng, f->logged + 1), true);
+        sweep();
+    }
 }
 
 static uint64_t size_after_cut(const struct inode *f)
@@ -466,7 +495,8 @@ static void file_power_cut(struct inode *f)
 
 static void folder_power_cut(struct inode *folder)
 {
-    log_settle(folder, rng_below(&disk.rng, folder->logged + 1));
+    log_take(folder, rng_below(&disk.rng, folder->logged + 1), true);
+    log_take(folder, folder->logged, false);
     while (folder->names[CACHE].n > 0)
         name_remove(folder, CACHE, folder->names[CACHE].at[folder->names[CACHE].n - 1].name);
     for (size_t i = 0; i < folder->names[PLATTER].n; i++)

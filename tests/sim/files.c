@@ -47,6 +47,28 @@ static int full_fault(void)
     return call_draw(2) ? -ENOSPC : -EDQUOT;
 }
 
+/* ---- writing back, unasked ---- */
+
+static struct {
+    struct event event;
+    struct rng rng;
+    uint64_t pause; /* typical */
+} writeback;
+
+static void on_writeback(struct event *e)
+{
+    disk_writeback();
+    event_set_in(e, 1 + rng_below(&writeback.rng, 2 * writeback.pause));
+}
+
+void writeback_begin(void)
+{
+    writeback.rng = rng_of("writeback", 0);
+    writeback.pause = rng_spread(&writeback.rng, 500 * US, 10 * S);
+    event_init(&writeback.event, on_writeback);
+    event_set_in(&writeback.event, 1 + rng_below(&writeback.rng, 2 * writeback.pause));
+}
+
 /* ---- regular files and folders ---- */
 
 struct disk_file {

@@ -39,6 +39,7 @@ void kernel_begin(void)
     call_stream = rng_of("calls", 0);
     yield_stream = rng_of("yield", 0);
     yield_chance = (unsigned)rng_below(&yield_stream, 101);
+    writeback_begin();
 }
 
 /* ---- globals ---- */

@@ -552,6 +552,75 @@ static void a_size_that_failed_needs_another_change(void **state)
     assert_true(lost > 0 && kept > 0);
 }
 
+/* ---- writeback ---- */
+
+static void write_back(unsigned times)
+{
+    while (times-- > 0)
+        disk_writeback();
+}
+
+static void what_was_written_over_may_be_what_is_left(void **state)
+{
+    unsigned old = 0, between = 0, new = 0;
+    (void)state;
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        begin(seed);
+        put("a", 'o', DISK_BLOCK);
+        struct inode *f = open_file("a", O_WRONLY);
+        fill(f, 0, 'm', DISK_BLOCK);
+        write_back(3);
+        fill(f, 0, 'n', DISK_BLOCK);
+        disk_release(f);
+        disk_power_cut();
+        old += is_all("a", 'o', DISK_BLOCK);
+        between += is_all("a", 'm', DISK_BLOCK);
+        new += is_all("a", 'n', DISK_BLOCK);
+        disk_end();
+    }
+    assert_true(old > 0 && between > 0 && new > 0);
+}
+
+static void a_size_of_a_while_ago_may_be_what_is_left(void **state)
+{
+    unsigned empty = 0, kept = 0;
+    (void)state;
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        begin(seed);
+        put("a", 'o', 1000);
+        struct inode *f = open_file("a", O_WRONLY | O_TRUNC);
+        write_back(3);
+        fill(f, 0, 'n', 1000);
+        assert_int_equal(disk_sync(f, seed % 2 == 0), seed % 2 == 0 ? -EIO : 0);
+        disk_release(f);
+        disk_power_cut();
+        empty += size_of("a") == 0;
+        kept += is_all("a", 'n', 1000);
+        assert_true(seed % 2 == 0 || is_all("a", 'n', 1000));
+        disk_end();
+    }
+    assert_true(empty > 0 && kept >= SEEDS / 2);
+}
+
+static void names_may_reach_the_platter_unasked(void **state)
+{
+    unsigned renamed = 0;
+    (void)state;
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        begin(seed);
+        write_file("a", 'a', 10, true);
+        sync_folder("/");
+        assert_int_equal(disk_rename("a", "b"), 0);
+        write_back(40); /* by now it has */
+        assert_int_equal(disk_rename("b", "c"), 0);
+        disk_power_cut();
+        assert_true(!disk_exists("a") && disk_exists("b") + disk_exists("c") == 1);
+        renamed += disk_exists("c");
+        disk_end();
+    }
+    assert_true(renamed > 0 && renamed < SEEDS);
+}
+
 /* ---- calls ---- */
 
 static void locks(void **state)
@@ -846,13 +915,14 @@ static void random_step(struct rng *r, char model[BIG])
     struct inode *f = open_file(path, O_RDWR | O_CREAT), *kept = open_file("kept", O_RDWR | O_CREAT);
     uint64_t at = rng_below(r, BIG), n = rng_below(r, BIG - at) + 1;
     char c = (char)rng_between(r, 'a', 'z');
-    switch (rng_below(r, 7)) {
+    switch (rng_below(r, 8)) {
     case 0: fill(f, at, c, n); break;
     case 1: assert_int_equal(disk_truncate(f, at), 0); break;
     case 2: assert_int_equal(disk_sync(f, true), -EIO); break;
     case 3: assert_int_equal(disk_sync(f, false), 0); break;
     case 4: assert_int_equal(disk_rename(path, other), 0); break;
     case 5: assert_int_equal(disk_unlink(path), 0); break;
+    case 6: disk_writeback(); break;
     default: sync_folder("/"); break;
     }
     fill(kept, at, c, n);
@@ -923,6 +993,9 @@ int main(void)
         cmocka_unit_test(a_good_sync_does_not_mend_a_failed_one),
         cmocka_unit_test(what_is_written_anew_is_durable),
         cmocka_unit_test(a_size_that_failed_needs_another_change),
+        cmocka_unit_test(what_was_written_over_may_be_what_is_left),
+        cmocka_unit_test(a_size_of_a_while_ago_may_be_what_is_left),
+        cmocka_unit_test(names_may_reach_the_platter_unasked),
         cmocka_unit_test(locks),
         cmocka_unit_test(a_full_disk),
         cmocka_unit_test(mount_points),
