@@ -112,6 +112,7 @@ static void *zalloc(size_t n)
 int sim_epoll_create1(int flags)
 {
     syscall_begin("epoll_create1", flags, 0);
+    fd_check_flags("epoll_create1", flags);
     struct epoll *ep = zalloc(sizeof *ep);
     file_init(&ep->file, &epoll_ops, 0);
     return (int)syscall_end("epoll_create1", fd_install(&ep->file));
@@ -136,6 +137,8 @@ static int control(struct epoll *ep, int op, int fd, const struct epoll_event *e
 {
     struct file *f = fd_need(fd, "epoll_ctl");
     struct epoll_item **i = find_item(ep, f, fd);
+    if (op != EPOLL_CTL_DEL && (e->events & ~(uint32_t)(EPOLLIN | EPOLLOUT)))
+        sim_fail("kernel", "epoll_ctl with events %#x, of which not all are simulated", e->events);
     if (op == EPOLL_CTL_ADD)
         return *i ? -EEXIST : epoll_add(ep, f, fd, e);
     if (!*i)
@@ -232,12 +235,21 @@ static uint32_t eventfd_ready(struct file *f)
     return (((struct eventfd_file *)f)->count ? (uint32_t)EPOLLIN : 0) | EPOLLOUT;
 }
 
-static ssize_t counter_take(uint64_t *count, void *p, size_t n)
+/* What a read returns that finds nothing. */
+static ssize_t nothing_yet(const struct file *f)
+{
+    if (!(f->flags & O_NONBLOCK))
+        sim_fail("blocking", "%s reads from a %s that has nothing, and would wait", thread_name(thread_self()),
+                 f->ops->name);
+    return -EAGAIN;
+}
+
+static ssize_t counter_take(const struct file *f, uint64_t *count, void *p, size_t n)
 {
     if (n < sizeof *count)
         return -EINVAL;
     if (*count == 0)
-        return -EAGAIN;
+        return nothing_yet(f);
     memcpy(p, count, sizeof *count);
     *count = 0;
     return sizeof *count;
@@ -245,7 +257,7 @@ static ssize_t counter_take(uint64_t *count, void *p, size_t n)
 
 static ssize_t take_count(struct file *f, void *p, size_t n)
 {
-    return counter_take(&((struct eventfd_file *)f)->count, p, n);
+    return counter_take(f, &((struct eventfd_file *)f)->count, p, n);
 }
 
 static ssize_t add_count(struct file *f, const void *p, size_t n)
@@ -269,6 +281,9 @@ static const struct file_ops eventfd_ops = {"eventfd", eventfd_ready, take_count
 int sim_eventfd(unsigned count, int flags)
 {
     syscall_begin("eventfd", count, flags);
+    fd_check_flags("eventfd", flags);
+    if (flags & EFD_SEMAPHORE)
+        sim_fail("kernel", "a use of eventfd that is not simulated");
     struct eventfd_file *f = zalloc(sizeof *f);
     file_init(&f->file, &eventfd_ops, O_RDWR | flags);
     f->count = count;
@@ -291,7 +306,7 @@ static uint32_t timerfd_ready(struct file *f)
 
 static ssize_t timerfd_read(struct file *f, void *p, size_t n)
 {
-    return counter_take(&((struct timerfd_file *)f)->expired, p, n);
+    return counter_take(f, &((struct timerfd_file *)f)->expired, p, n);
 }
 
 static void timerfd_close(struct file *f)
@@ -315,6 +330,9 @@ static void on_timer(struct event *e)
 int sim_timerfd_create(int clock, int flags)
 {
     syscall_begin("timerfd_create", clock, flags);
+    fd_check_flags("timerfd_create", flags);
+    if (clock != CLOCK_MONOTONIC)
+        sim_fail("kernel", "timerfd_create with clock %d, which is not simulated", clock);
     struct timerfd_file *t = zalloc(sizeof *t);
     file_init(&t->file, &timerfd_ops, O_RDWR | flags);
     event_init(&t->event, on_timer);
@@ -380,7 +398,6 @@ static uint32_t signalfd_ready(struct file *f)
 
 static ssize_t signalfd_read(struct file *f, void *p, size_t n)
 {
-    (void)f;
     size_t done = 0;
     for (unsigned s = 1; s < 64 && done + sizeof(struct signalfd_siginfo) <= n; s++) {
         uint64_t bit = UINT64_C(1) << (s - 1);
@@ -392,7 +409,7 @@ static ssize_t signalfd_read(struct file *f, void *p, size_t n)
         done += sizeof info;
         syscall_progress();
     }
-    return done ? (ssize_t)done : -EAGAIN;
+    return done ? (ssize_t)done : nothing_yet(f);
 }
 
 static void signalfd_close(struct file *f)
@@ -406,6 +423,9 @@ static const struct file_ops signalfd_ops = {"signalfd", signalfd_ready, signalf
 int sim_signalfd(int fd, const sigset_t *mask, int flags)
 {
     syscall_begin("signalfd", fd, flags);
+    fd_check_flags("signalfd", flags);
+    if (fd != -1)
+        sim_fail("kernel", "a use of signalfd that is not simulated");
     struct file *f = zalloc(sizeof *f);
     file_init(f, &signalfd_ops, O_RDWR | flags);
     signals.fd = f;
@@ -444,6 +464,8 @@ __sighandler_t sim_signal(int signo, __sighandler_t handler)
 int sim_clock_gettime(clockid_t id, struct timespec *ts)
 {
     thread_spend(30);
+    if (id != CLOCK_REALTIME && id != CLOCK_MONOTONIC)
+        sim_fail("kernel", "clock_gettime with clock %d, which is not simulated", id);
     uint64_t now =
         id == CLOCK_REALTIME ? (uint64_t)((int64_t)sim_now() + kernel.wall_offset) : sim_now() - kernel.boot + 1000 * S;
     *ts = (struct timespec){.tv_sec = (time_t)(now / S), .tv_nsec = (long)(now % S)};

@@ -265,6 +265,7 @@ int sim_open(const char *path, int flags, ...)
     va_end(ap);
     disk_call("open", flags, mode);
     trace_text("path %s", path);
+    fd_check_flags("open", flags);
     int r = fault(kernel.faults.eintr)                 ? -EINTR
             : strncmp(path, "/proc/self/fd/", 14) == 0 ? open_stdout(flags)
                                                        : open_on_disk(path, flags, mode);
@@ -449,7 +450,7 @@ int sim_fcntl(int fd, int op, ...)
     syscall_begin("fcntl", fd, op);
     if (op != F_GETFL)
         sim_fail("kernel", "a use of fcntl that is not simulated");
-    return (int)syscall_end("fcntl", fd_need(fd, "fcntl")->flags);
+    return (int)syscall_end("fcntl", fd_need(fd, "fcntl")->flags & (O_ACCMODE | O_APPEND | O_NONBLOCK));
 }
 
 int sim_isatty(int fd)

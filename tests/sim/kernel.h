@@ -105,6 +105,8 @@ int fd_install(struct file *f);
 struct file *fd_file(int fd); /* NULL when it is not open */
 /* The description of a call's descriptor: one that is not open is a finding. */
 struct file *fd_need(int fd, const char *call);
+/* O_CLOEXEC, by whatever name, must be among the flags of a call that makes a descriptor. */
+void fd_check_flags(const char *call, int flags);
 int fd_close(int fd);
 /* What it is ready for has changed. */
 void file_changed(struct file *f);

@@ -115,6 +115,12 @@ struct file *fd_file(int fd)
     return fd >= 0 && fd < FDS_MAX ? fds[fd] : NULL;
 }
 
+void fd_check_flags(const char *call, int flags)
+{
+    if (!(flags & O_CLOEXEC))
+        sim_fail("descriptors", "%s makes a descriptor that programs would inherit", call);
+}
+
 struct file *fd_need(int fd, const char *call)
 {
     struct file *f = fd_file(fd);
