@@ -202,7 +202,9 @@ static int wait_for_events(struct epoll *ep, struct epoll_event *events, int max
         if (n > 0 || sim_now() >= end)
             return n;
         ep->waiter = thread_self();
+        ep->file.users++;
         thread_block(end);
+        ep->file.users--;
         ep->waiter = NULL;
         thread_spend(500 + call_draw(20000)); /* until it is on a processor again */
     }

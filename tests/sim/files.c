@@ -282,7 +282,9 @@ ssize_t sim_read(int fd, void *p, size_t n)
 {
     syscall_begin("read", fd, (int64_t)n);
     struct file *f = fd_need(fd, "read");
+    f->users++;
     ssize_t r = fault(kernel.faults.eintr) ? -EINTR : f->ops->read(f, p, n);
+    f->users--;
     if (r > 0)
         trace_bytes(p, (size_t)r);
     return syscall_end("read", r);
@@ -293,7 +295,9 @@ ssize_t sim_write(int fd, const void *p, size_t n)
     syscall_begin("write", fd, (int64_t)n);
     trace_bytes(p, n);
     struct file *f = fd_need(fd, "write");
+    f->users++;
     ssize_t r = fault(kernel.faults.eintr) ? -EINTR : f->ops->write(f, p, n);
+    f->users--;
     return syscall_end("write", r);
 }
 
@@ -305,10 +309,26 @@ static struct disk_file *need_disk_file(int fd, const char *call)
     return (struct disk_file *)f;
 }
 
+/* The begin and the end of a call on an open file that takes its time. */
+static struct disk_file *file_call(const char *name, int fd, int64_t b)
+{
+    syscall_begin(name, fd, b);
+    struct disk_file *d = need_disk_file(fd, name);
+    d->file.users++;
+    disk_time(2 * US, 60 * US);
+    return d;
+}
+
+static ssize_t file_end(struct disk_file *d, const char *name, ssize_t result)
+{
+    d->file.users--;
+    return syscall_end(name, result);
+}
+
 ssize_t sim_pread(int fd, void *p, size_t n, off_t offset)
 {
-    disk_call("pread", fd, offset);
-    return syscall_end("pread", disk_read(need_disk_file(fd, "pread")->inode, (uint64_t)offset, p, n));
+    struct disk_file *d = file_call("pread", fd, offset);
+    return file_end(d, "pread", disk_read(d->inode, (uint64_t)offset, p, n));
 }
 
 off_t sim_lseek(int fd, off_t offset, int whence)
@@ -328,10 +348,11 @@ static int sync_fd(const char *name, int fd)
     struct disk_file *d = need_disk_file(fd, name);
     if (fault(kernel.faults.eintr))
         return (int)syscall_end(name, -EINTR);
+    d->file.users++;
     disk_time(50 * US, 5 * MS);
     bool fails = fault(kernel.faults.sync_error);
     kernel.shown.sync += fails;
-    return (int)syscall_end(name, disk_sync(d->inode, fails));
+    return (int)file_end(d, name, disk_sync(d->inode, fails));
 }
 
 int sim_fsync(int fd)
@@ -348,18 +369,19 @@ int sim_fdatasync(int fd)
 
 int sim_ftruncate(int fd, off_t size)
 {
-    disk_call("ftruncate", fd, size);
+    struct disk_file *d = file_call("ftruncate", fd, size);
     int e = fault(kernel.faults.eintr) ? -EINTR : disk_fault();
-    return (int)syscall_end("ftruncate", e ? e : disk_truncate(need_disk_file(fd, "ftruncate")->inode, (uint64_t)size));
+    return (int)file_end(d, "ftruncate", e ? e : disk_truncate(d->inode, (uint64_t)size));
 }
 
 int sim_posix_fallocate(int fd, off_t offset, off_t n)
 {
-    disk_call("posix_fallocate", fd, n);
-    struct inode *f = need_disk_file(fd, "posix_fallocate")->inode;
-    int e = full_fault();
-    if (e == 0 && (uint64_t)(offset + n) > disk_size(f))
-        e = disk_truncate(f, (uint64_t)(offset + n));
+    struct disk_file *d = file_call("posix_fallocate", fd, n);
+    int e = full_fault(), saved = errno;
+    if (e == 0 && (uint64_t)(offset + n) > disk_size(d->inode))
+        e = disk_truncate(d->inode, (uint64_t)(offset + n));
+    file_end(d, "posix_fallocate", e);
+    errno = saved; /* it returns the error, and leaves errno as it is */
     return -e;
 }
 
@@ -387,16 +409,16 @@ int sim_lstat(const char *path, struct stat *st)
 
 int sim_fchmod(int fd, mode_t mode)
 {
-    disk_call("fchmod", fd, mode);
-    disk_chmod(need_disk_file(fd, "fchmod")->inode, mode);
-    return (int)syscall_end("fchmod", 0);
+    struct disk_file *d = file_call("fchmod", fd, mode);
+    disk_chmod(d->inode, mode);
+    return (int)file_end(d, "fchmod", 0);
 }
 
 int sim_fchown(int fd, uid_t uid, gid_t gid)
 {
     (void)gid;
-    disk_call("fchown", fd, uid);
-    return (int)syscall_end("fchown", call_draw(2) ? 0 : -EPERM);
+    struct disk_file *d = file_call("fchown", fd, uid);
+    return (int)file_end(d, "fchown", call_draw(2) ? 0 : -EPERM);
 }
 
 int sim_unlink(const char *path)
@@ -439,10 +461,9 @@ char *sim_realpath_chk(const char *path, char *out, size_t size)
 
 int sim_flock(int fd, int op)
 {
-    disk_call("flock", fd, op);
-    struct disk_file *d = need_disk_file(fd, "flock");
+    struct disk_file *d = file_call("flock", fd, op);
     int r = fault(kernel.faults.eintr) ? -EINTR : disk_lock(d->inode, d) ? 0 : -EWOULDBLOCK;
-    return (int)syscall_end("flock", r);
+    return (int)file_end(d, "flock", r);
 }
 
 int sim_fcntl(int fd, int op, ...)

@@ -95,7 +95,8 @@ struct epoll_item;
 struct file { /* an open file description; first in each kind of it */
     const struct file_ops *ops;
     unsigned refs;
-    int flags; /* O_NONBLOCK, O_APPEND, access mode */
+    unsigned users; /* threads that are in the middle of a call on it, and sleep there */
+    int flags;      /* O_NONBLOCK, O_APPEND, access mode */
     struct epoll_item *items;
 };
 

@@ -132,6 +132,9 @@ struct file *fd_need(int fd, const char *call)
 int fd_close(int fd)
 {
     struct file *f = fd_need(fd, "close");
+    if (f->users > 0)
+        sim_fail("descriptors", "%s closes %d, a %s, while another thread is in a call on it",
+                 thread_name(thread_self()), fd, f->ops->name);
     fds[fd] = NULL;
     process.open_fds--;
     file_put(f);
@@ -140,9 +143,12 @@ int fd_close(int fd)
 
 static void close_all(void)
 {
-    for (int fd = 0; fd < FDS_MAX; fd++)
-        if (fds[fd])
-            fd_close(fd);
+    for (int fd = 0; fd < FDS_MAX; fd++) {
+        if (!fds[fd])
+            continue;
+        fds[fd]->users = 0; /* the threads are no more */
+        fd_close(fd);
+    }
 }
 
 uint64_t call_draw(uint64_t n)
