@@ -63,7 +63,7 @@ SIM_RENAME := --keep-global-symbol=daemon_main --rename-section .data=daemon_dat
 sim: packages-build
 	@$(MAKE) --no-print-directory $(BUILD)/sim
 	@set -e; for f in tests/sim/seeds/*.seed; do $(BUILD)/sim --seed "$$(sed -n 1p "$$f")" >$(BUILD)/sim.log || { cat $(BUILD)/sim.log; exit 1; }; done
-	@$(BUILD)/sim --seeds $(SIM_SEEDS)
+	@$(BUILD)/sim --seeds $(SIM_SEEDS) --all-faults
 
 # Plants each bug of tests/sim/mutants/ in a copy: the simulation must find it.
 SIM_MUTANT_SEEDS ?= 20000

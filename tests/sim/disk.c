@@ -438,30 +438,34 @@ int disk_sync(struct inode *f, bool fails)
 }
 
 /* Some of the dirty blocks, and perhaps the size. */
-static void file_writeback(struct inode *f)
+static bool file_writeback(struct inode *f)
 {
+    bool any = false;
     unsigned share = (unsigned)rng_between(&disk.rng, 1, 1000);
     for (size_t i = 0; i < f->data[CACHE].cap / DISK_BLOCK; i++) {
         if (!f->dirty[i] || !rng_chance(&disk.rng, share))
             continue;
         block_write(f, i, DISK_BLOCK);
         f->dirty[i] = false;
+        any = true;
     }
     if (f->size_dirty && rng_chance(&disk.rng, 500)) {
         content_resize(f, PLATTER, f->data[CACHE].size);
         f->size_dirty = false;
+        any = true;
     }
+    return any;
 }
 
-void disk_writeback(void)
+bool disk_writeback(void)
 {
     struct inode *f = disk.inodes[rng_below(&disk.rng, disk.count)];
-    if (!is_folder(f)) {
-        file_writeback(f);
-    } else {
-        log_take(f, rng_below(&disk.rng, f->logged + 1), true);
-        sweep();
-    }
+    if (!is_folder(f))
+        return file_writeback(f);
+    size_t n = rng_below(&disk.rng, f->logged + 1);
+    log_take(f, n, true);
+    sweep();
+    return n > 0;
 }
 
 static uint64_t size_after_cut(const struct inode *f)

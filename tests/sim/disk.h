@@ -63,8 +63,8 @@ void disk_unlock(struct inode *f, const void *owner);
 /* ---- what befalls it ---- */
 
 /* The kernel writes back as it likes: of one file or folder, drawn, something that is dirty now reaches the platter,
- * and outlasts what is written over it later unless that is synced. */
-void disk_writeback(void);
+ * and outlasts what is written over it later unless that is synced. True when something was written. */
+bool disk_writeback(void);
 /* Bytes that all files together may have from now on (UINT64_MAX: no bound). */
 void disk_set_room(uint64_t bytes);
 /* Makes a path a mount point: it cannot be renamed over. */

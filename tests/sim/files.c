@@ -57,7 +57,7 @@ static struct {
 
 static void on_writeback(struct event *e)
 {
-    disk_writeback();
+    kernel.kinds[FAULT_WRITEBACK] += disk_writeback();
     event_set_in(e, 1 + rng_below(&writeback.rng, 2 * writeback.pause));
 }
 

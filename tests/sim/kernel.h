@@ -29,7 +29,15 @@ struct faults {
     unsigned slow_disk;                 /* a disk call takes up to a second */
 };
 
-/* How often each fault has been shown in this run. */
+/* Kinds of what befalls the process: the faults, in their order, and the kernel's own whims. */
+enum {
+    FAULT_YIELD = sizeof(struct faults) / sizeof(unsigned), /* a thread has lost the processor at a call */
+    FAULT_WRITEBACK,                                        /* something is on the platter that nobody asked for */
+    FAULT_KINDS
+};
+const char *fault_name(unsigned kind);
+
+/* How often this run has shown what judges must know of. */
 struct fault_counts {
     unsigned heap, descriptors, epoll, connect, disk, sync;
 };
@@ -37,10 +45,11 @@ struct fault_counts {
 struct kernel {
     struct faults faults;
     struct fault_counts shown;
-    unsigned chunk;      /* network: 0 whole pieces, 1 random cuts, 2 a few bytes at a time */
-    uint64_t latency;    /* of a connection, typical */
-    uint64_t boot;       /* sim_now() at the last boot: the monotonic clock's zero */
-    int64_t wall_offset; /* of the wall clock */
+    uint64_t kinds[FAULT_KINDS]; /* how often each has happened in this run */
+    unsigned chunk;              /* network: 0 whole pieces, 1 random cuts, 2 a few bytes at a time */
+    uint64_t latency;            /* of a connection, typical */
+    uint64_t boot;               /* sim_now() at the last boot: the monotonic clock's zero */
+    int64_t wall_offset;         /* of the wall clock */
     unsigned fd_hard_limit;
 };
 extern struct kernel kernel;
@@ -48,8 +57,9 @@ extern struct kernel kernel;
 void kernel_begin(void);
 void kernel_end(void);
 
-/* Draws from the faults' own stream. */
-bool fault(unsigned per_mille);
+/* Draws from the faults' own stream, and counts what it shows; for a member of kernel.faults. */
+#define fault(chance) fault_drawn(&(chance))
+bool fault_drawn(const unsigned *chance);
 
 /* ---- the process ---- */
 

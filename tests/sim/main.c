@@ -18,11 +18,13 @@
 #define SEED_SECONDS 60u /* of real time that a seed may take */
 
 static const char usage[] =
-    "usage: sim [--seed N [--trace] [--shrink] [--without PART,...]] [--seeds A-B] [--jobs J] [--first]\n"
+    "usage: sim [--seed N [--trace] [--shrink] [--without PART,...]] [--seeds A-B] [--jobs J] [--first] "
+    "[--all-faults]\n"
     "\n"
     "  --seeds A-B      run these seeds (default 1-2000)\n"
     "  --jobs J         so many at once (default: as many as there are processors)\n"
     "  --first          stop at the first finding\n"
+    "  --all-faults     fail when a kind of fault has never happened\n"
     "  --twice K        run each K-th seed twice and compare the histories (default 16; 0: none)\n"
     "  --seed N         run this one\n"
     "  --trace          ... and print its history on stderr\n"
@@ -35,6 +37,7 @@ struct shared {
     uint64_t runs, sim_ns, findings;
     bool stop;
     struct tally tally;
+    uint64_t kinds[FAULT_KINDS];
     struct {
         uint64_t seed;
         bool has_text;
@@ -60,6 +63,8 @@ static void add_up(void)
     for (size_t i = 0; i < sizeof tally / sizeof *from; i++)
         __atomic_add_fetch(&to[i], from[i], __ATOMIC_RELAXED);
     tally = (struct tally){0};
+    for (unsigned i = 0; i < FAULT_KINDS; i++)
+        __atomic_add_fetch(&shared->kinds[i], kernel.kinds[i], __ATOMIC_RELAXED);
 }
 
 static void run_once(uint64_t seed)
@@ -261,7 +266,19 @@ static int run_one(uint64_t seed)
     return fails;
 }
 
-static int run_range(int jobs, bool first)
+/* One line: each kind of fault, and how often it has happened. Returns how many have not. */
+static unsigned print_kinds(void)
+{
+    unsigned never = 0;
+    printf("faults:");
+    for (unsigned i = 0; i < FAULT_KINDS; i++) {
+        printf(" %s %" PRIu64 "%s", fault_name(i), shared->kinds[i], i + 1 < FAULT_KINDS ? "," : "\n");
+        never += shared->kinds[i] == 0;
+    }
+    return never;
+}
+
+static int run_range(int jobs, bool first, bool all_kinds)
 {
     double begin = seconds();
     run_all(jobs, first);
@@ -270,11 +287,14 @@ static int run_range(int jobs, bool first)
     tally = shared->tally;
     world_summary(&summary);
     printf("%.*s\n", (int)summary.len, bytes_at(&summary));
+    unsigned never = print_kinds();
+    if (all_kinds && never > 0)
+        printf("of %u kinds of faults not one has happened\n", never);
     printf("%.0f seeds a minute, %.0f simulated seconds a second\n", (double)shared->runs / took * 60,
            (double)shared->tally.sim_ns / 1e9 / took);
     printf("ran %" PRIu64 " seeds in %.1f s, %" PRIu64 " findings\n", shared->runs, took, shared->findings);
     bytes_free(&summary);
-    return shared->findings > 0;
+    return shared->findings > 0 || (all_kinds && never > 0);
 }
 
 static int usage_error(void)
@@ -287,7 +307,7 @@ static int usage_error(void)
 struct asked {
     uint64_t seed, from, to, every;
     uint64_t jobs;
-    bool one, shrinking, first;
+    bool one, shrinking, first, all_kinds;
 };
 
 static bool read_number(const char *text, uint64_t *n)
@@ -320,6 +340,7 @@ static bool read_option(int option, struct asked *a)
     case 't': trace_on = true; return true;
     case 'k': a->shrinking = true; return true;
     case 'f': a->first = true; return true;
+    case 'a': a->all_kinds = true; return true;
     default: return false;
     }
 }
@@ -334,11 +355,17 @@ static uint64_t processors(void)
 int main(int argc, char **argv)
 {
     static const struct option longs[] = {
-        {"seed", required_argument, NULL, 's'},  {"seeds", required_argument, NULL, 'r'},
-        {"jobs", required_argument, NULL, 'j'},  {"without", required_argument, NULL, 'w'},
-        {"twice", required_argument, NULL, '2'}, {"trace", no_argument, NULL, 't'},
-        {"shrink", no_argument, NULL, 'k'},      {"first", no_argument, NULL, 'f'},
-        {"help", no_argument, NULL, 'h'},        {NULL, 0, NULL, 0},
+        {"seed", required_argument, NULL, 's'},
+        {"seeds", required_argument, NULL, 'r'},
+        {"jobs", required_argument, NULL, 'j'},
+        {"without", required_argument, NULL, 'w'},
+        {"twice", required_argument, NULL, '2'},
+        {"trace", no_argument, NULL, 't'},
+        {"shrink", no_argument, NULL, 'k'},
+        {"first", no_argument, NULL, 'f'},
+        {"help", no_argument, NULL, 'h'},
+        {"all-faults", no_argument, NULL, 'a'},
+        {NULL, 0, NULL, 0},
     };
     struct asked a = {.from = 1, .to = 2000, .every = 16, .jobs = processors()};
     world_without("");
@@ -362,6 +389,6 @@ int main(int argc, char **argv)
     shared->last = a.to;
     shared->every = a.every;
     if (!a.one)
-        return run_range((int)a.jobs, a.first);
+        return run_range((int)a.jobs, a.first, a.all_kinds);
     return a.shrinking ? shrink(a.seed) : run_one(a.seed);
 }

@@ -26,9 +26,23 @@ static unsigned yield_chance; /* in 1000 */
 static struct file *fds[FDS_MAX];
 static int fd_limit;
 
-bool fault(unsigned per_mille)
+const char *fault_name(unsigned kind)
 {
-    return per_mille > 0 && rng_chance(&fault_stream, per_mille);
+    static const char *const names[] = {
+        "short-read", "short-write", "eintr",      "eagain",       "spurious",    "delay",
+        "emfile",     "enfile",      "enobufs",    "connect-fail", "epoll-nomem", "heap-nomem",
+        "disk-full",  "disk-error",  "sync-error", "slow-disk",    "yield",       "writeback",
+    };
+    _Static_assert(sizeof names / sizeof names[0] == FAULT_KINDS, "each kind has a name");
+    return names[kind];
+}
+
+bool fault_drawn(const unsigned *chance)
+{
+    if (*chance == 0 || !rng_chance(&fault_stream, *chance))
+        return false;
+    kernel.kinds[chance - (const unsigned *)&kernel.faults]++;
+    return true;
 }
 
 void kernel_begin(void)
@@ -175,8 +189,10 @@ static uint64_t idle_turns, second, second_turns;
 /* A thread may lose the processor at any call, whether or not that waits for anything. */
 void syscall_give_way(void)
 {
-    if (thread_rivalled() && rng_chance(&yield_stream, yield_chance))
-        thread_yield();
+    if (!thread_rivalled() || !rng_chance(&yield_stream, yield_chance))
+        return;
+    kernel.kinds[FAULT_YIELD]++;
+    thread_yield();
 }
 
 void syscall_begin(const char *name, int64_t a, int64_t b)
