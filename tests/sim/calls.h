@@ -138,5 +138,6 @@ void sim_freeaddrinfo(struct addrinfo *list);
 /* Files of unix sockets, which stay when their process is gone. */
 bool unix_file_exists(const char *path);
 bool unix_file_remove(const char *path);
+unsigned unix_files(void); /* how many there are */
 
 #endif

@@ -113,6 +113,9 @@ int sim_epoll_create1(int flags)
 {
     syscall_begin("epoll_create1", flags, 0);
     fd_check_flags("epoll_create1", flags);
+    int e = fd_fault();
+    if (e)
+        return (int)syscall_end("epoll_create1", e);
     struct epoll *ep = zalloc(sizeof *ep);
     file_init(&ep->file, &epoll_ops, 0);
     return (int)syscall_end("epoll_create1", fd_install(&ep->file));
@@ -122,8 +125,9 @@ static int epoll_add(struct epoll *ep, struct file *f, int fd, const struct epol
 {
     if (!f->ops->ready)
         return -EPERM;
-    if (process.serving && fault(kernel.faults.epoll_enomem)) {
-        kernel.shown.epoll++;
+    if (fault_rarely_at_start(&kernel.faults.epoll_enomem, 8)) {
+        kernel.shown.epoll += process.serving;
+        kernel.shown.start += !process.serving;
         return call_draw(2) ? -ENOMEM : -ENOSPC;
     }
     struct epoll_item *i = zalloc(sizeof *i);
@@ -286,6 +290,9 @@ int sim_eventfd(unsigned count, int flags)
     fd_check_flags("eventfd", flags);
     if (flags & EFD_SEMAPHORE)
         sim_fail("kernel", "a use of eventfd that is not simulated");
+    int e = fd_fault();
+    if (e)
+        return (int)syscall_end("eventfd", e);
     struct eventfd_file *f = zalloc(sizeof *f);
     file_init(&f->file, &eventfd_ops, O_RDWR | flags);
     f->count = count;
@@ -335,6 +342,9 @@ int sim_timerfd_create(int clock, int flags)
     fd_check_flags("timerfd_create", flags);
     if (clock != CLOCK_MONOTONIC)
         sim_fail("kernel", "timerfd_create with clock %d, which is not simulated", clock);
+    int e = fd_fault();
+    if (e)
+        return (int)syscall_end("timerfd_create", e);
     struct timerfd_file *t = zalloc(sizeof *t);
     file_init(&t->file, &timerfd_ops, O_RDWR | flags);
     event_init(&t->event, on_timer);
@@ -428,6 +438,9 @@ int sim_signalfd(int fd, const sigset_t *mask, int flags)
     fd_check_flags("signalfd", flags);
     if (fd != -1)
         sim_fail("kernel", "a use of signalfd that is not simulated");
+    int e = fd_fault();
+    if (e)
+        return (int)syscall_end("signalfd", e);
     struct file *f = zalloc(sizeof *f);
     file_init(f, &signalfd_ops, O_RDWR | flags);
     signals.fd = f;

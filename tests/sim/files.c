@@ -240,7 +240,13 @@ static int open_stdout(int flags)
 
 static int open_on_disk(const char *path, int flags, mode_t mode)
 {
-    int error = disk_fault();
+    /* As Linux: no file is made or emptied for which there is no descriptor. */
+    int error = fd_fault();
+    if (error == 0 && !fd_free())
+        error = -EMFILE;
+    kernel.shown.disk += error != 0;
+    if (error == 0)
+        error = disk_fault();
     if (error)
         return error;
     if ((flags & O_CREAT) && !disk_exists(path) && (error = full_fault()))
@@ -351,8 +357,13 @@ static int sync_fd(const char *name, int fd)
     d->file.users++;
     disk_time(50 * US, 5 * MS);
     bool fails = fault(kernel.faults.sync_error);
-    kernel.shown.sync += fails;
-    return (int)file_end(d, name, disk_sync(d->inode, fails));
+    int e = disk_sync(d->inode, fails);
+    if (fails) {
+        static const int errors[] = {-EIO, -ENOSPC, -EDQUOT};
+        kernel.shown.sync++;
+        e = errors[call_draw(3)];
+    }
+    return (int)file_end(d, name, e);
 }
 
 int sim_fsync(int fd)

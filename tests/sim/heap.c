@@ -78,7 +78,7 @@ static void *no_memory(void)
 
 static void *allocate(size_t n, bool zeroed)
 {
-    if (process.serving && fault(kernel.faults.heap_enomem)) {
+    if (fault_rarely_at_start(&kernel.faults.heap_enomem, 50)) {
         kernel.shown.heap++;
         return no_memory();
     }

@@ -21,16 +21,20 @@ struct faults {
     unsigned eintr, eagain;             /* of calls that may say so */
     unsigned spurious;                  /* epoll says ready what is not; a condition wakes up unasked */
     unsigned delay;                     /* a thread loses the processor for a while */
-    unsigned emfile, enfile, enobufs;   /* of socket() and accept() */
+    unsigned emfile, enfile;            /* of calls that make a descriptor */
+    unsigned enobufs;                   /* of socket() and accept() */
     unsigned connect_fail;              /* connect() fails at once: ENETUNREACH, EADDRNOTAVAIL ... */
-    unsigned epoll_enomem, heap_enomem; /* of epoll_ctl(ADD), of malloc() and kin once the daemon serves */
+    unsigned epoll_enomem, heap_enomem; /* of epoll_ctl(ADD), of malloc() and kin */
     unsigned disk_full, disk_error;     /* ENOSPC or EDQUOT, EIO */
     unsigned sync_error;                /* fsync() fails */
     unsigned slow_disk;                 /* a disk call takes up to a second */
+    unsigned start;                     /* before the daemon serves: no thread, no address to listen on */
+    unsigned few_fds;                   /* no chance: so many descriptors may be open, 0 for no bound of this kind */
 };
 
 /* Kinds of what befalls the process: the faults, in their order, and the kernel's own whims. */
 enum {
+    FAULT_FEW_FDS = offsetof(struct faults, few_fds) / sizeof(unsigned),
     FAULT_YIELD = sizeof(struct faults) / sizeof(unsigned), /* a thread has lost the processor at a call */
     FAULT_WRITEBACK,                                        /* something is on the platter that nobody asked for */
     FAULT_KINDS
@@ -39,7 +43,7 @@ const char *fault_name(unsigned kind);
 
 /* How often this run has shown what judges must know of. */
 struct fault_counts {
-    unsigned heap, descriptors, epoll, connect, disk, sync;
+    unsigned heap, descriptors, epoll, connect, disk, sync, start;
 };
 
 struct kernel {
@@ -60,6 +64,13 @@ void kernel_end(void);
 /* Draws from the faults' own stream, and counts what it shows; for a member of kernel.faults. */
 #define fault(chance) fault_drawn(&(chance))
 bool fault_drawn(const unsigned *chance);
+/* The same for what a start needs very often, or cannot do without: until the daemon serves only one in `rarely` of the
+ * faults is shown, so that it comes to serve at all. */
+bool fault_rarely_at_start(const unsigned *chance, unsigned rarely);
+/* Does a call fail that only a start makes? */
+bool start_fault(void);
+/* -EMFILE or -ENFILE, by chance or since no more may be open; or 0. */
+int fd_fault(void);
 
 /* ---- the process ---- */
 
@@ -111,7 +122,9 @@ struct file { /* an open file description; first in each kind of it */
 };
 
 void file_init(struct file *f, const struct file_ops *ops, int flags);
-/* The lowest free descriptor, or -EMFILE; takes the reference. */
+/* Is there one? */
+bool fd_free(void);
+/* The lowest free descriptor; takes the reference. -EMFILE, when there is none. */
 int fd_install(struct file *f);
 struct file *fd_file(int fd); /* NULL when it is not open */
 /* The description of a call's descriptor: one that is not open is a finding. */

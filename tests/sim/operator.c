@@ -175,4 +175,6 @@ void operator_plan(void)
     plan_faults("disk-error", 80, &f->disk_error, 10, 300);
     plan_faults("sync-error", 100, &f->sync_error, 50, 900);
     plan_faults("slow-disk", 80, &f->slow_disk, 10, 300);
+    plan_faults("start", 80, &f->start, 20, 300);
+    plan_faults("few-fds", 60, &f->few_fds, 10, 60); /* not how often, but how many */
 }

@@ -29,9 +29,9 @@ static int fd_limit;
 const char *fault_name(unsigned kind)
 {
     static const char *const names[] = {
-        "short-read", "short-write", "eintr",      "eagain",       "spurious",    "delay",
-        "emfile",     "enfile",      "enobufs",    "connect-fail", "epoll-nomem", "heap-nomem",
-        "disk-full",  "disk-error",  "sync-error", "slow-disk",    "yield",       "writeback",
+        "short-read", "short-write", "eintr",        "eagain",      "spurious",   "delay",     "emfile",
+        "enfile",     "enobufs",     "connect-fail", "epoll-nomem", "heap-nomem", "disk-full", "disk-error",
+        "sync-error", "slow-disk",   "start",        "few-fds",     "yield",      "writeback",
     };
     _Static_assert(sizeof names / sizeof names[0] == FAULT_KINDS, "each kind has a name");
     return names[kind];
@@ -43,6 +43,37 @@ bool fault_drawn(const unsigned *chance)
         return false;
     kernel.kinds[chance - (const unsigned *)&kernel.faults]++;
     return true;
+}
+
+bool fault_rarely_at_start(const unsigned *chance, unsigned rarely)
+{
+    if (*chance == 0 || (!process.serving && rng_below(&fault_stream, rarely) != 0))
+        return false;
+    return fault_drawn(chance);
+}
+
+bool start_fault(void)
+{
+    bool fails = !process.serving && fault(kernel.faults.start);
+    kernel.shown.start += fails;
+    return fails;
+}
+
+static bool fds_spent(void)
+{
+    return kernel.faults.few_fds > 0 && process.open_fds >= kernel.faults.few_fds;
+}
+
+int fd_fault(void)
+{
+    bool spent = fds_spent();
+    int e = spent                                             ? -EMFILE
+            : fault_rarely_at_start(&kernel.faults.emfile, 8) ? -EMFILE
+            : fault_rarely_at_start(&kernel.faults.enfile, 8) ? -ENFILE
+                                                              : 0;
+    kernel.shown.descriptors += e != 0;
+    kernel.kinds[FAULT_FEW_FDS] += spent;
+    return e;
 }
 
 void kernel_begin(void)
@@ -112,6 +143,14 @@ static void file_put(struct file *f)
     f->ops->last_close(f);
 }
 
+bool fd_free(void)
+{
+    for (int fd = 0; fd < fd_limit; fd++)
+        if (!fds[fd])
+            return true;
+    return false;
+}
+
 int fd_install(struct file *f)
 {
     for (int fd = 0; fd < fd_limit; fd++)
@@ -120,6 +159,7 @@ int fd_install(struct file *f)
             process.open_fds++;
             return fd;
         }
+    kernel.shown.descriptors++;
     file_put(f);
     return -EMFILE;
 }
@@ -286,10 +326,13 @@ static void main_thread(void *arg)
     static char name[] = "loadbalancer", option[] = "-c", file[] = "config.json";
     char *argv[] = {name, option, file, NULL};
     (void)arg;
+    unsigned files = unix_files();
     int status = daemon_main(3, argv);
     trace("exit status", status, 0, 0);
     process.status = status;
     check_leaks();
+    if (unix_files() > files)
+        sim_fail("leaks", "at exit with status %d the file of a unix socket is left", status);
     end_process(PROCESS_EXITED);
 }
 

@@ -88,13 +88,11 @@ static struct sock *need_sock(int fd, const char *call)
 
 static int descriptor_fault(void)
 {
-    int e = !process.serving               ? 0
-            : fault(kernel.faults.emfile)  ? -EMFILE
-            : fault(kernel.faults.enfile)  ? -ENFILE
-            : fault(kernel.faults.enobufs) ? (call_draw(2) ? -ENOBUFS : -ENOMEM)
-                                           : 0;
-    kernel.shown.descriptors += e != 0;
-    return e;
+    int e = fd_fault();
+    if (e || !fault_rarely_at_start(&kernel.faults.enobufs, 8))
+        return e;
+    kernel.shown.descriptors++;
+    return call_draw(2) ? -ENOBUFS : -ENOMEM;
 }
 
 static int sock_new(struct sock **out)
@@ -102,7 +100,6 @@ static int sock_new(struct sock **out)
     struct sock *s = zalloc(sizeof *s);
     file_init(&s->file, &sock_ops, O_RDWR | O_NONBLOCK);
     int fd = fd_install(&s->file);
-    kernel.shown.descriptors += fd < 0;
     *out = fd < 0 ? NULL : s;
     return fd;
 }
@@ -136,6 +133,14 @@ bool unix_file_remove(const char *path)
     return false;
 }
 
+unsigned unix_files(void)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < 8; i++)
+        n += net.unix_files[i][0] != '\0';
+    return n;
+}
+
 static void unix_file_make(const char *path)
 {
     for (unsigned i = 0; i < 8; i++)
@@ -150,6 +155,8 @@ int sim_bind(int fd, const struct sockaddr *a, socklen_t n)
     (void)n;
     syscall_begin("bind", fd, a->sa_family);
     struct sock *s = need_sock(fd, "bind");
+    if (start_fault())
+        return (int)syscall_end("bind", call_draw(2) ? -EACCES : -EADDRNOTAVAIL);
     s->at = from_kernel(a);
     bool taken = s->at.family == AF_UNIX ? unix_file_exists(s->at.path) : find_listener(&s->at) != NULL;
     if (taken)
@@ -164,6 +171,8 @@ int sim_listen(int fd, int backlog)
 {
     syscall_begin("listen", fd, backlog);
     struct sock *s = need_sock(fd, "listen");
+    if (start_fault())
+        return (int)syscall_end("listen", -EADDRINUSE);
     s->state = SOCK_LISTENS;
     s->next = net.listeners;
     net.listeners = s;

@@ -73,7 +73,8 @@ static void run_helper(void *arg)
 int sim_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)
 {
     (void)attr;
-    if (helper_count == HELPERS_MAX)
+    syscall_begin("pthread_create", 0, 0);
+    if (helper_count == HELPERS_MAX || start_fault())
         return EAGAIN;
     struct helper *h = &helpers[helper_count++];
     *h = (struct helper){.fn = fn, .arg = arg};

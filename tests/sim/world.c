@@ -88,7 +88,7 @@ void world_stop_daemon(void)
 static bool start_may_fail(void)
 {
     return disk_faults() > disk_faults_at_start || disk_was_full_at_start ||
-           kernel.shown.heap + kernel.shown.descriptors > 0;
+           kernel.shown.heap + kernel.shown.descriptors + kernel.shown.start > 0;
 }
 
 /* Is this exit as it should be? */
@@ -97,7 +97,10 @@ static void check_exit(void)
     bool failed_start = !process.turns && !world.draining;
     const char *said = process.stderr_text.len ? bytes_at(&process.stderr_text) : "";
     int n = (int)process.stderr_text.len;
-    bool unreadable = process.status == 2 && memmem(said, (size_t)n, "cannot be read", 14);
+    bool unreadable =
+        process.status == 2 && (memmem(said, (size_t)n, "cannot be read", 14) || memmem(said, (size_t)n, "memory", 6));
+    if (failed_start && n == 0)
+        sim_fail("start", "the daemon did not start, with exit status %d, and does not say why", process.status);
     if (failed_start && (process.status == 1 || unreadable) && start_may_fail())
         return;
     if (failed_start)
