@@ -195,6 +195,13 @@ static int collect(struct epoll *ep, struct epoll_event *events, int max)
     return n;
 }
 
+/* When a sleep ends that would last until `end`: what is ready for nothing may also wake who sleeps. */
+static uint64_t spurious_wakeup(uint64_t end)
+{
+    uint64_t at = fault(kernel.faults.spurious) ? sim_now() + 1 + call_draw(100 * MS) : end;
+    return at < end ? at : end;
+}
+
 static int wait_for_events(struct epoll *ep, struct epoll_event *events, int max, int timeout)
 {
     uint64_t end = timeout < 0 ? TIME_NEVER : sim_now() + (uint64_t)timeout * MS;
@@ -207,7 +214,7 @@ static int wait_for_events(struct epoll *ep, struct epoll_event *events, int max
             return n;
         ep->waiter = thread_self();
         ep->file.users++;
-        thread_block(end);
+        thread_block(spurious_wakeup(end));
         ep->file.users--;
         ep->waiter = NULL;
         thread_spend(500 + call_draw(20000)); /* until it is on a processor again */
@@ -371,7 +378,7 @@ int sim_timerfd_settime(int fd, int flags, const struct itimerspec *spec, struct
 /* ---- signals ---- */
 
 static struct {
-    uint64_t blocked, pending; /* bit n-1 for signal n */
+    uint64_t blocked, pending, ignored; /* bit n-1 for signal n */
     struct file *fd;
     uint64_t fd_mask;
 } signals;
@@ -386,8 +393,13 @@ static uint64_t bits_of(const sigset_t *set)
 
 void signals_reset(void)
 {
-    signals.blocked = signals.pending = signals.fd_mask = 0;
+    signals.blocked = signals.pending = signals.ignored = signals.fd_mask = 0;
     signals.fd = NULL;
+}
+
+bool signals_ignored(int signo)
+{
+    return signals.ignored >> (signo - 1) & 1;
 }
 
 bool signals_blocked(int signo)
@@ -469,9 +481,11 @@ int sim_pthread_sigmask(int how, const sigset_t *set, sigset_t *old)
 
 __sighandler_t sim_signal(int signo, __sighandler_t handler)
 {
-    (void)signo;
-    (void)handler;
-    return SIG_DFL;
+    if (handler != SIG_IGN)
+        sim_fail("kernel", "a use of signal that is not simulated");
+    bool before = signals_ignored(signo);
+    signals.ignored |= UINT64_C(1) << (signo - 1);
+    return before ? SIG_IGN : SIG_DFL;
 }
 
 /* ---- clocks, randomness, limits ---- */

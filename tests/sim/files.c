@@ -129,13 +129,9 @@ static const struct file_ops disk_file_ops = {"file", NULL, disk_file_read, disk
 
 #define PIPE_ROOM 65536u
 
-struct pipe_file {
-    struct file file;
-};
-
 static struct {
     size_t len;
-    bool stalled;
+    bool stalled, broken;
     struct event reader;
     bool reader_ready;
 } pipe_state;
@@ -148,23 +144,40 @@ static size_t pipe_room(void)
 static uint32_t pipe_ready(struct file *f)
 {
     (void)f;
-    return pipe_room() >= PIPE_BUF ? (uint32_t)EPOLLOUT : 0;
+    return (pipe_room() >= PIPE_BUF ? (uint32_t)EPOLLOUT : 0) | (pipe_state.broken ? (uint32_t)EPOLLERR : 0);
 }
 
-static void on_reader(struct event *e)
+/* Each open() of it is a description of its own. */
+static void pipe_changed(void)
 {
-    (void)e;
-    pipe_state.len = 0;
-    for (int fd = 0; fd < 16; fd++) {
+    for (int fd = 0; fd < FDS_MAX; fd++) {
         struct file *f = fd_file(fd);
         if (f && f->ops->ready == pipe_ready)
             file_changed(f);
     }
 }
 
+static void on_reader(struct event *e)
+{
+    (void)e;
+    pipe_state.len = 0;
+    pipe_changed();
+}
+
+/* EPIPE, with the signal that comes before it. */
+static ssize_t no_reader(void)
+{
+    if (!signals_ignored(SIGPIPE) && !signals_blocked(SIGPIPE))
+        sim_fail("signals", "a write to a pipe without a reader, and SIGPIPE kills the process");
+    kernel.kinds[FAULT_PIPE_BROKEN]++;
+    return -EPIPE;
+}
+
 static ssize_t pipe_write(struct file *f, const void *p, size_t n)
 {
     size_t room = pipe_room();
+    if (pipe_state.broken)
+        return no_reader();
     if (n <= PIPE_BUF && room < n)
         room = 0; /* short writes are atomic: pipe(7) */
     if (room < n && !(f->flags & O_NONBLOCK))
@@ -201,11 +214,11 @@ static const struct file_ops pipe_ops = {"pipe", pipe_ready, pipe_read, pipe_wri
 
 static struct file *pipe_description(int flags)
 {
-    struct pipe_file *f = calloc(1, sizeof *f);
+    struct file *f = calloc(1, sizeof *f);
     if (!f)
         abort();
-    file_init(&f->file, &pipe_ops, O_WRONLY | flags);
-    return &f->file;
+    file_init(f, &pipe_ops, O_WRONLY | flags);
+    return f;
 }
 
 void pipe_stdout_make(void)
@@ -215,7 +228,7 @@ void pipe_stdout_make(void)
     pipe_state.reader_ready = true;
     event_cancel(&pipe_state.reader);
     pipe_state.len = 0;
-    pipe_state.stalled = false;
+    pipe_state.stalled = pipe_state.broken = false;
     fd_install(pipe_description(0)); /* 0: nobody reads from it */
     fd_install(pipe_description(0)); /* 1 */
 }
@@ -225,16 +238,26 @@ void pipe_stall(bool stalled)
     pipe_state.stalled = stalled;
     if (stalled)
         event_cancel(&pipe_state.reader);
-    else
+    else if (!pipe_state.broken)
         event_set_in(&pipe_state.reader, call_draw(2 * MS));
+}
+
+void pipe_break(void)
+{
+    pipe_state.broken = true;
+    event_cancel(&pipe_state.reader);
+    pipe_changed();
 }
 
 /* ---- open, close, read, write ---- */
 
 static int open_stdout(int flags)
 {
-    if (fault(kernel.faults.disk_error))
-        return -EACCES;
+    int e = fd_fault();
+    if (e || fault(kernel.faults.disk_error))
+        return e ? e : -EACCES;
+    if (pipe_state.broken)
+        return -ENXIO;
     return fd_install(pipe_description(flags & O_NONBLOCK));
 }
 
@@ -498,6 +521,8 @@ int sim_poll(struct pollfd *fds, nfds_t n, int timeout)
     if (n != 1 || timeout != 0 || fds[0].events != POLLOUT)
         sim_fail("kernel", "a use of poll that is not simulated");
     struct file *f = fd_need(fds[0].fd, "poll");
-    fds[0].revents = f->ops->ready(f) & EPOLLOUT ? POLLOUT : 0;
+    /* Regular files are always ready. */
+    uint32_t ready = f->ops->ready ? f->ops->ready(f) : (uint32_t)EPOLLOUT;
+    fds[0].revents = (short)(ready & (EPOLLOUT | EPOLLERR | EPOLLHUP)); /* of the same values */
     return (int)syscall_end("poll", fds[0].revents != 0);
 }

@@ -401,7 +401,7 @@ static void check_limits(void)
 /* Promise: each error answer has its reason in the log. */
 static void check_log(void)
 {
-    if (seen.dropped > 0 || world.deaths > 1)
+    if (seen.dropped > 0 || world.deaths > 1 || kernel.kinds[FAULT_PIPE_BROKEN] > 0)
         return;
     for (uint32_t i = 0; i < count; i++) {
         const struct request *r = requests[i];

@@ -35,8 +35,9 @@ struct faults {
 /* Kinds of what befalls the process: the faults, in their order, and the kernel's own whims. */
 enum {
     FAULT_FEW_FDS = offsetof(struct faults, few_fds) / sizeof(unsigned),
-    FAULT_YIELD = sizeof(struct faults) / sizeof(unsigned), /* a thread has lost the processor at a call */
-    FAULT_WRITEBACK,                                        /* something is on the platter that nobody asked for */
+    FAULT_PIPE_BROKEN = sizeof(struct faults) / sizeof(unsigned), /* a write to a log that nobody reads any more */
+    FAULT_YIELD,                                                  /* a thread has lost the processor at a call */
+    FAULT_WRITEBACK, /* something is on the platter that nobody asked for */
     FAULT_KINDS
 };
 const char *fault_name(unsigned kind);
@@ -126,6 +127,7 @@ void file_init(struct file *f, const struct file_ops *ops, int flags);
 bool fd_free(void);
 /* The lowest free descriptor; takes the reference. -EMFILE, when there is none. */
 int fd_install(struct file *f);
+#define FDS_MAX 4096
 struct file *fd_file(int fd); /* NULL when it is not open */
 /* The description of a call's descriptor: one that is not open is a finding. */
 struct file *fd_need(int fd, const char *call);
@@ -147,12 +149,17 @@ void syscall_progress(void);
 
 /* ---- special files ---- */
 
-/* Standard output: a pipe with a reader that takes `rate` pieces; or NULL. */
+/* Standard output: a new pipe, with a reader that takes what is there within some milliseconds. */
 void pipe_stdout_make(void);
+/* The reader takes nothing, or goes on. */
 void pipe_stall(bool stalled);
+/* The reader is gone: until the next start nobody reads the log. */
+void pipe_break(void);
 /* What the process writes to its log, pipe or file, as it is written. */
 extern void (*log_sink)(const char *p, size_t n);
 
+/* Was signal() told so? */
+bool signals_ignored(int signo);
 bool signals_blocked(int signo);
 void signal_arrived(int signo);
 

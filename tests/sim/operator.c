@@ -86,6 +86,17 @@ static void do_stall_log(struct deed *d)
         event_set_in(&d->event, rng_spread(&stream, MS, 2 * S));
 }
 
+static void do_break_log(struct deed *d)
+{
+    (void)d;
+    if (!process_alive())
+        return;
+    trace_text("the log's reader is gone");
+    pipe_break();
+    world.log_stalled = true;
+    judge_note_lag();
+}
+
 static void do_fill_disk(struct deed *d)
 {
     d->on = !d->on;
@@ -159,6 +170,8 @@ void operator_plan(void)
     }
     if (!world.set.log_to_file)
         plan("log-stall", 0, 150, do_stall_log);
+    if (!world.set.log_to_file)
+        plan("log-break", 0, 60, do_break_log);
     plan_faults("short-read", 250, &f->short_read, 5, 900);
     plan_faults("short-write", 250, &f->short_write, 5, 900);
     plan_faults("eintr", 250, &f->eintr, 2, 300);

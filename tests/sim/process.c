@@ -16,8 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FDS_MAX 4096
-
 struct kernel kernel;
 struct process process;
 
@@ -29,9 +27,9 @@ static int fd_limit;
 const char *fault_name(unsigned kind)
 {
     static const char *const names[] = {
-        "short-read", "short-write", "eintr",        "eagain",      "spurious",   "delay",     "emfile",
-        "enfile",     "enobufs",     "connect-fail", "epoll-nomem", "heap-nomem", "disk-full", "disk-error",
-        "sync-error", "slow-disk",   "start",        "few-fds",     "yield",      "writeback",
+        "short-read", "short-write", "eintr",        "eagain",      "spurious",    "delay",     "emfile",
+        "enfile",     "enobufs",     "connect-fail", "epoll-nomem", "heap-nomem",  "disk-full", "disk-error",
+        "sync-error", "slow-disk",   "start",        "few-fds",     "pipe-broken", "yield",     "writeback",
     };
     _Static_assert(sizeof names / sizeof names[0] == FAULT_KINDS, "each kind has a name");
     return names[kind];
@@ -371,6 +369,8 @@ void process_signal(int signo)
     if (!process_alive())
         return;
     trace("signal number", signo, 0, 0);
+    if (signals_ignored(signo))
+        return;
     if (!signals_blocked(signo))
         process_kill(); /* the default of all that are sent here */
     else

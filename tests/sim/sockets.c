@@ -439,6 +439,16 @@ int sim_ioctl(int fd, unsigned long request, ...)
 
 /* ---- names ---- */
 
+/* Why a name has no address is not always known. */
+static int no_name(void)
+{
+    static const int reasons[] = {EAI_NONAME, EAI_AGAIN, EAI_FAIL, EAI_SYSTEM};
+    int why = reasons[call_draw(4)];
+    if (why == EAI_SYSTEM)
+        errno = call_draw(2) ? EIO : ENFILE;
+    return why;
+}
+
 int sim_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **out)
 {
     struct sim_addr found[8];
@@ -458,7 +468,7 @@ int sim_getaddrinfo(const char *host, const char *service, const struct addrinfo
         a->ai_next = *out;
         *out = a;
     }
-    return n > 0 ? 0 : EAI_NONAME;
+    return n > 0 ? 0 : no_name();
 }
 
 void sim_freeaddrinfo(struct addrinfo *list)
