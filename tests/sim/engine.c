@@ -57,7 +57,7 @@ static struct {
     struct thread *threads[THREADS_MAX];
     unsigned thread_count;
     struct thread *self;
-    bool stopped, dropped;
+    bool stopped;
     struct rng schedule;
     jmp_buf scheduler;
     const void *scheduler_stack;
@@ -397,7 +397,6 @@ struct thread *thread_start(const char *name, void (*entry)(void *arg), void *ar
     t->begin.uc_stack.ss_size = STACK_SIZE;
     makecontext(&t->begin, fiber_main, 0);
     sim.threads[sim.thread_count++] = t;
-    sim.dropped = false;
     return t;
 }
 
@@ -489,12 +488,6 @@ void threads_drop(void)
         sim.threads[i]->dropped = true;
         event_cancel(&sim.threads[i]->wake);
     }
-    sim.dropped = true;
-}
-
-bool threads_dropped(void)
-{
-    return sim.dropped;
 }
 
 /* ---- the run ---- */
@@ -549,7 +542,7 @@ void engine_begin(uint64_t seed)
     sim.seed = seed;
     sim.now = sim.order = sim.steps = 0;
     sim.hash = mix(seed);
-    sim.stopped = sim.dropped = false;
+    sim.stopped = false;
     sim.schedule = rng_of("schedule", 0);
 }
 
@@ -559,9 +552,4 @@ void engine_end(void)
     bury();
     while (sim.count > 0)
         event_cancel(sim.heap[0]);
-}
-
-uint64_t engine_seed(void)
-{
-    return sim.seed;
 }

@@ -101,14 +101,6 @@ static void epoll_close(struct file *f)
 
 static const struct file_ops epoll_ops = {"epoll", epoll_ready, no_read, no_write, epoll_close};
 
-static void *zalloc(size_t n)
-{
-    void *p = calloc(1, n);
-    if (!p)
-        abort();
-    return p;
-}
-
 int sim_epoll_create1(int flags)
 {
     syscall_begin("epoll_create1", flags, 0);
@@ -503,13 +495,13 @@ int sim_clock_gettime(clockid_t id, struct timespec *ts)
 
 ssize_t sim_getrandom(void *p, size_t n, unsigned flags)
 {
-    (void)flags;
+    syscall_begin("getrandom", (int64_t)n, flags);
     if (fault(kernel.faults.eintr))
         return syscall_end("getrandom", -EINTR);
     size_t take = n > 1 && fault(kernel.faults.short_read) ? n / 2 : n;
     for (size_t i = 0; i < take; i++)
         ((unsigned char *)p)[i] = (unsigned char)call_draw(256);
-    return (ssize_t)take;
+    return syscall_end("getrandom", (ssize_t)take);
 }
 
 int sim_getrlimit(int what, struct rlimit *limit)

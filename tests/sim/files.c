@@ -214,9 +214,7 @@ static const struct file_ops pipe_ops = {"pipe", pipe_ready, pipe_read, pipe_wri
 
 static struct file *pipe_description(int flags)
 {
-    struct file *f = calloc(1, sizeof *f);
-    if (!f)
-        abort();
+    struct file *f = zalloc(sizeof *f);
     file_init(f, &pipe_ops, O_WRONLY | flags);
     return f;
 }
@@ -277,9 +275,7 @@ static int open_on_disk(const char *path, int flags, mode_t mode)
     struct inode *inode = disk_open(path, flags, mode, &error);
     if (!inode)
         return -error;
-    struct disk_file *d = calloc(1, sizeof *d);
-    if (!d)
-        abort();
+    struct disk_file *d = zalloc(sizeof *d);
     file_init(&d->file, &disk_file_ops, flags);
     d->inode = inode;
     d->is_log = strcmp(path, LOG_FILE) == 0;
@@ -477,13 +473,14 @@ char *sim_realpath(const char *path, char *out)
 {
     disk_call("realpath", 0, 0);
     if (!disk_exists(path)) {
-        errno = ENOENT;
+        syscall_end("realpath", -ENOENT);
         return NULL;
     }
     if (strlen(path) >= PATH_MAX - 1)
         sim_fail("kernel", "a path that is too long");
     out[0] = '/';
     strcpy(out + (path[0] != '/'), path);
+    syscall_end("realpath", 0);
     return out;
 }
 

@@ -11,8 +11,18 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/types.h>
+
+/* Zeroed memory of the simulation's own. */
+static inline void *zalloc(size_t n)
+{
+    void *p = calloc(1, n);
+    if (!p)
+        abort();
+    return p;
+}
 
 /* ---- faults: chances in 1000 at each call, 0 for never ---- */
 
@@ -139,7 +149,7 @@ void file_changed(struct file *f);
 /* All items of a description leave their epoll sets. */
 void epoll_forget(struct file *f);
 
-/* At the begin of each system call: time passes, `ns` of it at least, and the world goes on. */
+/* At the begin of each system call: time passes, the world goes on, and another thread may get ahead. */
 void syscall_begin(const char *name, int64_t a, int64_t b);
 /* At its end: notes the result, sets errno. */
 ssize_t syscall_end(const char *name, ssize_t result);

@@ -1,7 +1,7 @@
 /* The simulated process: its globals and descriptors; what all system calls share; its start and its two ends, exit and
  * kill.
  *
- * The daemon's globals lie in sections of their own (the Makefile renames .data and .bss of its object files): a start
+ * The daemon's globals lie in sections of their own (tests.mk renames .data and .bss of its object files): a start
  * puts them back to what they were when the simulation was loaded. */
 #include "calls.h"
 #include "kernel.h"

@@ -468,6 +468,7 @@ int sim_getaddrinfo(const char *host, const char *service, const struct addrinfo
         a->ai_next = *out;
         *out = a;
     }
+    trace("=", n, 0, 0);
     return n > 0 ? 0 : no_name();
 }
 
