@@ -72,7 +72,7 @@ pid_t sim_getpid(void);
 uint64_t call_draw(uint64_t n);
 void syscall_turn(void);
 void syscall_give_way(void);
-unsigned long fd_raise_limit(unsigned long wanted);
+void fd_set_limit(unsigned long limit);
 unsigned long fd_get_limit(void);
 
 /* files.c */

@@ -506,14 +506,19 @@ ssize_t sim_getrandom(void *p, size_t n, unsigned flags)
 
 int sim_getrlimit(int what, struct rlimit *limit)
 {
-    (void)what;
+    if (what != RLIMIT_NOFILE)
+        sim_fail("kernel", "a use of getrlimit that is not simulated");
     *limit = (struct rlimit){fd_get_limit(), kernel.fd_hard_limit};
     return 0;
 }
 
 int sim_setrlimit(int what, const struct rlimit *limit)
 {
-    (void)what;
-    fd_raise_limit(limit->rlim_cur);
-    return 0;
+    if (what != RLIMIT_NOFILE || limit->rlim_max != kernel.fd_hard_limit)
+        sim_fail("kernel", "a use of setrlimit that is not simulated");
+    syscall_begin("setrlimit", (int64_t)limit->rlim_cur, 0);
+    bool fits = limit->rlim_cur <= limit->rlim_max;
+    if (fits)
+        fd_set_limit(limit->rlim_cur);
+    return (int)syscall_end("setrlimit", fits ? 0 : -EINVAL);
 }

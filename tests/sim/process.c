@@ -208,10 +208,9 @@ uint64_t call_draw(uint64_t n)
     return rng_below(&call_stream, n);
 }
 
-unsigned long fd_raise_limit(unsigned long wanted)
+void fd_set_limit(unsigned long limit)
 {
-    fd_limit = (int)(wanted < kernel.fd_hard_limit ? wanted : kernel.fd_hard_limit);
-    return (unsigned long)fd_limit;
+    fd_limit = limit < FDS_MAX ? (int)limit : FDS_MAX;
 }
 
 unsigned long fd_get_limit(void)
