@@ -63,7 +63,7 @@ SIM_RENAME := --keep-global-symbol=daemon_main --rename-section .data=daemon_dat
 sim: packages-build
 	@$(MAKE) --no-print-directory $(BUILD)/sim
 	@set -e; for f in tests/sim/seeds/*.seed; do $(BUILD)/sim --seed "$$(sed -n 1p "$$f")" >$(BUILD)/sim.log || { cat $(BUILD)/sim.log; exit 1; }; done
-	@$(BUILD)/sim --seeds $(SIM_SEEDS)
+	@$(BUILD)/sim --seeds $(SIM_SEEDS) --all-faults
 
 # Plants each bug of tests/sim/mutants/ in a copy: the simulation must find it.
 SIM_MUTANT_SEEDS ?= 20000
@@ -75,8 +75,9 @@ $(BUILD)/obj/sim-daemon.o: $(TOP_OBJ) $(call libs_of,admin) tests/sim/syscalls.m
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)ld -r -o $@.all $(TOP_OBJ) --whole-archive $(call libs_of,admin)
-	$(Q)objcopy --redefine-syms=tests/sim/syscalls.map $(SIM_RENAME) $@.all $@
-	$(Q)tests/sim/escapes.sh $@
+	$(Q)objcopy --redefine-syms=tests/sim/syscalls.map $(SIM_RENAME) $@.all $@.new
+	$(Q)tests/sim/escapes.sh $@.new
+	$(Q)mv $@.new $@
 
 $(BUILD)/obj/sim/%.o: tests/sim/%.c
 	@mkdir -p $(@D)

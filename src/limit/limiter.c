@@ -260,7 +260,12 @@ static bool init_tables(struct limiter *lim)
 struct limiter *limiter_new(struct loop *l, struct worker *w, struct config *config, char *error, size_t n,
                             int *exit_status)
 {
-    struct limiter *lim = mem_must_alloc(sizeof *lim);
+    struct limiter *lim = mem_try_alloc(sizeof *lim);
+    if (!lim) {
+        snprintf(error, n, "out of memory");
+        *exit_status = 1;
+        return NULL;
+    }
     lim->loop = l;
     lim->config = config_get(config);
     /* Time 0 lies a little back, so that moments just before now have a number. */

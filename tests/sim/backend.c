@@ -698,7 +698,7 @@ void backend_check_count(unsigned i, bool up)
     unsigned n = up ? be->good_probes : be->bad_probes, least = up ? world.set.rise : world.set.fall;
     /* The first one of a process decides at once, and where threads are held up an answer may come too late. */
     if (be->broken || world.delays ||
-        fault_since(FAULT_HEAP | FAULT_DESCRIPTORS | FAULT_EPOLL | FAULT_CONNECT, be->good_at) ||
+        fault_since(SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_EPOLL | SHOWN_CONNECT, be->good_at) ||
         world.set.backend[i].named || be->probes_in_life <= least || n >= least)
         return;
     sim_fail("health", "backend %u is %s after %u probes in a row; it takes %u", i, up ? "up" : "down", n, least);

@@ -1,6 +1,7 @@
 /* A queue of bytes. It moves its content to the block's front only when it must grow, so dropping is cheap. */
 #include "bytes.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,6 +52,7 @@ char *bytes_at(const struct bytes *b)
 
 void bytes_drop(struct bytes *b, size_t n)
 {
+    assert(n <= b->len);
     b->start += n;
     b->len -= n;
     if (b->len == 0)

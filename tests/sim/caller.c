@@ -167,8 +167,8 @@ static bool store_may_fail(const struct caller *c)
 {
     uint64_t after = 1500 * MS + (kernel.faults.slow_disk ? 40 * S : 0);
     uint64_t since = c->asked_at > after ? c->asked_at - after : 0;
-    bool disk = c->op <= DELETE && fault_since(FAULT_DISK | FAULT_SYNC, since);
-    return world.phase < PHASE_VERIFY && (disk || fault_since(FAULT_HEAP, c->asked_at) || world.draining);
+    bool disk = c->op <= DELETE && fault_since(SHOWN_DISK | SHOWN_SYNC, since);
+    return world.phase < PHASE_VERIFY && (disk || fault_since(SHOWN_HEAP, c->asked_at) || world.draining);
 }
 
 /* What a file or a list says about a client; NULL: nothing. */
@@ -563,7 +563,7 @@ void callers_check_files(void)
         return;
     if (!disk_get("clients.json", &text))
         sim_fail("store", "after a graceful stop there is no clients.json");
-    bool removed = !fault_since(FAULT_DISK | FAULT_SYNC, process.begun);
+    bool removed = !fault_since(SHOWN_DISK | SHOWN_SYNC, process.begun);
     if (disk_exists("clients.json.journal") || (removed && disk_exists("clients.json.tmp")))
         sim_fail("store", "after a graceful stop clients.json is not alone");
     bytes_add(&text, "", 1);

@@ -71,10 +71,12 @@ pid_t sim_getpid(void);
 /* process.c */
 uint64_t call_draw(uint64_t n);
 void syscall_turn(void);
-unsigned long fd_raise_limit(unsigned long wanted);
+void syscall_give_way(void);
+void fd_set_limit(unsigned long limit);
 unsigned long fd_get_limit(void);
 
 /* files.c */
+void writeback_begin(void);
 int sim_open(const char *path, int flags, ...);
 int sim_close(int fd);
 ssize_t sim_read(int fd, void *p, size_t n);
@@ -138,5 +140,6 @@ void sim_freeaddrinfo(struct addrinfo *list);
 /* Files of unix sockets, which stay when their process is gone. */
 bool unix_file_exists(const char *path);
 bool unix_file_remove(const char *path);
+unsigned unix_files(void); /* how many there are */
 
 #endif

@@ -200,18 +200,20 @@ static void change(struct inode *folder, const char *name, struct inode *f, cons
     folder->log[folder->logged++] = c;
 }
 
-/* Puts the first `n` changes on the platter and forgets the others. */
-static void log_settle(struct inode *folder, size_t n)
+/* Takes the first `n` changes out of the log, by way of the platter or not. */
+static void log_take(struct inode *folder, size_t n, bool apply)
 {
-    for (size_t i = 0; i < folder->logged; i++) {
+    for (size_t i = 0; i < n; i++) {
         struct change *c = &folder->log[i];
-        if (i < n)
+        if (apply)
             change_apply(folder, PLATTER, c);
         if (c->f)
             c->f->pending--;
         change_free(c);
     }
-    folder->logged = 0;
+    folder->logged -= n;
+    if (n > 0)
+        memmove(folder->log, folder->log + n, folder->logged * sizeof *folder->log);
 }
 
 /* ---- paths ---- */
@@ -428,11 +430,42 @@ int disk_sync(struct inode *f, bool fails)
 {
     if (!is_folder(f)) {
         file_sync(f, fails);
-    } else if (!fails) {
-        log_settle(f, f->logged);
+    } else {
+        log_take(f, fails ? rng_below(&disk.rng, f->logged + 1) : f->logged, true);
         sweep();
     }
     return fails ? -EIO : 0;
+}
+
+/* Some of the dirty blocks, and perhaps the size. */
+static bool file_writeback(struct inode *f)
+{
+    bool any = false;
+    unsigned share = (unsigned)rng_between(&disk.rng, 1, 1000);
+    for (size_t i = 0; i < f->data[CACHE].cap / DISK_BLOCK; i++) {
+        if (!f->dirty[i] || !rng_chance(&disk.rng, share))
+            continue;
+        block_write(f, i, DISK_BLOCK);
+        f->dirty[i] = false;
+        any = true;
+    }
+    if (f->size_dirty && rng_chance(&disk.rng, 500)) {
+        content_resize(f, PLATTER, f->data[CACHE].size);
+        f->size_dirty = false;
+        any = true;
+    }
+    return any;
+}
+
+bool disk_writeback(void)
+{
+    struct inode *f = disk.inodes[rng_below(&disk.rng, disk.count)];
+    if (!is_folder(f))
+        return file_writeback(f);
+    size_t n = rng_below(&disk.rng, f->logged + 1);
+    log_take(f, n, true);
+    sweep();
+    return n > 0;
 }
 
 static uint64_t size_after_cut(const struct inode *f)
@@ -466,7 +499,8 @@ static void file_power_cut(struct inode *f)
 
 static void folder_power_cut(struct inode *folder)
 {
-    log_settle(folder, rng_below(&disk.rng, folder->logged + 1));
+    log_take(folder, rng_below(&disk.rng, folder->logged + 1), true);
+    log_take(folder, folder->logged, false);
     while (folder->names[CACHE].n > 0)
         name_remove(folder, CACHE, folder->names[CACHE].at[folder->names[CACHE].n - 1].name);
     for (size_t i = 0; i < folder->names[PLATTER].n; i++)
@@ -636,11 +670,35 @@ void disk_end(void)
     memset(&disk, 0, sizeof disk);
 }
 
-/* Gives `name` to `f` on both sides. What was pending in the folder reaches the platter, too: it came before. */
+/* Takes `name` out of what the platter does not have yet: that came before what is put there now. */
+static void log_forget(struct inode *folder, const char *name)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < folder->logged; i++) {
+        struct change c = folder->log[i];
+        if (c.gone && strcmp(c.gone, name) == 0) {
+            free(c.gone);
+            c.gone = NULL;
+        }
+        if (strcmp(c.name, name) == 0) {
+            if (c.f)
+                c.f->pending--;
+            free(c.name);
+            c = (struct change){.name = c.gone}; /* of a rename it remains that the old name goes */
+        }
+        if (c.name)
+            folder->log[kept++] = c;
+    }
+    folder->logged = kept;
+}
+
+/* Gives `name` to `f` on both sides. What else is pending in the folder stays so: whoever puts a file there does not
+ * sync for the process. */
 static void name_put(struct inode *folder, const char *name, struct inode *f)
 {
-    change(folder, name, f, NULL);
-    log_settle(folder, folder->logged);
+    log_forget(folder, name);
+    for (enum side side = CACHE; side < SIDES; side++)
+        name_set(folder, side, name, f);
     sweep();
 }
 

@@ -51,7 +51,9 @@ ssize_t disk_write(struct inode *f, uint64_t offset, const void *p, size_t n);
 int disk_truncate(struct inode *f, uint64_t size);
 /* fsync() of a file (content and size) or of a folder (its names). With `fails` it returns -EIO and, as on Linux, what
  * was dirty counts as clean from then on although only a random part of it has reached the platter: a later sync that
- * succeeds does not write it. (A failing sync of a folder just fails: its names stay pending.) */
+ * succeeds does not write it. Of a folder's names a failing sync brings some to the platter, in their order, and the
+ * others stay pending: they are metadata, which ext4, XFS and Btrfs write by way of a log, and when that cannot be
+ * written they let nothing be written any more. So no sync that succeeds later leaves them out. */
 int disk_sync(struct inode *f, bool fails);
 /* flock(LOCK_EX|LOCK_NB) by one open file description: true when it holds the lock now. */
 bool disk_lock(struct inode *f, const void *owner);
@@ -60,6 +62,9 @@ void disk_unlock(struct inode *f, const void *owner);
 
 /* ---- what befalls it ---- */
 
+/* The kernel writes back as it likes: of one file or folder, drawn, something that is dirty now reaches the platter,
+ * and outlasts what is written over it later unless that is synced. True when something was written. */
+bool disk_writeback(void);
 /* Bytes that all files together may have from now on (UINT64_MAX: no bound). */
 void disk_set_room(uint64_t bytes);
 /* Makes a path a mount point: it cannot be renamed over. */
@@ -70,7 +75,8 @@ void disk_power_cut(void);
 
 /* ---- for whoever runs the simulation ---- */
 
-/* Creates or replaces a file, on the platter at once, folders above it included. */
+/* Creates or replaces a file, on the platter at once, folders above it included. Other names in its folder are as
+ * durable as before. */
 void disk_put(const char *path, const void *p, size_t n);
 void disk_make_folder(const char *path);
 bool disk_exists(const char *path);

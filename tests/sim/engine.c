@@ -34,6 +34,7 @@
 
 #define STACK_SIZE  (256u * 1024u)
 #define THREADS_MAX 16u
+#define STEPS_MAX   20000000u /* 500 seeds had 1.2 million at most */
 
 struct thread {
     const char *name;
@@ -50,13 +51,13 @@ struct thread {
 };
 
 static struct {
-    uint64_t seed, now, order, hash;
+    uint64_t seed, now, order, hash, steps;
     struct event **heap;
     size_t count, cap;
     struct thread *threads[THREADS_MAX];
     unsigned thread_count;
     struct thread *self;
-    bool stopped, dropped;
+    bool stopped;
     struct rng schedule;
     jmp_buf scheduler;
     const void *scheduler_stack;
@@ -154,7 +155,8 @@ void trace(const char *what, int64_t a, int64_t b, int64_t c)
         name = name * 31 + (unsigned char)*p;
     hash_in(sim.now ^ name << 32);
     hash_in((uint64_t)a);
-    hash_in((uint64_t)b * 3 + (uint64_t)c);
+    hash_in((uint64_t)b);
+    hash_in((uint64_t)c);
     if (trace_on && (strchr(what, ' ') || strchr(what, '-')))
         print_step(what, (const int64_t[]){a, b, c});
 }
@@ -179,9 +181,9 @@ void trace_bytes(const void *p, size_t n)
         memcpy(&word, at, sizeof word);
         hash_in(word);
     }
-    word = n;
-    memcpy(&word, at, n < 7 ? n : 7);
-    hash_in(word);
+    word = 0;
+    memcpy(&word, at, n);
+    hash_in(word | (uint64_t)n << 56); /* at most seven bytes, and their number */
 }
 
 uint64_t trace_hash(void)
@@ -286,9 +288,18 @@ void event_set_in(struct event *e, uint64_t delay)
     event_set(e, sim.now + delay);
 }
 
+/* Something happens: an event, or a call of the process. A run that goes on and on shows here, on any machine alike. */
+static void count_step(void)
+{
+    if (++sim.steps > STEPS_MAX)
+        sim_fail("hang", "the run has not ended after %u steps and %" PRIu64 " simulated seconds", STEPS_MAX,
+                 sim.now / S);
+}
+
 static void run_next_event(void)
 {
     struct event *e = sim.heap[0];
+    count_step();
     event_cancel(e);
     if (e->at > sim.now)
         sim.now = e->at;
@@ -386,7 +397,6 @@ struct thread *thread_start(const char *name, void (*entry)(void *arg), void *ar
     t->begin.uc_stack.ss_size = STACK_SIZE;
     makecontext(&t->begin, fiber_main, 0);
     sim.threads[sim.thread_count++] = t;
-    sim.dropped = false;
     return t;
 }
 
@@ -421,6 +431,20 @@ void thread_sleep(uint64_t ns)
     give_way();
 }
 
+bool thread_rivalled(void)
+{
+    for (unsigned i = 0; i < sim.thread_count; i++)
+        if (sim.threads[i]->runnable) /* the running one is not marked so */
+            return true;
+    return false;
+}
+
+void thread_yield(void)
+{
+    sim.self->runnable = true;
+    give_way();
+}
+
 void thread_block(uint64_t at)
 {
     struct thread *t = sim.self;
@@ -447,6 +471,7 @@ void thread_spend(uint64_t ns)
 {
     struct thread *t = sim.self;
     uint64_t until = sim.now + ns;
+    count_step();
     sim.self = NULL; /* events are nobody's */
     while (sim.count > 0 && sim.heap[0]->at <= until && !sim.stopped && !t->dropped)
         run_next_event();
@@ -463,12 +488,6 @@ void threads_drop(void)
         sim.threads[i]->dropped = true;
         event_cancel(&sim.threads[i]->wake);
     }
-    sim.dropped = true;
-}
-
-bool threads_dropped(void)
-{
-    return sim.dropped;
 }
 
 /* ---- the run ---- */
@@ -521,9 +540,9 @@ void engine_stop(void)
 void engine_begin(uint64_t seed)
 {
     sim.seed = seed;
-    sim.now = sim.order = 0;
+    sim.now = sim.order = sim.steps = 0;
     sim.hash = mix(seed);
-    sim.stopped = sim.dropped = false;
+    sim.stopped = false;
     sim.schedule = rng_of("schedule", 0);
 }
 
@@ -533,9 +552,4 @@ void engine_end(void)
     bury();
     while (sim.count > 0)
         event_cancel(sim.heap[0]);
-}
-
-uint64_t engine_seed(void)
-{
-    return sim.seed;
 }

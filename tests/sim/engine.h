@@ -13,8 +13,9 @@
 
 /* ---- randomness ---- */
 
-/* A stream of its own for each thing that decides something: what one does never shifts what another draws, so that an
- * actor can be left out and all others behave as before. */
+/* A stream of its own for each actor and each kind of decision: what one draws shifts nothing that another draws, so an
+ * actor can be left out while all others keep their plans. (How the world's answers fall may shift all the same: the
+ * faults, and the kernel's own draws, come from streams that all calls of the process share.) */
 struct rng {
     uint64_t state;
 };
@@ -67,14 +68,18 @@ void thread_sleep(uint64_t ns);
 #define TIME_NEVER UINT64_MAX
 void thread_block(uint64_t at);
 void thread_wake(struct thread *t);
+/* Is there a thread beside the running one that could run? */
+bool thread_rivalled(void);
+/* Lets another thread run, when the seed draws it. */
+void thread_yield(void);
 /* Lets time pass without giving way: what falls due meanwhile happens now. Afterwards the process may be dead, then
  * this does not return. */
 void thread_spend(uint64_t ns);
 /* Never comes back. */
 _Noreturn void thread_exit(void);
-/* Drops all threads where they stand: the process was killed. A running one is left at its next thread_spend(). */
+/* Drops all threads where they stand: the process was killed. One that is running, and whose time in a call has brought
+ * the kill about, is left when thread_spend() comes back to it. */
 void threads_drop(void);
-bool threads_dropped(void);
 
 /* ---- a run ---- */
 
@@ -83,9 +88,8 @@ void engine_begin(uint64_t seed);
 void engine_run(void);
 void engine_stop(void);
 void engine_end(void);
-uint64_t engine_seed(void);
 
-/* Runs `fn` with the trace's text going to stderr as well. */
+/* The history's text goes to stderr. */
 extern bool trace_on;
 /* A step of history: hashed always, printed when trace_on. `what` is a word and the names of its arguments ("arrive
  * conn end bytes"); one without names is not printed, whoever passes it prints it better. Never pass addresses. */

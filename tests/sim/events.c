@@ -101,17 +101,13 @@ static void epoll_close(struct file *f)
 
 static const struct file_ops epoll_ops = {"epoll", epoll_ready, no_read, no_write, epoll_close};
 
-static void *zalloc(size_t n)
-{
-    void *p = calloc(1, n);
-    if (!p)
-        abort();
-    return p;
-}
-
 int sim_epoll_create1(int flags)
 {
     syscall_begin("epoll_create1", flags, 0);
+    fd_check_flags("epoll_create1", flags);
+    int e = fd_fault();
+    if (e)
+        return (int)syscall_end("epoll_create1", e);
     struct epoll *ep = zalloc(sizeof *ep);
     file_init(&ep->file, &epoll_ops, 0);
     return (int)syscall_end("epoll_create1", fd_install(&ep->file));
@@ -121,8 +117,9 @@ static int epoll_add(struct epoll *ep, struct file *f, int fd, const struct epol
 {
     if (!f->ops->ready)
         return -EPERM;
-    if (process.serving && fault(kernel.faults.epoll_enomem)) {
-        kernel.shown.epoll++;
+    if (fault_rarely_at_start(&kernel.faults.epoll_enomem, 8)) {
+        kernel.shown.epoll += process.serving;
+        kernel.shown.start += !process.serving;
         return call_draw(2) ? -ENOMEM : -ENOSPC;
     }
     struct epoll_item *i = zalloc(sizeof *i);
@@ -136,6 +133,8 @@ static int control(struct epoll *ep, int op, int fd, const struct epoll_event *e
 {
     struct file *f = fd_need(fd, "epoll_ctl");
     struct epoll_item **i = find_item(ep, f, fd);
+    if (op != EPOLL_CTL_DEL && (e->events & ~(uint32_t)(EPOLLIN | EPOLLOUT)))
+        sim_fail("kernel", "epoll_ctl with events %#x, of which not all are simulated", e->events);
     if (op == EPOLL_CTL_ADD)
         return *i ? -EEXIST : epoll_add(ep, f, fd, e);
     if (!*i)
@@ -150,7 +149,6 @@ static int control(struct epoll *ep, int op, int fd, const struct epoll_event *e
 int sim_epoll_ctl(int epfd, int op, int fd, struct epoll_event *e)
 {
     syscall_begin("epoll_ctl", op, fd);
-    syscall_progress();
     struct file *ep = fd_need(epfd, "epoll_ctl");
     int r = control((struct epoll *)ep, op, fd, e);
     if (r == 0 && op != EPOLL_CTL_DEL)
@@ -189,17 +187,27 @@ static int collect(struct epoll *ep, struct epoll_event *events, int max)
     return n;
 }
 
+/* When a sleep ends that would last until `end`: what is ready for nothing may also wake who sleeps. */
+static uint64_t spurious_wakeup(uint64_t end)
+{
+    uint64_t at = fault(kernel.faults.spurious) ? sim_now() + 1 + call_draw(100 * MS) : end;
+    return at < end ? at : end;
+}
+
 static int wait_for_events(struct epoll *ep, struct epoll_event *events, int max, int timeout)
 {
     uint64_t end = timeout < 0 ? TIME_NEVER : sim_now() + (uint64_t)timeout * MS;
     for (;;) {
         if (fault(kernel.faults.eintr))
             return -EINTR;
+        syscall_give_way(); /* even though something is ready */
         int n = collect(ep, events, max);
         if (n > 0 || sim_now() >= end)
             return n;
         ep->waiter = thread_self();
-        thread_block(end);
+        ep->file.users++;
+        thread_block(spurious_wakeup(end));
+        ep->file.users--;
         ep->waiter = NULL;
         thread_spend(500 + call_draw(20000)); /* until it is on a processor again */
     }
@@ -232,12 +240,21 @@ static uint32_t eventfd_ready(struct file *f)
     return (((struct eventfd_file *)f)->count ? (uint32_t)EPOLLIN : 0) | EPOLLOUT;
 }
 
-static ssize_t counter_take(uint64_t *count, void *p, size_t n)
+/* What a read returns that finds nothing. */
+static ssize_t nothing_yet(const struct file *f)
+{
+    if (!(f->flags & O_NONBLOCK))
+        sim_fail("blocking", "%s reads from a %s that has nothing, and would wait", thread_name(thread_self()),
+                 f->ops->name);
+    return -EAGAIN;
+}
+
+static ssize_t counter_take(const struct file *f, uint64_t *count, void *p, size_t n)
 {
     if (n < sizeof *count)
         return -EINVAL;
     if (*count == 0)
-        return -EAGAIN;
+        return nothing_yet(f);
     memcpy(p, count, sizeof *count);
     *count = 0;
     return sizeof *count;
@@ -245,7 +262,7 @@ static ssize_t counter_take(uint64_t *count, void *p, size_t n)
 
 static ssize_t take_count(struct file *f, void *p, size_t n)
 {
-    return counter_take(&((struct eventfd_file *)f)->count, p, n);
+    return counter_take(f, &((struct eventfd_file *)f)->count, p, n);
 }
 
 static ssize_t add_count(struct file *f, const void *p, size_t n)
@@ -269,6 +286,12 @@ static const struct file_ops eventfd_ops = {"eventfd", eventfd_ready, take_count
 int sim_eventfd(unsigned count, int flags)
 {
     syscall_begin("eventfd", count, flags);
+    fd_check_flags("eventfd", flags);
+    if (flags & EFD_SEMAPHORE)
+        sim_fail("kernel", "a use of eventfd that is not simulated");
+    int e = fd_fault();
+    if (e)
+        return (int)syscall_end("eventfd", e);
     struct eventfd_file *f = zalloc(sizeof *f);
     file_init(&f->file, &eventfd_ops, O_RDWR | flags);
     f->count = count;
@@ -281,6 +304,7 @@ struct timerfd_file {
     struct file file;
     struct event event;
     uint64_t expired;
+    bool waits; /* it was set for a time that had not come yet */
 };
 
 static uint32_t timerfd_ready(struct file *f)
@@ -290,7 +314,7 @@ static uint32_t timerfd_ready(struct file *f)
 
 static ssize_t timerfd_read(struct file *f, void *p, size_t n)
 {
-    return counter_take(&((struct timerfd_file *)f)->expired, p, n);
+    return counter_take(f, &((struct timerfd_file *)f)->expired, p, n);
 }
 
 static void timerfd_close(struct file *f)
@@ -305,6 +329,8 @@ static void on_timer(struct event *e)
 {
     struct timerfd_file *t = (struct timerfd_file *)(void *)((char *)e - offsetof(struct timerfd_file, event));
     t->expired++;
+    if (t->waits)
+        syscall_progress();
     trace("timerfd-expires", 0, 0, 0);
     file_changed(&t->file);
 }
@@ -312,6 +338,12 @@ static void on_timer(struct event *e)
 int sim_timerfd_create(int clock, int flags)
 {
     syscall_begin("timerfd_create", clock, flags);
+    fd_check_flags("timerfd_create", flags);
+    if (clock != CLOCK_MONOTONIC)
+        sim_fail("kernel", "timerfd_create with clock %d, which is not simulated", clock);
+    int e = fd_fault();
+    if (e)
+        return (int)syscall_end("timerfd_create", e);
     struct timerfd_file *t = zalloc(sizeof *t);
     file_init(&t->file, &timerfd_ops, O_RDWR | flags);
     event_init(&t->event, on_timer);
@@ -323,7 +355,6 @@ int sim_timerfd_settime(int fd, int flags, const struct itimerspec *spec, struct
     (void)old;
     uint64_t at = (uint64_t)spec->it_value.tv_sec * S + (uint64_t)spec->it_value.tv_nsec;
     syscall_begin("timerfd_settime", fd, (int64_t)at);
-    syscall_progress();
     struct timerfd_file *t = (struct timerfd_file *)fd_need(fd, "timerfd_settime");
     if (t->file.ops != &timerfd_ops || flags != TFD_TIMER_ABSTIME || spec->it_interval.tv_sec ||
         spec->it_interval.tv_nsec)
@@ -332,13 +363,14 @@ int sim_timerfd_settime(int fd, int flags, const struct itimerspec *spec, struct
     event_cancel(&t->event);
     if (at > 0)
         event_set(&t->event, at + kernel.boot > 1000 * S ? at + kernel.boot - 1000 * S : 0);
+    t->waits = at > 0 && t->event.at > sim_now();
     return (int)syscall_end("timerfd_settime", 0);
 }
 
 /* ---- signals ---- */
 
 static struct {
-    uint64_t blocked, pending; /* bit n-1 for signal n */
+    uint64_t blocked, pending, ignored; /* bit n-1 for signal n */
     struct file *fd;
     uint64_t fd_mask;
 } signals;
@@ -353,8 +385,13 @@ static uint64_t bits_of(const sigset_t *set)
 
 void signals_reset(void)
 {
-    signals.blocked = signals.pending = signals.fd_mask = 0;
+    signals.blocked = signals.pending = signals.ignored = signals.fd_mask = 0;
     signals.fd = NULL;
+}
+
+bool signals_ignored(int signo)
+{
+    return signals.ignored >> (signo - 1) & 1;
 }
 
 bool signals_blocked(int signo)
@@ -377,7 +414,6 @@ static uint32_t signalfd_ready(struct file *f)
 
 static ssize_t signalfd_read(struct file *f, void *p, size_t n)
 {
-    (void)f;
     size_t done = 0;
     for (unsigned s = 1; s < 64 && done + sizeof(struct signalfd_siginfo) <= n; s++) {
         uint64_t bit = UINT64_C(1) << (s - 1);
@@ -387,8 +423,9 @@ static ssize_t signalfd_read(struct file *f, void *p, size_t n)
         struct signalfd_siginfo info = {.ssi_signo = s};
         memcpy((char *)p + done, &info, sizeof info);
         done += sizeof info;
+        syscall_progress();
     }
-    return done ? (ssize_t)done : -EAGAIN;
+    return done ? (ssize_t)done : nothing_yet(f);
 }
 
 static void signalfd_close(struct file *f)
@@ -402,6 +439,12 @@ static const struct file_ops signalfd_ops = {"signalfd", signalfd_ready, signalf
 int sim_signalfd(int fd, const sigset_t *mask, int flags)
 {
     syscall_begin("signalfd", fd, flags);
+    fd_check_flags("signalfd", flags);
+    if (fd != -1)
+        sim_fail("kernel", "a use of signalfd that is not simulated");
+    int e = fd_fault();
+    if (e)
+        return (int)syscall_end("signalfd", e);
     struct file *f = zalloc(sizeof *f);
     file_init(f, &signalfd_ops, O_RDWR | flags);
     signals.fd = f;
@@ -430,9 +473,11 @@ int sim_pthread_sigmask(int how, const sigset_t *set, sigset_t *old)
 
 __sighandler_t sim_signal(int signo, __sighandler_t handler)
 {
-    (void)signo;
-    (void)handler;
-    return SIG_DFL;
+    if (handler != SIG_IGN)
+        sim_fail("kernel", "a use of signal that is not simulated");
+    bool before = signals_ignored(signo);
+    signals.ignored |= UINT64_C(1) << (signo - 1);
+    return before ? SIG_IGN : SIG_DFL;
 }
 
 /* ---- clocks, randomness, limits ---- */
@@ -440,6 +485,8 @@ __sighandler_t sim_signal(int signo, __sighandler_t handler)
 int sim_clock_gettime(clockid_t id, struct timespec *ts)
 {
     thread_spend(30);
+    if (id != CLOCK_REALTIME && id != CLOCK_MONOTONIC)
+        sim_fail("kernel", "clock_gettime with clock %d, which is not simulated", id);
     uint64_t now =
         id == CLOCK_REALTIME ? (uint64_t)((int64_t)sim_now() + kernel.wall_offset) : sim_now() - kernel.boot + 1000 * S;
     *ts = (struct timespec){.tv_sec = (time_t)(now / S), .tv_nsec = (long)(now % S)};
@@ -448,25 +495,30 @@ int sim_clock_gettime(clockid_t id, struct timespec *ts)
 
 ssize_t sim_getrandom(void *p, size_t n, unsigned flags)
 {
-    (void)flags;
+    syscall_begin("getrandom", (int64_t)n, flags);
     if (fault(kernel.faults.eintr))
         return syscall_end("getrandom", -EINTR);
     size_t take = n > 1 && fault(kernel.faults.short_read) ? n / 2 : n;
     for (size_t i = 0; i < take; i++)
         ((unsigned char *)p)[i] = (unsigned char)call_draw(256);
-    return (ssize_t)take;
+    return syscall_end("getrandom", (ssize_t)take);
 }
 
 int sim_getrlimit(int what, struct rlimit *limit)
 {
-    (void)what;
+    if (what != RLIMIT_NOFILE)
+        sim_fail("kernel", "a use of getrlimit that is not simulated");
     *limit = (struct rlimit){fd_get_limit(), kernel.fd_hard_limit};
     return 0;
 }
 
 int sim_setrlimit(int what, const struct rlimit *limit)
 {
-    (void)what;
-    fd_raise_limit(limit->rlim_cur);
-    return 0;
+    if (what != RLIMIT_NOFILE || limit->rlim_max != kernel.fd_hard_limit)
+        sim_fail("kernel", "a use of setrlimit that is not simulated");
+    syscall_begin("setrlimit", (int64_t)limit->rlim_cur, 0);
+    bool fits = limit->rlim_cur <= limit->rlim_max;
+    if (fits)
+        fd_set_limit(limit->rlim_cur);
+    return (int)syscall_end("setrlimit", fits ? 0 : -EINVAL);
 }

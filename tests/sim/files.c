@@ -27,7 +27,6 @@ static void disk_time(uint64_t low, uint64_t high)
 static void disk_call(const char *name, int64_t a, int64_t b)
 {
     syscall_begin(name, a, b);
-    syscall_progress();
     disk_time(2 * US, 60 * US);
 }
 
@@ -48,6 +47,28 @@ static int full_fault(void)
     return call_draw(2) ? -ENOSPC : -EDQUOT;
 }
 
+/* ---- writing back, unasked ---- */
+
+static struct {
+    struct event event;
+    struct rng rng;
+    uint64_t pause; /* typical */
+} writeback;
+
+static void on_writeback(struct event *e)
+{
+    kernel.kinds[FAULT_WRITEBACK] += disk_writeback();
+    event_set_in(e, 1 + rng_below(&writeback.rng, 2 * writeback.pause));
+}
+
+void writeback_begin(void)
+{
+    writeback.rng = rng_of("writeback", 0);
+    writeback.pause = rng_spread(&writeback.rng, 500 * US, 10 * S);
+    event_init(&writeback.event, on_writeback);
+    event_set_in(&writeback.event, 1 + rng_below(&writeback.rng, 2 * writeback.pause));
+}
+
 /* ---- regular files and folders ---- */
 
 struct disk_file {
@@ -65,8 +86,10 @@ static ssize_t disk_file_read(struct file *f, void *p, size_t n)
         n = 1 + call_draw(n - 1);
     int e = disk_fault();
     ssize_t got = e ? e : disk_read(d->inode, d->offset, p, n);
-    if (got > 0)
+    if (got > 0) {
         d->offset += (uint64_t)got;
+        syscall_progress();
+    }
     return got;
 }
 
@@ -82,8 +105,10 @@ static ssize_t disk_file_write(struct file *f, const void *p, size_t n)
     if (f->flags & O_APPEND)
         d->offset = disk_size(d->inode);
     ssize_t put = disk_write(d->inode, d->offset, p, n);
-    if (put > 0)
+    if (put > 0) {
         d->offset += (uint64_t)put;
+        syscall_progress();
+    }
     if (put > 0 && d->is_log && log_sink)
         log_sink(p, (size_t)put);
     return put;
@@ -104,13 +129,9 @@ static const struct file_ops disk_file_ops = {"file", NULL, disk_file_read, disk
 
 #define PIPE_ROOM 65536u
 
-struct pipe_file {
-    struct file file;
-};
-
 static struct {
     size_t len;
-    bool stalled;
+    bool stalled, broken;
     struct event reader;
     bool reader_ready;
 } pipe_state;
@@ -123,23 +144,40 @@ static size_t pipe_room(void)
 static uint32_t pipe_ready(struct file *f)
 {
     (void)f;
-    return pipe_room() >= PIPE_BUF ? (uint32_t)EPOLLOUT : 0;
+    return (pipe_room() >= PIPE_BUF ? (uint32_t)EPOLLOUT : 0) | (pipe_state.broken ? (uint32_t)EPOLLERR : 0);
 }
 
-static void on_reader(struct event *e)
+/* Each open() of it is a description of its own. */
+static void pipe_changed(void)
 {
-    (void)e;
-    pipe_state.len = 0;
-    for (int fd = 0; fd < 16; fd++) {
+    for (int fd = 0; fd < FDS_MAX; fd++) {
         struct file *f = fd_file(fd);
         if (f && f->ops->ready == pipe_ready)
             file_changed(f);
     }
 }
 
+static void on_reader(struct event *e)
+{
+    (void)e;
+    pipe_state.len = 0;
+    pipe_changed();
+}
+
+/* EPIPE, with the signal that comes before it. */
+static ssize_t no_reader(void)
+{
+    if (!signals_ignored(SIGPIPE) && !signals_blocked(SIGPIPE))
+        sim_fail("signals", "a write to a pipe without a reader, and SIGPIPE kills the process");
+    kernel.kinds[FAULT_PIPE_BROKEN]++;
+    return -EPIPE;
+}
+
 static ssize_t pipe_write(struct file *f, const void *p, size_t n)
 {
     size_t room = pipe_room();
+    if (pipe_state.broken)
+        return no_reader();
     if (n <= PIPE_BUF && room < n)
         room = 0; /* short writes are atomic: pipe(7) */
     if (room < n && !(f->flags & O_NONBLOCK))
@@ -151,6 +189,7 @@ static ssize_t pipe_write(struct file *f, const void *p, size_t n)
     if (take > PIPE_BUF && fault(kernel.faults.short_write))
         take = 1 + call_draw(take - 1);
     pipe_state.len += take;
+    syscall_progress();
     if (log_sink)
         log_sink(p, take);
     if (!pipe_state.stalled && !event_pending(&pipe_state.reader))
@@ -175,11 +214,9 @@ static const struct file_ops pipe_ops = {"pipe", pipe_ready, pipe_read, pipe_wri
 
 static struct file *pipe_description(int flags)
 {
-    struct pipe_file *f = calloc(1, sizeof *f);
-    if (!f)
-        abort();
-    file_init(&f->file, &pipe_ops, O_WRONLY | flags);
-    return &f->file;
+    struct file *f = zalloc(sizeof *f);
+    file_init(f, &pipe_ops, O_WRONLY | flags);
+    return f;
 }
 
 void pipe_stdout_make(void)
@@ -189,7 +226,7 @@ void pipe_stdout_make(void)
     pipe_state.reader_ready = true;
     event_cancel(&pipe_state.reader);
     pipe_state.len = 0;
-    pipe_state.stalled = false;
+    pipe_state.stalled = pipe_state.broken = false;
     fd_install(pipe_description(0)); /* 0: nobody reads from it */
     fd_install(pipe_description(0)); /* 1 */
 }
@@ -199,22 +236,38 @@ void pipe_stall(bool stalled)
     pipe_state.stalled = stalled;
     if (stalled)
         event_cancel(&pipe_state.reader);
-    else
+    else if (!pipe_state.broken)
         event_set_in(&pipe_state.reader, call_draw(2 * MS));
+}
+
+void pipe_break(void)
+{
+    pipe_state.broken = true;
+    event_cancel(&pipe_state.reader);
+    pipe_changed();
 }
 
 /* ---- open, close, read, write ---- */
 
 static int open_stdout(int flags)
 {
-    if (fault(kernel.faults.disk_error))
-        return -EACCES;
+    int e = fd_fault();
+    if (e || fault(kernel.faults.disk_error))
+        return e ? e : -EACCES;
+    if (pipe_state.broken)
+        return -ENXIO;
     return fd_install(pipe_description(flags & O_NONBLOCK));
 }
 
 static int open_on_disk(const char *path, int flags, mode_t mode)
 {
-    int error = disk_fault();
+    /* As Linux: no file is made or emptied for which there is no descriptor. */
+    int error = fd_fault();
+    if (error == 0 && !fd_free())
+        error = -EMFILE;
+    kernel.shown.disk += error != 0;
+    if (error == 0)
+        error = disk_fault();
     if (error)
         return error;
     if ((flags & O_CREAT) && !disk_exists(path) && (error = full_fault()))
@@ -222,9 +275,7 @@ static int open_on_disk(const char *path, int flags, mode_t mode)
     struct inode *inode = disk_open(path, flags, mode, &error);
     if (!inode)
         return -error;
-    struct disk_file *d = calloc(1, sizeof *d);
-    if (!d)
-        abort();
+    struct disk_file *d = zalloc(sizeof *d);
     file_init(&d->file, &disk_file_ops, flags);
     d->inode = inode;
     d->is_log = strcmp(path, LOG_FILE) == 0;
@@ -239,6 +290,7 @@ int sim_open(const char *path, int flags, ...)
     va_end(ap);
     disk_call("open", flags, mode);
     trace_text("path %s", path);
+    fd_check_flags("open", flags);
     int r = fault(kernel.faults.eintr)                 ? -EINTR
             : strncmp(path, "/proc/self/fd/", 14) == 0 ? open_stdout(flags)
                                                        : open_on_disk(path, flags, mode);
@@ -248,7 +300,6 @@ int sim_open(const char *path, int flags, ...)
 int sim_close(int fd)
 {
     syscall_begin("close", fd, 0);
-    syscall_progress();
     return (int)syscall_end("close", fd_close(fd));
 }
 
@@ -256,11 +307,11 @@ ssize_t sim_read(int fd, void *p, size_t n)
 {
     syscall_begin("read", fd, (int64_t)n);
     struct file *f = fd_need(fd, "read");
+    f->users++;
     ssize_t r = fault(kernel.faults.eintr) ? -EINTR : f->ops->read(f, p, n);
-    if (r > 0) {
-        syscall_progress();
+    f->users--;
+    if (r > 0)
         trace_bytes(p, (size_t)r);
-    }
     return syscall_end("read", r);
 }
 
@@ -269,9 +320,9 @@ ssize_t sim_write(int fd, const void *p, size_t n)
     syscall_begin("write", fd, (int64_t)n);
     trace_bytes(p, n);
     struct file *f = fd_need(fd, "write");
+    f->users++;
     ssize_t r = fault(kernel.faults.eintr) ? -EINTR : f->ops->write(f, p, n);
-    if (r > 0)
-        syscall_progress();
+    f->users--;
     return syscall_end("write", r);
 }
 
@@ -283,10 +334,26 @@ static struct disk_file *need_disk_file(int fd, const char *call)
     return (struct disk_file *)f;
 }
 
+/* The begin and the end of a call on an open file that takes its time. */
+static struct disk_file *file_call(const char *name, int fd, int64_t b)
+{
+    syscall_begin(name, fd, b);
+    struct disk_file *d = need_disk_file(fd, name);
+    d->file.users++;
+    disk_time(2 * US, 60 * US);
+    return d;
+}
+
+static ssize_t file_end(struct disk_file *d, const char *name, ssize_t result)
+{
+    d->file.users--;
+    return syscall_end(name, result);
+}
+
 ssize_t sim_pread(int fd, void *p, size_t n, off_t offset)
 {
-    disk_call("pread", fd, offset);
-    return syscall_end("pread", disk_read(need_disk_file(fd, "pread")->inode, (uint64_t)offset, p, n));
+    struct disk_file *d = file_call("pread", fd, offset);
+    return file_end(d, "pread", disk_read(d->inode, (uint64_t)offset, p, n));
 }
 
 off_t sim_lseek(int fd, off_t offset, int whence)
@@ -303,14 +370,19 @@ off_t sim_lseek(int fd, off_t offset, int whence)
 static int sync_fd(const char *name, int fd)
 {
     syscall_begin(name, fd, 0);
-    syscall_progress();
     struct disk_file *d = need_disk_file(fd, name);
     if (fault(kernel.faults.eintr))
         return (int)syscall_end(name, -EINTR);
+    d->file.users++;
     disk_time(50 * US, 5 * MS);
     bool fails = fault(kernel.faults.sync_error);
-    kernel.shown.sync += fails;
-    return (int)syscall_end(name, disk_sync(d->inode, fails));
+    int e = disk_sync(d->inode, fails);
+    if (fails) {
+        static const int errors[] = {-EIO, -ENOSPC, -EDQUOT};
+        kernel.shown.sync++;
+        e = errors[call_draw(3)];
+    }
+    return (int)file_end(d, name, e);
 }
 
 int sim_fsync(int fd)
@@ -327,18 +399,19 @@ int sim_fdatasync(int fd)
 
 int sim_ftruncate(int fd, off_t size)
 {
-    disk_call("ftruncate", fd, size);
+    struct disk_file *d = file_call("ftruncate", fd, size);
     int e = fault(kernel.faults.eintr) ? -EINTR : disk_fault();
-    return (int)syscall_end("ftruncate", e ? e : disk_truncate(need_disk_file(fd, "ftruncate")->inode, (uint64_t)size));
+    return (int)file_end(d, "ftruncate", e ? e : disk_truncate(d->inode, (uint64_t)size));
 }
 
 int sim_posix_fallocate(int fd, off_t offset, off_t n)
 {
-    disk_call("posix_fallocate", fd, n);
-    struct inode *f = need_disk_file(fd, "posix_fallocate")->inode;
-    int e = full_fault();
-    if (e == 0 && (uint64_t)(offset + n) > disk_size(f))
-        e = disk_truncate(f, (uint64_t)(offset + n));
+    struct disk_file *d = file_call("posix_fallocate", fd, n);
+    int e = full_fault(), saved = errno;
+    if (e == 0 && (uint64_t)(offset + n) > disk_size(d->inode))
+        e = disk_truncate(d->inode, (uint64_t)(offset + n));
+    file_end(d, "posix_fallocate", e);
+    errno = saved; /* it returns the error, and leaves errno as it is */
     return -e;
 }
 
@@ -366,16 +439,16 @@ int sim_lstat(const char *path, struct stat *st)
 
 int sim_fchmod(int fd, mode_t mode)
 {
-    disk_call("fchmod", fd, mode);
-    disk_chmod(need_disk_file(fd, "fchmod")->inode, mode);
-    return (int)syscall_end("fchmod", 0);
+    struct disk_file *d = file_call("fchmod", fd, mode);
+    disk_chmod(d->inode, mode);
+    return (int)file_end(d, "fchmod", 0);
 }
 
 int sim_fchown(int fd, uid_t uid, gid_t gid)
 {
     (void)gid;
-    disk_call("fchown", fd, uid);
-    return (int)syscall_end("fchown", call_draw(2) ? 0 : -EPERM);
+    struct disk_file *d = file_call("fchown", fd, uid);
+    return (int)file_end(d, "fchown", call_draw(2) ? 0 : -EPERM);
 }
 
 int sim_unlink(const char *path)
@@ -400,13 +473,14 @@ char *sim_realpath(const char *path, char *out)
 {
     disk_call("realpath", 0, 0);
     if (!disk_exists(path)) {
-        errno = ENOENT;
+        syscall_end("realpath", -ENOENT);
         return NULL;
     }
     if (strlen(path) >= PATH_MAX - 1)
         sim_fail("kernel", "a path that is too long");
     out[0] = '/';
     strcpy(out + (path[0] != '/'), path);
+    syscall_end("realpath", 0);
     return out;
 }
 
@@ -418,10 +492,9 @@ char *sim_realpath_chk(const char *path, char *out, size_t size)
 
 int sim_flock(int fd, int op)
 {
-    disk_call("flock", fd, op);
-    struct disk_file *d = need_disk_file(fd, "flock");
+    struct disk_file *d = file_call("flock", fd, op);
     int r = fault(kernel.faults.eintr) ? -EINTR : disk_lock(d->inode, d) ? 0 : -EWOULDBLOCK;
-    return (int)syscall_end("flock", r);
+    return (int)file_end(d, "flock", r);
 }
 
 int sim_fcntl(int fd, int op, ...)
@@ -429,7 +502,7 @@ int sim_fcntl(int fd, int op, ...)
     syscall_begin("fcntl", fd, op);
     if (op != F_GETFL)
         sim_fail("kernel", "a use of fcntl that is not simulated");
-    return (int)syscall_end("fcntl", fd_need(fd, "fcntl")->flags);
+    return (int)syscall_end("fcntl", fd_need(fd, "fcntl")->flags & (O_ACCMODE | O_APPEND | O_NONBLOCK));
 }
 
 int sim_isatty(int fd)
@@ -445,6 +518,8 @@ int sim_poll(struct pollfd *fds, nfds_t n, int timeout)
     if (n != 1 || timeout != 0 || fds[0].events != POLLOUT)
         sim_fail("kernel", "a use of poll that is not simulated");
     struct file *f = fd_need(fds[0].fd, "poll");
-    fds[0].revents = f->ops->ready(f) & EPOLLOUT ? POLLOUT : 0;
+    /* Regular files are always ready. */
+    uint32_t ready = f->ops->ready ? f->ops->ready(f) : (uint32_t)EPOLLOUT;
+    fds[0].revents = (short)(ready & (EPOLLOUT | EPOLLERR | EPOLLHUP)); /* of the same values */
     return (int)syscall_end("poll", fds[0].revents != 0);
 }

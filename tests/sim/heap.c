@@ -1,5 +1,6 @@
-/* The simulated process's heap: counted, with a bound to be hit by the seed, and poisoned. What is freed is overwritten
- * and waits a while before its memory is used again: who reads it crashes or goes astray, who writes to it is found. */
+/* The simulated process's heap: counted, failing where the seed says so, and poisoned. What is freed is overwritten and
+ * waits a while before its memory is used again: who reads it crashes or goes astray, who writes to it is found. Behind
+ * each block lies a canary, which is looked at when the block is given back, and at the process's end. */
 #include "asan.h"
 #include "calls.h"
 #include "kernel.h"
@@ -12,6 +13,7 @@
 #define BLOCK_DEAD UINT64_C(0x646165646b636c62)
 #define POISON     0xdb
 #define FILL_MAX   (128u * 1024u)
+#define CANARY     16u
 
 struct block { /* in front of what the daemon gets */
     struct block *next, *prev;
@@ -36,6 +38,25 @@ static size_t filled(const struct block *b)
     return b->size < FILL_MAX ? b->size : FILL_MAX;
 }
 
+static const char canary[CANARY + 1] = "\xc5\x5a\xc6\x6a\xc7\x7a\xc8\x8a\xc9\x9a\xca\xaa\xcb\xba\xcc\xca";
+
+/* Nobody has written past the block's end. */
+static void check_canary(struct block *b)
+{
+    char *behind = content(b) + b->size;
+    ASAN_UNPOISON_MEMORY_REGION(behind, CANARY);
+    if (memcmp(behind, canary, CANARY) != 0)
+        sim_fail("memory", "something was written past the end of a block of %zu bytes", b->size);
+    ASAN_POISON_MEMORY_REGION(behind, CANARY);
+}
+
+static void give_back(struct block *b)
+{
+    check_canary(b);
+    ASAN_UNPOISON_MEMORY_REGION(content(b), b->size + CANARY);
+    free(b);
+}
+
 static void release(struct block *b)
 {
     if (!b)
@@ -46,17 +67,25 @@ static void release(struct block *b)
     const char *p = content(b);
     if (n > 0 && ((unsigned char)p[0] != POISON || memcmp(p, p + 1, n - 1) != 0))
         sim_fail("memory", "a block of %zu bytes was written to after it was freed", b->size);
-    free(b);
+    give_back(b);
+}
+
+static void *no_memory(void)
+{
+    errno = ENOMEM;
+    return NULL;
 }
 
 static void *allocate(size_t n, bool zeroed)
 {
-    if (process.serving && fault(kernel.faults.heap_enomem)) {
+    if (fault_rarely_at_start(&kernel.faults.heap_enomem, 50)) {
         kernel.shown.heap++;
-        errno = ENOMEM;
-        return NULL;
+        return no_memory();
     }
-    struct block *b = zeroed ? calloc(1, sizeof *b + n) : malloc(sizeof *b + n);
+    if (n > PTRDIFF_MAX - sizeof(struct block) - CANARY)
+        return no_memory();
+    size_t all = sizeof(struct block) + n + CANARY;
+    struct block *b = zeroed ? calloc(1, all) : malloc(all);
     if (!b)
         abort();
     *b = (struct block){.next = live.next, .prev = &live, .size = n, .state = BLOCK_LIVE};
@@ -64,6 +93,8 @@ static void *allocate(size_t n, bool zeroed)
     live.next = b;
     if (!zeroed)
         memset(content(b), 0xa5, filled(b));
+    memcpy(content(b) + n, canary, CANARY);
+    ASAN_POISON_MEMORY_REGION(content(b) + n, CANARY);
     process.heap_bytes += n;
     process.heap_blocks++;
     if (process.heap_bytes > process.heap_peak)
@@ -76,6 +107,7 @@ static struct block *block_of(void *p, const char *call)
     struct block *b = (struct block *)p - 1;
     if (b->state != BLOCK_LIVE)
         sim_fail("memory", "%s of a block that is %s", call, b->state == BLOCK_DEAD ? "free already" : "none");
+    check_canary(b);
     return b;
 }
 
@@ -86,7 +118,8 @@ void *sim_malloc(size_t n)
 
 void *sim_calloc(size_t n, size_t size)
 {
-    return allocate(n * size, true);
+    size_t all;
+    return __builtin_mul_overflow(n, size, &all) ? no_memory() : allocate(all, true);
 }
 
 void sim_free(void *p)
@@ -119,7 +152,8 @@ void *sim_realloc(void *p, size_t n)
 
 void *sim_reallocarray(void *p, size_t n, size_t size)
 {
-    return sim_realloc(p, n * size);
+    size_t all;
+    return __builtin_mul_overflow(n, size, &all) ? no_memory() : sim_realloc(p, all);
 }
 
 char *sim_strdup(const char *s)
@@ -143,7 +177,7 @@ void heap_free(void)
     while (live.next != &live) {
         struct block *b = live.next;
         live.next = b->next;
-        free(b);
+        give_back(b);
     }
     live.prev = &live;
     process.heap_bytes = process.heap_blocks = 0;

@@ -297,7 +297,8 @@ void judge_end_of_life(bool killed, int status)
     l->end = killed ? LIFE_KILLED : LIFE_EXITED;
     l->status = status;
     /* With the disk full to the end there is no place left to say that lines were lost. */
-    l->lossy |= world.set.log_to_file && fault_since(FAULT_DISK, sim_now() > 3 * S ? sim_now() - 3 * S : 0);
+    l->lossy |= kernel.kinds[FAULT_PIPE_BROKEN] > 0;
+    l->lossy |= world.set.log_to_file && fault_since(SHOWN_DISK, sim_now() > 3 * S ? sim_now() - 3 * S : 0);
     if (killed || !l->said_stop || l->dropped > 0 || l->lossy)
         return;
     /* Promise: 3 when something was cut off, else not. */
@@ -323,7 +324,7 @@ static void check_choice(const struct request *r, unsigned backend, uint64_t tur
     /* Where memory is short, a line may be missing. */
     if (turn >= process.turns) /* or what was known in that turn has not been told yet */
         return;
-    if (seen.lagging || fault_since(FAULT_HEAP, process.begun) || !surely(backend, turn, false))
+    if (seen.lagging || fault_since(SHOWN_HEAP, process.begun) || !surely(backend, turn, false))
         return;
     for (unsigned i = 0; i < world.set.backends; i++)
         if (surely(i, turn, true))
@@ -367,7 +368,7 @@ static bool has_tokens_left(const struct request *r)
 /* Has anything been wrong, while the request was under way, that a backend could not be reached for? */
 static bool was_in_trouble(const struct request *r)
 {
-    if (fault_since(FAULT_HEAP | FAULT_DESCRIPTORS | FAULT_EPOLL | FAULT_CONNECT, r->sent_at))
+    if (fault_since(SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_EPOLL | SHOWN_CONNECT, r->sent_at))
         return true;
     for (unsigned i = 0; i < r->served_count; i++)
         if (!r->served[i].whole || r->served[i].doubtful)
@@ -404,9 +405,9 @@ static bool is_excused(const struct request *r, unsigned status)
     uint64_t since = sim_now() - r->sent_at;
     bool over_limit = s->connections < 100;
     switch (status) {
-    case 429: return s->limiter_on && (!has_tokens_left(r) || fault_since(FAULT_HEAP, process.begun));
+    case 429: return s->limiter_on && (!has_tokens_left(r) || fault_since(SHOWN_HEAP, process.begun));
     case 408: return was_slow(r);
-    case 500: return fault_since(FAULT_HEAP, r->sent_at);
+    case 500: return fault_since(SHOWN_HEAP, r->sent_at);
     case 502: return was_in_trouble(r);
     case 504: return since >= least(s->connect, s->backend_response) && !world.gentle;
     case 503: return over_limit || none_was_available(r) || was_in_trouble(r);
@@ -460,7 +461,7 @@ void judge_cut(struct request *r, bool own_fault, const char *how)
     r->outcome = OUTCOME_CUT;
     tally.cut++;
     if (own_fault || request_was_cut(r) || r->may_stall || r->deaths != r->life || life(r->life)->end == LIFE_KILLED ||
-        fault_since(FAULT_HEAP | FAULT_DESCRIPTORS | FAULT_EPOLL, r->sent_at) || drain_excuses(r))
+        fault_since(SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_EPOLL, r->sent_at) || drain_excuses(r))
         return;
     /* Whoever is late may find the connection closed for idleness or out of time, or be one too many. */
     const struct settings *s = &world.set;

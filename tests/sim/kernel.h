@@ -11,8 +11,18 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/types.h>
+
+/* Zeroed memory of the simulation's own. */
+static inline void *zalloc(size_t n)
+{
+    void *p = calloc(1, n);
+    if (!p)
+        abort();
+    return p;
+}
 
 /* ---- faults: chances in 1000 at each call, 0 for never ---- */
 
@@ -21,27 +31,41 @@ struct faults {
     unsigned eintr, eagain;             /* of calls that may say so */
     unsigned spurious;                  /* epoll says ready what is not; a condition wakes up unasked */
     unsigned delay;                     /* a thread loses the processor for a while */
-    unsigned emfile, enfile, enobufs;   /* of socket() and accept() */
+    unsigned emfile, enfile;            /* of calls that make a descriptor */
+    unsigned enobufs;                   /* of socket() and accept() */
     unsigned accept_error;              /* accept() hands on an error of the connection: ECONNABORTED, EPERM ... */
     unsigned connect_fail;              /* connect() fails at once: ENETUNREACH, EADDRNOTAVAIL ... */
-    unsigned epoll_enomem, heap_enomem; /* of epoll_ctl(ADD), of malloc() and kin once the daemon serves */
+    unsigned epoll_enomem, heap_enomem; /* of epoll_ctl(ADD), of malloc() and kin */
     unsigned disk_full, disk_error;     /* ENOSPC or EDQUOT, EIO */
     unsigned sync_error;                /* fsync() fails */
     unsigned slow_disk;                 /* a disk call takes up to a second */
+    unsigned start;                     /* before the daemon serves: no thread, no address to listen on */
+    unsigned few_fds;                   /* no chance: so many descriptors may be open, 0 for no bound of this kind */
 };
 
-/* How often each fault has been shown in this run. */
+/* Kinds of what befalls the process: the faults, in their order, and the kernel's own whims. */
+enum {
+    FAULT_FEW_FDS = offsetof(struct faults, few_fds) / sizeof(unsigned),
+    FAULT_PIPE_BROKEN = sizeof(struct faults) / sizeof(unsigned), /* a write to a log that nobody reads any more */
+    FAULT_YIELD,                                                  /* a thread has lost the processor at a call */
+    FAULT_WRITEBACK, /* something is on the platter that nobody asked for */
+    FAULT_KINDS
+};
+const char *fault_name(unsigned kind);
+
+/* How often this run has shown what judges must know of. */
 struct fault_counts {
-    unsigned heap, descriptors, epoll, connect, disk, sync;
+    unsigned heap, descriptors, epoll, connect, disk, sync, start;
 };
 
 struct kernel {
     struct faults faults;
     struct fault_counts shown;
-    unsigned chunk;      /* network: 0 whole pieces, 1 random cuts, 2 a few bytes at a time */
-    uint64_t latency;    /* of a connection, typical */
-    uint64_t boot;       /* sim_now() at the last boot: the monotonic clock's zero */
-    int64_t wall_offset; /* of the wall clock */
+    uint64_t kinds[FAULT_KINDS]; /* how often each has happened in this run */
+    unsigned chunk;              /* network: 0 whole pieces, 1 random cuts, 2 a few bytes at a time */
+    uint64_t latency;            /* of a connection, typical */
+    uint64_t boot;               /* sim_now() at the last boot: the monotonic clock's zero */
+    int64_t wall_offset;         /* of the wall clock */
     unsigned fd_hard_limit;
 };
 extern struct kernel kernel;
@@ -49,8 +73,16 @@ extern struct kernel kernel;
 void kernel_begin(void);
 void kernel_end(void);
 
-/* Draws from the faults' own stream. */
-bool fault(unsigned per_mille);
+/* Draws from the faults' own stream, and counts what it shows; for a member of kernel.faults. */
+#define fault(chance) fault_drawn(&(chance))
+bool fault_drawn(const unsigned *chance);
+/* The same for what a start needs very often, or cannot do without: until the daemon serves only one in `rarely` of the
+ * faults is shown, so that it comes to serve at all. */
+bool fault_rarely_at_start(const unsigned *chance, unsigned rarely);
+/* Does a call fail that only a start makes? */
+bool start_fault(void);
+/* -EMFILE or -ENFILE, by chance or since no more may be open; or 0. */
+int fd_fault(void);
 
 /* ---- the process ---- */
 
@@ -96,37 +128,49 @@ struct epoll_item;
 struct file { /* an open file description; first in each kind of it */
     const struct file_ops *ops;
     unsigned refs;
-    int flags; /* O_NONBLOCK, O_APPEND, access mode */
+    unsigned users; /* threads that are in the middle of a call on it, and sleep there */
+    int flags;      /* O_NONBLOCK, O_APPEND, access mode */
     struct epoll_item *items;
 };
 
 void file_init(struct file *f, const struct file_ops *ops, int flags);
-/* The lowest free descriptor, or -EMFILE; takes the reference. */
+/* Is there one? */
+bool fd_free(void);
+/* The lowest free descriptor; takes the reference. -EMFILE, when there is none. */
 int fd_install(struct file *f);
+#define FDS_MAX 4096
 struct file *fd_file(int fd); /* NULL when it is not open */
 /* The description of a call's descriptor: one that is not open is a finding. */
 struct file *fd_need(int fd, const char *call);
+/* O_CLOEXEC, by whatever name, must be among the flags of a call that makes a descriptor. */
+void fd_check_flags(const char *call, int flags);
 int fd_close(int fd);
 /* What it is ready for has changed. */
 void file_changed(struct file *f);
 /* All items of a description leave their epoll sets. */
 void epoll_forget(struct file *f);
 
-/* At the begin of each system call: time passes, `ns` of it at least, and the world goes on. */
+/* At the begin of each system call: time passes, the world goes on, and another thread may get ahead. */
 void syscall_begin(const char *name, int64_t a, int64_t b);
 /* At its end: notes the result, sets errno. */
 ssize_t syscall_end(const char *name, ssize_t result);
-/* A call that made no headway since the last epoll_wait() counts as idle; this one did. */
+/* Something has moved: bytes, a connection come or gone, a job taken or done, a signal read, a wait that slept, a timer
+ * that was set for later and expired. Turns of the loop in which nothing does are counted: see process.c. */
 void syscall_progress(void);
 
 /* ---- special files ---- */
 
-/* Standard output: a pipe with a reader that takes `rate` pieces; or NULL. */
+/* Standard output: a new pipe, with a reader that takes what is there within some milliseconds. */
 void pipe_stdout_make(void);
+/* The reader takes nothing, or goes on. */
 void pipe_stall(bool stalled);
+/* The reader is gone: until the next start nobody reads the log. */
+void pipe_break(void);
 /* What the process writes to its log, pipe or file, as it is written. */
 extern void (*log_sink)(const char *p, size_t n);
 
+/* Was signal() told so? */
+bool signals_ignored(int signo);
 bool signals_blocked(int signo);
 void signal_arrived(int signo);
 

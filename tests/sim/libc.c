@@ -19,7 +19,8 @@ int sim_fputs(const char *s, FILE *f)
 
 int sim_puts(const char *s)
 {
-    return sim_fputs(s, NULL);
+    sim_fputs(s, NULL);
+    return sim_fputs("\n", NULL);
 }
 
 int sim_fputc(int c, FILE *f)

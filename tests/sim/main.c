@@ -15,14 +15,16 @@
 #include <unistd.h>
 
 #define WORKERS_MAX  64
-#define SEED_SECONDS 60u /* of real time that a seed may take */
+#define SEED_SECONDS 120u /* of real time that a seed may take, for loops without a call; see also engine.c */
 
 static const char usage[] =
-    "usage: sim [--seed N [--trace] [--shrink] [--without PART,...]] [--seeds A-B] [--jobs J] [--first]\n"
+    "usage: sim [--seed N [--trace] [--shrink] [--without PART,...]] [--seeds A-B] [--jobs J] [--first] "
+    "[--all-faults]\n"
     "\n"
     "  --seeds A-B      run these seeds (default 1-2000)\n"
     "  --jobs J         so many at once (default: as many as there are processors)\n"
     "  --first          stop at the first finding\n"
+    "  --all-faults     fail when a kind of fault has never happened\n"
     "  --twice K        run each K-th seed twice and compare the histories (default 16; 0: none)\n"
     "  --seed N         run this one\n"
     "  --trace          ... and print its history on stderr\n"
@@ -33,8 +35,10 @@ static const char usage[] =
 struct shared {
     uint64_t next, last, every;
     uint64_t runs, sim_ns, findings;
-    bool stop;
+    uint64_t stop_at; /* seeds beyond it need not be run any more */
+    uint64_t history; /* the sum of all histories, which does not depend on their order */
     struct tally tally;
+    uint64_t kinds[FAULT_KINDS];
     struct {
         uint64_t seed;
         bool has_text;
@@ -60,6 +64,8 @@ static void add_up(void)
     for (size_t i = 0; i < sizeof tally / sizeof *from; i++)
         __atomic_add_fetch(&to[i], from[i], __ATOMIC_RELAXED);
     tally = (struct tally){0};
+    for (unsigned i = 0; i < FAULT_KINDS; i++)
+        __atomic_add_fetch(&shared->kinds[i], kernel.kinds[i], __ATOMIC_RELAXED);
 }
 
 static void run_once(uint64_t seed)
@@ -79,6 +85,7 @@ static void run_seed(uint64_t seed, bool twice)
             sim_fail("determinism", "two runs have different histories: %016" PRIx64 " and %016" PRIx64, hash,
                      trace_hash());
     }
+    __atomic_add_fetch(&shared->history, trace_hash(), __ATOMIC_RELAXED);
     add_up();
 }
 
@@ -86,7 +93,7 @@ static void work(void)
 {
     for (;;) {
         uint64_t seed = __atomic_fetch_add(&shared->next, 1, __ATOMIC_RELAXED);
-        if (seed > shared->last || shared->stop)
+        if (seed > shared->last || seed > __atomic_load_n(&shared->stop_at, __ATOMIC_RELAXED))
             _exit(0);
         shared->worker[worker_index].seed = seed;
         run_seed(seed, shared->every && seed % shared->every == 0);
@@ -110,18 +117,30 @@ static pid_t start_worker(int i)
     return pid;
 }
 
-static void report(int i, int status)
+struct finding {
+    uint64_t seed;
+    char text[2200];
+};
+
+/* What worker `i` has found, which has ended with `status`. */
+static struct finding finding_of(int i, int status)
+{
+    struct finding f = {.seed = shared->worker[i].seed};
+    int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+    if (shared->worker[i].has_text)
+        snprintf(f.text, sizeof f.text, "%s: %s", shared->worker[i].invariant, shared->worker[i].text);
+    else if (signal == SIGALRM)
+        snprintf(f.text, sizeof f.text, "hang: it has not ended after %u s", SEED_SECONDS);
+    else
+        snprintf(f.text, sizeof f.text, "crash: %s %d", signal ? "signal" : "exit status",
+                 signal ? signal : WEXITSTATUS(status));
+    return f;
+}
+
+static void report(const struct finding *f)
 {
     shared->findings++;
-    if (shared->worker[i].has_text)
-        printf("seed %" PRIu64 ": %s: %s\n", shared->worker[i].seed, shared->worker[i].invariant,
-               shared->worker[i].text);
-    else if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM)
-        printf("seed %" PRIu64 ": hang: it has not ended after %u s\n", shared->worker[i].seed, SEED_SECONDS);
-    else
-        printf("seed %" PRIu64 ": crash: %s %d\n", shared->worker[i].seed,
-               WIFSIGNALED(status) ? "signal" : "exit status",
-               WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    printf("seed %" PRIu64 ": %s\n", f->seed, f->text);
     fflush(stdout);
 }
 
@@ -132,10 +151,14 @@ static double seconds(void)
     return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
+/* With `first` only the lowest seed is reported that has found something: seeds are begun in their order, and those
+ * that were under way are brought to their end. */
 static void run_all(int jobs, bool first)
 {
     pid_t pids[WORKERS_MAX] = {0};
+    struct finding lowest = {.seed = UINT64_MAX};
     int running = 0;
+    shared->stop_at = UINT64_MAX;
     for (int i = 0; i < jobs; i++, running++)
         pids[i] = start_worker(i);
     while (running > 0) {
@@ -147,14 +170,20 @@ static void run_all(int jobs, bool first)
         running--;
         if (i == jobs || (WIFEXITED(status) && WEXITSTATUS(status) == 0))
             continue;
-        report(i, status);
+        struct finding f = finding_of(i, status);
         shared->runs++;
-        shared->stop |= first;
-        if (!shared->stop) {
-            pids[i] = start_worker(i);
-            running++;
+        if (f.seed < lowest.seed)
+            lowest = f;
+        if (first) {
+            shared->stop_at = lowest.seed;
+            continue;
         }
+        report(&f);
+        pids[i] = start_worker(i);
+        running++;
     }
+    if (first && lowest.seed < UINT64_MAX)
+        report(&lowest);
 }
 
 /* ---- one seed ---- */
@@ -251,8 +280,10 @@ static int run_one(uint64_t seed)
     waitpid(pid, &status, 0);
     fails = !(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     shared->worker[0].seed = seed;
-    if (fails)
-        report(0, status);
+    if (fails) {
+        struct finding f = finding_of(0, status);
+        report(&f);
+    }
     struct bytes summary = {0};
     tally = shared->tally;
     world_summary(&summary);
@@ -261,7 +292,19 @@ static int run_one(uint64_t seed)
     return fails;
 }
 
-static int run_range(int jobs, bool first)
+/* One line: each kind of fault, and how often it has happened. Returns how many have not. */
+static unsigned print_kinds(void)
+{
+    unsigned never = 0;
+    printf("faults:");
+    for (unsigned i = 0; i < FAULT_KINDS; i++) {
+        printf(" %s %" PRIu64 "%s", fault_name(i), shared->kinds[i], i + 1 < FAULT_KINDS ? "," : "\n");
+        never += shared->kinds[i] == 0;
+    }
+    return never;
+}
+
+static int run_range(int jobs, bool first, bool all_kinds)
 {
     double begin = seconds();
     run_all(jobs, first);
@@ -270,11 +313,15 @@ static int run_range(int jobs, bool first)
     tally = shared->tally;
     world_summary(&summary);
     printf("%.*s\n", (int)summary.len, bytes_at(&summary));
+    unsigned never = print_kinds();
+    if (all_kinds && never > 0)
+        printf("of %u kinds of faults not one has happened\n", never);
     printf("%.0f seeds a minute, %.0f simulated seconds a second\n", (double)shared->runs / took * 60,
            (double)shared->tally.sim_ns / 1e9 / took);
+    printf("all histories: %016" PRIx64 "\n", shared->history);
     printf("ran %" PRIu64 " seeds in %.1f s, %" PRIu64 " findings\n", shared->runs, took, shared->findings);
     bytes_free(&summary);
-    return shared->findings > 0;
+    return shared->findings > 0 || (all_kinds && never > 0);
 }
 
 static int usage_error(void)
@@ -287,7 +334,7 @@ static int usage_error(void)
 struct asked {
     uint64_t seed, from, to, every;
     uint64_t jobs;
-    bool one, shrinking, first;
+    bool one, shrinking, first, all_kinds;
 };
 
 static bool read_number(const char *text, uint64_t *n)
@@ -320,6 +367,7 @@ static bool read_option(int option, struct asked *a)
     case 't': trace_on = true; return true;
     case 'k': a->shrinking = true; return true;
     case 'f': a->first = true; return true;
+    case 'a': a->all_kinds = true; return true;
     default: return false;
     }
 }
@@ -334,11 +382,17 @@ static uint64_t processors(void)
 int main(int argc, char **argv)
 {
     static const struct option longs[] = {
-        {"seed", required_argument, NULL, 's'},  {"seeds", required_argument, NULL, 'r'},
-        {"jobs", required_argument, NULL, 'j'},  {"without", required_argument, NULL, 'w'},
-        {"twice", required_argument, NULL, '2'}, {"trace", no_argument, NULL, 't'},
-        {"shrink", no_argument, NULL, 'k'},      {"first", no_argument, NULL, 'f'},
-        {"help", no_argument, NULL, 'h'},        {NULL, 0, NULL, 0},
+        {"seed", required_argument, NULL, 's'},
+        {"seeds", required_argument, NULL, 'r'},
+        {"jobs", required_argument, NULL, 'j'},
+        {"without", required_argument, NULL, 'w'},
+        {"twice", required_argument, NULL, '2'},
+        {"trace", no_argument, NULL, 't'},
+        {"shrink", no_argument, NULL, 'k'},
+        {"first", no_argument, NULL, 'f'},
+        {"help", no_argument, NULL, 'h'},
+        {"all-faults", no_argument, NULL, 'a'},
+        {NULL, 0, NULL, 0},
     };
     struct asked a = {.from = 1, .to = 2000, .every = 16, .jobs = processors()};
     world_without("");
@@ -362,6 +416,6 @@ int main(int argc, char **argv)
     shared->last = a.to;
     shared->every = a.every;
     if (!a.one)
-        return run_range((int)a.jobs, a.first);
+        return run_range((int)a.jobs, a.first, a.all_kinds);
     return a.shrinking ? shrink(a.seed) : run_one(a.seed);
 }

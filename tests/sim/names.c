@@ -1,9 +1,20 @@
 /* getaddrinfo() of the simulated process: asks the actor who stands for the name servers. */
 #include "net_impl.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 unsigned (*name_resolver)(const char *name, struct sim_addr out[8], uint64_t *delay);
+
+/* Why a name has no address is not always known. */
+static int no_name(void)
+{
+    static const int reasons[] = {EAI_NONAME, EAI_AGAIN, EAI_FAIL, EAI_SYSTEM};
+    int why = reasons[call_draw(4)];
+    if (why == EAI_SYSTEM)
+        errno = call_draw(2) ? EIO : ENFILE;
+    return why;
+}
 
 int sim_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **out)
 {
@@ -24,7 +35,8 @@ int sim_getaddrinfo(const char *host, const char *service, const struct addrinfo
         a->ai_next = *out;
         *out = a;
     }
-    return n > 0 ? 0 : EAI_NONAME;
+    trace("=", n, 0, 0);
+    return n > 0 ? 0 : no_name();
 }
 
 void sim_freeaddrinfo(struct addrinfo *list)

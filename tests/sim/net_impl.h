@@ -81,14 +81,6 @@ extern struct net {
     char unix_files[8][64];
 } net;
 
-static inline void *zalloc(size_t n)
-{
-    void *p = calloc(1, n);
-    if (!p)
-        abort();
-    return p;
-}
-
 static inline struct end *other(const struct end *e)
 {
     return &e->conn->end[e == &e->conn->end[0]];

@@ -96,6 +96,17 @@ static void do_stall_log(struct deed *d)
         event_set_in(&d->event, rng_spread(&stream, MS, 2 * S));
 }
 
+static void do_break_log(struct deed *d)
+{
+    (void)d;
+    if (!process_alive())
+        return;
+    trace_text("the log's reader is gone");
+    pipe_break();
+    world.log_stalled = true;
+    judge_note_lag();
+}
+
 static void do_fill_disk(struct deed *d)
 {
     d->on = !d->on;
@@ -157,7 +168,9 @@ static void plan_faults(const char *name, unsigned per_mille, unsigned *fault, u
             continue;
         d->fault = fault;
         /* Now and then at every call, as long as the window lasts: what has run out stays so for a while. */
-        d->rate = low >= 5 && is_noticeable(fault) && rng_chance(&r, 150) ? 1000 : (unsigned)rng_spread(&r, low, high);
+        d->rate = low >= 5 && fault != &kernel.faults.few_fds && is_noticeable(fault) && rng_chance(&r, 150)
+                      ? 1000
+                      : (unsigned)rng_spread(&r, low, high);
         world.delays |= fault == &kernel.faults.delay;
         if (i == 0 && rng_chance(&r, 400))
             event_set(&d->event, 0); /* from the start on */
@@ -183,6 +196,8 @@ void operator_plan(void)
     }
     if (!world.set.log_to_file)
         plan("log-stall", 0, 150, do_stall_log, NULL);
+    if (!world.set.log_to_file)
+        plan("log-break", 0, 60, do_break_log, NULL);
     plan_faults("short-read", 250, &f->short_read, 5, 900);
     plan_faults("short-write", 250, &f->short_write, 5, 900);
     plan_faults("eintr", 250, &f->eintr, 2, 300);
@@ -200,4 +215,6 @@ void operator_plan(void)
     plan_faults("disk-error", 80, &f->disk_error, 10, 300);
     plan_faults("sync-error", 100, &f->sync_error, 50, 900);
     plan_faults("slow-disk", 80, &f->slow_disk, 10, 300);
+    plan_faults("start", 80, &f->start, 20, 300);
+    plan_faults("few-fds", 60, &f->few_fds, 10, 60); /* not how often, but how many */
 }

@@ -58,6 +58,7 @@ static void sock_close_file(struct file *f)
     if (s->state == SOCK_LISTENS)
         stop_listening(s);
     if (s->end) {
+        syscall_progress();
         *(s->accepted ? &net.accepted_open : &net.made_open) -= 1;
         s->end->sock = NULL;
         close_end(s->end, s->linger_reset && can_reset(s->end));
@@ -93,13 +94,11 @@ static struct sock *need_sock(int fd, const char *call)
 
 static int descriptor_fault(void)
 {
-    int e = !process.serving               ? 0
-            : fault(kernel.faults.emfile)  ? -EMFILE
-            : fault(kernel.faults.enfile)  ? -ENFILE
-            : fault(kernel.faults.enobufs) ? (call_draw(2) ? -ENOBUFS : -ENOMEM)
-                                           : 0;
-    kernel.shown.descriptors += e != 0;
-    return e;
+    int e = fd_fault();
+    if (e || !fault_rarely_at_start(&kernel.faults.enobufs, 8))
+        return e;
+    kernel.shown.descriptors++;
+    return call_draw(2) ? -ENOBUFS : -ENOMEM;
 }
 
 static int sock_new(struct sock **out)
@@ -107,7 +106,6 @@ static int sock_new(struct sock **out)
     struct sock *s = zalloc(sizeof *s);
     file_init(&s->file, &sock_ops, O_RDWR | O_NONBLOCK);
     int fd = fd_install(&s->file);
-    kernel.shown.descriptors += fd < 0;
     *out = fd < 0 ? NULL : s;
     return fd;
 }
@@ -116,7 +114,6 @@ int sim_socket(int family, int type, int protocol)
 {
     (void)protocol;
     syscall_begin("socket", family, type);
-    syscall_progress();
     if (!(type & SOCK_NONBLOCK) || !(type & SOCK_CLOEXEC))
         sim_fail("blocking", "a socket is made that blocks or is inherited");
     struct sock *s;
@@ -142,6 +139,14 @@ bool unix_file_remove(const char *path)
     return false;
 }
 
+unsigned unix_files(void)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < 8; i++)
+        n += net.unix_files[i][0] != '\0';
+    return n;
+}
+
 static void unix_file_make(const char *path)
 {
     for (unsigned i = 0; i < 8; i++)
@@ -157,6 +162,8 @@ int sim_bind(int fd, const struct sockaddr *a, socklen_t n)
     (void)n;
     syscall_begin("bind", fd, a->sa_family);
     struct sock *s = need_sock(fd, "bind");
+    if (start_fault())
+        return (int)syscall_end("bind", call_draw(2) ? -EACCES : -EADDRNOTAVAIL);
     s->at = from_kernel(a);
     bool taken = s->at.family == AF_UNIX ? unix_file_exists(s->at.path) : find_listener(&s->at) != NULL;
     if (taken)
@@ -170,6 +177,8 @@ int sim_listen(int fd, int backlog)
 {
     syscall_begin("listen", fd, backlog);
     struct sock *s = need_sock(fd, "listen");
+    if (start_fault())
+        return (int)syscall_end("listen", -EADDRINUSE);
     s->queue.backlog = (unsigned)backlog < net.somaxconn ? (unsigned)backlog : net.somaxconn;
     s->state = SOCK_LISTENS;
     s->next = net.listeners;
@@ -254,6 +263,7 @@ static void connected(struct conn *c)
     struct end *e = &c->end[0];
     c->connected = true;
     e->sock->state = SOCK_STREAM_OPEN;
+    syscall_progress();
     trace("connected conn", (int64_t)c->id, 0, 0);
     end_changed(e);
 }
@@ -321,7 +331,6 @@ int sim_connect(int fd, const struct sockaddr *a, socklen_t n)
 {
     (void)n;
     syscall_begin("connect", fd, 0);
-    syscall_progress();
     struct sim_addr to = from_kernel(a);
     struct sock *s = need_sock(fd, "connect");
     if (s->state != SOCK_NEW)
@@ -372,9 +381,8 @@ ssize_t sim_recv(int fd, void *p, size_t n, int flags)
 {
     syscall_begin("recv", fd, (int64_t)n);
     struct sock *s = need_sock(fd, "recv");
-    bool was_over = s->end && s->end->rx.len == 0;
     ssize_t r = fault(kernel.faults.eintr) ? -EINTR : recv_now(s, p, n, flags);
-    if (r > 0 || (was_over && r != -EAGAIN && r != -EINTR && !(flags & MSG_PEEK)))
+    if (r > 0 && !(flags & MSG_PEEK))
         syscall_progress();
     return syscall_end("recv", r);
 }
@@ -426,7 +434,6 @@ ssize_t sim_send(int fd, const void *p, size_t n, int flags)
 int sim_shutdown(int fd, int how)
 {
     syscall_begin("shutdown", fd, how);
-    syscall_progress();
     struct sock *s = need_sock(fd, "shutdown");
     const struct end *e = s->end;
     bool over = e && (e->reset_in || (e->fin_in && e->fin_gone)) && !e->conn->local;
@@ -452,7 +459,6 @@ int sim_setsockopt(int fd, int level, int option, const void *value, socklen_t n
 int sim_getsockopt(int fd, int level, int option, void *value, socklen_t *n)
 {
     syscall_begin("getsockopt", fd, option);
-    syscall_progress();
     struct sock *s = need_sock(fd, "getsockopt");
     if (level != SOL_SOCKET || option != SO_ERROR || !s->end)
         sim_fail("kernel", "a use of getsockopt that is not simulated");

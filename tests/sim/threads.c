@@ -73,7 +73,8 @@ static void run_helper(void *arg)
 int sim_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)
 {
     (void)attr;
-    if (helper_count == HELPERS_MAX)
+    syscall_begin("pthread_create", 0, 0);
+    if (helper_count == HELPERS_MAX || start_fault())
         return EAGAIN;
     struct helper *h = &helpers[helper_count++];
     *h = (struct helper){.fn = fn, .arg = arg};
@@ -132,6 +133,7 @@ int sim_pthread_mutex_destroy(pthread_mutex_t *m)
 int sim_pthread_mutex_lock(pthread_mutex_t *m)
 {
     thread_spend(50);
+    syscall_give_way();
     if (mutex_of(m)->owner == thread_self())
         sim_fail("threads", "a mutex is locked twice by %s", thread_name(thread_self()));
     while (mutex_of(m)->owner) {
@@ -182,7 +184,8 @@ int sim_pthread_cond_wait(pthread_cond_t *c, pthread_mutex_t *m)
 
 int sim_pthread_cond_signal(pthread_cond_t *c)
 {
-    wake_one(c);
+    if (wake_one(c))
+        syscall_progress(); /* a job is taken, or done */
     return 0;
 }
 

@@ -26,19 +26,19 @@ static bool started_well;
 
 /* ---- faults ---- */
 
-#define FAULT_KINDS 6u
-#define ON_DISK     (FAULT_DISK | FAULT_SYNC)
+#define SHOWN_KINDS 7u
+#define ON_DISK     (SHOWN_DISK | SHOWN_SYNC)
 
 static struct {
     unsigned counted;
     uint64_t at; /* when it had grown */
-} shown[FAULT_KINDS];
+} shown[SHOWN_KINDS];
 
 void faults_look(void)
 {
     const struct fault_counts *k = &kernel.shown;
-    const unsigned now[FAULT_KINDS] = {k->heap, k->descriptors, k->epoll, k->connect, k->disk, k->sync};
-    for (unsigned i = 0; i < FAULT_KINDS; i++)
+    const unsigned now[SHOWN_KINDS] = {k->heap, k->descriptors, k->epoll, k->connect, k->disk, k->sync, k->start};
+    for (unsigned i = 0; i < SHOWN_KINDS; i++)
         if (now[i] != shown[i].counted) {
             shown[i].counted = now[i];
             shown[i].at = sim_now();
@@ -48,9 +48,9 @@ void faults_look(void)
 bool fault_since(unsigned kinds, uint64_t since)
 {
     faults_look();
-    if ((kinds & FAULT_DISK) && world.disk_full)
+    if ((kinds & SHOWN_DISK) && world.disk_full)
         return true;
-    for (unsigned i = 0; i < FAULT_KINDS; i++)
+    for (unsigned i = 0; i < SHOWN_KINDS; i++)
         if ((kinds & 1u << i) && shown[i].counted > 0 && shown[i].at >= since)
             return true;
     return false;
@@ -129,8 +129,9 @@ void world_stop_daemon(void)
 /* Is this exit of a start that failed as it should be? */
 static void check_failed_start(const char *said, int n)
 {
-    bool may = fault_since(ON_DISK | FAULT_HEAP | FAULT_DESCRIPTORS | FAULT_EPOLL, process.begun);
-    bool unreadable = process.status == 2 && memmem(said, (size_t)n, "cannot be read", 14);
+    bool may = fault_since(ON_DISK | SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_EPOLL | SHOWN_START, process.begun);
+    bool unreadable =
+        process.status == 2 && (memmem(said, (size_t)n, "cannot be read", 14) || memmem(said, (size_t)n, "memory", 6));
     if (!may || (process.status != 1 && !unreadable) || n == 0)
         sim_fail("start", "the daemon did not start: exit status %d: %.*s", process.status, n, said);
 }
@@ -147,12 +148,12 @@ static void check_exit(void)
     if (!world.draining)
         sim_fail("exit", "the daemon ended by itself with exit status %d: %.*s", process.status, n, said);
     /* 1: the clients could not be saved. */
-    if (process.status == 1 && fault_since(ON_DISK | FAULT_HEAP, world.drain_begun))
+    if (process.status == 1 && fault_since(ON_DISK | SHOWN_HEAP, world.drain_begun))
         return;
     /* 3: cut off something, at the deadline or by a second signal. */
     uint64_t took = sim_now() - world.drain_begun;
     if (process.status == 3 &&
-        (took + 10 * MS >= world.set.shutdown || world.double_signals || fault_since(FAULT_HEAP, world.drain_begun)))
+        (took + 10 * MS >= world.set.shutdown || world.double_signals || fault_since(SHOWN_HEAP, world.drain_begun)))
         return;
     if (process.status != 0)
         sim_fail("exit", "after SIGTERM and %" PRIu64 " ms the exit status is %d", took / MS, process.status);

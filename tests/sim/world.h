@@ -164,13 +164,14 @@ void judge_note_lag(void);
 
 /* ---- faults that have been shown ---- */
 
-enum fault_kind {
-    FAULT_HEAP = 1,
-    FAULT_DESCRIPTORS = 2,
-    FAULT_EPOLL = 4,
-    FAULT_CONNECT = 8,
-    FAULT_DISK = 16, /* writing; a full disk is one as long as it is full */
-    FAULT_SYNC = 32
+enum shown_kind {
+    SHOWN_HEAP = 1,
+    SHOWN_DESCRIPTORS = 2,
+    SHOWN_EPOLL = 4,
+    SHOWN_CONNECT = 8,
+    SHOWN_DISK = 16, /* writing; a full disk is one as long as it is full */
+    SHOWN_SYNC = 32,
+    SHOWN_START = 64 /* of a start's own calls */
 };
 
 /* Has a call failed, of the kinds in `kinds`, since `since`? */

@@ -552,6 +552,75 @@ static void a_size_that_failed_needs_another_change(void **state)
     assert_true(lost > 0 && kept > 0);
 }
 
+/* ---- writeback ---- */
+
+static void write_back(unsigned times)
+{
+    while (times-- > 0)
+        (void)disk_writeback();
+}
+
+static void what_was_written_over_may_be_what_is_left(void **state)
+{
+    unsigned old = 0, between = 0, new = 0;
+    (void)state;
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        begin(seed);
+        put("a", 'o', DISK_BLOCK);
+        struct inode *f = open_file("a", O_WRONLY);
+        fill(f, 0, 'm', DISK_BLOCK);
+        write_back(3);
+        fill(f, 0, 'n', DISK_BLOCK);
+        disk_release(f);
+        disk_power_cut();
+        old += is_all("a", 'o', DISK_BLOCK);
+        between += is_all("a", 'm', DISK_BLOCK);
+        new += is_all("a", 'n', DISK_BLOCK);
+        disk_end();
+    }
+    assert_true(old > 0 && between > 0 && new > 0);
+}
+
+static void a_size_of_a_while_ago_may_be_what_is_left(void **state)
+{
+    unsigned empty = 0, kept = 0;
+    (void)state;
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        begin(seed);
+        put("a", 'o', 1000);
+        struct inode *f = open_file("a", O_WRONLY | O_TRUNC);
+        write_back(3);
+        fill(f, 0, 'n', 1000);
+        assert_int_equal(disk_sync(f, seed % 2 == 0), seed % 2 == 0 ? -EIO : 0);
+        disk_release(f);
+        disk_power_cut();
+        empty += size_of("a") == 0;
+        kept += is_all("a", 'n', 1000);
+        assert_true(seed % 2 == 0 || is_all("a", 'n', 1000));
+        disk_end();
+    }
+    assert_true(empty > 0 && kept >= SEEDS / 2);
+}
+
+static void names_may_reach_the_platter_unasked(void **state)
+{
+    unsigned renamed = 0;
+    (void)state;
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        begin(seed);
+        write_file("a", 'a', 10, true);
+        sync_folder("/");
+        assert_int_equal(disk_rename("a", "b"), 0);
+        write_back(40); /* by now it has */
+        assert_int_equal(disk_rename("b", "c"), 0);
+        disk_power_cut();
+        assert_true(!disk_exists("a") && disk_exists("b") + disk_exists("c") == 1);
+        renamed += disk_exists("c");
+        disk_end();
+    }
+    assert_true(renamed > 0 && renamed < SEEDS);
+}
+
 /* ---- calls ---- */
 
 static void locks(void **state)
@@ -766,6 +835,44 @@ static void put_replaces_at_once(void **state)
     }
 }
 
+static void put_makes_no_other_name_durable(void **state)
+{
+    unsigned lost = 0, kept = 0;
+    (void)state;
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        begin(seed);
+        put("a", 'o', 10);
+        write_file("b", 'b', 10, true);
+        put("a", 'n', 10);
+        disk_power_cut();
+        assert_true(is_all("a", 'n', 10));
+        lost += !disk_exists("b");
+        kept += disk_exists("b");
+        disk_end();
+    }
+    assert_true(lost > 0 && kept > 0);
+}
+
+static void put_outlasts_what_was_pending(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        begin(seed);
+        write_file("a", 'o', 10, true);
+        assert_int_equal(disk_rename("a", "b"), 0);
+        write_file("c", 'c', 10, true);
+        assert_int_equal(disk_rename("c", "a"), 0);
+        assert_int_equal(disk_unlink("a"), 0);
+        put("a", 'n', 10);
+        if (seed % 2 == 0)
+            sync_folder("/");
+        disk_power_cut();
+        assert_true(is_all("a", 'n', 10));
+        assert_true(seed % 2 || (is_all("b", 'o', 10) && !disk_exists("c")));
+        disk_end();
+    }
+}
+
 static void each_file_once(void **state)
 {
     struct bytes b = {0};
@@ -808,13 +915,14 @@ static void random_step(struct rng *r, char model[BIG])
     struct inode *f = open_file(path, O_RDWR | O_CREAT), *kept = open_file("kept", O_RDWR | O_CREAT);
     uint64_t at = rng_below(r, BIG), n = rng_below(r, BIG - at) + 1;
     char c = (char)rng_between(r, 'a', 'z');
-    switch (rng_below(r, 7)) {
+    switch (rng_below(r, 8)) {
     case 0: fill(f, at, c, n); break;
     case 1: assert_int_equal(disk_truncate(f, at), 0); break;
     case 2: assert_int_equal(disk_sync(f, true), -EIO); break;
     case 3: assert_int_equal(disk_sync(f, false), 0); break;
     case 4: assert_int_equal(disk_rename(path, other), 0); break;
     case 5: assert_int_equal(disk_unlink(path), 0); break;
+    case 6: (void)disk_writeback(); break;
     default: sync_folder("/"); break;
     }
     fill(kept, at, c, n);
@@ -885,6 +993,9 @@ int main(void)
         cmocka_unit_test(a_good_sync_does_not_mend_a_failed_one),
         cmocka_unit_test(what_is_written_anew_is_durable),
         cmocka_unit_test(a_size_that_failed_needs_another_change),
+        cmocka_unit_test(what_was_written_over_may_be_what_is_left),
+        cmocka_unit_test(a_size_of_a_while_ago_may_be_what_is_left),
+        cmocka_unit_test(names_may_reach_the_platter_unasked),
         cmocka_unit_test(locks),
         cmocka_unit_test(a_full_disk),
         cmocka_unit_test(mount_points),
@@ -893,6 +1004,8 @@ int main(void)
         cmocka_unit_test(a_file_without_a_name_lives_while_it_is_open),
         cmocka_unit_test(what_stat_says),
         cmocka_unit_test(put_replaces_at_once),
+        cmocka_unit_test(put_makes_no_other_name_durable),
+        cmocka_unit_test(put_outlasts_what_was_pending),
         cmocka_unit_test(each_file_once),
         cmocka_unit_test(the_seed_decides_all),
     };
