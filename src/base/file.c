@@ -128,7 +128,7 @@ int file_name_beside(const char *path, const char *suffix, char out[FILE_NAME_MA
             return -ENAMETOOLONG;
         strcpy(out, path);
     }
-    strcat(out, suffix);
+    memcpy(out + strlen(out), suffix, strlen(suffix) + 1);
     return 0;
 }
 

@@ -94,8 +94,10 @@ static int listen_at(const struct addr *at, int backlog)
     int rc = at->sa.sa_family == AF_UNIX ? 0 : prepare_tcp_listener(fd, at);
     if (rc == 0)
         rc = bind_to(fd, at);
-    if (rc == 0 && listen(fd, backlog) < 0)
+    if (rc == 0 && listen(fd, backlog) < 0) {
         rc = -errno;
+        sock_unlink(at); /* the file that bind() made */
+    }
     return rc < 0 ? close_with(fd, rc) : fd;
 }
 

@@ -93,11 +93,24 @@ static void begin_to_wait(struct waiter *w)
     }
 }
 
+static void on_event(void *owner, struct end *e, enum end_event event);
+
+static void dial(struct waiter *w)
+{
+    unsigned i = (unsigned)(w - waiters);
+    struct sim_addr from = world.set.unix_listen ? sim_addr_unix("") : sim_addr_v4(0x0a0100c8, (uint16_t)(900 + i));
+    w->life = world.deaths;
+    w->since = sim_now();
+    w->e = end_connect(&world.listen, &from, rng_of("waiter conn", i), on_event, w);
+}
+
 static void on_act(struct event *event)
 {
     struct waiter *w = (struct waiter *)(void *)((char *)event - offsetof(struct waiter, act));
-    if (!w->e)
+    if (!w->e) {
+        dial(w);
         return;
+    }
     say(w, "GET /t HTTP/1.1\r\nHo");
     w->first_byte = 0;
     run_clock(w, world.set.client_header);
@@ -207,12 +220,11 @@ void timing_begin(void)
     waiter_count = WHATS;
     for (unsigned i = 0; i < WHATS; i++) {
         struct waiter *w = &waiters[i];
-        struct sim_addr from = world.set.unix_listen ? sim_addr_unix("") : sim_addr_v4(0x0a0100c8, (uint16_t)(900 + i));
-        *w = (struct waiter){.what = (enum what)i, .rng = rng_of("waiter", i), .life = world.deaths};
+        *w = (struct waiter){.what = (enum what)i, .rng = rng_of("waiter", i)};
         message_init(&w->in, MESSAGE_RESPONSE);
         event_init(&w->act, on_act);
-        w->e = end_connect(&world.listen, &from, rng_of("waiter conn", i), on_event, w);
-        w->since = sim_now();
+        /* One after the other: whoever has to wait in a short queue to be accepted has its time from then on. */
+        event_set_in(&w->act, i * slack());
     }
 }
 
