@@ -55,11 +55,12 @@ int main(int argc, char **argv)
     if (status >= 0)
         return status;
     struct buf messages = BUF_INIT;
-    struct config *config = config_load(o.config, &messages);
+    bool no_memory;
+    struct config *config = config_load(o.config, &messages, &no_memory);
     fprintf(stderr, "%.*s", STR_ARG(buf_str(&messages)));
     buf_fini(&messages);
     if (!config)
-        return EXIT_USAGE;
+        return no_memory ? EXIT_RUNTIME : EXIT_USAGE;
     if (o.test)
         printf("%s: the configuration is valid\n", o.config);
     else

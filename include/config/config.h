@@ -102,7 +102,7 @@ struct config {
 /* Reads and checks `path`. NULL when anything is wrong: then `errors` holds one line for each fault, "file:line:column:
  * key.path: what was found; what is allowed" with '\n' at the end. On success `errors` may hold warnings in the same
  * form (keys that are set but do not act yet), each beginning with "warning: " after the position. */
-struct config *config_load(const char *path, struct buf *errors) __attribute__((warn_unused_result));
+struct config *config_load(const char *path, struct buf *errors, bool *no_memory) __attribute__((warn_unused_result));
 
 /* The same from text, `name` standing for the file in messages. `getenv_fn` gives the environment (NULL: the process's
  * own).

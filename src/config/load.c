@@ -224,7 +224,10 @@ static void load_text(struct loader *l, struct str text, const char *name)
     struct json_error e;
     struct json_doc *doc = json_parse(text, true, &e);
     if (!doc) {
-        report_syntax(&l->faults, &e);
+        if (e.no_memory)
+            l->faults.no_memory = true;
+        else
+            report_syntax(&l->faults, &e);
         return;
     }
     l->doc = doc;
@@ -242,12 +245,14 @@ static const char *get_from_process(const char *name)
     return getenv(name);
 }
 
-struct config *config_parse(struct str text, const char *name, env_get_fn *getenv_fn, struct buf *errors)
+static struct config *parse(struct str text, const char *name, env_get_fn *getenv_fn, struct buf *errors,
+                            bool *no_memory)
 {
     struct loader l = {.get = getenv_fn ? getenv_fn : get_from_process};
     load_text(&l, text, name);
     l.faults.no_memory |= l.warnings.no_memory;
     bool good = report_empty(&l.faults);
+    *no_memory = l.faults.no_memory;
     report_write(good ? &l.warnings : &l.faults, name, text, errors);
     report_fini(&l.faults);
     report_fini(&l.warnings);
@@ -258,13 +263,20 @@ struct config *config_parse(struct str text, const char *name, env_get_fn *geten
     return NULL;
 }
 
-struct config *config_load(const char *path, struct buf *errors)
+struct config *config_parse(struct str text, const char *name, env_get_fn *getenv_fn, struct buf *errors)
+{
+    bool no_memory;
+    return parse(text, name, getenv_fn, errors, &no_memory);
+}
+
+struct config *config_load(const char *path, struct buf *errors, bool *no_memory)
 {
     struct config *c = NULL;
     struct buf text = BUF_INIT;
     int r = file_read(path, CONFIG_FILE_MAX, &text);
+    *no_memory = r == -ENOMEM;
     if (r == 0)
-        c = config_parse(buf_str(&text), path, NULL, errors);
+        c = parse(buf_str(&text), path, NULL, errors, no_memory);
     else if (r == -EFBIG)
         (void)!buf_printf(errors, "%s: is larger than 1 MiB\n", path);
     else

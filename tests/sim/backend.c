@@ -245,6 +245,7 @@ static void response_written(struct bconn *c)
     c->answered = true;
     if (c->plan.misdeed == JUNK_BEHIND) {
         bytes_add_text(&c->out, "junk\r\n");
+        c->be->unwell_at = sim_now();
         /* Where it surely arrives together with the response, nobody may use this connection again. */
         c->poisoned = kernel.chunk == 0 && kernel.faults.short_read == 0 && c->plan.length + c->out.len < 2000 &&
                       c->written == c->plan.length && c->plan.pause == 0;
@@ -408,6 +409,7 @@ static void on_act(struct event *event)
 static void count_probe(struct bconn *c, bool well)
 {
     struct backend *be = c->be;
+    trace_text("backend %u answers a probe: %s", be->index, well ? "well" : "not well");
     be->probes_in_life++;
     be->good_probes = well ? be->good_probes + 1 : 0;
     be->bad_probes = well ? 0 : be->bad_probes + 1;
@@ -632,6 +634,7 @@ static void set_health(struct backend *be, enum health h)
     for (struct bconn *c = be->conns.next; c != &be->conns; c = c->next)
         end_set_window(c->end, h == SILENT ? 0 : 65536);
     be->host.slow = h != HEALTHY && rng_chance(&be->rng, 200) ? rng_spread(&be->rng, MS, 2 * S) : 0;
+    be->broken |= be->host.slow > 0;
 }
 
 static void on_change(struct event *e)

@@ -74,6 +74,7 @@ static void wait_for_room(struct conn *c)
     c->waits = true;
     if (c->tries == 0 && !c->local && !net.down && rng_chance(&c->rng, 400)) {
         c->connected = e->tell_connected = true;
+        c->taken_for = process.begun;
         want_tell(e);
     }
     uint64_t pause = c->local ? 200 * US : c->connected ? 200 * MS : S;
@@ -104,6 +105,8 @@ static void on_syn(struct event *event)
     event_init(&e->deliver, on_deliver);
     struct sock *s = find_listener(&c->to);
     bool silent = !c->local && machine_is_down();
+    if (c->connected && c->taken_for != process.begun)
+        s = NULL; /* whoever listens there now knows nothing of it */
     if (e->closed || (!s && !silent))
         turn_away(c);
     else if (silent || s->queue.count > s->queue.backlog)

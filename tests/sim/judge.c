@@ -461,7 +461,7 @@ void judge_cut(struct request *r, bool own_fault, const char *how)
     r->outcome = OUTCOME_CUT;
     tally.cut++;
     if (own_fault || request_was_cut(r) || r->may_stall || r->deaths != r->life || life(r->life)->end == LIFE_KILLED ||
-        fault_since(SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_EPOLL, r->sent_at) || drain_excuses(r))
+        fault_since(SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_EPOLL, r->quiet_from) || drain_excuses(r))
         return;
     /* Whoever is late may find the connection closed for idleness or out of time, or be one too many. */
     const struct settings *s = &world.set;

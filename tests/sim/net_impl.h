@@ -44,10 +44,11 @@ struct conn {
     struct rng rng;
     uint64_t id, latency, begun, begun_turn;
     struct sim_addr to, from;
-    bool local;     /* over a unix socket */
-    bool connected; /* both ends know */
-    bool in_use;    /* an actor is being told: it is freed after that */
-    bool waits;     /* there was no room in the listener's queue: it comes again, for the tries-th time */
+    bool local;         /* over a unix socket */
+    bool connected;     /* both ends know */
+    bool in_use;        /* an actor is being told: it is freed after that */
+    bool waits;         /* there was no room in the listener's queue: it comes again, for the tries-th time */
+    uint64_t taken_for; /* the begin of the process that its caller takes itself for connected to */
     unsigned tries;
 };
 

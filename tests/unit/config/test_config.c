@@ -838,6 +838,7 @@ static void test_references(void **state)
 
 static void test_load(void **state)
 {
+    bool no_memory;
     (void)state;
     char path[] = "/tmp/test_config.XXXXXX", wanted[256];
     static const char text[] = "{\"backends\":[{\"address\":\"${TEST_CONFIG_HOST}:1\"}]}";
@@ -846,23 +847,24 @@ static void test_load(void **state)
     assert_true(fd >= 0);
     assert_int_equal(write(fd, text, sizeof(text) - 1), sizeof(text) - 1);
     assert_int_equal(setenv("TEST_CONFIG_HOST", "h", 1), 0);
-    struct config *c = config_load(path, &errors);
+    struct config *c = config_load(path, &errors, &no_memory);
     assert_non_null(c);
+    assert_false(no_memory);
     assert_string_equal(c->path, path);
     assert_string_equal(c->backends[0].address, "h:1");
     config_put(c);
     assert_int_equal(ftruncate(fd, CONFIG_FILE_MAX + 1), 0);
-    assert_null(config_load(path, &errors));
+    assert_null(config_load(path, &errors, &no_memory));
     snprintf(wanted, sizeof(wanted), "%s: is larger than 1 MiB\n", path);
     assert_true(str_eq(buf_str(&errors), str_of(wanted)));
     close(fd);
     unlink(path);
     buf_fini(&errors);
-    assert_null(config_load(path, &errors));
+    assert_null(config_load(path, &errors, &no_memory));
     snprintf(wanted, sizeof(wanted), "%s: cannot be read: No such file or directory\n", path);
     assert_true(str_eq(buf_str(&errors), str_of(wanted)));
     buf_fini(&errors);
-    assert_null(config_load("/tmp", &errors));
+    assert_null(config_load("/tmp", &errors, &no_memory));
     assert_true(str_eq(buf_str(&errors), STR("/tmp: cannot be read: Is a directory\n")));
     buf_fini(&errors);
 }
