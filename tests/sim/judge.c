@@ -353,6 +353,8 @@ void judge_delivery(struct request *r, unsigned backend, uint64_t turn)
 static bool has_tokens_left(const struct request *r)
 {
     const char *name = client_identity(r->client);
+    if (!*name && world.set.max_tracked < 100)
+        return false; /* it may have to share one */
     double capacity = *name ? world.set.named_capacity[name[5] - '0'] : world.set.capacity;
     unsigned asked = 0;
     for (uint32_t i = 0; i < count; i++) {

@@ -235,32 +235,51 @@ static void learn_parts(uint64_t seed, struct parts *parts)
     *parts = *out;
 }
 
+#define LIST_MAX 4096u
+
+static bool is_listed(const char *list, const char *name)
+{
+    char wanted[64], all[LIST_MAX + 2];
+    snprintf(wanted, sizeof wanted, ",%s,", name);
+    snprintf(all, sizeof all, ",%s,", list);
+    return strstr(all, wanted);
+}
+
+/* Tries to do without each of the parts that are left; true when something was dropped. */
+static bool drop_parts(uint64_t seed, const struct parts *parts, char list[LIST_MAX], const char *invariant)
+{
+    bool dropped = false;
+    for (unsigned i = 0; i < parts->count; i++) {
+        char longer[LIST_MAX + 64];
+        if (is_listed(list, parts->names[i]))
+            continue;
+        snprintf(longer, sizeof longer, "%s%s%s", list, *list ? "," : "", parts->names[i]);
+        if (strlen(longer) >= LIST_MAX || !still_fails(seed, longer, invariant))
+            continue;
+        strcpy(list, longer);
+        dropped = true;
+    }
+    return dropped;
+}
+
 static int shrink(uint64_t seed)
 {
     struct parts parts = {.count = 0};
-    char list[4096] = "", invariant[32];
+    char list[LIST_MAX] = "", invariant[32];
     if (!still_fails(seed, "", NULL)) {
         printf("seed %" PRIu64 ": no finding\n", seed);
         return 0;
     }
     snprintf(invariant, sizeof invariant, "%s", shared->worker[0].invariant);
     learn_parts(seed, &parts);
-    for (unsigned i = 0; i < parts.count; i++) {
-        char longer[sizeof list + 48];
-        snprintf(longer, sizeof longer, "%s%s%s", list, *list ? "," : "", parts.names[i]);
-        if (strlen(longer) < sizeof list && still_fails(seed, longer, invariant))
-            strcpy(list, longer);
-    }
+    while (drop_parts(seed, &parts, list, invariant))
+        ; /* what was needed together with another may be of no use now */
     still_fails(seed, list, invariant);
     printf("seed %" PRIu64 ": %s: %s\n", seed, invariant, shared->worker[0].text);
     printf("left:");
-    for (unsigned i = 0; i < parts.count; i++) {
-        char name[48], all[sizeof list + 2];
-        snprintf(name, sizeof name, ",%s,", parts.names[i]);
-        snprintf(all, sizeof all, ",%s,", list);
-        if (!strstr(all, name))
+    for (unsigned i = 0; i < parts.count; i++)
+        if (!is_listed(list, parts.names[i]))
             printf(" %s", parts.names[i]);
-    }
     printf("\nagain: sim --seed %" PRIu64 " --trace --without %s\n", seed, *list ? list : "none");
     return 1;
 }

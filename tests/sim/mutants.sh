@@ -1,7 +1,8 @@
 #!/bin/sh
 # mutants.sh BUILD SEEDS [NAME...]: does the simulation bite? Plants each bug of mutants/ (or those named, with or
 # without their number) in a private copy of the sources and of BUILD, and runs seeds 1 to SEEDS of the simulation until
-# one finds it. Fails with 1 when a mutant survives, with 2 when one does not apply or build, or the simulation breaks.
+# one finds it; the unmutated simulation must have no finding at that seed. Fails with 1 when a mutant survives, with 2
+# when one does not apply or build, or the simulation breaks.
 set -eu
 
 die() { echo "mutants: $*" >&2; exit 2; }
@@ -17,7 +18,7 @@ mutants=$root/tests/sim/mutants
 
 # The patch of that name.
 find_patch() {
-    for p in "$mutants/$1.patch" "$mutants/"[0-9][0-9]-"$1.patch"; do
+    for p in "$mutants/$1.patch" "$mutants/"[0-9]*[0-9]-"$1.patch"; do
         if [ -f "$p" ]; then echo "$p"; return; fi
     done
     die "there is no mutant $1"
@@ -31,7 +32,8 @@ if [ $# -gt 0 ]; then
 }$p"
     done
 else
-    patches=$(ls "$mutants/"[0-9][0-9]-*.patch) || die "there are no mutants in $mutants"
+    patches=$(find "$mutants" -name '[0-9]*.patch' | sort -V)
+    [ -n "$patches" ] || die "there are no mutants in $mutants"
 fi
 
 # The copy is made once. cp -a keeps the times, so that make compiles only what a patch changes.
@@ -69,25 +71,33 @@ broken() {
 
 build_sim
 [ "$status" -eq 0 ] || broken "the simulation does not build, without any mutant"
+cp "$folder/sim" clean
 
 caught=0
 total=0
-printf '%-34s %-8s %6s  %s\n' mutant result seeds "found by"
+printf '%-42s %-8s %6s  %s\n' mutant result seeds "found by"
 IFS='
 '
 for patch in $patches; do
     name=$(basename "$patch" .patch)
-    patch -p1 --forward --batch --no-backup-if-mismatch <"$patch" >"$out" 2>&1 || broken "$name does not apply"
+    patch -p1 -F0 --forward --batch --no-backup-if-mismatch <"$patch" >"$out" 2>&1 || broken "$name does not apply"
     build_sim
     [ "$status" -eq 0 ] || broken "$name does not build"
     run "./$folder/sim" --seeds "1-$seeds" --first
     case $status in
-    0) result=SURVIVED by=- ;;
-    1) result=caught by=$(sed -n 's/^seed [0-9]*: \([^:]*\): .*/\1/p' "$out" | head -n 1) ;;
+    0) result=SURVIVED by='-' seed=$seeds ;;
+    1)
+        result=caught
+        seed=$(sed -n 's/^seed \([0-9]*\): .*/\1/p' "$out" | sort -n | head -n 1)
+        by=$(sed -n "s/^seed $seed: \\([^:]*\\): .*/\\1/p" "$out")
+        ;;
     *) broken "$name: the simulation ended with status $status" ;;
     esac
-    ran=$(sed -n 's/^ran \([0-9]*\) seeds in .*/\1/p' "$out" | tail -n 1)
-    printf '%-34s %-8s %6s  %s\n' "$name" "$result" "${ran:-?}" "${by:-?}"
+    if [ "$result" = caught ]; then
+        run ./clean --seed "$seed"
+        [ "$status" -eq 0 ] || broken "$name: the unmutated simulation has a finding at seed $seed, too"
+    fi
+    printf '%-42s %-8s %6s  %s\n' "$name" "$result" "$seed" "$by"
     total=$((total + 1))
     [ "$result" = SURVIVED ] || caught=$((caught + 1))
     # What is taken back is newer than its object, and so is compiled again.

@@ -82,7 +82,10 @@ static void draw_timeouts(struct settings *s, struct rng *r)
 static void draw_limits(struct settings *s, struct rng *r)
 {
     bool tight = rng_chance(r, 500) && !s->unix_listen;
+    static const char *const headers[] = {"always", "limited", "off"};
     s->limiter_on = rng_chance(r, 900);
+    s->max_tracked = rng_chance(r, 100) ? (unsigned)rng_between(r, 1, 8) : 1000000;
+    s->rate_headers = headers[rng_below(r, 3)];
     s->capacity = tight ? (double)rng_spread(r, 1, 40) : 1e6;
     s->rate = tight ? (double)rng_spread(r, 1, 200) : 1e6;
     for (unsigned i = 0; i < NAMED_MAX; i++) {
@@ -157,8 +160,8 @@ static void add_limiter(struct bytes *o)
     bytes_add_text(
         o,
         "\"rate_limit\":{\"clients_file\":\"clients.json\",\"default\":{\"capacity\":%g,\"rate_per_sec\":%g},"
-        "\"exempt\":[\"10.1.0.200\"],\"save_interval\":\"%" PRIu64 "ms\"},",
-        s->capacity, s->rate, s->save_interval / MS);
+        "\"exempt\":[\"10.1.0.200\"],\"max_tracked\":%u,\"headers\":\"%s\",\"save_interval\":\"%" PRIu64 "ms\"},",
+        s->capacity, s->rate, s->max_tracked, s->rate_headers, s->save_interval / MS);
 }
 
 static void add_checks(struct bytes *o)

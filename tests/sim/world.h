@@ -36,7 +36,8 @@ struct settings { /* config.json, as the seed chose it */
     uint64_t interval, check_timeout, ejection, max_ejection, save_interval;
     unsigned fall, rise, failures, attempts, budget_percent;
     uint64_t client_header, client_idle, client_body, client_write, connect, backend_response, backend_idle, shutdown;
-    unsigned connections;
+    unsigned connections, max_tracked;
+    const char *rate_headers;
     double capacity, rate; /* the default policy */
     double named_capacity[NAMED_MAX], named_rate[NAMED_MAX];
 };
