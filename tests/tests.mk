@@ -96,7 +96,7 @@ SIM_KERNEL := $(SIM_PARTS) $(patsubst %,$(BUILD)/obj/sim/%.o,ends events files h
 $(BUILD)/unit/sim/test_sockets: tests/unit/sim/test_sockets.c $(SIM_KERNEL)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(CPPFLAGS) -Itests/sim $(CFLAGS) -U_FORTIFY_SOURCE $(LDFLAGS) -MMD -MP -o $@ $< $(SIM_KERNEL) -lcmocka
+	$(Q)$(CC) $(CPPFLAGS) -Itests/sim $(CFLAGS) -U_FORTIFY_SOURCE $(LDFLAGS) -MMD -MP -o $@ $< $(SIM_KERNEL) -lcmocka $(LDLIBS)
 
 $(BUILD)/sim: $(SIM_OBJ) $(BUILD)/obj/sim-daemon.o
 	$(call say,LD,$@)
