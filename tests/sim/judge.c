@@ -58,8 +58,7 @@ struct known {
 #define STATUS_MAX 600u
 struct life {
     enum { LIFE_RUNS, LIFE_EXITED, LIFE_KILLED } end;
-    bool lossy;  /* its log may lack lines that are not counted */
-    bool cut_up; /* a request that was under way at the deadline got no answer */
+    bool lossy; /* its log may lack lines that are not counted */
     uint64_t drain_begun;
     bool hurried;   /* by a second signal */
     int status;     /* of its exit */
@@ -222,6 +221,26 @@ static void on_request(const char *line)
         sim_fail("retries", "request %u had %" PRIu64 " attempts", id, attempts);
 }
 
+/* Braces and quotes go in pairs, and the first brace ends with the line: so no line is joined to another's begin. */
+static bool is_whole_object(const char *line)
+{
+    unsigned depth = 0;
+    bool in_string = false;
+    if (*line != '{')
+        return false;
+    for (const char *c = line; *c; c++) {
+        if (in_string && *c == '\\' && c[1])
+            c++;
+        else if (*c == '"')
+            in_string = !in_string;
+        else if (!in_string && *c == '{')
+            depth++;
+        else if (!in_string && *c == '}' && --depth == 0)
+            return c[1] == '\0';
+    }
+    return false;
+}
+
 static void on_line(const char *line)
 {
     char event[48] = "";
@@ -229,7 +248,7 @@ static void on_line(const char *line)
     /* What a failed write leaves of a line is ended by the next one. */
     if (world.set.log_to_file && kernel.shown.disk > 0 && line[strlen(line) - 1] != '}')
         return;
-    if (line[0] != '{' || line[strlen(line) - 1] != '}' || !field(line, "event", event, sizeof event))
+    if (!is_whole_object(line) || !field(line, "event", event, sizeof event))
         sim_fail("log", "a line that is no whole JSON object: %s", line);
     if (strcmp(event, "request") == 0)
         on_request(line);
@@ -443,16 +462,16 @@ void judge_answer(struct request *r, unsigned status, bool own)
 
 /* Was its process told to end, so that it may have been cut off? Whoever is served when SIGTERM comes is served to the
  * end, or to the deadline. */
-static bool drain_excuses(const struct request *r)
+static bool drain_excuses(struct request *r)
 {
-    struct life *l = life(r->life);
+    const struct life *l = life(r->life);
     if (l->drain_begun == 0)
         return false;
     if (r->deliveries == 0)
         return true;
     if (sim_now() + 10 * MS < l->drain_begun + world.set.shutdown && !l->hurried)
         return false;
-    l->cut_up = true;
+    r->cut_up = true;
     return true;
 }
 
@@ -589,19 +608,28 @@ static void check_log(unsigned index)
     }
 }
 
-static void check_life(unsigned index)
+/* Promise: the exit status says whether a request was cut off. One whose line has no reason had all of its answer
+ * written; to close the connection can still take from the client what is on its way (RFC 9112 9.6). */
+static void check_exit(unsigned index)
 {
     const struct life *l = life(index);
-    check_log(index);
-    if (l->end == LIFE_EXITED && l->cut_up && l->status == 0)
-        sim_fail("exit", "a request was cut off at the deadline, and the exit status is 0");
+    if (l->end != LIFE_EXITED || l->status != 0 || l->lossy || l->dropped > 0)
+        return;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct request *r = requests[i];
+        bool written = r->logged > 0 && !r->logged_reason;
+        if (r->life == index && r->cut_up && !written)
+            sim_fail("exit", "request %u was cut off at the deadline, and the exit status is 0", r->id);
+    }
 }
 
 void judge_sum_up(void)
 {
     check_limits();
-    for (unsigned i = 0; i < life_count; i++)
-        check_life(i);
+    for (unsigned i = 0; i < life_count; i++) {
+        check_log(i);
+        check_exit(i);
+    }
     for (uint32_t i = 0; i < count; i++)
         if (requests[i]->outcome == OUTCOME_OPEN && requests[i]->sent_at > 0)
             sim_fail("answers", "request %u has neither been answered nor cut", requests[i]->id);

@@ -182,6 +182,7 @@ void operator_plan(void)
     struct faults *f = &kernel.faults;
     deed_count = 0;
     stream = rng_of("deeds", 0);
+    /* A disk that is full shows most where the log is on it. */
     for (unsigned i = 0; i < 3; i++) {
         plan("kill", i, 120, do_kill, NULL);
         plan("power-cut", i, 120, do_power_cut, NULL);
@@ -192,7 +193,7 @@ void operator_plan(void)
         plan("hup", i, 100, do_hup, NULL);
         plan("rotate", i, 100, do_rotate, NULL);
         plan("wall-step", i, 100, do_wall_step, NULL);
-        plan("full-disk", i, 80, do_fill_disk, NULL);
+        plan("full-disk", i, world.set.log_to_file ? 300 : 80, do_fill_disk, NULL);
     }
     if (!world.set.log_to_file)
         plan("log-stall", 0, 150, do_stall_log, NULL);
@@ -211,7 +212,7 @@ void operator_plan(void)
     plan_faults("connect-fail", 100, &f->connect_fail, 5, 300);
     plan_faults("epoll-enomem", 60, &f->epoll_enomem, 2, 100);
     plan_faults("heap-enomem", 80, &f->heap_enomem, 1, 60);
-    plan_faults("disk-full", 100, &f->disk_full, 20, 600);
+    plan_faults("disk-full", world.set.log_to_file ? 300 : 100, &f->disk_full, 20, 600);
     plan_faults("disk-error", 80, &f->disk_error, 10, 300);
     plan_faults("sync-error", 100, &f->sync_error, 50, 900);
     plan_faults("slow-disk", 80, &f->slow_disk, 10, 300);

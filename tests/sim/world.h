@@ -129,6 +129,7 @@ struct request {
     unsigned status;
     bool own_answer; /* the daemon's */
     bool may_stall;  /* its client does not always send or read in time */
+    bool cut_up;     /* it was cut when its process had come to the end of its drain */
     unsigned logged; /* `request` lines for it */
     unsigned logged_status;
     bool logged_reason;
