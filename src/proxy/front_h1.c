@@ -10,67 +10,19 @@
  * side by side. */
 #include "proxy/front_h1.h"
 
-#include "base/log.h"
 #include "base/mem.h"
 #include "base/metrics.h"
-#include "http/chunked.h"
-#include "http/parse.h"
-#include "http/rules.h"
-#include "net/io.h"
+#include "front_h1_impl.h"
 #include "net/sock.h"
-#include "proxy/exchange.h"
-#include "proxy_impl.h"
 
 #include <assert.h>
 #include <errno.h>
-
-#define OWN_FIELDS_MAX (LIMIT_FIELDS_MAX + 64)
-
-enum front_state { FRONT_IDLE, FRONT_HEAD, FRONT_BUSY, FRONT_CLOSED };
-
-struct front_h1 {
-    struct front front; /* first: the exchange knows only this */
-    struct proxy *px;
-    struct io *io;
-    struct list link;
-    struct dead dead;
-    struct exchange *exchange;
-
-    struct head_scan scan;
-    uint64_t begun; /* when the head's first byte came */
-
-    struct framing up;  /* the request's content */
-    uint64_t up_left;   /* of a known length */
-    uint64_t discarded; /* of it, after the answer */
-    struct chunked chunked;
-    enum framing_kind down; /* how the response's content is sent */
-
-    uint8_t state;
-    uint8_t minor;
-    bool first; /* no request has been seen yet */
-    bool head_request;
-    bool expects;    /* the client waits for 100 before it sends content */
-    bool keep_alive; /* another request may follow this one */
-    bool up_ended;   /* the request's content has been read whole */
-    bool answered;   /* a final head has been sent */
-    bool down_ended; /* the response has been written whole */
-    bool said_last;  /* the client has said that it is its last request */
-    bool eof;        /* the client sends no more */
-    bool upload_paused;
-};
-
-static const struct front_ops ops;
 
 static void front_on_io(void *owner, struct io *io, enum io_event event);
 
 struct front_h1 *front_h1_of(struct list *link)
 {
     return container_of(link, struct front_h1, link);
-}
-
-static struct front_h1 *h1_of(struct front *f)
-{
-    return container_of(f, struct front_h1, front);
 }
 
 static void front_enter(struct front_h1 *f, enum front_state to)
@@ -93,8 +45,7 @@ static void front_reclaim(struct dead *d)
     mem_free(container_of(d, struct front_h1, dead));
 }
 
-/* The endpoint has been closed, aborted or left to itself by the caller. */
-static void front_gone(struct front_h1 *f)
+void front_gone(struct front_h1 *f)
 {
     front_enter(f, FRONT_CLOSED);
     f->io = NULL;
@@ -171,9 +122,7 @@ static void front_idle(struct front_h1 *f)
         io_resume(f->io);
 }
 
-/* The response has been written whole: once the client has it and its request has been read, the connection is free for
- * the next. */
-static void front_settle(struct front_h1 *f)
+void front_settle(struct front_h1 *f)
 {
     if (io_unsent(f->io) > 0 || io_errno(f->io) != 0)
         return; /* IO_DRAINED comes back here; where memory for the rest ran out, IO_ERROR ends it */
@@ -190,210 +139,6 @@ static void front_settle(struct front_h1 *f)
         io_resume(f->io);
     }
 }
-
-/* May the connection outlive this exchange although its content has not been read yet? */
-static bool can_discard(const struct front_h1 *f)
-{
-    return !f->expects && (f->up.kind == FRAMING_CHUNKED || f->up_left <= FRONT_DISCARD_MAX);
-}
-
-static void decide_keep_alive(struct front_h1 *f)
-{
-    bool last = f->eof && !io_has_unread(f->io);
-    if (f->px->draining || last || (!f->up_ended && !can_discard(f)))
-        f->keep_alive = false;
-}
-
-/* ---- what the exchange asks for ---- */
-
-static bool h1_send_interim(struct front *front, const struct response *r)
-{
-    struct front_h1 *f = h1_of(front);
-    if (f->minor == 0 || f->answered)
-        return false; /* HTTP/1.0 knows no interim responses (RFC 9110 section 15.2) */
-    size_t room = 64;
-    for (unsigned i = 0; i < r->headers.n; i++)
-        room += r->headers.v[i].name.n + r->headers.v[i].value.n + 4;
-    char *p = proxy_head_room(f->px, room + r->reason.n);
-    struct head_writer w = head_writer_on(p, p ? room + r->reason.n : 0);
-    if (p)
-        rules_write_interim(&w, r);
-    if (!p || w.full) {
-        metrics.out_of_memory++;
-        exchange_fail(f->exchange, ERR_INTERNAL);
-        return false;
-    }
-    if (r->status == 100)
-        f->expects = false;
-    exchange_count_out(f->exchange, w.n);
-    io_write_str(f->io, head_writer_str(&w), false);
-    return io_is_full(f->io);
-}
-
-static struct framing down_framing(const struct front_h1 *f, const struct response *r)
-{
-    struct framing down = r->framing;
-    if (down.kind == FRAMING_CHUNKED || down.kind == FRAMING_CLOSE)
-        down.kind = f->minor == 0 ? FRAMING_CLOSE : FRAMING_CHUNKED;
-    return down;
-}
-
-/* The balancer's own field lines: `extra`, and the Date that a response without one is given on its way (RFC 9110
- * section 6.6.1). */
-static struct str own_fields(struct front_h1 *f, const struct response *r, struct str extra, char room[OWN_FIELDS_MAX])
-{
-    if (r->headers.present & UINT32_C(1) << FIELD_DATE)
-        return extra;
-    struct head_writer w = head_writer_on(room, OWN_FIELDS_MAX);
-    write_str(&w, extra);
-    write_field(&w, STR("Date"), proxy_date(f->px));
-    assert(!w.full);
-    return head_writer_str(&w);
-}
-
-static void h1_send_head(struct front *front, const struct response *r, struct str head, struct str extra, bool more)
-{
-    struct front_h1 *f = h1_of(front);
-    char own[OWN_FIELDS_MAX];
-    struct reply reply = {.to_head = f->head_request, .minor = f->minor, .extra = own_fields(f, r, extra, own)};
-    reply.framing = down_framing(f, r);
-    if (reply.framing.kind == FRAMING_CLOSE)
-        f->keep_alive = false;
-    decide_keep_alive(f);
-    reply.keep_alive = f->keep_alive;
-    f->down = reply.framing.kind;
-    f->answered = true;
-
-    size_t room = rules_response_bound(r, head, &reply);
-    char *p = proxy_head_room(f->px, room);
-    struct head_writer w = head_writer_on(p, p ? room : 0);
-    if (p)
-        rules_write_response(&w, r, &reply);
-    if (!p || w.full) {
-        metrics.out_of_memory++;
-        exchange_fail(f->exchange, ERR_INTERNAL);
-        return;
-    }
-    exchange_count_out(f->exchange, w.n);
-    io_write_str(f->io, head_writer_str(&w), more);
-}
-
-static bool h1_send_body(struct front *front, const char *p, size_t n, bool end)
-{
-    struct front_h1 *f = h1_of(front);
-    char line[CHUNK_LINE_MAX];
-    struct iovec iov[4];
-    int k = 0;
-    size_t wire = n;
-    bool chunked = f->down == FRAMING_CHUNKED;
-    if (n > 0) {
-        if (chunked) {
-            iov[k++] = (struct iovec){line, chunked_line(n, line)};
-            wire += iov[0].iov_len + 2;
-        }
-        iov[k++] = (struct iovec){(void *)(uintptr_t)p, n};
-        if (chunked)
-            iov[k++] = (struct iovec){(void *)(uintptr_t) "\r\n", 2};
-    }
-    if (end && chunked) {
-        iov[k++] = (struct iovec){(void *)(uintptr_t)CHUNKED_LAST.p, CHUNKED_LAST.n};
-        wire += CHUNKED_LAST.n;
-    }
-    exchange_count_out(f->exchange, wire);
-    if (k > 0)
-        io_write(f->io, iov, k, false);
-    else
-        io_flush(f->io);
-    if (end) {
-        f->down_ended = true;
-        front_settle(f);
-        return false;
-    }
-    return io_is_full(f->io);
-}
-
-static void write_local_head(struct head_writer *w, const struct front_h1 *f, const struct local_answer *a,
-                             struct str extra)
-{
-    write_status_line(w, a->status, STR(""));
-    write_field(w, STR("Date"), proxy_date(f->px));
-    if (a->content_type.n > 0)
-        write_field(w, STR("Content-Type"), a->content_type);
-    write_field_u64(w, STR("Content-Length"), a->body.n);
-    write_str(w, a->fields);
-    write_str(w, extra);
-    if (!f->keep_alive)
-        write_field(w, STR("Connection"), STR("close"));
-    else if (f->minor == 0)
-        write_field(w, STR("Connection"), STR("keep-alive"));
-    write_end(w);
-}
-
-static void h1_send_local(struct front *front, const struct local_answer *a, struct str extra, bool close)
-{
-    struct front_h1 *f = h1_of(front);
-    if (close)
-        f->keep_alive = false;
-    decide_keep_alive(f);
-    f->answered = f->down_ended = true;
-    struct str body = f->head_request ? STR("") : a->body;
-
-    size_t room = 256 + a->content_type.n + a->fields.n + extra.n;
-    char *p = proxy_head_room(f->px, room);
-    struct head_writer w = head_writer_on(p, p ? room : 0);
-    if (p)
-        write_local_head(&w, f, a, extra);
-    if (!p || w.full) {
-        metrics.out_of_memory++;
-        f->front.ops->abort(front);
-        return;
-    }
-    struct iovec iov[2] = {{w.p, w.n}, {(void *)(uintptr_t)body.p, body.n}};
-    exchange_count_out(f->exchange, w.n + body.n);
-    io_write(f->io, iov, body.n > 0 ? 2 : 1, false);
-    front_settle(f);
-}
-
-static void h1_pause_upload(struct front *front)
-{
-    struct front_h1 *f = h1_of(front);
-    if (f->up_ended || f->upload_paused)
-        return;
-    f->upload_paused = true;
-    io_pause(f->io);
-}
-
-static void h1_resume_upload(struct front *front)
-{
-    struct front_h1 *f = h1_of(front);
-    if (!f->upload_paused)
-        return;
-    f->upload_paused = false;
-    io_resume(f->io);
-}
-
-static void h1_abort(struct front *front)
-{
-    struct front_h1 *f = h1_of(front);
-    /* A chunked response without its last chunk is seen to be cut; where only the connection's end tells, it must be a
-     * reset. Over a unix socket there is none to be had (io_abort()): there a response to HTTP/1.0 that is cut cannot
-     * be told from a whole one. */
-    if (f->answered && f->down == FRAMING_CHUNKED)
-        io_close_lingering(f->io, FRONT_LINGER, FRONT_LINGER_BYTES);
-    else
-        io_abort(f->io);
-    front_gone(f);
-}
-
-static const struct front_ops ops = {
-    .send_interim = h1_send_interim,
-    .send_head = h1_send_head,
-    .send_body = h1_send_body,
-    .send_local = h1_send_local,
-    .pause_upload = h1_pause_upload,
-    .resume_upload = h1_resume_upload,
-    .abort = h1_abort,
-};
 
 /* ---- requests ---- */
 
@@ -605,7 +350,7 @@ void front_h1_accept(struct proxy *px, int fd, const struct peer *peer)
         sock_close(fd);
         return;
     }
-    f->front.ops = &ops;
+    f->front.ops = &front_h1_ops;
     f->front.peer = *peer;
     f->px = px;
     f->first = f->up_ended = true;

@@ -1,0 +1,59 @@
+/* Inside of a client's connection, shared by front_h1.c (requests, events, the end) and front_h1_send.c (responses). */
+#ifndef LB_PROXY_FRONT_H1_IMPL_H
+#define LB_PROXY_FRONT_H1_IMPL_H
+
+#include "http/chunked.h"
+#include "http/parse.h"
+#include "net/io.h"
+#include "proxy/exchange.h"
+#include "proxy/front_h1.h"
+#include "proxy_impl.h"
+
+enum front_state { FRONT_IDLE, FRONT_HEAD, FRONT_BUSY, FRONT_CLOSED };
+
+struct front_h1 {
+    struct front front; /* first: the exchange knows only this */
+    struct proxy *px;
+    struct io *io;
+    struct list link;
+    struct dead dead;
+    struct exchange *exchange;
+
+    struct head_scan scan;
+    uint64_t begun; /* when the head's first byte came */
+
+    struct framing up;  /* the request's content */
+    uint64_t up_left;   /* of a known length */
+    uint64_t discarded; /* of it, after the answer */
+    struct chunked chunked;
+    enum framing_kind down; /* how the response's content is sent */
+
+    uint8_t state;
+    uint8_t minor;
+    bool first; /* no request has been seen yet */
+    bool head_request;
+    bool expects;    /* the client waits for 100 before it sends content */
+    bool keep_alive; /* another request may follow this one */
+    bool up_ended;   /* the request's content has been read whole */
+    bool answered;   /* a final head has been sent */
+    bool down_ended; /* the response has been written whole */
+    bool said_last;  /* the client has said that it is its last request */
+    bool eof;        /* the client sends no more */
+    bool upload_paused;
+};
+
+/* ---- front_h1.c ---- */
+
+/* The endpoint has been closed, aborted or left to itself by the caller. */
+void front_gone(struct front_h1 *f);
+
+/* The response has been written whole: once the client has it and its request has been read, the connection is free for
+ * the next. */
+void front_settle(struct front_h1 *f);
+
+/* ---- front_h1_send.c ---- */
+
+/* What an exchange asks of its carrier. */
+extern const struct front_ops front_h1_ops;
+
+#endif
