@@ -55,6 +55,7 @@
     X(CLIENT_WRITE_TIMEOUT,     0, "client_write_timeout",      "The client did not take its response in time.") \
     X(BACKEND_CUT,              0, "backend_cut",               "The backend cut its response off.") \
     X(BACKEND_STALLED,          0, "backend_stalled",           "The backend stopped sending its response.") \
+    X(TUNNEL_TIMEOUT,           0, "tunnel_timeout",            "Nothing moved through the tunnel for too long.") \
     X(SHUTDOWN,                 0, "shutdown",                  "The load balancer was stopped.")
 /* clang-format on */
 

@@ -11,6 +11,7 @@
     X(accept_errors,          "accept calls that failed") \
     X(requests,               "requests begun") \
     X(responses_own,          "responses made by the balancer itself") \
+    X(tunnels,                "connections that switched to another protocol") \
     X(exchanges_cut,          "exchanges cut off before their response was complete") \
     X(rate_limited,           "requests refused with 429") \
     X(overflow_shared,        "requests decided on an overflow bucket") \

@@ -65,4 +65,10 @@ const struct field *headers_find_name(const struct headers *h, struct str name, 
 /* True when the comma-separated lists in all fields `id` together hold `token` (without regard to case). */
 bool headers_has_token(const struct headers *h, enum field_id id, struct str token);
 
+/* The protocols that all Upgrade fields together offer or name (RFC 9110 section 7.8), in their order: those that are
+ * well formed, and without h2c, whose requests the balancer could not see (RFC 9113 section 3.1 has taken it back,
+ * too). At most PROTOCOLS_MAX; what is beyond is left out. Returns how many. */
+#define PROTOCOLS_MAX 8u
+unsigned protocols_read(const struct headers *h, struct str out[PROTOCOLS_MAX]);
+
 #endif

@@ -74,6 +74,8 @@ struct request {
     struct framing framing;
     bool keep_alive;      /* may the connection carry another request (RFC 9112 section 9.3) */
     bool expect_continue; /* Expect: 100-continue from an HTTP/1.1 client */
+    bool takes_trailers;  /* TE: trailers, likewise (RFC 9110 section 10.1.4) */
+    bool upgrade;         /* it asks, likewise, for a protocol that may be switched to (rules_write_protocols()) */
 };
 
 /* Options that Connection may list: each costs a comparison with each field (rules.h), and nobody needs so many. */

@@ -2,6 +2,7 @@
 #ifndef LB_PROXY_EXCHANGE_H
 #define LB_PROXY_EXCHANGE_H
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "proxy/front.h"
 #include "proxy/proxy.h"
@@ -25,6 +26,14 @@ void exchange_refuse(struct exchange *x, const struct request *r, enum err e);
 
 /* Content of the request (perhaps no bytes); `end` with the last of it. */
 void exchange_upload(struct exchange *x, const char *p, size_t n, bool end);
+
+/* Where the carrier puts the content's trailer section (struct chunked) before it tells the end; valid as long as the
+ * exchange. */
+struct buf *exchange_trailers(struct exchange *x);
+
+/* Of a tunnel through which nothing has moved for a while: how many ns there are until it has been too long, 0 when it
+ * has. */
+uint64_t exchange_tunnel_left(const struct exchange *x);
 
 /* The carrier has room again after send_body() said full. */
 void exchange_drained(struct exchange *x);

@@ -18,9 +18,14 @@ struct front_ops {
     /* The final response's head: `head` is the raw text `r` points into, `extra` field lines to add. `more`:
      * send_body() follows in this callback. */
     void (*send_head)(struct front *f, const struct response *r, struct str head, struct str extra, bool more);
-    /* Content; `end` with the last of it. True when the carrier is full: stop until exchange_drained(). With `end` the
-     * carrier ends the exchange as soon as the client has it all. */
-    bool (*send_body)(struct front *f, const char *p, size_t n, bool end);
+    /* Content; `end` with the last of it, and with it the trailer section as it came (struct chunked), or an empty one.
+     * True when the carrier is full: stop until exchange_drained(). With `end` the carrier ends the exchange as soon as
+     * the client has it all. */
+    bool (*send_body)(struct front *f, const char *p, size_t n, bool end, struct str trailers);
+    /* The 101 in answer to a request that asked to switch protocols. From now on the carrier is a tunnel:
+     * what the client sends is told by exchange_upload() as it is, with `end` when it will send no more; send_body()
+     * sends likewise; when both have ended and the client has it all, the carrier ends the exchange. */
+    void (*send_switch)(struct front *f, const struct response *r, struct str extra);
     /* A whole response of our own; `close`: the connection ends with it. Ends the exchange likewise. */
     void (*send_local)(struct front *f, const struct local_answer *a, struct str extra, bool close);
     /* Stops and restarts the request's content. */

@@ -28,8 +28,7 @@ struct back_failure {
     const char *cause; /* for the log: "connection refused" */
 };
 
-/* What the lessee is told. No call but on_fail may follow on_fail, none at all follows on_body with `end`, nor
- * back_release(). */
+/* What the lessee is told. Nothing follows on_fail, nor on_body with `end` (but see on_switch), nor back_release(). */
 struct back_events {
     /* Connected: the request can be sent. Not told for a pooled connection, which is ready at once. */
     void (*on_ready)(void *arg);
@@ -37,9 +36,15 @@ struct back_events {
     void (*on_interim)(void *arg, const struct response *r);
     /* The final response's head; `head` is its raw text. `more`: an on_body() follows within this call. */
     void (*on_head)(void *arg, const struct response *r, struct str head, bool more);
+    /* The 101 of a request that asked to switch (RFC 9110 section 7.8). From now on the connection is a tunnel: what
+     * comes is told by on_body() as it is, `end` says that the backend sends no more and leaves the connection with the
+     * lessee; what is sent goes out as it is, `end` shuts that direction; back_release() ends it. NULL for a lessee
+     * that never asks. */
+    void (*on_switch)(void *arg, const struct response *r);
     /* Content, decoded; valid in the call. `end`: with these (perhaps no) bytes the response is complete, and the
-     * connection is no longer the lessee's. */
-    void (*on_body)(void *arg, char *p, size_t n, bool end);
+     * connection is no longer the lessee's; `trailers` are its trailer section's field lines then (struct chunked),
+     * else empty. */
+    void (*on_body)(void *arg, char *p, size_t n, bool end, struct str trailers);
     /* What was sent is with the kernel: more may be sent after back_send_body() said full. */
     void (*on_drained)(void *arg);
     void (*on_fail)(void *arg, const struct back_failure *f);
@@ -60,19 +65,28 @@ bool back_error_is_ours(int sys_errno);
 struct back_conn *pool_get(struct backend *be, bool sure, const struct back_events *ev, void *arg)
     __attribute__((warn_unused_result));
 
-/* Sends a request head as it is. `framing` says how its body follows: chunks are framed here. `more`: a
- * back_send_body() follows in this callback, and both leave together. */
-void back_send_head(struct back_conn *c, struct str head, enum method m, const struct framing *framing, bool more);
+/* A request as it is sent. */
+struct back_request {
+    struct str head; /* whole */
+    enum method method;
+    struct framing framing; /* how its body follows: chunks are framed here */
+    bool upgrade;           /* it asks to switch protocols: 101 may answer it */
+};
+
+/* Sends its head. `more`: a back_send_body() follows in this callback, and both leave together. */
+void back_send_head(struct back_conn *c, const struct back_request *r, bool more);
 
 /* Sends content; `end` with the last of it (exactly framing.length bytes in all; must be called with `end` unless there
- * is no body). True when the connection is full: stop until on_drained. */
-bool back_send_body(struct back_conn *c, const char *p, size_t n, bool end);
+ * is no body), and with it, where the body is chunked, `trailers`: field lines, whole, as they are sent, or none. True
+ * when the connection is full: stop until on_drained. */
+bool back_send_body(struct back_conn *c, const char *p, size_t n, bool end, struct str trailers);
 
 /* Stops and restarts the response. */
 void back_pause(struct back_conn *c);
 void back_resume(struct back_conn *c);
 
-/* Gives the connection up in the middle of an exchange: closes it. on_fail is not called. NULL is fine. */
+/* Gives the connection up in the middle of an exchange: closes it; a tunnel with a reset, unless both directions have
+ * ended: then what is unsent is still sent. on_fail is not called. NULL is fine. */
 void back_release(struct back_conn *c);
 
 /* Closes the pooled connections of a backend. */

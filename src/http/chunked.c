@@ -123,14 +123,26 @@ static enum state step(struct chunked *c, char byte)
     return next == DATA && c->left == 0 ? TRAILER : next;
 }
 
+/* Keeps of data[from .. to), the bytes of the trailer section that were taken now, what is not its empty line. */
+static bool keep_trailers(struct chunked *c, const char *data, size_t from, size_t to)
+{
+    size_t empty_line = c->state == END ? 2 : c->state == LAST_LF ? 1 : 0;
+
+    if (!c->trailers || to - from <= empty_line)
+        return true;
+    return buf_append(c->trailers, data + from, to - from - empty_line);
+}
+
 enum chunked_status chunked_decode(struct chunked *c, char *data, size_t n, size_t *decoded, size_t *consumed)
 {
-    size_t in = 0, out = 0;
+    size_t in = 0, out = 0, trailers = c->state < TRAILER ? n : 0;
 
     while (in < n && c->state < END) {
         if (c->state != DATA) {
             c->state = (uint8_t)step(c, data[in]);
             in += c->state != BAD;
+            if (c->state == TRAILER && trailers > in)
+                trailers = in; /* it begins here */
             continue;
         }
         size_t take = c->left < n - in ? (size_t)c->left : n - in;
@@ -145,6 +157,8 @@ enum chunked_status chunked_decode(struct chunked *c, char *data, size_t n, size
     *consumed = in;
     if (c->state == BAD)
         return CHUNKED_BAD;
+    if (trailers < in && !keep_trailers(c, data, trailers, in))
+        return CHUNKED_NO_MEMORY;
     return c->state == END ? CHUNKED_END : CHUNKED_MORE;
 }
 
@@ -161,4 +175,29 @@ size_t chunked_line(uint64_t size, char out[CHUNK_LINE_MAX])
     out[n++] = '\r';
     out[n++] = '\n';
     return n;
+}
+
+static struct iovec piece(struct str s)
+{
+    return (struct iovec){(void *)(uintptr_t)s.p, s.n};
+}
+
+int chunked_pieces(struct iovec iov[CHUNKED_PIECES], char line[CHUNK_LINE_MAX], struct str content, bool end,
+                   struct str trailers)
+{
+    int k = 0;
+
+    if (content.n > 0) {
+        iov[k++] = (struct iovec){line, chunked_line(content.n, line)};
+        iov[k++] = piece(content);
+        iov[k++] = piece(STR("\r\n"));
+    }
+    if (end && trailers.n == 0) {
+        iov[k++] = piece(CHUNKED_LAST);
+    } else if (end) {
+        iov[k++] = piece(STR("0\r\n"));
+        iov[k++] = piece(trailers);
+        iov[k++] = piece(STR("\r\n"));
+    }
+    return k;
 }

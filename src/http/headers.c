@@ -2,6 +2,8 @@
  * Questions about the fields of a head. */
 #include "http/headers.h"
 
+#include "http/parse.h"
+
 static const struct str names[FIELD_ID_COUNT] = {{"", 0},
 #define X(id, name) {name, sizeof(name) - 1},
                                                  FIELD_CATALOGUE(X)
@@ -101,4 +103,28 @@ bool headers_has_token(const struct headers *h, enum field_id id, struct str tok
                 return true;
     }
     return false;
+}
+
+/* protocol-name ["/" protocol-version], both tokens. */
+static bool is_protocol(struct str s)
+{
+    size_t slash = str_find(s, '/');
+    struct str name = str_make(s.p, slash), version = slash < s.n ? str_make(s.p + slash + 1, s.n - slash - 1) : name;
+
+    return is_token(name) && is_token(version) && !str_eq_nocase(name, STR("h2c"));
+}
+
+unsigned protocols_read(const struct headers *h, struct str out[PROTOCOLS_MAX])
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < h->n && h->present & UINT32_C(1) << FIELD_UPGRADE; i++) {
+        if (h->v[i].id != FIELD_UPGRADE)
+            continue;
+        struct str list = h->v[i].value, protocol;
+        while (n < PROTOCOLS_MAX && str_next_element(&list, &protocol))
+            if (is_protocol(protocol))
+                out[n++] = protocol;
+    }
+    return n;
 }

@@ -210,11 +210,18 @@ static enum err read_host(struct str authority, struct request *out)
     return ERR_OK;
 }
 
-/* Counts the options in Connection and tells what they ask of the connection. False when they are too many. */
-static bool read_connection(const struct headers *h, unsigned minor, bool *keep_alive)
+/* What Connection asks of the connection. */
+struct connection {
+    bool keep_alive, upgrade;
+};
+
+/* Counts the options in Connection and tells what they ask. False when they are too many. */
+static bool read_connection(const struct headers *h, unsigned minor, struct connection *out)
 {
     bool asked = false, close = false;
     unsigned options = 0;
+
+    out->upgrade = false;
 
     for (unsigned i = 0; i < h->n && h->present & UINT32_C(1) << FIELD_CONNECTION; i++) {
         if (h->v[i].id != FIELD_CONNECTION)
@@ -224,9 +231,10 @@ static bool read_connection(const struct headers *h, unsigned minor, bool *keep_
             options++;
             asked |= str_eq_nocase(option, STR("keep-alive"));
             close |= str_eq_nocase(option, STR("close"));
+            out->upgrade |= str_eq_nocase(option, STR("upgrade"));
         }
     }
-    *keep_alive = !close && (minor > 0 || asked);
+    out->keep_alive = !close && (minor > 0 || asked);
     return options <= CONNECTION_OPTIONS_MAX;
 }
 
@@ -249,16 +257,32 @@ static enum err read_expect(struct request *out)
     return ERR_OK;
 }
 
+/* What is asked for beside the response itself; not by HTTP/1.0, whose intermediaries pass on what is meant for them.
+ */
+static void read_wishes(const struct connection *c, struct request *out)
+{
+    const struct headers *h = &out->headers;
+    struct str protocols[PROTOCOLS_MAX];
+
+    out->keep_alive = c->keep_alive;
+    out->takes_trailers = out->minor > 0 && headers_has_token(h, FIELD_TE, STR("trailers"));
+    out->upgrade = out->minor > 0 && c->upgrade && protocols_read(h, protocols) > 0;
+}
+
 /* What the fields of a request mean to us. */
 static enum err read_meaning(struct str authority, struct request *out)
 {
+    struct connection c;
     enum err e = read_host(authority, out);
 
     if (e == ERR_OK)
         e = framing_of_request(&out->headers, out->minor, &out->framing);
-    if (e == ERR_OK && !read_connection(&out->headers, out->minor, &out->keep_alive))
+    if (e == ERR_OK && !read_connection(&out->headers, out->minor, &c))
         e = ERR_HEAD_TOO_LARGE;
-    return e == ERR_OK ? read_expect(out) : e;
+    if (e != ERR_OK)
+        return e;
+    read_wishes(&c, out);
+    return read_expect(out);
 }
 
 enum err parse_request(struct str head, struct request *out)
@@ -311,12 +335,12 @@ enum err parse_response(struct str head, bool to_head, bool to_upgrade, struct r
     *out = (struct response){.reason = STR(""), .headers = without_fields(&out->headers)};
     if (!read_status_line(head, out) || (out->status == 101 && !to_upgrade))
         return ERR_BAD_RESPONSE;
+    struct connection c;
     if (read_fields(head, HTTP_RESPONSE, STR(""), &out->headers) != ERR_OK ||
         framing_of_response(&out->headers, out->minor, out->status, to_head, &out->framing) != ERR_OK ||
-        !read_connection(&out->headers, out->minor, &out->keep_alive))
+        !read_connection(&out->headers, out->minor, &c))
         return ERR_BAD_RESPONSE;
-    if (out->framing.kind == FRAMING_CLOSE)
-        out->keep_alive = false;
+    out->keep_alive = c.keep_alive && out->framing.kind != FRAMING_CLOSE;
     return ERR_OK;
 }
 

@@ -16,8 +16,8 @@
     (HOP_BY_HOP | X_FORWARDED | BIT(HOST) | BIT(CONTENT_LENGTH) | BIT(AUTHORIZATION) | BIT(COOKIE) | BIT(VIA) |        \
      BIT(FORWARDED) | BIT(X_REQUEST_ID) | BIT(CONTENT_TYPE) | BIT(EXPECT))
 
-/* Bytes of what is written beside the message's own, its values apart: 190 in the worst case. */
-#define BOUND_ADDED 256u
+/* Bytes of what is written beside the message's own, its values apart: 240 in the worst case. */
+#define BOUND_ADDED 320u
 
 static bool in_set(uint32_t set, enum field_id id)
 {
@@ -77,6 +77,19 @@ static void write_via(struct head_writer *w, unsigned minor)
     write_str(w, minor > 0 ? STR("Via: 1.1 " RULES_VIA_PSEUDONYM "\r\n") : STR("Via: 1.0 " RULES_VIA_PSEUDONYM "\r\n"));
 }
 
+/* What this connection is asked for, and what it is told (RFC 9110 sections 7.6.1, 7.8 and 10.1.4). */
+static void write_connection(struct head_writer *w, struct str upgrade, bool trailers)
+{
+    if (upgrade.n > 0) {
+        write_str(w, trailers ? STR("Connection: upgrade, TE\r\n") : STR("Connection: upgrade\r\n"));
+        write_field(w, STR("Upgrade"), upgrade);
+    } else if (trailers) {
+        write_str(w, STR("Connection: TE\r\n"));
+    }
+    if (trailers)
+        write_str(w, STR("TE: trailers\r\n"));
+}
+
 static void write_framing(struct head_writer *w, const struct framing *f)
 {
     if (f->kind == FRAMING_LENGTH)
@@ -125,7 +138,7 @@ enum err rules_check_loop(const struct request *r)
 size_t rules_request_bound(const struct request *r, struct str head, const struct forward *f)
 {
     /* A field may have come without the space behind its colon. */
-    return head.n + r->headers.n + 2 * r->host.n + f->client_ip.n + f->request_id.n + BOUND_ADDED;
+    return head.n + r->headers.n + 2 * r->host.n + f->client_ip.n + f->request_id.n + f->upgrade.n + BOUND_ADDED;
 }
 
 /* Every X-Forwarded-For of a trusted peer, and its address, in one field. */
@@ -160,6 +173,8 @@ void rules_write_request(struct head_writer *w, const struct request *r, const s
         HOP_BY_HOP | BIT(HOST) | BIT(CONTENT_LENGTH) | BIT(EXPECT) | BIT(X_REQUEST_ID) | BIT(X_FORWARDED_FOR);
     if (!f->trusted)
         dropped |= X_FORWARDED | BIT(FORWARDED);
+    if (r->framing.kind == FRAMING_CHUNKED)
+        dropped &= ~BIT(TRAILER);
 
     write_str(w, r->method_text);
     write_str(w, STR(" "));
@@ -168,6 +183,7 @@ void rules_write_request(struct head_writer *w, const struct request *r, const s
     write_str(w, STR(" HTTP/1.1\r\n"));
     write_field(w, STR("Host"), r->host);
     write_fields(w, &r->headers, dropped, true, f->client_id_name);
+    write_connection(w, f->upgrade, r->takes_trailers);
     if (r->expect_continue)
         write_str(w, STR("Expect: 100-continue\r\n"));
     write_forwarding(w, r, f);
@@ -193,8 +209,12 @@ static void write_absent_length(struct head_writer *w, const struct response *r,
 
 void rules_write_response(struct head_writer *w, const struct response *r, const struct reply *reply)
 {
+    uint32_t dropped = HOP_BY_HOP | BIT(CONTENT_LENGTH);
+    if (reply->trailers)
+        dropped &= ~BIT(TRAILER);
+
     write_status_line(w, r->status, r->reason);
-    write_fields(w, &r->headers, HOP_BY_HOP | BIT(CONTENT_LENGTH), false, STR(""));
+    write_fields(w, &r->headers, dropped, false, STR(""));
     write_via(w, r->minor);
     if (reply->framing.kind == FRAMING_NONE)
         write_absent_length(w, r, reply);
@@ -213,4 +233,106 @@ void rules_write_interim(struct head_writer *w, const struct response *r)
     write_status_line(w, r->status, r->reason);
     write_fields(w, &r->headers, HOP_BY_HOP | BIT(CONTENT_LENGTH), false, STR(""));
     write_end(w);
+}
+
+void rules_write_protocols(struct head_writer *w, const struct headers *h)
+{
+    struct str protocols[PROTOCOLS_MAX];
+    unsigned n = protocols_read(h, protocols);
+
+    for (unsigned i = 0; i < n; i++) {
+        write_str(w, i > 0 ? STR(", ") : STR(""));
+        write_str(w, protocols[i]);
+    }
+}
+
+void rules_write_switch(struct head_writer *w, const struct response *r, struct str extra)
+{
+    write_status_line(w, r->status, r->reason);
+    write_fields(w, &r->headers, HOP_BY_HOP | BIT(CONTENT_LENGTH), false, STR(""));
+    write_via(w, r->minor);
+    write_str(w, STR("Connection: upgrade\r\nUpgrade: "));
+    rules_write_protocols(w, &r->headers);
+    write_str(w, STR("\r\n"));
+    write_str(w, extra);
+    write_end(w);
+}
+
+bool rules_is_offered(const struct headers *h, struct str offer)
+{
+    struct str named[PROTOCOLS_MAX], offered;
+    unsigned n = protocols_read(h, named), found = 0;
+
+    while (str_next_element(&offer, &offered))
+        for (unsigned i = 0; i < n; i++)
+            found += str_eq_nocase(named[i], offered);
+    return n > 0 && found >= n;
+}
+
+/* ---- trailers ---- */
+
+/* Fields that a recipient would have to know before the content, or that decide what may be done: framing, routing,
+ * authentication, forwarding, request modifiers, response control, description of the content (RFC 9110 section 6.5.1).
+ * Those of the catalogue are all of that kind. */
+static bool is_forbidden_trailer(struct str name)
+{
+    static const struct str names[] = {
+        STR_INIT("accept-encoding"),
+        STR_INIT("age"),
+        STR_INIT("authentication-info"),
+        STR_INIT("cache-control"),
+        STR_INIT("cdn-loop"),
+        STR_INIT("clear-site-data"),
+        STR_INIT("content-disposition"),
+        STR_INIT("content-encoding"),
+        STR_INIT("content-language"),
+        STR_INIT("content-location"),
+        STR_INIT("content-range"),
+        STR_INIT("content-security-policy"),
+        STR_INIT("early-data"),
+        STR_INIT("expires"),
+        STR_INIT("http2-settings"),
+        STR_INIT("if-match"),
+        STR_INIT("if-modified-since"),
+        STR_INIT("if-none-match"),
+        STR_INIT("if-range"),
+        STR_INIT("if-unmodified-since"),
+        STR_INIT("location"),
+        STR_INIT("max-forwards"),
+        STR_INIT("origin"),
+        STR_INIT("pragma"),
+        STR_INIT("priority"),
+        STR_INIT("proxy-authentication-info"),
+        STR_INIT("range"),
+        STR_INIT("retry-after"),
+        STR_INIT("set-cookie"),
+        STR_INIT("strict-transport-security"),
+        STR_INIT("vary"),
+        STR_INIT("www-authenticate"),
+        STR_INIT("x-client-ip"),
+        STR_INIT("x-http-method-override"),
+        STR_INIT("x-real-ip"),
+        STR_INIT("x-original-url"),
+        STR_INIT("x-rewrite-url"),
+    };
+
+    if (field_id_of(name) != FIELD_OTHER)
+        return true;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (str_eq_nocase(name, names[i]))
+            return true;
+    return false;
+}
+
+void rules_write_trailers(struct head_writer *w, struct str section, bool to_backend, struct str client_id_name)
+{
+    while (section.n > 0) {
+        size_t line = str_find(section, '\r'), colon = str_find(section, ':');
+        struct str name = str_make(section.p, colon);
+        struct str value = str_trim_ows(str_make(section.p + colon + 1, line - colon - 1));
+        bool doubtful = to_backend && memchr(name.p, '_', name.n);
+        if (!doubtful && !is_forbidden_trailer(name) && !str_eq_nocase(name, client_id_name))
+            write_field(w, name, value);
+        section = str_make(section.p + line + 2, section.n - line - 2);
+    }
 }

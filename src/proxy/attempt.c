@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "exchange_impl.h"
+#include "http/rules.h"
 
 #include <errno.h>
 #include <string.h>
@@ -19,6 +20,27 @@ static void remember_tried(struct pick *p, struct backend *be)
         p->tried[p->tried_count++] = be;
 }
 
+/* Content for the backend's connection; with its end the trailers that may go on. True when it is full. */
+static bool send_content(struct exchange *x, struct str content, bool end)
+{
+    struct str trailers = STR("");
+    if (end && x->trailers.len > 0) {
+        const struct config *config = x->px->config;
+        size_t room = 2 * x->trailers.len;
+        char *p = proxy_head_room(x->px, room);
+        if (!p) {
+            metrics.out_of_memory++;
+            exchange_fail(x, ERR_INTERNAL);
+            return false;
+        }
+        struct head_writer w = head_writer_on(p, room);
+        rules_write_trailers(&w, buf_str(&x->trailers), true,
+                             config->rate_limit.on ? str_of(config->rate_limit.client_id_header) : STR(""));
+        trailers = head_writer_str(&w);
+    }
+    return back_send_body(x->attempt.conn, content.p, content.n, end, trailers);
+}
+
 /* The connection takes the request: its head, then what content has come. */
 static void send_request(struct exchange *x, bool more)
 {
@@ -29,9 +51,10 @@ static void send_request(struct exchange *x, bool more)
     struct str kept = buf_str(&x->kept);
     bool bodied = x->framing.kind == FRAMING_CHUNKED || x->framing.length > 0;
     bool now = bodied && (kept.n > 0 || x->up_ended);
-    back_send_head(a->conn, x->head, x->method, &x->framing, now || more);
-    bool full = now && back_send_body(a->conn, kept.p, kept.n, x->up_ended);
-    if (!full && !more)
+    struct back_request r = {.head = x->head, .method = x->method, .framing = x->framing, .upgrade = x->upgrade.n > 0};
+    back_send_head(a->conn, &r, now || more);
+    bool full = now && send_content(x, kept, x->up_ended);
+    if (!full && !more && x->state == EXCHANGE_RELAY)
         x->front->ops->resume_upload(x->front);
 }
 
@@ -100,7 +123,7 @@ bool attempt_upload(struct exchange *x, const char *p, size_t n, bool end)
         return false;
     }
     if (x->attempt.ready)
-        return back_send_body(x->attempt.conn, p, n, end);
+        return send_content(x, str_make(p, n), end);
     return x->kept.len >= EXCHANGE_KEPT_MAX;
 }
 
@@ -121,15 +144,28 @@ static void on_head(void *arg, const struct response *r, struct str head, bool m
     exchange_on_head(arg, r, head, more);
 }
 
-static void on_body(void *arg, char *p, size_t n, bool end)
+static void on_switch(void *arg, const struct response *r)
 {
     struct exchange *x = arg;
-    if (end) { /* the connection is no longer ours */
+    if (!rules_is_offered(&r->headers, x->upgrade)) {
+        struct back_failure f = {.error = ERR_BAD_RESPONSE, .sent = true, .answered = true, .cause = "101 unasked for"};
+        attempt_drop(x);
+        attempt_failed(x, &f);
+        return;
+    }
+    backend_succeeded(x->attempt.backend);
+    exchange_on_switch(x, r);
+}
+
+static void on_body(void *arg, char *p, size_t n, bool end, struct str trailers)
+{
+    struct exchange *x = arg;
+    if (end && x->state != EXCHANGE_TUNNEL) { /* the connection is no longer ours */
         backend_succeeded(x->attempt.backend);
         x->attempt.conn = NULL;
         x->attempt.ready = false;
     }
-    exchange_on_body(x, p, n, end);
+    exchange_on_body(x, p, n, end, trailers);
 }
 
 static void on_drained(void *arg)
@@ -217,13 +253,17 @@ static void on_fail(void *arg, const struct back_failure *f)
     struct exchange *x = arg;
     x->attempt.conn = NULL; /* gone already */
     x->attempt.ready = false;
-    attempt_failed(x, f);
+    if (x->state == EXCHANGE_TUNNEL)
+        exchange_fail(x, f->error); /* how another protocol ends says nothing about the backend */
+    else
+        attempt_failed(x, f);
 }
 
 static const struct back_events events = {
     .on_ready = on_ready,
     .on_interim = on_interim,
     .on_head = on_head,
+    .on_switch = on_switch,
     .on_body = on_body,
     .on_drained = on_drained,
     .on_fail = on_fail,

@@ -37,11 +37,12 @@
 
 void exchange_enter(struct exchange *x, enum exchange_state to)
 {
-    static const char *const names[] = {"ADMIT", "PICK", "RELAY", "LOCAL", "DONE"};
+    static const char *const names[] = {"ADMIT", "PICK", "RELAY", "TUNNEL", "LOCAL", "DONE"};
     static const uint8_t legal[] = {
         [EXCHANGE_ADMIT] = 1 << EXCHANGE_PICK | 1 << EXCHANGE_LOCAL | 1 << EXCHANGE_DONE,
         [EXCHANGE_PICK] = 1 << EXCHANGE_PICK | 1 << EXCHANGE_RELAY | 1 << EXCHANGE_LOCAL | 1 << EXCHANGE_DONE,
-        [EXCHANGE_RELAY] = 1 << EXCHANGE_PICK | 1 << EXCHANGE_LOCAL | 1 << EXCHANGE_DONE,
+        [EXCHANGE_RELAY] = 1 << EXCHANGE_PICK | 1 << EXCHANGE_TUNNEL | 1 << EXCHANGE_LOCAL | 1 << EXCHANGE_DONE,
+        [EXCHANGE_TUNNEL] = 1 << EXCHANGE_DONE,
         [EXCHANGE_LOCAL] = 1 << EXCHANGE_DONE,
         [EXCHANGE_DONE] = 0,
     };
@@ -135,6 +136,19 @@ static bool admit(struct exchange *x, const struct request *r)
     return false;
 }
 
+/* Copies what protocols the client would switch to: they are sent on, and a 101 must name one of them. */
+static bool note_upgrade(struct exchange *x, const struct request *r, struct str head)
+{
+    if (!r->upgrade)
+        return true;
+    char *p = proxy_head_room(x->px, head.n + 2 * PROTOCOLS_MAX);
+    if (!p)
+        return false;
+    struct head_writer w = head_writer_on(p, head.n + 2 * PROTOCOLS_MAX);
+    rules_write_protocols(&w, &r->headers);
+    return !w.full && arena_copy(&x->arena, head_writer_str(&w), &x->upgrade);
+}
+
 static bool write_head(struct exchange *x, const struct request *r, struct str head)
 {
     const struct config *config = x->px->config;
@@ -145,6 +159,7 @@ static bool write_head(struct exchange *x, const struct request *r, struct str h
         .trusted = cidr_set_contains_peer(&config->trusted_proxies, peer),
         .request_id = x->request_id,
         .client_id_name = config->rate_limit.on ? str_of(config->rate_limit.client_id_header) : STR(""),
+        .upgrade = x->upgrade,
     };
     size_t room = rules_request_bound(r, head, &f);
     char *p = proxy_head_room(x->px, room);
@@ -184,7 +199,7 @@ void exchange_begin(struct exchange *x, const struct request *r, struct str head
     }
     if (x->px->limiter && !admit(x, r))
         return;
-    if (!write_head(x, r, head)) {
+    if (!note_upgrade(x, r, head) || !write_head(x, r, head)) {
         metrics.out_of_memory++;
         exchange_fail(x, ERR_INTERNAL);
         return;
@@ -209,17 +224,23 @@ void exchange_upload(struct exchange *x, const char *p, size_t n, bool end)
         return; /* answered already: what still comes is thrown away */
     x->received += n;
     x->up_ended = end;
+    x->moved = loop_now(x->px->loop);
     uint64_t max = x->px->config->limits.body_bytes;
     if (x->state == EXCHANGE_LOCAL) {
         local_upload(x, p, n, end);
         return;
     }
-    if (max > 0 && x->received > max) {
+    if (max > 0 && x->received > max && x->state != EXCHANGE_TUNNEL) {
         exchange_fail(x, ERR_BODY_TOO_LARGE);
         return;
     }
     if (attempt_upload(x, p, n, end) && x->state != EXCHANGE_DONE)
         x->front->ops->pause_upload(x->front);
+}
+
+struct buf *exchange_trailers(struct exchange *x)
+{
+    return &x->trailers;
 }
 
 /* ---- the response ---- */
@@ -240,15 +261,37 @@ void exchange_on_head(struct exchange *x, const struct response *r, struct str h
     x->front->ops->send_head(x->front, r, head, x->extra, more);
 }
 
-void exchange_on_body(struct exchange *x, char *p, size_t n, bool end)
+void exchange_on_body(struct exchange *x, char *p, size_t n, bool end, struct str trailers)
 {
-    if (x->state != EXCHANGE_RELAY)
+    if (x->state != EXCHANGE_RELAY && x->state != EXCHANGE_TUNNEL)
         return; /* the carrier failed at the head */
-    if (end)
+    if (end && x->state == EXCHANGE_RELAY)
         exchange_enter(x, EXCHANGE_DONE);
-    bool full = x->front->ops->send_body(x->front, p, n, end);
+    x->moved = loop_now(x->px->loop);
+    bool full = x->front->ops->send_body(x->front, p, n, end, trailers);
     if (full && x->attempt.conn)
         back_pause(x->attempt.conn);
+}
+
+/* ---- a tunnel ---- */
+
+void exchange_on_switch(struct exchange *x, const struct response *r)
+{
+    x->down_begun = true;
+    x->status = r->status;
+    x->replayable = false;
+    x->up_ended = false;
+    x->moved = loop_now(x->px->loop);
+    buf_fini(&x->kept);
+    metrics.tunnels++;
+    exchange_enter(x, EXCHANGE_TUNNEL);
+    x->front->ops->send_switch(x->front, r, x->extra);
+}
+
+uint64_t exchange_tunnel_left(const struct exchange *x)
+{
+    uint64_t end = x->moved + x->px->config->timeouts.tunnel, now = loop_now(x->px->loop);
+    return end > now ? end - now : 0;
 }
 
 void exchange_drained(struct exchange *x)
@@ -303,6 +346,7 @@ void exchange_end(struct exchange *x)
     x->px->finished++;
     access_log_request(x);
     buf_fini(&x->kept);
+    buf_fini(&x->trailers);
     arena_fini(&x->arena);
     loop_reclaim(x->px->loop, &x->dead, exchange_reclaim);
 }

@@ -13,11 +13,12 @@
 #include "upstream/upstream.h"
 
 enum exchange_state {
-    EXCHANGE_ADMIT, /* may it pass? */
-    EXCHANGE_PICK,  /* a backend is being chosen or connected to */
-    EXCHANGE_RELAY, /* the request is with a backend */
-    EXCHANGE_LOCAL, /* answered here */
-    EXCHANGE_DONE   /* nothing more happens */
+    EXCHANGE_ADMIT,  /* may it pass? */
+    EXCHANGE_PICK,   /* a backend is being chosen or connected to */
+    EXCHANGE_RELAY,  /* the request is with a backend */
+    EXCHANGE_TUNNEL, /* both sides have switched to another protocol */
+    EXCHANGE_LOCAL,  /* answered here */
+    EXCHANGE_DONE    /* nothing more happens */
 };
 
 /* What hangs on a backend: one try at a time. */
@@ -52,9 +53,12 @@ struct exchange {
     bool expects_continue;
     struct str head; /* as it goes to a backend */
     struct str method_text, target, request_id, client_id;
-    struct str extra; /* RateLimit field lines for the response */
-    struct buf kept;  /* content that may have to be sent (again) */
-    bool replayable;  /* `kept` is all the content so far */
+    struct str extra;    /* RateLimit field lines for the response */
+    struct str upgrade;  /* the protocols that the client would switch to, "" for none */
+    struct buf kept;     /* content that may have to be sent (again) */
+    struct buf trailers; /* behind it, as they came */
+    bool replayable;     /* `kept` is all the content so far */
+    uint64_t moved;      /* when bytes last went through the tunnel */
 
     struct attempt attempt;
     struct local_exchange local;
@@ -85,7 +89,8 @@ void attempt_drop(struct exchange *x);
 /* What comes from the backend: told by attempt.c, done by exchange.c. */
 void exchange_on_interim(struct exchange *x, const struct response *r);
 void exchange_on_head(struct exchange *x, const struct response *r, struct str head, bool more);
-void exchange_on_body(struct exchange *x, char *p, size_t n, bool end);
+void exchange_on_body(struct exchange *x, char *p, size_t n, bool end, struct str trailers);
+void exchange_on_switch(struct exchange *x, const struct response *r);
 
 /* ---- local.c ---- */
 

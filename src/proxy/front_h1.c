@@ -128,6 +128,7 @@ void front_settle(struct front_h1 *f)
         return; /* IO_DRAINED comes back here; where memory for the rest ran out, IO_ERROR ends it */
     struct exchange *x = f->exchange;
     f->exchange = NULL;
+    f->chunked.trailers = NULL;
     if (x)
         exchange_end(x);
     if (!f->keep_alive) {
@@ -159,6 +160,7 @@ static void set_request(struct front_h1 *f, const struct request *r)
     f->up_left = f->up.kind == FRAMING_LENGTH ? f->up.length : 0;
     f->up_ended = r && (f->up.kind == FRAMING_NONE || (f->up.kind == FRAMING_LENGTH && f->up.length == 0));
     f->chunked = (struct chunked){0};
+    f->takes_trailers = r && r->takes_trailers;
     f->discarded = 0;
     f->minor = r ? (uint8_t)r->minor : 1;
     f->head_request = r && r->method == METHOD_HEAD;
@@ -201,6 +203,7 @@ static void take_request(struct front_h1 *f, struct str head, size_t used, bool 
         io_set_read_timeout(f->io, IO_PROGRESS, f->px->config->timeouts.client_body);
     if (!new_exchange(f))
         return;
+    f->chunked.trailers = exchange_trailers(f->exchange);
     exchange_count_in(f->exchange, head.n);
     exchange_begin(f->exchange, &r, head, bytes_follow && !f->up_ended);
 }
@@ -261,16 +264,54 @@ static void read_content(struct front_h1 *f, char *data, size_t n)
     }
     size_t decoded, consumed;
     enum chunked_status status = chunked_decode(&f->chunked, data, n, &decoded, &consumed);
-    if (status != CHUNKED_BAD) {
+    if (status == CHUNKED_MORE || status == CHUNKED_END) {
         upload(f, data, decoded, consumed, status == CHUNKED_END);
         return;
     }
     io_consume(f->io, consumed);
     f->keep_alive = false;
+    metrics.out_of_memory += status == CHUNKED_NO_MEMORY;
     if (f->exchange)
-        exchange_fail(f->exchange, ERR_BAD_CHUNK);
+        exchange_fail(f->exchange, status == CHUNKED_BAD ? ERR_BAD_CHUNK : ERR_INTERNAL);
     else
         front_close_politely(f); /* answered already: what follows cannot be told apart */
+}
+
+/* ---- a tunnel ---- */
+
+void front_tunnel_settle(struct front_h1 *f)
+{
+    if (!f->up_ended || !f->down_ended || io_unsent(f->io) > 0 || io_errno(f->io) != 0)
+        return;
+    io_close(f->io);
+    front_gone(f);
+}
+
+void front_tunnel_eof(struct front_h1 *f)
+{
+    f->up_ended = true;
+    exchange_upload(f->exchange, NULL, 0, true);
+    if (f->state != FRONT_CLOSED)
+        front_tunnel_settle(f);
+}
+
+static void read_tunnel(struct front_h1 *f, const char *data, size_t n)
+{
+    io_consume(f->io, n);
+    exchange_count_in(f->exchange, n);
+    exchange_upload(f->exchange, data, n, false);
+    if (f->eof && f->state != FRONT_CLOSED)
+        front_tunnel_eof(f);
+}
+
+/* The time without bytes from the client may be over; that without any may not. */
+static void tunnel_timeout(struct front_h1 *f)
+{
+    uint64_t left = exchange_tunnel_left(f->exchange);
+    if (left > 0)
+        io_set_read_timeout(f->io, IO_BY, left);
+    else
+        exchange_fail(f->exchange, ERR_TUNNEL_TIMEOUT);
 }
 
 /* Takes what can be taken now: heads, content, the next head, until bytes run out or must wait. */
@@ -288,7 +329,9 @@ static void front_read(struct front_h1 *f)
                 front_abandon(f, ERR_CLIENT_GONE);
             return;
         }
-        if (!f->up_ended && !(f->down_ended && !f->keep_alive)) {
+        if (f->tunnel) {
+            read_tunnel(f, data, n);
+        } else if (!f->up_ended && !(f->down_ended && !f->keep_alive)) {
             read_content(f, data, n);
         } else {
             io_pause(f->io); /* the next request waits for its turn */
@@ -300,6 +343,10 @@ static void front_read(struct front_h1 *f)
 static void front_eof(struct front_h1 *f)
 {
     f->eof = true;
+    if (f->tunnel) {
+        front_tunnel_eof(f);
+        return;
+    }
     bool waiting = f->state == FRONT_BUSY ? f->up_ended : f->state == FRONT_IDLE && io_has_unread(f->io);
     if (!waiting)
         front_abandon(f, ERR_CLIENT_GONE);
@@ -311,7 +358,9 @@ static void front_read_timeout(struct front_h1 *f)
     case FRONT_HEAD: refuse_request(f, NULL, ERR_HEAD_TIMEOUT, f->scan.at); break;
     case FRONT_BUSY:
         f->keep_alive = false;
-        if (f->exchange)
+        if (f->tunnel)
+            tunnel_timeout(f);
+        else if (f->exchange)
             exchange_fail(f->exchange, ERR_BODY_TIMEOUT);
         else
             front_close_politely(f);
@@ -327,7 +376,9 @@ static void front_on_io(void *owner, struct io *io, enum io_event event)
     switch (event) {
     case IO_READABLE: front_read(f); break;
     case IO_DRAINED:
-        if (f->down_ended)
+        if (f->tunnel && f->down_ended)
+            front_tunnel_settle(f);
+        else if (f->down_ended)
             front_settle(f);
         else if (f->exchange)
             exchange_drained(f->exchange);

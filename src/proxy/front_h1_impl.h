@@ -40,6 +40,8 @@ struct front_h1 {
     bool said_last;  /* the client has said that it is its last request */
     bool eof;        /* the client sends no more */
     bool upload_paused;
+    bool takes_trailers; /* the client has said so */
+    bool tunnel;         /* both sides have switched to another protocol */
 };
 
 /* ---- front_h1.c ---- */
@@ -50,6 +52,12 @@ void front_gone(struct front_h1 *f);
 /* The response has been written whole: once the client has it and its request has been read, the connection is free for
  * the next. */
 void front_settle(struct front_h1 *f);
+
+/* The client has said, perhaps before there was a tunnel, that it sends no more, and the backend has all of it. */
+void front_tunnel_eof(struct front_h1 *f);
+
+/* One direction of a tunnel has ended: once both have, and the client has it all, so has the connection. */
+void front_tunnel_settle(struct front_h1 *f);
 
 /* ---- front_h1_send.c ---- */
 

@@ -27,16 +27,23 @@ static void decide_keep_alive(struct front_h1 *f)
 
 /* ---- what the exchange asks for ---- */
 
+/* What the reason and the fields of a response need, written anew. */
+static size_t fields_room(const struct response *r)
+{
+    size_t room = r->reason.n;
+    for (unsigned i = 0; i < r->headers.n; i++)
+        room += r->headers.v[i].name.n + r->headers.v[i].value.n + 4;
+    return room;
+}
+
 static bool h1_send_interim(struct front *front, const struct response *r)
 {
     struct front_h1 *f = h1_of(front);
     if (f->minor == 0 || f->answered)
         return false; /* HTTP/1.0 knows no interim responses (RFC 9110 section 15.2) */
-    size_t room = 64;
-    for (unsigned i = 0; i < r->headers.n; i++)
-        room += r->headers.v[i].name.n + r->headers.v[i].value.n + 4;
-    char *p = proxy_head_room(f->px, room + r->reason.n);
-    struct head_writer w = head_writer_on(p, p ? room + r->reason.n : 0);
+    size_t room = fields_room(r) + 64;
+    char *p = proxy_head_room(f->px, room);
+    struct head_writer w = head_writer_on(p, p ? room : 0);
     if (p)
         rules_write_interim(&w, r);
     if (!p || w.full) {
@@ -84,6 +91,7 @@ static void h1_send_head(struct front *front, const struct response *r, struct s
     reply.keep_alive = f->keep_alive;
     f->down = reply.framing.kind;
     f->answered = true;
+    reply.trailers = f->takes_trailers && f->down == FRAMING_CHUNKED;
 
     size_t room = rules_response_bound(r, head, &reply);
     char *p = proxy_head_room(f->px, room);
@@ -99,38 +107,100 @@ static void h1_send_head(struct front *front, const struct response *r, struct s
     io_write_str(f->io, head_writer_str(&w), more);
 }
 
-static bool h1_send_body(struct front *front, const char *p, size_t n, bool end)
+static void h1_abort(struct front *front)
+{
+    struct front_h1 *f = h1_of(front);
+    /* A chunked response without its last chunk is seen to be cut; where only the connection's end tells, it must be a
+     * reset. Over a unix socket there is none to be had (io_abort()): there a response to HTTP/1.0 that is cut cannot
+     * be told from a whole one. */
+    if (f->answered && f->down == FRAMING_CHUNKED)
+        io_close_lingering(f->io, FRONT_LINGER, FRONT_LINGER_BYTES);
+    else
+        io_abort(f->io);
+    front_gone(f);
+}
+
+/* Of a response's trailers what this client may have and can take; false when there is no memory. */
+static bool trailers_for_client(struct front_h1 *f, struct str section, struct str *out)
+{
+    *out = STR("");
+    if (section.n == 0 || !f->takes_trailers)
+        return true;
+    size_t room = 2 * section.n;
+    char *p = proxy_head_room(f->px, room);
+    if (!p)
+        return false;
+    struct head_writer w = head_writer_on(p, room);
+    rules_write_trailers(&w, section, false, STR(""));
+    *out = head_writer_str(&w);
+    return true;
+}
+
+static bool h1_send_body(struct front *front, const char *p, size_t n, bool end, struct str section)
 {
     struct front_h1 *f = h1_of(front);
     char line[CHUNK_LINE_MAX];
-    struct iovec iov[4];
+    struct iovec iov[CHUNKED_PIECES];
+    struct str trailers = STR("");
     int k = 0;
-    size_t wire = n;
-    bool chunked = f->down == FRAMING_CHUNKED;
-    if (n > 0) {
-        if (chunked) {
-            iov[k++] = (struct iovec){line, chunked_line(n, line)};
-            wire += iov[0].iov_len + 2;
+    if (f->down == FRAMING_CHUNKED) {
+        if (!trailers_for_client(f, section, &trailers)) {
+            metrics.out_of_memory++;
+            h1_abort(front);
+            return false;
         }
+        k = chunked_pieces(iov, line, str_make(p, n), end, trailers);
+    } else if (n > 0) {
         iov[k++] = (struct iovec){(void *)(uintptr_t)p, n};
-        if (chunked)
-            iov[k++] = (struct iovec){(void *)(uintptr_t) "\r\n", 2};
     }
-    if (end && chunked) {
-        iov[k++] = (struct iovec){(void *)(uintptr_t)CHUNKED_LAST.p, CHUNKED_LAST.n};
-        wire += CHUNKED_LAST.n;
-    }
+    size_t wire = 0;
+    for (int i = 0; i < k; i++)
+        wire += iov[i].iov_len;
     exchange_count_out(f->exchange, wire);
     if (k > 0)
         io_write(f->io, iov, k, false);
     else
         io_flush(f->io);
+    if (end && f->tunnel) {
+        f->down_ended = true;
+        io_shutdown_write(f->io);
+        front_tunnel_settle(f);
+        return false;
+    }
     if (end) {
         f->down_ended = true;
         front_settle(f);
         return false;
     }
     return io_is_full(f->io);
+}
+
+static void h1_send_switch(struct front *front, const struct response *r, struct str extra)
+{
+    struct front_h1 *f = h1_of(front);
+    char own[OWN_FIELDS_MAX];
+    struct str fields = own_fields(f, r, extra, own);
+    size_t room = fields_room(r) + fields.n + 256;
+    char *p = proxy_head_room(f->px, room);
+    struct head_writer w = head_writer_on(p, p ? room : 0);
+    if (p)
+        rules_write_switch(&w, r, fields);
+    f->tunnel = f->answered = true;
+    f->keep_alive = f->up_ended = f->expects = false;
+    f->down = FRAMING_CLOSE;
+    if (!p || w.full) {
+        metrics.out_of_memory++;
+        exchange_fail(f->exchange, ERR_INTERNAL);
+        return;
+    }
+    exchange_count_out(f->exchange, w.n);
+    io_write_str(f->io, head_writer_str(&w), false);
+    io_set_read_timeout(f->io, IO_BY, f->px->config->timeouts.tunnel);
+    io_set_write_timeout(f->io, f->px->config->timeouts.tunnel);
+    if (f->eof && !io_has_unread(f->io))
+        front_tunnel_eof(f);
+    else if (io_is_paused(f->io)) /* what the client has sent already waits to be read */
+        io_resume(f->io);
 }
 
 static void write_local_head(struct head_writer *w, const struct front_h1 *f, const struct local_answer *a,
@@ -193,23 +263,11 @@ static void h1_resume_upload(struct front *front)
     io_resume(f->io);
 }
 
-static void h1_abort(struct front *front)
-{
-    struct front_h1 *f = h1_of(front);
-    /* A chunked response without its last chunk is seen to be cut; where only the connection's end tells, it must be a
-     * reset. Over a unix socket there is none to be had (io_abort()): there a response to HTTP/1.0 that is cut cannot
-     * be told from a whole one. */
-    if (f->answered && f->down == FRAMING_CHUNKED)
-        io_close_lingering(f->io, FRONT_LINGER, FRONT_LINGER_BYTES);
-    else
-        io_abort(f->io);
-    front_gone(f);
-}
-
 const struct front_ops front_h1_ops = {
     .send_interim = h1_send_interim,
     .send_head = h1_send_head,
     .send_body = h1_send_body,
+    .send_switch = h1_send_switch,
     .send_local = h1_send_local,
     .pause_upload = h1_pause_upload,
     .resume_upload = h1_resume_upload,

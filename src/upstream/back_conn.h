@@ -10,7 +10,7 @@
 enum back_state { BACK_CONNECTING, BACK_LEASED, BACK_IDLE, BACK_CLOSED };
 
 /* Where the response stands. */
-enum back_response { RESPONSE_HEAD, RESPONSE_BODY, RESPONSE_ENDED };
+enum back_response { RESPONSE_HEAD, RESPONSE_BODY, RESPONSE_ENDED, RESPONSE_TUNNEL, RESPONSE_TUNNEL_ENDED };
 
 struct back_conn {
     struct io *io;
@@ -26,12 +26,14 @@ struct back_conn {
     bool answered;     /* a byte of the present response has arrived */
     bool sending;      /* the request's body has not been sent whole */
     bool head_request; /* that was a HEAD */
+    bool upgrade;      /* the request asks to switch protocols */
     bool keep_alive;   /* as far as the response's head tells */
 
     struct framing up, down; /* of the request and of the response */
     uint64_t left;           /* of a response body of known length */
     struct head_scan scan;
     struct chunked chunked;
+    struct buf trailers;  /* of the response */
     uint64_t sent_before; /* io_bytes_out() when the lease began */
 
     uint64_t connect_deadline;

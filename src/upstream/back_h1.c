@@ -25,15 +25,22 @@ static void back_reclaim(struct dead *d)
     mem_free(container_of(d, struct back_conn, dead));
 }
 
-void back_close(struct back_conn *c)
+/* The endpoint has been closed, aborted or left to itself by the caller. */
+static void back_gone(struct back_conn *c)
 {
     assert(c->state != BACK_CLOSED);
     c->state = BACK_CLOSED;
     c->events = NULL;
     c->backend->open_count--;
-    io_close(c->io);
     c->io = NULL;
+    buf_fini(&c->trailers);
     loop_reclaim(c->backend->upstream->loop, &c->dead, back_reclaim);
+}
+
+void back_close(struct back_conn *c)
+{
+    io_close(c->io);
+    back_gone(c);
 }
 
 void back_begin(struct back_conn *c, const struct back_events *ev, void *arg)
@@ -166,37 +173,41 @@ static void request_sent(struct back_conn *c)
         io_set_read_timeout(c->io, IO_BY, config_of(c)->timeouts.backend_response);
 }
 
-void back_send_head(struct back_conn *c, struct str head, enum method m, const struct framing *framing, bool more)
+void back_send_head(struct back_conn *c, const struct back_request *r, bool more)
 {
-    c->head_request = m == METHOD_HEAD;
-    c->up = *framing;
-    c->sending = framing->kind == FRAMING_CHUNKED || (framing->kind == FRAMING_LENGTH && framing->length > 0);
-    io_write_str(c->io, head, more && c->sending);
+    c->head_request = r->method == METHOD_HEAD;
+    c->upgrade = r->upgrade;
+    c->up = r->framing;
+    c->sending = c->up.kind == FRAMING_CHUNKED || (c->up.kind == FRAMING_LENGTH && c->up.length > 0);
+    io_write_str(c->io, r->head, more && c->sending);
     if (!c->sending)
         request_sent(c);
 }
 
-bool back_send_body(struct back_conn *c, const char *p, size_t n, bool end)
+static bool in_tunnel(const struct back_conn *c)
+{
+    return c->response >= RESPONSE_TUNNEL;
+}
+
+bool back_send_body(struct back_conn *c, const char *p, size_t n, bool end, struct str trailers)
 {
     char line[CHUNK_LINE_MAX];
-    struct iovec iov[4];
+    struct iovec iov[CHUNKED_PIECES];
     int k = 0;
-    bool chunked = c->up.kind == FRAMING_CHUNKED;
-    if (n > 0) {
-        if (chunked)
-            iov[k++] = (struct iovec){line, chunked_line(n, line)};
+    if (c->up.kind == FRAMING_CHUNKED)
+        k = chunked_pieces(iov, line, str_make(p, n), end, trailers);
+    else if (n > 0)
         iov[k++] = (struct iovec){(void *)(uintptr_t)p, n};
-        if (chunked)
-            iov[k++] = (struct iovec){(void *)(uintptr_t) "\r\n", 2};
-    }
-    if (end && chunked)
-        iov[k++] = (struct iovec){(void *)(uintptr_t)CHUNKED_LAST.p, CHUNKED_LAST.n};
     if (k > 0)
         io_write(c->io, iov, k, false);
     else
         io_flush(c->io);
-    if (end)
+    if (end && in_tunnel(c)) {
+        c->sending = false;
+        io_shutdown_write(c->io);
+    } else if (end) {
         request_sent(c);
+    }
     return io_is_full(c->io);
 }
 
@@ -207,12 +218,15 @@ static void response_ended(struct back_conn *c, char *p, size_t n, bool clean)
 {
     const struct back_events *ev = c->events;
     void *arg = c->arg;
+    struct buf trailers = BUF_INIT;
+    buf_move(&trailers, &c->trailers);
     c->response = RESPONSE_ENDED;
     if (clean && c->keep_alive && !c->sending && io_unsent(c->io) == 0)
         pool_put(c);
     else
         back_close(c);
-    ev->on_body(arg, p, n, true);
+    ev->on_body(arg, p, n, true, buf_str(&trailers));
+    buf_fini(&trailers);
 }
 
 static enum err parse_head(struct back_conn *c, struct str head, struct response *r)
@@ -220,7 +234,7 @@ static enum err parse_head(struct back_conn *c, struct str head, struct response
     struct upstream *u = c->backend->upstream;
     r->headers.v = u->fields;
     r->headers.max = u->config->limits.header_fields;
-    return parse_response(head, c->head_request, false, r);
+    return parse_response(head, c->head_request, c->upgrade, r);
 }
 
 static bool has_body(const struct framing *f)
@@ -233,10 +247,25 @@ static void final_head(struct back_conn *c, const struct response *r, struct str
     c->down = r->framing;
     c->left = r->framing.kind == FRAMING_LENGTH ? r->framing.length : 0;
     c->keep_alive = r->keep_alive;
-    c->chunked = (struct chunked){0};
+    c->chunked = (struct chunked){.trailers = &c->trailers};
     c->response = RESPONSE_BODY;
     io_set_read_timeout(c->io, IO_PROGRESS, has_body(&c->down) ? config_of(c)->timeouts.backend_response : 0);
     c->events->on_head(c->arg, r, head, bytes_follow || !has_body(&c->down));
+}
+
+/* Both sides speak another protocol from here on, once the request has been sent whole (RFC 9110 section 7.8). */
+static void switch_protocols(struct back_conn *c, const struct response *r)
+{
+    if (c->sending) {
+        back_fail(c, ERR_BAD_RESPONSE, 0);
+        return;
+    }
+    c->response = RESPONSE_TUNNEL;
+    c->up = c->down = (struct framing){FRAMING_CLOSE, 0};
+    c->sending = true;
+    io_set_read_timeout(c->io, IO_BY, 0);
+    io_set_write_timeout(c->io, config_of(c)->timeouts.tunnel);
+    c->events->on_switch(c->arg, r);
 }
 
 /* Takes one head off the front of the unread bytes. False when there is no whole one yet or the connection has gone. */
@@ -263,7 +292,9 @@ static bool take_head(struct back_conn *c, char *data, size_t n)
         return false;
     }
     io_consume(c->io, used);
-    if (r.status < 200)
+    if (r.status == 101)
+        switch_protocols(c, &r);
+    else if (r.status < 200)
         c->events->on_interim(c->arg, &r);
     else
         final_head(c, &r, head, n > used);
@@ -278,7 +309,7 @@ static void take_length(struct back_conn *c, char *p, size_t n)
     if (c->left == 0)
         response_ended(c, p, take, n == take);
     else if (take > 0)
-        c->events->on_body(c->arg, p, take, false);
+        c->events->on_body(c->arg, p, take, false, STR(""));
 }
 
 static void take_chunked(struct back_conn *c, char *p, size_t n)
@@ -291,9 +322,9 @@ static void take_chunked(struct back_conn *c, char *p, size_t n)
         return;
     }
     if (n > 0) /* also without content: on_head() was told that this follows */
-        c->events->on_body(c->arg, p, decoded, false);
-    if (status == CHUNKED_BAD && c->state == BACK_LEASED)
-        back_fail(c, ERR_BACKEND_CUT, 0);
+        c->events->on_body(c->arg, p, decoded, false, STR(""));
+    if (status != CHUNKED_MORE && c->state == BACK_LEASED)
+        back_fail(c, ERR_BACKEND_CUT, status == CHUNKED_NO_MEMORY ? ENOMEM : 0);
 }
 
 static void take_body(struct back_conn *c, char *p, size_t n)
@@ -308,7 +339,7 @@ static void take_body(struct back_conn *c, char *p, size_t n)
     case FRAMING_CLOSE:
         io_consume(c->io, n);
         if (n > 0)
-            c->events->on_body(c->arg, p, n, false);
+            c->events->on_body(c->arg, p, n, false, STR(""));
         break;
     }
 }
@@ -330,10 +361,14 @@ static void on_readable(struct back_conn *c)
 
 static void on_eof(struct back_conn *c)
 {
-    if (c->response == RESPONSE_BODY && c->down.kind == FRAMING_CLOSE)
+    if (c->response == RESPONSE_TUNNEL) {
+        c->response = RESPONSE_TUNNEL_ENDED;
+        c->events->on_body(c->arg, NULL, 0, true, STR(""));
+    } else if (c->response == RESPONSE_BODY && c->down.kind == FRAMING_CLOSE) {
         response_ended(c, NULL, 0, false);
-    else
+    } else {
         back_fail_cut(c, 0);
+    }
 }
 
 static void on_timeout(struct back_conn *c)
@@ -377,6 +412,13 @@ void back_resume(struct back_conn *c)
 
 void back_release(struct back_conn *c)
 {
-    if (c)
-        back_close(c);
+    if (!c)
+        return;
+    if (in_tunnel(c) && (c->sending || c->response != RESPONSE_TUNNEL_ENDED))
+        io_abort(c->io);
+    else if (in_tunnel(c))
+        io_close_lingering(c->io, 0, 0);
+    else
+        io_close(c->io);
+    back_gone(c);
 }

@@ -127,8 +127,9 @@ static void on_deadline(struct timer *t)
 static void on_ready(void *arg)
 {
     struct health_check *h = arg;
-    struct framing none = {FRAMING_NONE, 0};
-    back_send_head(h->conn, str_make(h->request, h->request_len), METHOD_GET, &none, false);
+    struct back_request r = {
+        .head = str_make(h->request, h->request_len), .method = METHOD_GET, .framing = {FRAMING_NONE, 0}};
+    back_send_head(h->conn, &r, false);
 }
 
 static void on_interim(void *arg, const struct response *r)
@@ -137,11 +138,12 @@ static void on_interim(void *arg, const struct response *r)
     (void)r;
 }
 
-static void on_body(void *arg, char *p, size_t n, bool end)
+static void on_body(void *arg, char *p, size_t n, bool end, struct str trailers)
 {
     (void)arg;
     (void)p;
     (void)n;
+    (void)trailers;
     (void)end; /* never told: the connection is released at the head */
 }
 
@@ -150,7 +152,12 @@ static void on_drained(void *arg)
     (void)arg;
 }
 
-static const struct back_events probe_events = {on_ready, on_interim, on_head, on_body, on_drained, on_fail};
+static const struct back_events probe_events = {.on_ready = on_ready,
+                                                .on_interim = on_interim,
+                                                .on_head = on_head,
+                                                .on_body = on_body,
+                                                .on_drained = on_drained,
+                                                .on_fail = on_fail};
 
 static void probe(struct health_check *h)
 {

@@ -329,6 +329,64 @@ static void random_bodies_decode_as_the_reference_says(void **state)
     assert_true(ended > 10000 && ended < 20000);
 }
 
+/* Trailers go where the caller says, in any cut; nothing is allocated when there are none. */
+static void trailers_are_kept(void **state)
+{
+    (void)state;
+    static const char coded[] = "3\r\nabc\r\n0\r\nA: b\r\nC:d \r\n\r\nGET /next", none[] = "1\r\nx\r\n0\r\n\r\n";
+    for (size_t step = 1; step < sizeof coded; step++) {
+        struct buf trailers = BUF_INIT;
+        struct chunked c = {.trailers = &trailers};
+        char work[sizeof coded];
+        enum chunked_status status = CHUNKED_MORE;
+        for (size_t at = 0; status == CHUNKED_MORE; at += step) {
+            size_t decoded, consumed, n = step < sizeof coded - 1 - at ? step : sizeof coded - 1 - at;
+            memcpy(work, coded + at, n);
+            status = chunked_decode(&c, work, n, &decoded, &consumed);
+        }
+        assert_int_equal(status, CHUNKED_END);
+        assert_true(str_eq(buf_str(&trailers), STR("A: b\r\nC:d \r\n")));
+        buf_fini(&trailers);
+    }
+    struct buf trailers = BUF_INIT;
+    for (size_t step = 1; step < sizeof none; step++) {
+        struct chunked c = {.trailers = &trailers};
+        for (size_t at = 0; at < sizeof none - 1; at += step) {
+            char work[sizeof none];
+            size_t decoded, consumed, n = step < sizeof none - 1 - at ? step : sizeof none - 1 - at;
+            memcpy(work, none + at, n);
+            assert_int_not_equal(chunked_decode(&c, work, n, &decoded, &consumed), CHUNKED_BAD);
+        }
+        assert_null(trailers.block);
+    }
+}
+
+static void assert_pieces(struct str content, bool end, struct str trailers, const char *wanted)
+{
+    struct iovec iov[CHUNKED_PIECES];
+    char line[CHUNK_LINE_MAX], got[100];
+    size_t n = 0;
+    int k = chunked_pieces(iov, line, content, end, trailers);
+
+    for (int i = 0; i < k; i++) {
+        memcpy(got + n, iov[i].iov_base, iov[i].iov_len);
+        n += iov[i].iov_len;
+    }
+    assert_int_equal(n, strlen(wanted));
+    assert_memory_equal(got, wanted, n);
+}
+
+static void content_is_coded_in_pieces(void **state)
+{
+    (void)state;
+    assert_pieces(STR("hello"), false, STR(""), "5\r\nhello\r\n");
+    assert_pieces(STR("hello"), true, STR(""), "5\r\nhello\r\n0\r\n\r\n");
+    assert_pieces(STR("hello"), true, STR("A: b\r\n"), "5\r\nhello\r\n0\r\nA: b\r\n\r\n");
+    assert_pieces(STR(""), true, STR(""), "0\r\n\r\n");
+    assert_pieces(STR(""), true, STR("A: b\r\n"), "0\r\nA: b\r\n\r\n");
+    assert_pieces(STR(""), false, STR(""), "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -340,6 +398,8 @@ int main(void)
         cmocka_unit_test(extensions_and_trailers_are_bounded),
         cmocka_unit_test(the_end_and_a_fault_stay),
         cmocka_unit_test(content_before_a_fault_is_told),
+        cmocka_unit_test(trailers_are_kept),
+        cmocka_unit_test(content_is_coded_in_pieces),
         cmocka_unit_test(lines_that_start_chunks_read_back),
         cmocka_unit_test(random_bodies_decode_as_the_reference_says),
     };

@@ -101,7 +101,7 @@ static void what_concerns_one_connection_ends_here(void **state)
 {
     (void)state;
     assert_text(FORWARD("GET / HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, X-Mine ,x-other\r\nKeep-Alive: 5\r\n"
-                        "X-Mine: 1\r\nX-Minor: 2\r\nX-OTHER: 3\r\nProxy-Connection: close\r\nTE: trailers\r\n"
+                        "X-Mine: 1\r\nX-Minor: 2\r\nX-OTHER: 3\r\nProxy-Connection: close\r\nTE: gzip\r\n"
                         "Trailer: a\r\nUpgrade: h2c\r\nProxy-Authorization: x\r\nProxy-Authenticate: y\r\n"
                         "Connection: x-late\r\nX-Late: 4\r\n\r\n",
                         &direct),
@@ -286,6 +286,113 @@ static void bounds_hold_for_the_tersest_heads(void **state)
     reply(str_make(head, n), &how);
 }
 
+static void trailers_are_asked_for_and_announced(void **state)
+{
+    (void)state;
+    assert_text(FORWARD("GET / HTTP/1.1\r\nHost: h\r\nTE: gzip;q=0.5, trailers\r\nConnection: te\r\n\r\n", &direct),
+                "GET / HTTP/1.1\r\nHost: h\r\nConnection: TE\r\nTE: trailers\r\n" ADDED "\r\n");
+    assert_text(FORWARD("POST / HTTP/1.1\r\nHost: h\r\nTrailer: A\r\nTransfer-Encoding: chunked\r\n\r\n", &direct),
+                "POST / HTTP/1.1\r\nHost: h\r\nTrailer: A\r\n" ADDED "Transfer-Encoding: chunked\r\n\r\n");
+    assert_text(FORWARD("POST / HTTP/1.1\r\nHost: h\r\nTrailer: A\r\nContent-Length: 1\r\n\r\n", &direct),
+                "POST / HTTP/1.1\r\nHost: h\r\n" ADDED "Content-Length: 1\r\n\r\n");
+    assert_false(parse(STR("GET / HTTP/1.0\r\nTE: trailers\r\n\r\n")).takes_trailers);
+
+    struct reply how = {.minor = 1, .keep_alive = true, .framing = {FRAMING_CHUNKED, 0}};
+    assert_text(REPLY("HTTP/1.1 200 OK\r\nTrailer: A\r\nTransfer-Encoding: chunked\r\n\r\n", &how),
+                "HTTP/1.1 200 OK\r\nVia: 1.1 loadbalancer\r\nTransfer-Encoding: chunked\r\n\r\n");
+    how.trailers = true;
+    assert_text(REPLY("HTTP/1.1 200 OK\r\nTrailer: A\r\nTransfer-Encoding: chunked\r\n\r\n", &how),
+                "HTTP/1.1 200 OK\r\nTrailer: A\r\nVia: 1.1 loadbalancer\r\nTransfer-Encoding: chunked\r\n\r\n");
+}
+
+static struct str trailers_of(struct str section, bool to_backend)
+{
+    struct head_writer w = head_writer_on(room, 2 * section.n);
+
+    rules_write_trailers(&w, section, to_backend, STR("X-Client-ID"));
+    assert_false(w.full);
+    return head_writer_str(&w);
+}
+
+static void trailers_that_decide_nothing_go_on(void **state)
+{
+    (void)state;
+    assert_text(trailers_of(STR("a:b\r\nGrpc-Status:\t0 \r\nC:\r\nETag: \"x\"\r\n"), true),
+                "a: b\r\nGrpc-Status: 0\r\nC: \r\nETag: \"x\"\r\n");
+    assert_text(trailers_of(STR("Content-Length: 5\r\ntransfer-encoding: chunked\r\nHost: x\r\nA: 1\r\n"
+                                "Authorization: x\r\nX-Forwarded-For: 1.1.1.1\r\nX-FORWARDED-any: 1\r\nForwarded: x\r\n"
+                                "Connection: close\r\nTE: trailers\r\nTrailer: A\r\nCookie: a\r\nSet-Cookie: b\r\n"
+                                "Content-Type: x\r\ncontent-encoding: gzip\r\nMax-Forwards: 0\r\nx-client-id: me\r\n"
+                                "X-Request-ID: i\r\nVia: 1.1 x\r\nUpgrade: x\r\nExpect: 100-continue\r\nB: 2\r\n"
+                                "If-Match: x\r\nCache-Control: no-store\r\nProxy-Authorization: x\r\n"),
+                            true),
+                "A: 1\r\nB: 2\r\n");
+    assert_text(trailers_of(STR("A_B: 1\r\n"), true), "");
+    assert_text(trailers_of(STR("A_B: 1\r\n"), false), "A_B: 1\r\n");
+    assert_text(trailers_of(STR(""), true), "");
+}
+
+static void assert_protocols(struct str head, bool upgrade, const char *wanted)
+{
+    struct request r = parse(head);
+    struct head_writer w = head_writer_on(room, sizeof room);
+
+    assert_int_equal(r.upgrade, upgrade);
+    rules_write_protocols(&w, &r.headers);
+    assert_text(head_writer_str(&w), wanted);
+}
+
+#define ASKS(fields, upgrade, wanted)                                                                                  \
+    assert_protocols(STR("GET / HTTP/1.1\r\nHost: h\r\n" fields "\r\n"), upgrade, wanted)
+
+static void protocols_are_offered_but_h2c(void **state)
+{
+    (void)state;
+    ASKS("Connection: Upgrade\r\nUpgrade: websocket\r\n", true, "websocket");
+    ASKS("Connection: keep-alive, upgrade\r\nUpgrade: h2c, a/1 ,b\r\nUpgrade: H2C, c/2.0\r\n", true, "a/1, b, c/2.0");
+    ASKS("Connection: upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n", false, "");
+    ASKS("Connection: upgrade\r\nUpgrade: h2c/1, a b, \"c\", /d, e/\r\n", false, "");
+    ASKS("Upgrade: websocket\r\n", false, "websocket");
+    ASKS("Connection: upgrade\r\n", false, "");
+    assert_protocols(STR("GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"), false, "websocket");
+    struct forward f = direct;
+    f.upgrade = STR("websocket");
+    assert_text(FORWARD("GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: upgrade, X\r\nX: 1\r\n"
+                        "TE: trailers\r\nSec-WebSocket-Key: k\r\n\r\n",
+                        &f),
+                "GET / HTTP/1.1\r\nHost: h\r\nSec-WebSocket-Key: k\r\nConnection: upgrade, TE\r\nUpgrade: websocket\r\n"
+                "TE: trailers\r\n" ADDED "\r\n");
+}
+
+static struct response parse_switch(struct str head)
+{
+    struct response r = {.headers = {.v = fields, .max = FIELDS_MAX}};
+
+    assert_int_equal(parse_response(head, false, true, &r), ERR_OK);
+    return r;
+}
+
+static void a_switch_is_to_what_was_offered(void **state)
+{
+    (void)state;
+#define SWITCH(named)                                                                                                  \
+    "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade, x\r\n" named "X: 1\r\nContent-Length: 3\r\nY: 2\r\n\r\n"
+    struct response r = parse_switch(STR(SWITCH("Upgrade: WebSocket\r\n")));
+    assert_true(rules_is_offered(&r.headers, STR("a/1, websocket")));
+    assert_false(rules_is_offered(&r.headers, STR("a/1")));
+    assert_false(rules_is_offered(&r.headers, STR("")));
+    struct head_writer w = head_writer_on(room, sizeof room);
+    rules_write_switch(&w, &r, STR("E: f\r\n"));
+    assert_text(head_writer_str(&w), "HTTP/1.1 101 Switching Protocols\r\nY: 2\r\nVia: 1.1 loadbalancer\r\n"
+                                     "Connection: upgrade\r\nUpgrade: WebSocket\r\nE: f\r\n\r\n");
+    r = parse_switch(STR(SWITCH("Upgrade: a/1, b\r\n")));
+    assert_true(rules_is_offered(&r.headers, STR("b, c, a/1")));
+    assert_false(rules_is_offered(&r.headers, STR("b, c")));
+    r = parse_switch(STR(SWITCH("")));
+    assert_false(rules_is_offered(&r.headers, STR("a/1, websocket")));
+#undef SWITCH
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -302,6 +409,10 @@ int main(void)
         cmocka_unit_test(responses_are_passed_on),
         cmocka_unit_test(the_length_of_an_absent_body_stays),
         cmocka_unit_test(interim_responses_are_passed_on),
+        cmocka_unit_test(trailers_are_asked_for_and_announced),
+        cmocka_unit_test(trailers_that_decide_nothing_go_on),
+        cmocka_unit_test(protocols_are_offered_but_h2c),
+        cmocka_unit_test(a_switch_is_to_what_was_offered),
         cmocka_unit_test(bounds_hold_for_the_tersest_heads),
     };
 

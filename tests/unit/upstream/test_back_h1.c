@@ -27,7 +27,8 @@ struct world {
     struct back_conn *conn;
     bool ready, ended, failed;
     unsigned status, interim, heads;
-    struct buf body;
+    struct buf body, trailers;
+    bool switched;
     struct back_failure failure;
 };
 
@@ -51,16 +52,27 @@ static void on_head(void *arg, const struct response *r, struct str head, bool m
     w->heads++;
 }
 
-static void on_body(void *arg, char *p, size_t n, bool end)
+static void on_body(void *arg, char *p, size_t n, bool end, struct str trailers)
 {
+
     struct world *w = arg;
     assert_false(w->ended);
-    assert_int_equal(w->heads, 1);
+    assert_int_equal(w->heads + w->switched, 1);
+    assert_true(trailers.n == 0 || end);
+    assert_true(buf_append_str(&w->trailers, trailers));
     if (n > 0)
         assert_true(buf_append(&w->body, p, n));
     w->ended = end;
-    if (end)
+    if (end && !w->switched)
         w->conn = NULL;
+}
+
+static void on_switch(void *arg, const struct response *r)
+{
+    struct world *w = arg;
+    assert_int_equal(r->status, 101);
+    assert_false(w->switched);
+    w->switched = true;
 }
 
 static void on_drained(void *arg)
@@ -77,7 +89,13 @@ static void on_fail(void *arg, const struct back_failure *f)
     w->conn = NULL;
 }
 
-static const struct back_events events = {on_ready, on_interim, on_head, on_body, on_drained, on_fail};
+static const struct back_events events = {.on_ready = on_ready,
+                                          .on_interim = on_interim,
+                                          .on_head = on_head,
+                                          .on_switch = on_switch,
+                                          .on_body = on_body,
+                                          .on_drained = on_drained,
+                                          .on_fail = on_fail};
 
 static void turn_until(struct world *w, const bool *flag)
 {
@@ -128,6 +146,7 @@ static int teardown(void **state)
     loop_free(w->loop);
     config_put(w->config);
     buf_fini(&w->body);
+    buf_fini(&w->trailers);
     free(w);
     return 0;
 }
@@ -136,6 +155,8 @@ static void forget(struct world *w)
 {
     w->ready = w->ended = w->failed = false;
     w->status = w->interim = w->heads = 0;
+    w->switched = false;
+    buf_fini(&w->trailers);
     buf_fini(&w->body);
 }
 
@@ -153,8 +174,8 @@ static void open_connection(struct world *w)
 
 static void send_get(struct world *w, enum method m)
 {
-    static const struct framing none;
-    back_send_head(w->conn, STR("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), m, &none, false);
+    struct back_request r = {.head = STR("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), .method = m};
+    back_send_head(w->conn, &r, false);
 }
 
 /* Answers with `p`, in pieces of `piece` bytes, each seen by the loop before the next. */
@@ -359,20 +380,120 @@ static void refused_before_anything_is_sent(void **state)
     w->listen_fd = sock_listen(&w->addr, 8);
 }
 
+/* The backend receives exactly that next. */
+static void expect_sent(struct world *w, const char *text)
+{
+    char got[200];
+    size_t n = 0, wanted = strlen(text);
+    uint64_t end = clock_monotonic() + 5 * NS_PER_S;
+    while (n < wanted) {
+        assert_true(clock_monotonic() < end);
+        ssize_t more = sock_recv(w->fd, got + n, wanted - n);
+        if (more > 0)
+            n += (size_t)more;
+        else
+            assert_int_equal(more, -EAGAIN);
+    }
+    assert_memory_equal(got, text, wanted);
+}
+
 static void chunks_are_framed_here(void **state)
 {
     struct world *w = *state;
     open_connection(w);
-    struct framing chunked = {FRAMING_CHUNKED, 0};
-    back_send_head(w->conn, STR("POST / HTTP/1.1\r\n\r\n"), METHOD_POST, &chunked, true);
-    back_send_body(w->conn, "hello", 5, false);
-    back_send_body(w->conn, "", 0, false);
-    back_send_body(w->conn, "0123456789abcdef", 16, true);
+    struct back_request r = {
+        .head = STR("POST / HTTP/1.1\r\n\r\n"), .method = METHOD_POST, .framing = {FRAMING_CHUNKED, 0}};
+    back_send_head(w->conn, &r, true);
+    back_send_body(w->conn, "hello", 5, false, STR(""));
+    back_send_body(w->conn, "", 0, false, STR(""));
+    back_send_body(w->conn, "0123456789abcdef", 16, true, STR("A: b\r\n"));
+    expect_sent(w, "POST / HTTP/1.1\r\n\r\n5\r\nhello\r\n10\r\n0123456789abcdef\r\n0\r\nA: b\r\n\r\n");
+}
+
+static void trailers_are_told_with_the_end(void **state)
+{
+    struct world *w = *state;
+    static const char text[] =
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nA: b\r\nC:d\r\n\r\n";
+    for (size_t piece = 1; piece < sizeof text; piece += 9) {
+        open_connection(w);
+        send_get(w, METHOD_GET);
+        answer(w, text, piece);
+        turn_until(w, &w->ended);
+        assert_true(str_eq(buf_str(&w->body), STR("ok")));
+        assert_true(str_eq(buf_str(&w->trailers), STR("A: b\r\nC:d\r\n")));
+        assert_int_equal(w->backend->idle_count, 1);
+        pool_flush(w->backend);
+        sock_close(w->fd);
+        w->fd = -1;
+        forget(w);
+    }
+}
+
+/* Asks to switch to another protocol, and is answered. */
+static void ask_to_switch(struct world *w, const char *text)
+{
+    struct back_request r = {.head = STR("GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"),
+                             .method = METHOD_GET,
+                             .upgrade = true};
+    back_send_head(w->conn, &r, false);
     char got[200];
-    ssize_t n = sock_recv(w->fd, got, sizeof got);
-    assert_true(n > 0);
-    assert_true(str_eq(str_make(got, (size_t)n),
-                       STR("POST / HTTP/1.1\r\n\r\n5\r\nhello\r\n10\r\n0123456789abcdef\r\n0\r\n\r\n")));
+    assert_true(sock_recv(w->fd, got, sizeof got) > 0);
+    answer(w, text, 1000);
+}
+
+#define SWITCHED "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"
+
+static void a_switch_makes_a_tunnel(void **state)
+{
+    struct world *w = *state;
+    open_connection(w);
+    ask_to_switch(w, SWITCHED "early");
+    turn_until(w, &w->switched);
+    assert_true(str_eq(buf_str(&w->body), STR("early")));
+    assert_int_equal(w->heads, 0);
+    back_send_body(w->conn, "raw", 3, false, STR(""));
+    back_send_body(w->conn, " bytes", 6, true, STR(""));
+    expect_sent(w, "raw bytes");
+    char c;
+    assert_int_equal(sock_recv(w->fd, &c, 1), 0); /* the direction has been shut */
+    answer(w, "late", 1000);
+    assert_false(w->ended);
+    sock_close(w->fd);
+    w->fd = -1;
+    turn_until(w, &w->ended);
+    assert_true(str_eq(buf_str(&w->body), STR("earlylate")));
+    assert_non_null(w->conn); /* it stays the lessee's */
+    assert_int_equal(w->backend->open_count, 1);
+    back_release(w->conn);
+    w->conn = NULL;
+    assert_int_equal(w->backend->open_count, 0);
+    assert_int_equal(w->backend->idle_count, 0);
+}
+
+static void an_offer_may_be_declined(void **state)
+{
+    struct world *w = *state;
+    open_connection(w);
+    ask_to_switch(w, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno");
+    turn_until(w, &w->ended);
+    assert_int_equal(w->status, 200);
+    assert_false(w->switched);
+    assert_int_equal(w->backend->idle_count, 1);
+}
+
+static void no_switch_before_the_request_is_whole(void **state)
+{
+    struct world *w = *state;
+    open_connection(w);
+    struct back_request r = {.head = STR("POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n"),
+                             .method = METHOD_POST,
+                             .framing = {FRAMING_LENGTH, 9},
+                             .upgrade = true};
+    back_send_head(w->conn, &r, false);
+    answer(w, SWITCHED, 1000);
+    turn_until(w, &w->failed);
+    assert_int_equal(w->failure.error, ERR_BAD_RESPONSE);
 }
 
 /* An answer before the request is whole is passed on, and that connection is not used again. */
@@ -380,8 +501,10 @@ static void an_early_answer_ends_the_connection(void **state)
 {
     struct world *w = *state;
     open_connection(w);
-    struct framing length = {FRAMING_LENGTH, 100};
-    back_send_head(w->conn, STR("POST / HTTP/1.1\r\nContent-Length: 100\r\n\r\n"), METHOD_POST, &length, false);
+    struct back_request r = {.head = STR("POST / HTTP/1.1\r\nContent-Length: 100\r\n\r\n"),
+                             .method = METHOD_POST,
+                             .framing = {FRAMING_LENGTH, 100}};
+    back_send_head(w->conn, &r, false);
     answer(w, "HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno", 1000);
     turn_until(w, &w->ended);
     assert_int_equal(w->status, 413);
@@ -398,6 +521,8 @@ int main(void)
         T(a_look_finds_a_dead_connection), T(silence_is_a_timeout),
         T(a_stalled_body_is_a_timeout),    T(refused_before_anything_is_sent),
         T(chunks_are_framed_here),         T(an_early_answer_ends_the_connection),
+        T(trailers_are_told_with_the_end), T(a_switch_makes_a_tunnel),
+        T(an_offer_may_be_declined),       T(no_switch_before_the_request_is_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
