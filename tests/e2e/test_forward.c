@@ -120,6 +120,83 @@ static void test_request_content(void **state)
     world_finish(w);
 }
 
+/* The trailers of a request, and, when it is asked for, some with the answer. */
+static void trailers_script(struct origin_conn *c)
+{
+    while (origin_read(c)) {
+        bool wanted = message_has_token(&c->request, "TE", "trailers");
+        bool ok =
+            origin_sendf(c,
+                         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\nX-TE: %d\r\n\r\n%zx\r\n"
+                         "-%s\r\n0\r\nX-Sum:1\r\nContent-Length: 7\r\nX_Y: 2\r\nSet-Cookie: a\r\n\r\n",
+                         wanted, c->request.trailers.n + 1, c->request.trailers.n ? c->request.trailers.p : "");
+        if (!ok)
+            return;
+    }
+}
+
+static void test_trailers(void **state)
+{
+    struct world *w = *state;
+    struct origin *o = world_origin(w, trailers_script, NULL, NULL);
+    struct client c;
+
+    world_start(w, NULL);
+    client_open(&c, w->port);
+    client_send(&c, "POST / HTTP/1.1\r\nHost: h\r\nTE: trailers\r\nConnection: TE\r\nTrailer: A\r\n"
+                    "Transfer-Encoding: chunked\r\n\r\n"
+                    "2\r\nhi\r\n0\r\nA:\t1 \r\nHost: evil\r\nX-Forwarded-For: 9.9.9.9\r\nb: 2\r\nC_D: 3\r\n\r\n");
+    const struct message *m = client_expect(&c, 200);
+    EXPECT_BODY(m, "-A: 1\r\nb: 2\r\n");
+    assert_string_equal(m->trailers.p, "X-Sum: 1\r\nX_Y: 2\r\n");
+    assert_string_equal(message_field(m, "Trailer"), "X-Sum");
+    assert_string_equal(message_field(m, "X-TE"), "1");
+    assert_non_null(strstr(origin_head(o, 0), "\r\nTrailer: A\r\n"));
+
+    /* Who has not said that it takes them gets none. */
+    client_send(&c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    m = client_expect(&c, 200);
+    EXPECT_BODY(m, "-");
+    assert_int_equal(m->trailers.n, 0);
+    assert_null(message_field(m, "Trailer"));
+    assert_string_equal(message_field(m, "X-TE"), "0");
+    client_send(&c, "GET / HTTP/1.0\r\nTE: trailers\r\n\r\n");
+    m = client_expect(&c, 200);
+    EXPECT_BODY(m, "-");
+    assert_string_equal(message_field(m, "X-TE"), "0");
+    client_expect_end(&c);
+    client_close(&c);
+    world_finish(w);
+}
+
+/* What is sent again is sent with its trailers. */
+static void reset_first_script(struct origin_conn *c)
+{
+    if (!origin_read(c))
+        return;
+    if (c->index == 0 && strcmp(origin_name(c->origin), "b1") == 0)
+        origin_reset(c);
+    else
+        origin_answer(c, c->request.trailers.n ? c->request.trailers.p : "none");
+}
+
+static void test_trailers_are_sent_again(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    world_origin(w, reset_first_script, NULL, NULL);
+    world_origin(w, reset_first_script, NULL, NULL);
+    world_start(w, NULL);
+    client_open(&c, w->port);
+    client_send(&c, "PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nA: 1\r\n\r\n");
+    const struct message *m = client_expect(&c, 200);
+    EXPECT_BODY(m, "A: 1\r\n");
+    daemon_expect_event(&w->daemon, 0, "retry", NULL);
+    client_close(&c);
+    world_finish(w);
+}
+
 static void test_bytewise(void **state)
 {
     struct world *w = *state;
@@ -474,7 +551,7 @@ static void test_request_fields(void **state)
                 "Accept: a\r\nAccept: b\r\nX-Empty:\r\nCookie: a=b; c=d\r\nAuthorization: Bearer x\r\n"
                 "Connection: keep-alive, X-Nominated, Host, Authorization, Content-Length\r\nX-Nominated: 1\r\n"
                 "Keep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nProxy-Authorization: Basic eA==\r\n"
-                "TE: trailers\r\nUpgrade: h2c\r\nX_Under_Score: 1\r\n"
+                "TE: gzip\r\nUpgrade: h2c\r\nX_Under_Score: 1\r\n"
                 "X-Forwarded-For: 9.9.9.9\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\n"
                 "X-Forwarded-Port: 1\r\nForwarded: for=9.9.9.9\r\nVia: 1.0 someone\r\nX-Request-ID: my-id.1\r\n\r\n");
     client_expect(&c, 200);
@@ -940,6 +1017,8 @@ int main(void)
         WORLD_TEST(test_methods_and_targets),
         WORLD_TEST(test_absolute_form),
         WORLD_TEST(test_request_content),
+        WORLD_TEST(test_trailers),
+        WORLD_TEST(test_trailers_are_sent_again),
         WORLD_TEST(test_bytewise),
         WORLD_TEST(test_response_bytewise),
         WORLD_TEST(test_keep_alive_reuses_the_backend_connection),

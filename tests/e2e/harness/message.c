@@ -393,10 +393,24 @@ static enum read_result read_chunk(struct stream *s, struct message *m, sink_fn 
     return r == READ_OK && *line ? malformed(s, "a chunk longer than its size") : r;
 }
 
-/* Trailer fields are none that a proxy of ours sends. */
+/* Field lines, up to the empty one. */
+static enum read_result read_trailers(struct stream *s, struct message *m, int patience)
+{
+    char line[1024];
+
+    for (;;) {
+        enum read_result r = read_line(s, line, sizeof line, patience);
+
+        if (r != READ_OK || !*line)
+            return r;
+        if (*line == ':' || !strchr(line, ':') || strcspn(line, " \t") < strcspn(line, ":"))
+            return malformed(s, "a trailer");
+        bytes_addf(&m->trailers, "%s\r\n", line);
+    }
+}
+
 static enum read_result read_chunked(struct stream *s, struct message *m, sink_fn *sink, void *arg, int patience)
 {
-    char line[64];
     uint64_t size;
     enum read_result r;
 
@@ -406,8 +420,7 @@ static enum read_result read_chunked(struct stream *s, struct message *m, sink_f
         if (r != READ_OK)
             return r;
     } while (size > 0);
-    r = read_line(s, line, sizeof line, patience);
-    return r == READ_OK && *line ? malformed(s, "a trailer") : r;
+    return read_trailers(s, m, patience);
 }
 
 static enum read_result read_to_close(struct stream *s, struct message *m, sink_fn *sink, void *arg, int patience)
@@ -425,7 +438,9 @@ static enum read_result read_to_close(struct stream *s, struct message *m, sink_
 enum read_result message_read_body(struct stream *s, struct message *m, sink_fn *sink, void *arg, int patience)
 {
     bytes_free(&m->body);
+    bytes_free(&m->trailers);
     bytes_add(&m->body, "", 0);
+    bytes_add(&m->trailers, "", 0);
     switch (m->body_kind) {
     case BODY_LENGTH: return read_exactly(s, m, m->body_bytes, sink, arg, patience);
     case BODY_CHUNKED: return read_chunked(s, m, sink, arg, patience);
@@ -440,6 +455,7 @@ void message_free(struct message *m)
     free(m->head);
     free(m->text);
     bytes_free(&m->body);
+    bytes_free(&m->trailers);
     *m = (struct message){0};
 }
 

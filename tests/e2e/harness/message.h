@@ -52,6 +52,7 @@ struct message {
     struct bytes body; /* content, decoded; empty where a sink took it */
     uint64_t body_bytes;
     unsigned chunks;                  /* of a chunked body, the last one not counted */
+    struct bytes trailers;            /* its trailer section, field lines as received */
     int interim[MESSAGE_INTERIM_MAX]; /* statuses of the 1xx that came before */
     unsigned interim_count;
 };
