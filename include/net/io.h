@@ -37,8 +37,8 @@ enum io_event {
     IO_DRAINED,   /* everything written is with the kernel, after an io_write() that could not send all at once */
     IO_EOF,       /* the other end will send no more; told once, after all its bytes were consumed or while unread bytes
                      remain that the handler left */
-    IO_TIMEOUT_READ,  /* the read deadline has passed; told once, re-arm to be told again */
-    IO_TIMEOUT_WRITE, /* nothing unsent could be sent for as long as allowed */
+    IO_TIMEOUT_READ,  /* the read deadline has passed, or bytes come too slowly; told once, re-arm to be told again */
+    IO_TIMEOUT_WRITE, /* nothing unsent could be sent for as long as allowed, or it goes too slowly */
     IO_ERROR          /* connection failed or broken: io_errno(); nothing more can be read or written */
 };
 
@@ -108,6 +108,14 @@ void io_set_read_timeout(struct io *io, enum io_deadline kind, uint64_t ns);
 /* Write deadline: runs only while bytes are unsent, restarted by each byte sent; ns 0 takes it away. Told once, like
  * the read deadline. */
 void io_set_write_timeout(struct io *io, uint64_t ns);
+
+/* Watches the pace, too, from now on or no more: bytes that come under a read deadline of kind IO_PROGRESS, and unsent
+ * ones that go, must make IO_RATE_MIN bytes a second, taken over IO_RATE_SPAN or what time lies between two that came.
+ * Who moves nothing at all is left to the deadlines: the pace is looked at when bytes move. While paused, no time runs.
+ */
+#define IO_RATE_MIN  100u
+#define IO_RATE_SPAN 10u /* s */
+void io_set_min_rate(struct io *io, bool on);
 
 /* Sends FIN once everything written has been sent. Reading goes on. */
 void io_shutdown_write(struct io *io);

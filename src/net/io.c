@@ -37,6 +37,7 @@
 #include "net/io.h"
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "net/sock.h"
 
@@ -46,6 +47,11 @@
 /* A span of time that runs from `since`; a span of 0 never ends. */
 struct deadline {
     uint64_t since, span;
+};
+
+/* Bytes since a point in time, in tenths of a second. */
+struct pace {
+    uint16_t since, moved;
 };
 
 struct io {
@@ -62,23 +68,26 @@ struct io {
     struct buf unsent; /* waits for the kernel, or for the write that `more` announced */
     struct deadline read, write;
     uint64_t bytes_in, bytes_out;
-    int error;              /* why it is broken */
-    bool connecting : 1;    /* the connect has not completed */
-    bool paused : 1;        /* by the owner */
-    bool lent : 1;          /* `in` is the loop's scratch buffer, not a block of ours */
-    bool reread : 1;        /* IO_READABLE is due for what is kept */
-    bool eof : 1;           /* FIN received */
-    bool eof_told : 1;      /* ... and the owner knows */
-    bool blocked : 1;       /* unsent bytes wait for LOOP_WRITE; IO_DRAINED is due after them */
-    bool fin : 1;           /* to be sent behind the unsent bytes, or sent */
-    bool broken : 1;        /* IO_ERROR is due or told; only what was received before can still be read */
-    bool broken_told : 1;   /* ... and the owner knows */
-    bool salvage : 1;       /* broken by sending: the receive buffer may still hold something */
-    bool read_progress : 1; /* the read deadline is of kind IO_PROGRESS */
-    bool closed : 1;        /* by the owner: the handler is not called again */
+    struct pace read_pace, write_pace; /* the latter runs while blocked */
+    int error;                         /* why it is broken */
+    bool connecting : 1;               /* the connect has not completed */
+    bool paused : 1;                   /* by the owner */
+    bool lent : 1;                     /* `in` is the loop's scratch buffer, not a block of ours */
+    bool reread : 1;                   /* IO_READABLE is due for what is kept */
+    bool eof : 1;                      /* FIN received */
+    bool eof_told : 1;                 /* ... and the owner knows */
+    bool blocked : 1;                  /* unsent bytes wait for LOOP_WRITE; IO_DRAINED is due after them */
+    bool fin : 1;                      /* to be sent behind the unsent bytes, or sent */
+    bool broken : 1;                   /* IO_ERROR is due or told; only what was received before can still be read */
+    bool broken_told : 1;              /* ... and the owner knows */
+    bool salvage : 1;                  /* broken by sending: the receive buffer may still hold something */
+    bool read_progress : 1;            /* the read deadline is of kind IO_PROGRESS */
+    bool paced : 1;                    /* bytes must keep IO_RATE_MIN */
+    bool late : 1;                     /* those that have just come do not */
+    bool closed : 1;                   /* by the owner: the handler is not called again */
 };
 
-static_assert(sizeof(struct io) <= 224, "an idle connection should stay cheap");
+static_assert(sizeof(struct io) <= 232, "an idle connection should stay cheap");
 
 /* For io_count(): one process, one loop, and the question is about the whole process. */
 static size_t count;
@@ -98,6 +107,30 @@ static uint64_t read_due(const struct io *io)
 static uint64_t write_due(const struct io *io)
 {
     return io->blocked ? due(&io->write) : TIMER_NEVER;
+}
+
+/* The tenths of a second wrap around; they are compared by their difference. */
+static uint16_t tenths(const struct io *io)
+{
+    return (uint16_t)(loop_now(io->loop) / (NS_PER_S / 10));
+}
+
+static void start_pace(const struct io *io, struct pace *p)
+{
+    *p = (struct pace){.since = tenths(io)};
+}
+
+/* `n` bytes have moved. False when they, and those before, have been too slow. */
+static bool keep_pace(const struct io *io, struct pace *p, size_t n)
+{
+    unsigned span = (uint16_t)(tenths(io) - p->since);
+
+    p->moved = n < (size_t)(UINT16_MAX - p->moved) ? (uint16_t)(p->moved + n) : UINT16_MAX;
+    if (span < IO_RATE_SPAN * 10)
+        return true;
+    bool kept = p->moved >= span * IO_RATE_MIN / 10 || p->moved == UINT16_MAX;
+    start_pace(io, p);
+    return kept || !io->paced;
 }
 
 static void fail(struct io *io, int error);
@@ -204,8 +237,10 @@ static void tell_readable(struct io *io)
 static bool take_in(struct io *io, char *scratch, size_t n)
 {
     io->bytes_in += n;
-    if (io->read_progress)
+    if (io->read_progress) {
         io->read.since = loop_now(io->loop);
+        io->late = !keep_pace(io, &io->read_pace, n) && io->read.span > 0;
+    }
     if (io->in.len > 0)
         return buf_append(&io->in, scratch, n);
     if (io->in.block)
@@ -222,10 +257,17 @@ static ssize_t receive(struct io *io)
     ssize_t n = sock_recv(io->watch.fd, scratch, LOOP_SCRATCH_SIZE);
     if (n <= 0)
         return n;
-    if (take_in(io, scratch, (size_t)n))
-        tell_readable(io);
-    else
+    if (!take_in(io, scratch, (size_t)n)) {
         fail(io, ENOMEM);
+        return n;
+    }
+    if (io->late) {
+        io->late = false;
+        io->read.span = 0;
+        io->fn(io->owner, io, IO_TIMEOUT_READ);
+    }
+    if (!io->closed)
+        tell_readable(io);
     return n;
 }
 
@@ -300,6 +342,7 @@ static void block(struct io *io)
         return;
     io->blocked = true;
     io->write.since = loop_now(io->loop);
+    start_pace(io, &io->write_pace);
     ask(io);
     set_timer(io);
 }
@@ -354,8 +397,17 @@ static void send_fin(struct io *io)
 
 static void on_writable(struct io *io)
 {
-    if (!transmit(io, NULL, 0) || io->unsent.len > 0)
+    uint64_t before = io->bytes_out;
+    if (!transmit(io, NULL, 0))
         return;
+    if (io->unsent.len > 0) {
+        size_t n = (size_t)(io->bytes_out - before);
+        if (n > 0 && !keep_pace(io, &io->write_pace, n) && io->write.span > 0) {
+            io->write.span = 0;
+            io->fn(io->owner, io, IO_TIMEOUT_WRITE);
+        }
+        return;
+    }
     io->blocked = false;
     loop_rewatch(io->loop, &io->watch, needs(io));
     if (io->fin)
@@ -558,8 +610,10 @@ void io_pause(struct io *io)
 
 void io_resume(struct io *io)
 {
-    if (io->paused && io->read_progress)
+    if (io->paused && io->read_progress) {
         io->read.since = loop_now(io->loop);
+        start_pace(io, &io->read_pace);
+    }
     io->paused = false;
     io->reread = io->in.len > 0;
     if (io->reread || (io->eof && !io->eof_told))
@@ -612,6 +666,8 @@ void io_set_read_timeout(struct io *io, enum io_deadline kind, uint64_t ns)
 {
     io->read = (struct deadline){.since = loop_now(io->loop), .span = ns};
     io->read_progress = kind == IO_PROGRESS;
+    start_pace(io, &io->read_pace);
+    (void)keep_pace(io, &io->read_pace, io->in.len); /* what is here already, has come */
     set_timer(io);
 }
 
@@ -619,6 +675,13 @@ void io_set_write_timeout(struct io *io, uint64_t ns)
 {
     io->write = (struct deadline){.since = loop_now(io->loop), .span = ns};
     set_timer(io);
+}
+
+void io_set_min_rate(struct io *io, bool on)
+{
+    io->paced = on;
+    start_pace(io, &io->read_pace);
+    start_pace(io, &io->write_pace);
 }
 
 int io_errno(const struct io *io)

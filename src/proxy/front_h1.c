@@ -415,6 +415,7 @@ void front_h1_accept(struct proxy *px, int fd, const struct peer *peer)
     px->connections++;
     io_set_read_timeout(f->io, IO_BY, px->draining ? PROXY_LAST_CALL : px->config->timeouts.client_header);
     io_set_write_timeout(f->io, px->config->timeouts.client_write);
+    io_set_min_rate(f->io, true);
 }
 
 static void ignore_io(void *owner, struct io *io, enum io_event event)

@@ -197,6 +197,7 @@ static void h1_send_switch(struct front *front, const struct response *r, struct
     io_write_str(f->io, head_writer_str(&w), false);
     io_set_read_timeout(f->io, IO_BY, f->px->config->timeouts.tunnel);
     io_set_write_timeout(f->io, f->px->config->timeouts.tunnel);
+    io_set_min_rate(f->io, false);
     if (f->eof && !io_has_unread(f->io))
         front_tunnel_eof(f);
     else if (io_is_paused(f->io)) /* what the client has sent already waits to be read */
