@@ -26,7 +26,7 @@ static bool started_well;
 
 /* ---- faults ---- */
 
-#define SHOWN_KINDS 7u
+#define SHOWN_KINDS 8u
 #define ON_DISK     (SHOWN_DISK | SHOWN_SYNC)
 
 static struct {
@@ -37,7 +37,7 @@ static struct {
 void faults_look(void)
 {
     const struct fault_counts *k = &kernel.shown;
-    const unsigned now[SHOWN_KINDS] = {k->heap, k->descriptors, k->epoll, k->connect, k->disk, k->sync, k->start};
+    const unsigned now[SHOWN_KINDS] = {k->heap, k->descriptors, k->epoll, k->connect, k->disk, k->sync, k->start, k->stall};
     for (unsigned i = 0; i < SHOWN_KINDS; i++)
         if (now[i] != shown[i].counted) {
             shown[i].counted = now[i];
