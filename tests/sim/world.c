@@ -37,7 +37,8 @@ static struct {
 void faults_look(void)
 {
     const struct fault_counts *k = &kernel.shown;
-    const unsigned now[SHOWN_KINDS] = {k->heap, k->descriptors, k->epoll, k->connect, k->disk, k->sync, k->start, k->stall};
+    const unsigned now[SHOWN_KINDS] = {k->heap, k->descriptors, k->epoll, k->connect,
+                                       k->disk, k->sync,        k->start, k->stall};
     for (unsigned i = 0; i < SHOWN_KINDS; i++)
         if (now[i] != shown[i].counted) {
             shown[i].counted = now[i];
@@ -171,7 +172,9 @@ static void on_process_end(void)
     callers_crashed();
     event_cancel(&deadline_event);
     event_cancel(&early_kill_event);
-    world.lossy_stops += !killed && process.status == 1;
+    /* One whose last save has failed; when something was cut off besides, the status says that. */
+    bool cut = process.status == 3 && fault_since(ON_DISK | SHOWN_HEAP, world.drain_begun);
+    world.lossy_stops += !killed && (process.status == 1 || cut);
     world.draining = false;
     world.double_signals = 0;
     if (world.phase == PHASE_STOP)
@@ -218,6 +221,7 @@ static void enter(enum phase p)
 static void be_calm(void)
 {
     enter(PHASE_CALM);
+    kernel.shown.disk += world.disk_full; /* until now */
     kernel.faults = (struct faults){0};
     world.disk_full = false;
     disk_set_room(UINT64_MAX);
