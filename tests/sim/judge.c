@@ -480,7 +480,7 @@ static bool drain_excuses(struct request *r)
         return false;
     if (r->deliveries == 0)
         return true;
-    if (sim_now() + 10 * MS < l->drain_begun + world.set.shutdown && !l->hurried)
+    if (sim_now() + 10 * MS < l->drain_begun + world.set.shutdown && !l->hurried && !stalled_since(l->drain_begun))
         return false;
     r->cut_up = true;
     return true;

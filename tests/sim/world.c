@@ -152,8 +152,8 @@ static void check_exit(void)
         return;
     /* 3: cut off something, at the deadline or by a second signal. */
     uint64_t took = sim_now() - world.drain_begun;
-    if (process.status == 3 &&
-        (took + 10 * MS >= world.set.shutdown || world.double_signals || fault_since(SHOWN_HEAP, world.drain_begun)))
+    if (process.status == 3 && (took + 10 * MS >= world.set.shutdown || world.double_signals ||
+                                fault_since(SHOWN_HEAP | SHOWN_STALL, world.drain_begun)))
         return;
     if (process.status != 0)
         sim_fail("exit", "after SIGTERM and %" PRIu64 " ms the exit status is %d", took / MS, process.status);
