@@ -240,6 +240,11 @@ void pipe_stall(bool stalled)
         event_set_in(&pipe_state.reader, call_draw(2 * MS));
 }
 
+bool pipe_is_stalled(void)
+{
+    return pipe_state.stalled;
+}
+
 void pipe_break(void)
 {
     pipe_state.broken = true;
@@ -279,6 +284,8 @@ static int open_on_disk(const char *path, int flags, mode_t mode)
     file_init(&d->file, &disk_file_ops, flags);
     d->inode = inode;
     d->is_log = strcmp(path, LOG_FILE) == 0;
+    if (d->is_log && disk_size(inode) == 0 && log_sink)
+        log_sink(NULL, 0);
     return fd_install(&d->file);
 }
 

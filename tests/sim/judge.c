@@ -268,6 +268,8 @@ static void on_line(const char *line)
 
 void judge_log(const char *p, size_t n)
 {
+    if (!p)
+        bytes_clear(&seen.line); /* what a full disk has torn is the last line of its file */
     while (n > 0) {
         const char *end = memchr(p, '\n', n);
         size_t take = end ? (size_t)(end - p) : n;
@@ -316,7 +318,7 @@ void judge_end_of_life(bool killed, int status)
     l->end = killed ? LIFE_KILLED : LIFE_EXITED;
     l->status = status;
     /* With the disk full to the end there is no place left to say that lines were lost. */
-    l->lossy |= kernel.kinds[FAULT_PIPE_BROKEN] > 0;
+    l->lossy |= kernel.kinds[FAULT_PIPE_BROKEN] > 0 || pipe_is_stalled();
     l->lossy |= world.set.log_to_file && fault_since(SHOWN_DISK, sim_now() > 3 * S ? sim_now() - 3 * S : 0);
     if (killed || !l->said_stop || l->dropped > 0 || l->lossy)
         return;
@@ -397,6 +399,13 @@ static bool was_in_trouble(const struct request *r)
     return backends_unwell_since(r->sent_at);
 }
 
+/* Has the loop stood still in mid-turn, longer than a time-out can be? Some 200 ms before `since` counts, too: the turn
+ * that it stood still in was to go on. */
+static bool stalled_since(uint64_t since)
+{
+    return fault_since(SHOWN_STALL, since > 200 * MS ? since - 200 * MS : 0);
+}
+
 /* Was there a moment, while it was under way, in which no backend was known to be available? */
 static bool none_was_available(const struct request *r)
 {
@@ -409,14 +418,16 @@ static uint64_t least(uint64_t a, uint64_t b)
 }
 
 /* Has it taken longer than a time-out of the client's, or than there was in a drain? A first head's time runs from the
- * connection's begin. */
+ * connection's begin. The loop's clock is that of its turn's begin: what begins in a turn that stood still is ended
+ * early by as much. */
 static bool was_slow(const struct request *r)
 {
     const struct settings *s = &world.set;
     const struct life *l = life(r->life);
     bool drained = l->drain_begun > 0 && sim_now() >= l->drain_begun + s->shutdown;
-    return (drained || sim_now() - r->quiet_from >= least(s->client_header, s->client_body)) &&
-           (!r->sent_whole || !world.gentle);
+    bool late = sim_now() - r->quiet_from >= least(s->client_header, s->client_body);
+    bool stalled = !r->sent_whole && stalled_since(r->quiet_from);
+    return (drained || late || stalled) && (!r->sent_whole || !world.gentle);
 }
 
 /* May the daemon have said this of its own, as things are? */
@@ -429,9 +440,9 @@ static bool is_excused(const struct request *r, unsigned status)
     case 429: return s->limiter_on && (!has_tokens_left(r) || fault_since(SHOWN_HEAP, process.begun));
     case 408: return was_slow(r);
     case 500: return fault_since(SHOWN_HEAP, r->sent_at);
-    case 502: return was_in_trouble(r);
-    case 504: return since >= least(s->connect, s->backend_response) && !world.gentle;
-    case 503: return over_limit || none_was_available(r) || was_in_trouble(r);
+    case 502: return was_in_trouble(r) || stalled_since(r->sent_at);
+    case 504: return (since >= least(s->connect, s->backend_response) && !world.gentle) || stalled_since(r->sent_at);
+    case 503: return over_limit || none_was_available(r) || was_in_trouble(r) || stalled_since(r->sent_at);
     default: return false;
     }
 }
@@ -469,7 +480,7 @@ static bool drain_excuses(struct request *r)
         return false;
     if (r->deliveries == 0)
         return true;
-    if (sim_now() + 10 * MS < l->drain_begun + world.set.shutdown && !l->hurried)
+    if (sim_now() + 10 * MS < l->drain_begun + world.set.shutdown && !l->hurried && !stalled_since(l->drain_begun))
         return false;
     r->cut_up = true;
     return true;

@@ -55,7 +55,7 @@ const char *fault_name(unsigned kind);
 
 /* How often this run has shown what judges must know of. */
 struct fault_counts {
-    unsigned heap, descriptors, epoll, connect, disk, sync, start;
+    unsigned heap, descriptors, epoll, connect, disk, sync, start, stall;
 };
 
 struct kernel {
@@ -164,9 +164,10 @@ void syscall_progress(void);
 void pipe_stdout_make(void);
 /* The reader takes nothing, or goes on. */
 void pipe_stall(bool stalled);
+bool pipe_is_stalled(void);
 /* The reader is gone: until the next start nobody reads the log. */
 void pipe_break(void);
-/* What the process writes to its log, pipe or file, as it is written. */
+/* What the process writes to its log, pipe or file, as it is written; NULL when a file begins. */
 extern void (*log_sink)(const char *p, size_t n);
 
 /* Was signal() told so? */

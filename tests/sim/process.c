@@ -238,8 +238,10 @@ void syscall_begin(const char *name, int64_t a, int64_t b)
     trace(name, a, b, 0);
     trace_text("%s(%" PRId64 ", %" PRId64 ")", name, a, b);
     uint64_t cost = 300 + call_draw(1500);
-    if (fault(kernel.faults.delay))
+    if (fault(kernel.faults.delay)) {
+        kernel.shown.stall++;
         thread_sleep(rng_spread(&fault_stream, 10 * US, 200 * MS));
+    }
     thread_spend(cost);
     syscall_give_way();
 }

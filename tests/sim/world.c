@@ -26,7 +26,7 @@ static bool started_well;
 
 /* ---- faults ---- */
 
-#define SHOWN_KINDS 7u
+#define SHOWN_KINDS 8u
 #define ON_DISK     (SHOWN_DISK | SHOWN_SYNC)
 
 static struct {
@@ -37,7 +37,8 @@ static struct {
 void faults_look(void)
 {
     const struct fault_counts *k = &kernel.shown;
-    const unsigned now[SHOWN_KINDS] = {k->heap, k->descriptors, k->epoll, k->connect, k->disk, k->sync, k->start};
+    const unsigned now[SHOWN_KINDS] = {k->heap, k->descriptors, k->epoll, k->connect,
+                                       k->disk, k->sync,        k->start, k->stall};
     for (unsigned i = 0; i < SHOWN_KINDS; i++)
         if (now[i] != shown[i].counted) {
             shown[i].counted = now[i];
@@ -151,8 +152,8 @@ static void check_exit(void)
         return;
     /* 3: cut off something, at the deadline or by a second signal. */
     uint64_t took = sim_now() - world.drain_begun;
-    if (process.status == 3 &&
-        (took + 10 * MS >= world.set.shutdown || world.double_signals || fault_since(SHOWN_HEAP, world.drain_begun)))
+    if (process.status == 3 && (took + 10 * MS >= world.set.shutdown || world.double_signals ||
+                                fault_since(SHOWN_HEAP | SHOWN_STALL, world.drain_begun)))
         return;
     if (process.status != 0)
         sim_fail("exit", "after SIGTERM and %" PRIu64 " ms the exit status is %d", took / MS, process.status);
@@ -171,7 +172,9 @@ static void on_process_end(void)
     callers_crashed();
     event_cancel(&deadline_event);
     event_cancel(&early_kill_event);
-    world.lossy_stops += !killed && process.status == 1;
+    /* One whose last save has failed; when something was cut off besides, the status says that. */
+    bool cut = process.status == 3 && fault_since(ON_DISK | SHOWN_HEAP, world.drain_begun);
+    world.lossy_stops += !killed && (process.status == 1 || cut);
     world.draining = false;
     world.double_signals = 0;
     if (world.phase == PHASE_STOP)
@@ -218,6 +221,7 @@ static void enter(enum phase p)
 static void be_calm(void)
 {
     enter(PHASE_CALM);
+    kernel.shown.disk += world.disk_full; /* until now */
     kernel.faults = (struct faults){0};
     world.disk_full = false;
     disk_set_room(UINT64_MAX);

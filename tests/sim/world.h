@@ -144,7 +144,7 @@ bool request_was_cut(const struct request *r);
 
 void judge_begin(void);
 void judge_end(void);
-/* Lines of the log, as they are written. */
+/* Lines of the log, as they are written; p NULL when a file of it begins. */
 void judge_log(const char *p, size_t n);
 /* A process is started; it is told to end, or to hurry with it; it has ended. */
 void judge_start(void);
@@ -173,7 +173,8 @@ enum shown_kind {
     SHOWN_CONNECT = 8,
     SHOWN_DISK = 16, /* writing; a full disk is one as long as it is full */
     SHOWN_SYNC = 32,
-    SHOWN_START = 64 /* of a start's own calls */
+    SHOWN_START = 64, /* of a start's own calls */
+    SHOWN_STALL = 128 /* no failure: a thread stood still in the middle of a turn, whose clock does not know that */
 };
 
 /* Has a call failed, of the kinds in `kinds`, since `since`? */
