@@ -127,7 +127,7 @@ const struct schema_key schema[] = {
      .doc = "from the request's end to the response head, then between bytes of the content"},
     {"timeouts.backend_idle", DURATION, IN_CONFIG(timeouts.backend_idle), .fallback = "\"60s\"",
      .doc = "how long an unused connection to a backend is kept"},
-    {"timeouts.tunnel", DURATION, .flags = SCHEMA_INERT, IN_CONFIG(timeouts.tunnel), .fallback = "\"1h\"",
+    {"timeouts.tunnel", DURATION, IN_CONFIG(timeouts.tunnel), .fallback = "\"1h\"",
      .doc = "between bytes on an upgraded connection"},
     {"timeouts.shutdown", DURATION_OR_ZERO, IN_CONFIG(timeouts.shutdown), .fallback = "\"30s\"",
      .doc = "for requests in flight to finish when the balancer stops"},
