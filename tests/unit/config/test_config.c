@@ -888,7 +888,7 @@ static void test_reference(void **state)
     struct reference r = {0};
     config_schema_each(count_key, &r);
     assert_int_equal(r.keys, 64);
-    assert_int_equal(r.inert, 8);
+    assert_int_equal(r.inert, 7);
     assert_int_equal(r.required, 2);
     assert_int_equal(r.fixed, 1);
 }
