@@ -36,11 +36,27 @@ static enum scan_status scan(struct head_scan *s, struct str data, size_t step, 
     return status;
 }
 
+/* Of what concerns one connection there is only our own: no more than one field of a kind, no option but ours. */
+static void check_connection(const struct request *r)
+{
+    const struct headers *h = &r->headers;
+    unsigned connections, te, upgrades;
+    const struct field *connection = headers_find(h, FIELD_CONNECTION, &connections);
+    const struct field *asked = headers_find(h, FIELD_TE, &te);
+
+    headers_find(h, FIELD_UPGRADE, &upgrades);
+    CHECK(connections == (r->upgrade || r->takes_trailers) && te == r->takes_trailers && upgrades == r->upgrade);
+    CHECK(te == 0 || str_eq(asked->value, STR("trailers")));
+    CHECK(connections == 0 || str_eq(connection->value, !r->upgrade         ? STR("TE")
+                                                        : r->takes_trailers ? STR("upgrade, TE")
+                                                                            : STR("upgrade")));
+    CHECK(!headers_find(h, FIELD_TRAILER, NULL) || r->framing.kind == FRAMING_CHUNKED);
+}
+
 static void check_forwarded_fields(const struct headers *h)
 {
-    static const enum field_id ended_here[] = {
-        FIELD_CONNECTION,          FIELD_KEEP_ALIVE, FIELD_PROXY_CONNECTION, FIELD_PROXY_AUTHENTICATE,
-        FIELD_PROXY_AUTHORIZATION, FIELD_TE,         FIELD_TRAILER,          FIELD_UPGRADE};
+    static const enum field_id ended_here[] = {FIELD_KEEP_ALIVE, FIELD_PROXY_CONNECTION, FIELD_PROXY_AUTHENTICATE,
+                                               FIELD_PROXY_AUTHORIZATION};
     unsigned count;
 
     for (size_t i = 0; i < sizeof ended_here / sizeof ended_here[0]; i++)
@@ -66,7 +82,19 @@ static void check_forwarding(struct str head, const struct request *r, bool trus
 {
     static char room[ROOM];
     static struct field fields[2 * FIELDS_MAX];
-    struct forward f = {STR("192.0.2.1"), trusted, STR("0123456789abcdef"), STR("X-Client-ID")};
+    static char protocols[ROOM];
+    struct forward f = {.client_ip = STR("192.0.2.1"),
+                        .trusted = trusted,
+                        .request_id = STR("0123456789abcdef"),
+                        .client_id_name = STR("X-Client-ID"),
+                        .upgrade = STR("")};
+    struct head_writer offer = head_writer_on(protocols, head.n + 2 * PROTOCOLS_MAX);
+
+    if (r->upgrade) {
+        rules_write_protocols(&offer, &r->headers);
+        CHECK(!offer.full && offer.n > 0);
+        f.upgrade = head_writer_str(&offer);
+    }
     struct head_writer w = head_writer_on(room, rules_request_bound(r, head, &f));
     struct request again = {.headers = {.v = fields, .max = 2 * FIELDS_MAX}};
     struct head_scan s = {0};
@@ -84,6 +112,8 @@ static void check_forwarding(struct str head, const struct request *r, bool trus
     CHECK(again.minor == 1 && again.keep_alive);
     CHECK(again.framing.kind == r->framing.kind && again.framing.length == r->framing.length);
     CHECK(again.expect_continue == r->expect_continue);
+    CHECK(again.takes_trailers == r->takes_trailers && again.upgrade == r->upgrade);
+    check_connection(&again);
     check_forwarded_fields(&again.headers);
 }
 
