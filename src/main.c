@@ -58,6 +58,10 @@ int main(int argc, char **argv)
     bool no_memory;
     struct config *config = config_load(o.config, &messages, &no_memory);
     fprintf(stderr, "%.*s", STR_ARG(buf_str(&messages)));
+    if (!config && messages.len == 0) { /* not even for a message */
+        fprintf(stderr, "%s: there is no memory to check it\n", o.config);
+        no_memory = true;
+    }
     buf_fini(&messages);
     if (!config)
         return no_memory ? EXIT_RUNTIME : EXIT_USAGE;

@@ -162,12 +162,15 @@ static struct state read_client(struct caller *c, const char *text)
     return s;
 }
 
-/* The store tries again a second after a failure, and in between changes fail at once. */
+/* The store tries again a second after a failure, and in between changes fail at once; what it tries may fail for want
+ * of memory. */
 static bool store_may_fail(const struct caller *c)
 {
     uint64_t after = 1500 * MS + (kernel.faults.slow_disk ? 40 * S : 0);
     uint64_t since = c->asked_at > after ? c->asked_at - after : 0;
-    bool disk = c->op <= DELETE && fault_since(SHOWN_DISK | SHOWN_SYNC, since);
+    bool failed = fault_since(SHOWN_DISK | SHOWN_SYNC, since) ||
+                  (fault_since(SHOWN_DISK | SHOWN_SYNC, process.begun) && fault_since(SHOWN_HEAP, since));
+    bool disk = c->op <= DELETE && failed;
     return world.phase < PHASE_VERIFY && (disk || fault_since(SHOWN_HEAP, c->asked_at) || world.draining);
 }
 

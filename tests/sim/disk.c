@@ -459,8 +459,6 @@ static bool file_writeback(struct inode *f)
 
 bool disk_writeback(void)
 {
-    if (disk.count == 0)
-        return false; /* there is no disk in this world */
     struct inode *f = disk.inodes[rng_below(&disk.rng, disk.count)];
     if (!is_folder(f))
         return file_writeback(f);

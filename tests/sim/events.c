@@ -133,7 +133,7 @@ static int control(struct epoll *ep, int op, int fd, const struct epoll_event *e
 {
     struct file *f = fd_need(fd, "epoll_ctl");
     struct epoll_item **i = find_item(ep, f, fd);
-    if (op != EPOLL_CTL_DEL && (e->events & ~(uint32_t)(EPOLLIN | EPOLLOUT)))
+    if (op != EPOLL_CTL_DEL && (e->events & ~(uint32_t)(EPOLLIN | EPOLLOUT | EPOLLRDHUP)))
         sim_fail("kernel", "epoll_ctl with events %#x, of which not all are simulated", e->events);
     if (op == EPOLL_CTL_ADD)
         return *i ? -EEXIST : epoll_add(ep, f, fd, e);

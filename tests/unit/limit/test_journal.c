@@ -137,7 +137,7 @@ static void group_of(struct buf *text, unsigned n, size_t starts[])
 {
     struct buf group = BUF_INIT;
     for (unsigned i = 0; i < n; i++) {
-        char id[8];
+        char id[16];
         snprintf(id, sizeof id, "c%02u", i);
         starts[i] = text->len + group.len;
         line(&group, JOURNAL_REGISTER, id, 10, 10, 3);

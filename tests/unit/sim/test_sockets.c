@@ -11,6 +11,7 @@
  * The simulation goes first: the real kernel is then given time to come to what epoll said there, so that nothing hangs
  * on how fast it is. For that, an `epoll` follows whatever the peer does. */
 #include "calls.h"
+#include "disk.h"
 #include "kernel.h"
 
 #include <errno.h>
@@ -274,8 +275,10 @@ static bool sim_peer(const char *word)
 
 static int sim_limit(int highest)
 {
-    struct rlimit l = {(rlim_t)highest, (rlim_t)highest};
-    int before = (int)fd_get_limit();
+    struct rlimit l;
+    sim_getrlimit(RLIMIT_NOFILE, &l);
+    int before = (int)l.rlim_cur;
+    l.rlim_cur = (rlim_t)highest;
     sim_setrlimit(RLIMIT_NOFILE, &l);
     return before;
 }
@@ -467,6 +470,9 @@ int daemon_main(int argc, char **argv)
     (void)argc;
     (void)argv;
     do_script(current);
+    /* As a daemon that ends in order; the script may have removed it already. */
+    if (run.listener >= 0 && run.local)
+        (void)run.k->unlink(((const struct sockaddr_un *)(const void *)&run.at)->sun_path);
     return 0;
 }
 
@@ -482,6 +488,7 @@ static void simulate(char *said)
     run.peer_at_size = address(&run.peer_at, run.local, "peer", 8080);
     engine_begin(1);
     kernel_begin();
+    disk_begin(rng_of("disk", 0));
     net_begin();
     sim_on_fail = on_fail;
     process.on_end = engine_stop;
@@ -493,6 +500,7 @@ static void simulate(char *said)
         end_close(run.end);
     kernel_end();
     net_end();
+    disk_end();
     engine_end();
 }
 
