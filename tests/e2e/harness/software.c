@@ -19,6 +19,7 @@ void software_environment(void)
         unsetenv(names[i]);
     setenv("HOME", "/nonexistent", 1);
     setenv("LC_ALL", "C.UTF-8", 1);
+    setenv("PYTHONDONTWRITEBYTECODE", "1", 1);
 }
 
 void run_ok(struct world *w, const char *const argv[], struct bytes *out)
