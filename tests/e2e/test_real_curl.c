@@ -126,7 +126,7 @@ static void test_kept_connection(void **state)
     three_demos(w, ports);
     world_start(w, NULL);
     for (int i = 0; i < PATHS; i++) {
-        static char names[PATHS][8];
+        static char names[PATHS][24];
 
         snprintf(names[i], sizeof names[i], "got-%d", i);
         argv[n++] = "-o";
