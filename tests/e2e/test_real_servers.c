@@ -109,7 +109,7 @@ static void test_nginx_dav(void **state)
     need_program(CURL);
     need_program(NGINX);
     make_file(w, "up", 5u << 20);
-    nginx_backend(w, "client_max_body_size 0; dav_methods PUT DELETE MKCOL MOVE; create_full_put_path on;");
+    nginx_backend(w, "dav_methods PUT DELETE MKCOL MOVE; create_full_put_path on;");
     world_start(w, NULL);
     RUN_PRINTS(w, "201 1", CURL, "-sSf", "-T", "up", "-w", "%{http_code} %{num_connects}", url(w, "/stored/one"));
     expect_same_files(w, "up", "stored/one");
@@ -235,12 +235,69 @@ static void test_apache_cgi_statuses(void **state)
     world_finish(w);
 }
 
+/* ---- others ---- */
+
+/* Python's own server speaks HTTP/1.0: every answer ends its connection. */
+static void test_an_http_1_0_backend(void **state)
+{
+    struct world *w = *state;
+    int port = port_reserve();
+    char number[16], address[32];
+    struct bytes out;
+
+    need_program(CURL);
+    need_program(PYTHON);
+    snprintf(number, sizeof number, "%d", port);
+    snprintf(address, sizeof address, "127.0.0.1:%d", port);
+    world_helper(w,
+                 (const char *const[]){PYTHON, "-m", "http.server", "--bind", "127.0.0.1", "-d", w->dir, number, NULL});
+    wait_for_port(port);
+    world_backend(w, address, "\"name\": \"python\"");
+    world_start(w, NULL);
+    fetch_files(w); /* over one connection of the client's all the same */
+    RUN(w, &out, CURL, "-sSf", url(w, "/"));
+    assert_non_null(strstr(out.p, "<a href=\"file-65537\">"));
+    bytes_free(&out);
+    RUN_PRINTS(w, "404 501", CURL, "-s", "-o", "/dev/null", "-w", "%{http_code} ", url(w, "/absent"), "--next", "-s",
+               "-o", "/dev/null", "-w", "%{http_code}", "-d", "x", url(w, "/"));
+    world_finish(w);
+}
+
+/* curl, nginx, the balancer, Apache: two proxies one behind the other, in all framings. */
+static void test_behind_nginx(void **state)
+{
+    struct world *w = *state;
+    int front;
+
+    need_program(CURL);
+    need_program(NGINX);
+    need_program(APACHE);
+    make_script(w, "echo.cgi", cgi_echo);
+    make_file(w, "up", 3u << 20);
+    apache_backend(w, NULL);
+    world_start(w, NULL);
+    front = nginx_in_front(w);
+    RUN_PRINTS(w, "200 1\n200 0\n", CURL, "-sSf", "-o", "down-1", "-o", "down-2", "-w",
+               "%{http_code} %{num_connects}\n", url_at(front, "/up"), url_at(front, "/up"));
+    expect_same_files(w, "up", "down-1");
+    expect_same_files(w, "up", "down-2");
+    RUN(w, NULL, CURL, "-sSf", "-T", "up", "-o", "echo-1", url_at(front, "/cgi/echo.cgi"));
+    expect_same_files(w, "up", "echo-1");
+    RUN(w, NULL, CURL, "-sSf", "-T", "up", "-H", "Transfer-Encoding: chunked", "-o", "echo-2",
+        url_at(front, "/cgi/echo.cgi"));
+    expect_same_files(w, "up", "echo-2");
+    RUN(w, NULL, CURL, "-sSf0", "-o", "down-3", url_at(front, "/up"));
+    expect_same_files(w, "up", "down-3");
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "request", "status=200 attempts=1"), 5);
+    world_finish(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WORLD_TEST(test_nginx_files),         WORLD_TEST(test_nginx_compressed),   WORLD_TEST(test_nginx_dav),
-        WORLD_TEST(test_apache_files),        WORLD_TEST(test_apache_status_page), WORLD_TEST(test_apache_cgi),
-        WORLD_TEST(test_apache_cgi_statuses),
+        WORLD_TEST(test_nginx_files),         WORLD_TEST(test_nginx_compressed),    WORLD_TEST(test_nginx_dav),
+        WORLD_TEST(test_apache_files),        WORLD_TEST(test_apache_status_page),  WORLD_TEST(test_apache_cgi),
+        WORLD_TEST(test_apache_cgi_statuses), WORLD_TEST(test_an_http_1_0_backend), WORLD_TEST(test_behind_nginx),
     };
 
     software_environment();

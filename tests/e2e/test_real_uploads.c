@@ -208,6 +208,34 @@ static void test_early_answer_of_the_backend(void **state)
     world_finish(w);
 }
 
+/* Answers by the head alone, then takes the content. */
+static void answer_first(struct origin_conn *c)
+{
+    while (origin_read_head(c) && origin_answer(c, "early") && origin_read_body(c, NULL, NULL))
+        ;
+}
+
+/* An early answer that is no refusal: curl may go on sending, and what it sends is never taken for a request. */
+static void test_answer_before_the_content(void **state)
+{
+    struct world *w = *state;
+    struct origin *o;
+
+    need_program(CURL);
+    o = world_origin(w, answer_first, NULL, NULL);
+    world_start(w, NULL);
+    make_file(w, "up", 200000);
+    RUN_PRINTS(w, "early 200\nearly 200\nearly 200\n", CURL, "-sSf", "-H", "Expect:", "-w", " %{http_code}\n", "-T",
+               "up", url(w, "/1"), "-T", "up", url(w, "/2"), "-T", "up", url(w, "/3"));
+    RUN_PRINTS(w, "early 200\nearly 200\n", CURL, "-sSf", "-H", "Expect:", "-H", "Transfer-Encoding: chunked", "-w",
+               " %{http_code}\n", "-T", "up", url(w, "/4"), "-T", "up", url(w, "/5"));
+    assert_int_equal(origin_requests(o), 5);
+    world_stop(w); /* then its log is complete */
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "request", "status=200 attempts=1"), 5);
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "request", NULL), 5);
+    world_finish(w);
+}
+
 /* The balancer's own limit is hit in mid-upload; and by the length alone. */
 static void test_limit_of_content(void **state)
 {
@@ -239,6 +267,7 @@ int main(void)
         WORLD_TEST(test_expect_continue),
         WORLD_TEST(test_expect_refused),
         WORLD_TEST(test_early_answer_of_the_backend),
+        WORLD_TEST(test_answer_before_the_content),
         WORLD_TEST(test_limit_of_content),
     };
 

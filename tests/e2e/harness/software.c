@@ -110,26 +110,58 @@ void three_demos(struct world *w, int ports[3])
     }
 }
 
+/* nginx in a folder of its own below the test's, with `http` in its http block; waits for its port. */
+static void start_nginx(struct world *w, const char *name, int port, const char *http)
+{
+    struct bytes text = {0};
+    char dir[300], conf[320];
+
+    snprintf(dir, sizeof dir, "%s", world_path(w, name));
+    snprintf(conf, sizeof conf, "%s/conf", dir);
+    assert_int_equal(mkdir(dir, 0755), 0);
+    bytes_addf(&text,
+               "daemon off; master_process off; pid pid; worker_processes 1;\n"
+               "events { worker_connections 1024; }\n"
+               "http { access_log off; client_body_temp_path body; proxy_temp_path proxy;\n"
+               "fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;\n"
+               "sendfile on; keepalive_requests 1000000; default_type text/plain; client_max_body_size 0;\n"
+               "%s\n}\n",
+               http);
+    file_put(conf, text.p);
+    bytes_free(&text);
+    world_helper(w, (const char *const[]){NGINX, "-p", dir, "-c", conf, "-e", "stderr", NULL});
+    wait_for_port(port);
+}
+
 int nginx_backend(struct world *w, const char *directives)
 {
     int port = port_reserve();
-    struct bytes text = {0};
-    char conf[300];
+    struct bytes http = {0};
 
-    snprintf(conf, sizeof conf, "%s", world_path(w, "nginx.conf"));
-    bytes_addf(&text, "daemon off; master_process off; pid nginx.pid; worker_processes 1;\n"
-                      "events { worker_connections 1024; }\n"
-                      "http { access_log off; client_body_temp_path body; proxy_temp_path proxy;\n"
-                      "fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;\n"
-                      "sendfile on; keepalive_requests 1000000; default_type text/plain;\n"
-                      "gzip on; gzip_min_length 1; gzip_types text/plain; gzip_proxied any;\n");
-    bytes_addf(&text, "server { listen 127.0.0.1:%d; root %s; location = /health { return 200; }\n%s\n} }\n", port,
-               w->dir, directives ? directives : "");
-    file_put(conf, text.p);
-    bytes_free(&text);
-    world_helper(w, (const char *const[]){NGINX, "-p", w->dir, "-c", conf, "-e", "stderr", NULL});
-    wait_for_port(port);
+    bytes_addf(&http,
+               "gzip on; gzip_min_length 1; gzip_types text/plain; gzip_proxied any;\n"
+               "server { listen 127.0.0.1:%d; root %s; location = /health { return 200; }\n%s\n}",
+               port, w->dir, directives ? directives : "");
+    start_nginx(w, "nginx", port, http.p);
+    bytes_free(&http);
     add_backend(w, "nginx", port);
+    return port;
+}
+
+int nginx_in_front(struct world *w)
+{
+    int port = port_reserve();
+    struct bytes http = {0};
+
+    bytes_addf(&http,
+               "upstream balancer { server 127.0.0.1:%d; keepalive 8; }\n"
+               "map $http_upgrade $option { default upgrade; '' ''; }\n"
+               "server { listen 127.0.0.1:%d; location / { proxy_pass http://balancer; proxy_http_version 1.1;\n"
+               "proxy_request_buffering off; proxy_buffering off; proxy_set_header Host $http_host;\n"
+               "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $option; } }",
+               w->port, port);
+    start_nginx(w, "front", port, http.p);
+    bytes_free(&http);
     return port;
 }
 

@@ -47,6 +47,9 @@ void expect_in_head(struct origin *o, unsigned request, const char *line, bool i
 /* nginx with the test's folder as its root, gzip for text, /health, and the test's own directives for the server and in
  * it (or NULL); added to the backends. Returns its port. */
 int nginx_backend(struct world *w, const char *directives);
+/* nginx as a proxy before the daemon: it keeps connections, streams both ways and passes Upgrade on. Returns its port.
+ */
+int nginx_in_front(struct world *w);
 /* Apache, one process with threads, with the test's folder as its root, mod_cgi (/cgi/NAME runs that file of the
  * folder), mod_status at /status, mod_deflate for text, and the test's own directives (or NULL). It drops root's rights
  * where it has them. Its access log is apache-access.log: method, target, status, and the request's Content-Encoding
