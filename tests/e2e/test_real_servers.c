@@ -217,6 +217,37 @@ static void test_apache_cgi(void **state)
     world_finish(w);
 }
 
+/* As old servers do, the end of the connection is the end of the content: a client of HTTP/1.1 gets chunks, and keeps
+ * its connection. */
+static void test_apache_ends_by_closing(void **state)
+{
+    struct world *w = *state;
+    struct bytes head;
+
+    need_program(CURL);
+    need_program(APACHE);
+    make_script(w, "echo.cgi", cgi_echo);
+    make_file(w, "up", 1u << 20);
+    apache_backend(w, "SetEnvIf Request_URI ^/cgi/ downgrade-1.0 force-response-1.0 nokeepalive");
+    world_start(w, NULL);
+    RUN_PRINTS(w, "200 1\n200 0\n", CURL, "-sSf", "-H", "Expect:", "--data-binary", "@up", "-D", "head", "-o", "down-1",
+               "-o", "down-2", "-w", "%{http_code} %{num_connects}\n", url(w, "/cgi/echo.cgi"),
+               url(w, "/cgi/echo.cgi"));
+    expect_same_files(w, "up", "down-1");
+    expect_same_files(w, "up", "down-2");
+    head = file_content(world_path(w, "head"));
+    assert_non_null(strstr(head.p, "\r\nTransfer-Encoding: chunked\r\n"));
+    bytes_free(&head);
+    RUN(w, NULL, CURL, "-sSf0", "-H", "Connection: keep-alive", "--data-binary", "@up", "-D", "head", "-o", "down-3",
+        url(w, "/cgi/echo.cgi"));
+    expect_same_files(w, "up", "down-3");
+    head = file_content(world_path(w, "head"));
+    assert_null(strstr(head.p, "Transfer-Encoding"));
+    assert_null(strstr(head.p, "Content-Length"));
+    bytes_free(&head);
+    world_finish(w);
+}
+
 static void test_apache_cgi_statuses(void **state)
 {
     struct world *w = *state;
@@ -295,9 +326,11 @@ static void test_behind_nginx(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WORLD_TEST(test_nginx_files),         WORLD_TEST(test_nginx_compressed),    WORLD_TEST(test_nginx_dav),
-        WORLD_TEST(test_apache_files),        WORLD_TEST(test_apache_status_page),  WORLD_TEST(test_apache_cgi),
-        WORLD_TEST(test_apache_cgi_statuses), WORLD_TEST(test_an_http_1_0_backend), WORLD_TEST(test_behind_nginx),
+        WORLD_TEST(test_nginx_files),         WORLD_TEST(test_nginx_compressed),
+        WORLD_TEST(test_nginx_dav),           WORLD_TEST(test_apache_files),
+        WORLD_TEST(test_apache_status_page),  WORLD_TEST(test_apache_cgi),
+        WORLD_TEST(test_apache_cgi_statuses), WORLD_TEST(test_apache_ends_by_closing),
+        WORLD_TEST(test_an_http_1_0_backend), WORLD_TEST(test_behind_nginx),
     };
 
     software_environment();

@@ -167,8 +167,8 @@ int nginx_in_front(struct world *w)
 
 static void apache_modules(struct bytes *text)
 {
-    static const char *const names[] = {"mpm_event", "authz_core", "mime",   "env",    "alias",
-                                        "cgi",       "status",     "filter", "deflate"};
+    static const char *const names[] = {"mpm_event", "authz_core", "mime",   "env",     "alias",
+                                        "cgi",       "status",     "filter", "deflate", "setenvif"};
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         bytes_addf(text, "LoadModule %s_module /usr/lib/apache2/modules/mod_%s.so\n", names[i], names[i]);

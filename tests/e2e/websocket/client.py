@@ -8,6 +8,7 @@ bye       the server closes
 refused   the server does not want to
 hold      says "open" once a message has come back, then waits for the end; at SIGUSR1 another message, and closes
 quiet     says "open", then says nothing until the connection ends
+stall     reads nothing of a flood until SIGUSR1, then all of it
 busy      a ping each 50 ms for a second and a half, then closes
 """
 
@@ -16,7 +17,7 @@ import signal
 import sys
 
 import websockets
-from messages import MIB, frame, receive_all, send_all
+from messages import FLOOD, MIB, frame, receive_all, send_all
 
 FRAMES = 16
 
@@ -106,10 +107,28 @@ async def hello(ws):
     print("open", flush=True)
 
 
-async def hold():
-    """Until the end or SIGUSR1, whichever is first."""
+def sigusr1():
+    """Set when that signal comes."""
     asked = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, asked.set)
+    return asked
+
+
+async def stall():
+    """Back-pressure: what is not read here must not pile up anywhere."""
+    asked = sigusr1()
+    async with connect("/flood", max_queue=1, compression=None) as ws:
+        print("open", flush=True)
+        await asked.wait()
+        for number in range(FLOOD):
+            if await ws.recv() != frame(number):
+                raise ValueError(f"frame {number} differs")
+    return f"received {FLOOD} {ended(ws)}"
+
+
+async def hold():
+    """Until the end or SIGUSR1, whichever is first."""
+    asked = sigusr1()
     async with connect("/echo") as ws:
         await hello(ws)
         waits = [asyncio.create_task(asked.wait()), asyncio.create_task(ws.wait_closed())]
@@ -140,5 +159,5 @@ async def busy():
     return ended(ws)
 
 
-MODES = (stream, large, plain, many, bye, refused, hold, quiet, busy)
+MODES = (stream, large, plain, many, bye, refused, hold, quiet, stall, busy)
 print(asyncio.run({mode.__name__: mode for mode in MODES}[sys.argv[1]]()), flush=True)

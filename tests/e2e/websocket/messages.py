@@ -2,6 +2,7 @@
 
 COUNT = 1000
 MIB = 1 << 20
+FLOOD = 64
 LENGTHS = (0, 1, 125, 126, 1000)  # 126 is the first with a longer length field, 65536 the first with the longest
 
 

@@ -2,6 +2,7 @@
 
 /stream   both sides send 1,000 messages at the same time
 /echo     what comes goes back
+/flood    the server sends 64 frames of 1 MiB, and says so when one has had to wait for 300 ms
 /bye      the server closes, with a code of its own, at the first message
 /refused  no WebSocket: 403
 """
@@ -11,7 +12,7 @@ import http
 import sys
 
 import websockets
-from messages import receive_all, send_all
+from messages import FLOOD, frame, receive_all, send_all
 
 
 async def refuse(path, _fields):
@@ -21,12 +22,26 @@ async def refuse(path, _fields):
     return None
 
 
+async def flood(ws):
+    """Much more than there is room for on the way."""
+    blocked = False
+    for number in range(FLOOD):
+        sending = asyncio.create_task(ws.send(frame(number)))
+        _, waiting = await asyncio.wait([sending], timeout=0.3)
+        if waiting and not blocked:
+            blocked = True
+            print("/flood blocked", flush=True)
+        await sending
+
+
 async def serve(ws):
     """One connection."""
     received = 0
     try:
         if ws.path == "/stream":
             _, received = await asyncio.gather(send_all(ws, "server"), receive_all(ws, "client"))
+        if ws.path == "/flood":
+            await flood(ws)
         async for got in ws:
             received += 1
             if ws.path == "/bye":
