@@ -10,7 +10,7 @@ struct lingerer {
     struct dead dead;
     struct io *io;
     uint64_t ns;   /* from FIN to the end */
-    uint64_t left; /* bytes that may still be thrown away */
+    uint64_t left; /* bytes that may still be thrown away; what comes then is left where it is */
 };
 
 /* Those that exist, for the drain of the process: there is one loop in it, but each entry is asked for its own. */
@@ -33,7 +33,7 @@ static void end(struct lingerer *g)
 static void finish(struct lingerer *g)
 {
     io_shutdown_write(g->io);
-    if (io_is_eof(g->io) || g->left == 0 || g->ns == 0)
+    if (io_is_eof(g->io) || g->ns == 0)
         end(g);
     else
         io_set_read_timeout(g->io, IO_BY, g->ns);
@@ -54,13 +54,10 @@ static void on_event(void *owner, struct io *io, enum io_event event)
     bool sending = io_unsent(io) > 0;
     switch (event) {
     case IO_READABLE:
-        if (discard(g))
-            break;
-        /* A close now would cut the response off; the sending is bounded by the write timeout. */
-        if (sending)
+        /* To close now would be a reset, which could destroy the response before the other end has read it. That comes
+         * to a stop with its sending, and has the rest of the time to look for what there is to read. */
+        if (!discard(g))
             io_pause(io);
-        else
-            end(g);
         break;
     case IO_EOF:
         if (!sending)
