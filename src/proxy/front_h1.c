@@ -246,7 +246,7 @@ static void upload(struct front_h1 *f, const char *p, size_t n, size_t wire, boo
         return;
     }
     /* The answer went out before the content had come. */
-    f->discarded += wire;
+    f->discarded += (uint32_t)wire;
     if (f->discarded > FRONT_DISCARD_MAX)
         front_close_politely(f);
     else if (end)

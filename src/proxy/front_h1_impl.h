@@ -24,8 +24,8 @@ struct front_h1 {
 
     struct framing up;  /* the request's content */
     uint64_t up_left;   /* of a known length */
-    uint64_t discarded; /* of it, after the answer */
     struct chunked chunked;
+    uint32_t discarded;     /* of the content, after the answer; one read more than FRONT_DISCARD_MAX at most */
     enum framing_kind down; /* how the response's content is sent */
 
     uint8_t state;
