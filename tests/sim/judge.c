@@ -52,6 +52,7 @@ struct known {
     bool available;
     uint64_t turn; /* since that turn's end */
     bool before;   /* what was known until then */
+    bool flapped;  /* in that turn it changed more than once */
 };
 
 /* One process, from its start to its end, and what its log and its clients say of it. */
@@ -144,7 +145,8 @@ static void note_availability(void)
 static void set_known(unsigned backend, bool available)
 {
     struct known *k = &seen.backends[backend];
-    if (k->turn != process.turns)
+    k->flapped = k->turn == process.turns;
+    if (!k->flapped)
         k->before = k->available;
     k->available = available;
     k->turn = process.turns;
@@ -336,7 +338,7 @@ static bool surely(unsigned backend, uint64_t turn, bool available)
     const struct known *k = &seen.backends[backend];
     if (k->turn < turn)
         return k->available == available;
-    return k->turn == turn && k->available == available && k->before == available;
+    return k->turn == turn && !k->flapped && k->available == available && k->before == available;
 }
 
 /* Promise: no request goes to a backend that is known to be down while another is available. */
@@ -498,7 +500,8 @@ void judge_cut(struct request *r, bool own_fault, const char *how)
     /* Whoever is late may find the connection closed for idleness or out of time, or be one too many. */
     const struct settings *s = &world.set;
     uint64_t patience = least(s->client_idle, least(s->client_header, s->client_body));
-    if (r->served_count == 0 && (sim_now() - r->quiet_from >= patience || s->connections < 100))
+    uint64_t on_its_way = 10 * MS + 30 * kernel.latency; /* what it heard last, in pieces */
+    if (r->served_count == 0 && (sim_now() - r->quiet_from + on_its_way >= patience || s->connections < 100))
         return;
     sim_fail("cut", "%s request %u: the connection was ended (%s) without its answer", r->method, r->id, how);
 }
