@@ -188,6 +188,8 @@ static void end_inside_head(struct reference *r, const struct reader *in, enum l
         reference_fault(r, REFERENCE_414, "the target is too long");
     if (how == LINE_BAD && first_line && in->n - in->at > REFERENCE_METHOD_MAX)
         reference_fault(r, REFERENCE_501, REFERENCE_LINE_UNKNOWN); /* the method may be longer than that */
+    if (r->field_count == limits->fields)
+        reference_fault(r, REFERENCE_431, "there are too many fields"); /* the bytes at hand begin one more */
     if (how == LINE_BAD)
         reference_fault(r, REFERENCE_400, REFERENCE_LINE_UNKNOWN);
     r->verdict = how == LINE_BAD || in->n >= limits->head_bytes ? REFERENCE_REFUSE : REFERENCE_INCOMPLETE;

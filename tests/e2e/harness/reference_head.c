@@ -209,14 +209,14 @@ static struct span read_target(struct reference *r, struct span s)
     struct span none = {"", 0};
     bool options = span_is(r->method, "OPTIONS");
 
-    if (span_is(r->method, "CONNECT")) /* its authority-form goes with it */
-        return none;
     r->target = s;
     if (s.n == 0 || !is_visible(s) || memchr(s.p, '#', s.n)) {
         reference_fault(r, REFERENCE_400, "the target is malformed");
         return none;
     }
     if (s.p[0] == '/' || (options && span_is(s, "*")))
+        return none;
+    if (span_is(r->method, "CONNECT")) /* refused, whatever its authority-form is */
         return none;
     return read_absolute(r, s, options);
 }
