@@ -102,6 +102,16 @@ $(BUILD)/sim: $(SIM_OBJ) $(BUILD)/obj/sim-daemon.o
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
+# ---- the harness's own ----
+
+# The reader that judges the proxy is judged itself; the fuzz target of whole connections uses it, too.
+REFERENCE_SRC := $(wildcard tests/e2e/harness/reference*.c)
+REFERENCE_OBJ := $(patsubst tests/e2e/%.c,$(BUILD)/obj/e2e/%.o,$(REFERENCE_SRC))
+$(BUILD)/unit/harness/%: tests/unit/harness/%.c $(REFERENCE_OBJ)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CPPFLAGS) -Itests/e2e $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< $(REFERENCE_OBJ) -lcmocka
+
 # ---- lint ----
 
 SOURCES := $(wildcard src/*.c src/*/*.c src/*/*.h include/*.h include/*/*.h tests/unit/*/*.c tests/e2e/*.[ch] \

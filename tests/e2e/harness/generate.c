@@ -334,6 +334,8 @@ static texts bad_sizes = {
     "",   "-1",   "0x3", "g", "+3", " 3", "7fffffffffffffffff", "8000000000000000", "00000000000000003",
     "3.", "\xb3", NULL};
 
+static texts bad_data_ends = {"", "\n", "\r", "\rX", "X\r\n", "\n\r", "\r\n\r\n", " \r\n", "\r\r\n", NULL};
+
 static void add_chunk_line(struct rng *g, struct bytes *out, size_t size)
 {
     if (rng_chance(g, 1))
@@ -363,7 +365,7 @@ static void add_chunks(struct rng *g, struct bytes *out)
             continue;
         add_chunk_line(g, out, strlen(data));
         add(out, data);
-        add(out, rng_chance(g, 99) ? "\r\n" : "");
+        add(out, rng_chance(g, 98) ? "\r\n" : pick(g, bad_data_ends));
     }
     add_chunk_line(g, out, 0);
     for (unsigned n = rng_chance(g, 25) ? 1 + rng_below(g, 3) : 0; n > 0; n--) {
