@@ -16,7 +16,8 @@
 #include <unistd.h>
 
 #define DEFAULT_SEED   20240607u
-#define DEFAULT_COUNT  10000u
+#define DEFAULT_COUNT  30000u
+#define SLOW_COUNT     10000u /* under a sanitizer */
 #define MESSAGES_MAX   24
 #define SHARE_MIN      30 /* percent that must be forwarded, and refused */
 #define REASONS_MAX    64
@@ -400,7 +401,8 @@ static void test_reference_and_proxy_agree(void **state)
     static struct run x;
     struct world *w = *state;
     unsigned first = number_of("LB_FIRST", 0);
-    unsigned count = number_of("LB_COUNT", is_valgrind_run() ? DEFAULT_COUNT / 10 : DEFAULT_COUNT);
+    unsigned usual = is_valgrind_run() ? SLOW_COUNT / 10 : is_instrumented() ? SLOW_COUNT : DEFAULT_COUNT;
+    unsigned count = number_of("LB_COUNT", usual);
     char address[32];
 
     x.seed = number_of("LB_SEED", DEFAULT_SEED);

@@ -291,7 +291,7 @@ static void add_length(struct rng *g, struct bytes *out, const char *content)
     size_t n = strlen(content);
 
     add(out, rng_chance(g, 80) ? "Content-Length: " : "content-length:");
-    if (rng_chance(g, 4))
+    if (rng_chance(g, 8))
         add(out, pick(g, bad_lengths));
     else if (rng_chance(g, 3))
         bytes_addf(out, "%u", rng_below(g, 80)); /* another one than is there */
@@ -338,7 +338,7 @@ static texts bad_data_ends = {"", "\n", "\r", "\rX", "X\r\n", "\n\r", "\r\n\r\n"
 
 static void add_chunk_line(struct rng *g, struct bytes *out, size_t size)
 {
-    if (rng_chance(g, 1))
+    if (rng_chance(g, 2))
         add(out, pick(g, bad_sizes));
     else if (rng_chance(g, 1))
         bytes_addf(out, "%x", rng_below(g, 200));
@@ -350,7 +350,7 @@ static void add_chunk_line(struct rng *g, struct bytes *out, size_t size)
         default: bytes_addf(out, "%zx", size); break;
         }
     if (rng_chance(g, 20))
-        add_one(g, out, extensions, bad_extensions, 5);
+        add_one(g, out, extensions, bad_extensions, 10);
     if (rng_chance(g, 1))
         bytes_addf(out, ";%0*u", (int)(1000 + rng_below(g, 40)), 7);
     add(out, rng_chance(g, 99) ? "\r\n" : "\n");
@@ -390,7 +390,7 @@ static void add_request(struct rng *g, struct bytes *out)
         add_length(g, out, content);
     } else if (kind < (old ? 32 : 60)) {
         add(out, rng_chance(g, 80) ? "Transfer-Encoding: " : "transfer-encoding:");
-        add_one(g, out, codings, bad_codings, 4);
+        add_one(g, out, codings, bad_codings, 8);
         add(out, "\r\n");
     }
     add_some_fields(g, out);

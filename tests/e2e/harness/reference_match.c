@@ -10,23 +10,15 @@ enum fate {
     FATE_GOES,     /* or is written anew, elsewhere in the head */
 };
 
-/* About one connection, or written anew by the proxy. TE, Trailer, Upgrade and Expect may be written anew, too. */
-static const char *const ended_here[] = {"Connection",
-                                         "Keep-Alive",
-                                         "Proxy-Connection",
-                                         "Proxy-Authenticate",
-                                         "Proxy-Authorization",
-                                         "TE",
-                                         "Trailer",
-                                         "Transfer-Encoding",
-                                         "Upgrade",
-                                         "Host",
-                                         "Content-Length",
-                                         "Expect",
-                                         "X-Request-ID",
+/* About one connection, or somebody else's business: nothing of them gets through. */
+static const char *const ended_here[] = {"Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization",
                                          "Forwarded"};
 
-/* What Connection may not name away. Those of `ended_here` do not need to be in it. */
+/* What a backend gets is the proxy's own: looked at one by one. */
+static const char *const written_anew[] = {"Connection", "TE",     "Trailer",        "Transfer-Encoding", "Upgrade",
+                                           "Host",       "Expect", "Content-Length", "X-Request-ID"};
+
+/* What Connection may not name away, beside those. */
 static const char *const kept_against_connection[] = {"Authorization", "Cookie", "Via", "X-Client-ID"};
 
 static bool is_in(struct span name, const char *const *list, size_t n)
@@ -38,6 +30,11 @@ static bool is_in(struct span name, const char *const *list, size_t n)
 }
 
 #define IS_IN(name, list) is_in(name, list, sizeof(list) / sizeof *(list))
+
+static bool is_ended(struct span name)
+{
+    return IS_IN(name, ended_here) || IS_IN(name, written_anew);
+}
 
 static bool is_forwarding(struct span name)
 {
@@ -54,7 +51,7 @@ static bool is_nominated(const struct reference *r, struct span name)
 
 static enum fate fate_of(const struct reference *sent, struct span name)
 {
-    if (IS_IN(name, ended_here) || is_forwarding(name) || memchr(name.p, '_', name.n))
+    if (is_ended(name) || is_forwarding(name) || memchr(name.p, '_', name.n))
         return FATE_GOES;
     if (IS_IN(name, kept_against_connection) || !is_nominated(sent, name))
         return FATE_STAYS;
@@ -112,7 +109,7 @@ static const char *check_forwarding(const struct reference *got, const char *cli
 
     for (unsigned i = 0; i < got->field_count; i++)
         forwarding += is_forwarding(got->fields[i].name);
-    if (forwarding != 3 || reference_find(got, "Forwarded", NULL) > 0)
+    if (forwarding != 3)
         return "a forwarding field of the client's got through";
     if (!client_ip)
         return NULL;
@@ -149,6 +146,17 @@ static const char *check_connection(const struct reference *got)
     return NULL;
 }
 
+/* It goes with the trailers, or with the connection. */
+static const char *check_trailer(const struct reference *sent, const struct reference *got)
+{
+    struct span own, value;
+    unsigned count = reference_find(got, "Trailer", &value);
+
+    if (count == 0 || (count <= reference_find(sent, "Trailer", &own) && span_eq(own, value)))
+        return NULL;
+    return "a Trailer that was not sent";
+}
+
 /* The last Via is the proxy's own. */
 static const char *check_via(const struct reference *sent, const struct reference *got)
 {
@@ -167,7 +175,7 @@ static bool is_of_client(const struct reference *got, unsigned at)
 {
     struct span name = got->fields[at].name;
 
-    if (IS_IN(name, ended_here) || is_forwarding(name))
+    if (IS_IN(name, written_anew) || is_forwarding(name))
         return false;
     if (!span_is_nocase(name, "Via"))
         return true;
@@ -238,7 +246,7 @@ static bool is_forbidden_trailer(struct span name)
                                          "X-Client-ID",   "Set-Cookie",       "WWW-Authenticate",
                                          "Content-Type",  "Content-Encoding", "Content-Range"};
 
-    return IS_IN(name, ended_here) || IS_IN(name, others) || is_forwarding(name) || memchr(name.p, '_', name.n);
+    return is_ended(name) || IS_IN(name, others) || is_forwarding(name) || memchr(name.p, '_', name.n);
 }
 
 /* Trailers may be dropped; what comes is the client's, in its order, and nothing that a trailer may not say. */
@@ -296,6 +304,8 @@ const char *reference_compare(const struct reference *sent, const struct referen
         fault = check_upgrade(sent, got);
     if (!fault)
         fault = check_connection(got);
+    if (!fault)
+        fault = check_trailer(sent, got);
     if (!fault)
         fault = check_via(sent, got);
     if (!fault)

@@ -394,6 +394,8 @@ static void test_same_message(void **state)
     assert_non_null(compare(sent, GOT(KEPT "Connection: C\r\n", ABC)));
     assert_non_null(compare(sent, GOT(KEPT "Upgrade: x\r\nConnection: upgrade\r\n", ABC)));
     assert_non_null(compare(sent, GOT(KEPT "X-Forwarded-Port: 1\r\n", ABC)));
+    assert_non_null(compare(sent, GOT(KEPT "TE: gzip\r\n", ABC)));
+    assert_non_null(compare(sent, GOT(KEPT "Trailer: X\r\n", ABC)));
     assert_non_null(compare(sent, GOT(KEPT, "Content-Length: 03\r\n\r\nabc")));
     assert_non_null(compare(sent, GOT(KEPT, "Content-Length: 3\r\n\r\nabd")));
     assert_non_null(compare(sent, GOT(KEPT, "Content-Length: 2\r\n\r\nab")));
@@ -402,6 +404,23 @@ static void test_same_message(void **state)
     assert_non_null(compare(sent, "PUT /x HTTP/1.1\r\nHost: h\r\n" KEPT ADDED ABC));
     assert_non_null(compare(sent, "POST /X HTTP/1.1\r\nHost: h\r\n" KEPT ADDED ABC));
     assert_non_null(compare(sent, "POST /x HTTP/1.0\r\nHost: h\r\n" KEPT ADDED ABC));
+}
+
+static void test_what_ends_here(void **state)
+{
+    static const char *const names[] = {"Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization",
+                                        "Forwarded",  "X-Forwarded-Port", "X-Forwarded-For",    "A_B",
+                                        "tE"};
+    char sent[300], got[500];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        snprintf(sent, sizeof sent, "GET / HTTP/1.1\r\nHost: h\r\n%s: v\r\n\r\n", names[i]);
+        snprintf(got, sizeof got, "GET / HTTP/1.1\r\nHost: h\r\n%s: v\r\n" ADDED "\r\n", names[i]);
+        if (!compare(sent, got))
+            fail_msg("%s got through unseen", names[i]);
+        assert_null(compare(sent, "GET / HTTP/1.1\r\nHost: h\r\n" ADDED "\r\n"));
+    }
 }
 
 static void test_upgrade_and_trailers(void **state)
@@ -429,17 +448,12 @@ static void test_upgrade_and_trailers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_request_lines),
-        cmocka_unit_test(test_targets),
-        cmocka_unit_test(test_hosts),
-        cmocka_unit_test(test_fields),
-        cmocka_unit_test(test_framing),
-        cmocka_unit_test(test_chunks),
-        cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_what_is_read),
-        cmocka_unit_test(test_persistence),
-        cmocka_unit_test(test_same_message),
-        cmocka_unit_test(test_upgrade_and_trailers),
+        cmocka_unit_test(test_request_lines),  cmocka_unit_test(test_targets),
+        cmocka_unit_test(test_hosts),          cmocka_unit_test(test_fields),
+        cmocka_unit_test(test_framing),        cmocka_unit_test(test_chunks),
+        cmocka_unit_test(test_limits),         cmocka_unit_test(test_what_is_read),
+        cmocka_unit_test(test_persistence),    cmocka_unit_test(test_same_message),
+        cmocka_unit_test(test_what_ends_here), cmocka_unit_test(test_upgrade_and_trailers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
