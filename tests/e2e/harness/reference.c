@@ -178,6 +178,21 @@ static struct span read_request_line(struct reference *r, struct span line, cons
     return target;
 }
 
+/* HTTP-version SP status-code SP [ reason-phrase ]; servers leave the last space out, too (RFC 9112 section 4). */
+static void read_status_line(struct reference *r, struct span line)
+{
+    bool sound = line.n >= 12 && line.p[8] == ' ' && (line.n == 12 || line.p[12] == ' ');
+
+    r->status = 0;
+    read_version(r, (struct span){line.p, line.n < 8 ? line.n : 8});
+    for (size_t i = 9; i < 12 && sound; i++) {
+        sound = is_digit(line.p[i]);
+        r->status = r->status * 10 + (line.p[i] - '0');
+    }
+    if (!sound || r->status < 100 || r->status > 599)
+        reference_fault(r, REFERENCE_400, "the status line is malformed");
+}
+
 /* Where the bytes run out or cannot be told apart inside a head. */
 static void end_inside_head(struct reference *r, const struct reader *in, enum line_result how, bool first_line,
                             const struct reference_limits *limits)
@@ -219,18 +234,21 @@ static enum line_result skip_empty_lines(struct reference *r, struct reader *in,
     return how;
 }
 
-/* Reads the lines of the head. False when there is no end to them. */
+/* Reads the lines of the head; a request's target goes to *target. False when there is no end to them. */
 static bool read_lines(struct reference *r, struct reader *in, struct span *target,
                        const struct reference_limits *limits)
 {
     struct span line = {"", 0};
-    enum line_result how = skip_empty_lines(r, in, &line);
+    enum line_result how = target ? skip_empty_lines(r, in, &line) : reference_line(in, &line);
 
     if (how != LINE_WHOLE) {
         end_inside_head(r, in, how, true, limits);
         return false;
     }
-    *target = read_request_line(r, line, limits);
+    if (target)
+        *target = read_request_line(r, line, limits);
+    else
+        read_status_line(r, line);
     while ((how = reference_line(in, &line)) == LINE_WHOLE && line.n > 0)
         take_field(r, line, limits);
     if (how == LINE_WHOLE)
@@ -250,6 +268,7 @@ static void begin(struct reference *r)
     r->used = 0;
     r->method = r->prefix = r->target = r->host = none;
     r->minor = 1;
+    r->status = 0;
     r->field_count = r->option_count = r->trailer_count = 0;
     r->framing = REFERENCE_NO_CONTENT;
     r->length = 0;
@@ -272,6 +291,26 @@ void reference_read(struct reference *r, const char *p, size_t n, const struct r
         return;
     r->head_whole = true;
     reference_content(r, &in);
+    r->used = r->verdict == REFERENCE_FORWARD ? in.at : 0;
+}
+
+void reference_read_response(struct reference *r, const char *p, size_t n, bool to_head, bool ended,
+                             const struct reference_limits *limits)
+{
+    struct reader in = {p, n, 0};
+
+    begin(r);
+    if (!read_lines(r, &in, NULL, limits))
+        return;
+    if (in.at > limits->head_bytes)
+        reference_fault(r, REFERENCE_431, "the head is too long");
+    reference_response_head(r, to_head);
+    if (r->statuses != 0)
+        return;
+    r->head_whole = true;
+    reference_content(r, &in);
+    if (r->framing == REFERENCE_CLOSE && !ended)
+        r->verdict = REFERENCE_INCOMPLETE;
     r->used = r->verdict == REFERENCE_FORWARD ? in.at : 0;
 }
 

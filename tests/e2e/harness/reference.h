@@ -30,7 +30,12 @@ enum reference_verdict {
     REFERENCE_INCOMPLETE /* more bytes are needed */
 };
 
-enum reference_framing { REFERENCE_NO_CONTENT, REFERENCE_LENGTH, REFERENCE_CHUNKED };
+enum reference_framing {
+    REFERENCE_NO_CONTENT,
+    REFERENCE_LENGTH,
+    REFERENCE_CHUNKED,
+    REFERENCE_CLOSE /* to the connection's end: responses only */
+};
 
 /* Statuses as a set: one bit each. */
 enum reference_status {
@@ -68,6 +73,7 @@ struct reference {
     struct span prefix, target; /* together the target as a backend gets it */
     struct span host;           /* likewise; empty when there is none */
     int minor;                  /* 0, or 1 for 1.1 to 1.9 */
+    int status;                 /* of a response */
     struct reference_field fields[REFERENCE_FIELDS_MAX];
     unsigned field_count;
     struct span options[REFERENCE_OPTIONS_MAX]; /* what Connection lists */
@@ -84,6 +90,10 @@ struct reference {
 
 /* Reads the request at the front of p[0..n). `*r` is overwritten; its content goes with reference_free(). */
 void reference_read(struct reference *r, const char *p, size_t n, const struct reference_limits *limits);
+/* Likewise a response, interim ones each by itself; REFERENCE_FORWARD is a whole one, REFERENCE_REFUSE none at all.
+ * `to_head`: it answers a HEAD. `ended`: the connection has ended behind these bytes. */
+void reference_read_response(struct reference *r, const char *p, size_t n, bool to_head, bool ended,
+                             const struct reference_limits *limits);
 void reference_free(struct reference *r);
 
 /* Is that status one with which the request may be refused? */

@@ -193,4 +193,6 @@ void reference_content(struct reference *r, struct reader *in)
         take_data(r, in, r->length);
     else if (r->framing == REFERENCE_CHUNKED)
         read_chunks(r, in);
+    else if (r->framing == REFERENCE_CLOSE)
+        take_data(r, in, in->n - in->at);
 }

@@ -280,6 +280,17 @@ static void read_connection(struct reference *r)
     r->last = close || (r->minor == 0 && !keep_alive); /* RFC 9112 section 9.3 */
 }
 
+/* RFC 9112 section 6.3. What the fields say must be sound also where no content follows. */
+void reference_response_head(struct reference *r, bool to_head)
+{
+    r->framing = REFERENCE_CLOSE;
+    read_framing(r);
+    read_connection(r);
+    if (to_head || r->status < 200 || r->status == 204 || r->status == 304)
+        r->framing = REFERENCE_NO_CONTENT;
+    r->last |= r->framing == REFERENCE_CLOSE;
+}
+
 /* RFC 9110 section 10.1.1; HTTP/1.0 knows no expectations. */
 static void read_expect(struct reference *r)
 {

@@ -27,6 +27,8 @@ void reference_fault(struct reference *r, unsigned statuses, const char *why);
 
 /* What the head means: everything but its lines and limits. `target` as it came. */
 void reference_head(struct reference *r, struct span target);
+/* The same of a response. */
+void reference_response_head(struct reference *r, bool to_head);
 
 /* The content behind the head; sets the verdict. */
 void reference_content(struct reference *r, struct reader *in);

@@ -350,6 +350,56 @@ static void test_persistence(void **state)
     assert_false(is_last("1.1", "Proxy-Connection: close\r\n"));
 }
 
+/* ---- responses ---- */
+
+static enum reference_verdict response(const char *text, bool to_head, bool ended, const char *content)
+{
+    struct reference r;
+
+    reference_read_response(&r, text, strlen(text), to_head, ended, &limits);
+    enum reference_verdict verdict = r.verdict;
+    if (verdict == REFERENCE_FORWARD) {
+        assert_int_equal(r.content_n, strlen(content));
+        assert_true(r.content_n == 0 || memcmp(r.content, content, r.content_n) == 0);
+    }
+    reference_free(&r);
+    return verdict;
+}
+
+static void test_responses(void **state)
+{
+    static const char *const bad[] = {"HTTP/1.1 20 OK\r\n\r\n",
+                                      "HTTP/1.1  200 OK\r\n\r\n",
+                                      "HTTP/2.0 200 OK\r\n\r\n",
+                                      "http/1.1 200 OK\r\n\r\n",
+                                      "HTTP/1.1 099 OK\r\n\r\n",
+                                      "HTTP/1.1 600 OK\r\n\r\n",
+                                      "HTTP/1.1 200OK\r\n\r\n",
+                                      "\r\nHTTP/1.1 200 OK\r\n\r\n",
+                                      "HTTP/1.1 200 OK\n\r\n\r\n",
+                                      "HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
+                                      "HTTP/1.1 204 OK\r\nContent-Length: x\r\n\r\n",
+                                      "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na",
+                                      "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\na",
+                                      "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"};
+    static const char length[] = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc";
+    static const char open[] = "HTTP/1.1 200\r\n\r\nabc";
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_int_equal(response(bad[i], false, true, ""), REFERENCE_REFUSE);
+    assert_int_equal(response(length, false, false, "abc"), REFERENCE_FORWARD);
+    assert_int_equal(response(length, true, false, ""), REFERENCE_FORWARD);
+    assert_int_equal(response("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab", false, true, ""), REFERENCE_INCOMPLETE);
+    assert_int_equal(response("HTTP/1.1 304 \r\nContent-Length: 3\r\n\r\n", false, false, ""), REFERENCE_FORWARD);
+    assert_int_equal(response("HTTP/1.1 103 H\r\n\r\n", false, false, ""), REFERENCE_FORWARD);
+    assert_int_equal(response(open, false, false, ""), REFERENCE_INCOMPLETE);
+    assert_int_equal(response(open, false, true, "abc"), REFERENCE_FORWARD);
+    assert_int_equal(
+        response("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n", false, false, "a"),
+        REFERENCE_FORWARD);
+}
+
 /* ---- what a backend has to get ---- */
 
 #define ADDED                                                                                                          \
@@ -448,12 +498,19 @@ static void test_upgrade_and_trailers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_request_lines),  cmocka_unit_test(test_targets),
-        cmocka_unit_test(test_hosts),          cmocka_unit_test(test_fields),
-        cmocka_unit_test(test_framing),        cmocka_unit_test(test_chunks),
-        cmocka_unit_test(test_limits),         cmocka_unit_test(test_what_is_read),
-        cmocka_unit_test(test_persistence),    cmocka_unit_test(test_same_message),
-        cmocka_unit_test(test_what_ends_here), cmocka_unit_test(test_upgrade_and_trailers),
+        cmocka_unit_test(test_request_lines),
+        cmocka_unit_test(test_targets),
+        cmocka_unit_test(test_hosts),
+        cmocka_unit_test(test_fields),
+        cmocka_unit_test(test_framing),
+        cmocka_unit_test(test_chunks),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_what_is_read),
+        cmocka_unit_test(test_persistence),
+        cmocka_unit_test(test_same_message),
+        cmocka_unit_test(test_responses),
+        cmocka_unit_test(test_what_ends_here),
+        cmocka_unit_test(test_upgrade_and_trailers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
