@@ -32,7 +32,7 @@
 
 #define REQUESTS_MAX 24
 #define CONNS_MAX    64
-#define MESSAGES_MAX 64
+#define MESSAGES_MAX 128
 #define SPLITS_MAX   48
 #define TURNS_MAX    3000
 #define CLIENT_IP    "192.0.2.7"
@@ -249,7 +249,7 @@ static void place_message(const struct reference *got)
 
 static void note_message(unsigned c, const struct reference *got, size_t n, bool whole)
 {
-    CHECK(in.message_count < MESSAGES_MAX);
+    CHECK(in.message_count < (whole ? MESSAGES_MAX - CONNS_MAX : MESSAGES_MAX));
     in.messages[in.message_count++] = (struct message){c, in.conns[c].taken, n, whole, span_is(got->method, "HEAD")};
 }
 
@@ -433,6 +433,15 @@ static void send_all(void)
     }
 }
 
+/* Connections that nobody has taken are not for the next input. */
+static void refuse_conns(void)
+{
+    int fd;
+
+    while ((fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC)) >= 0)
+        close(fd);
+}
+
 /* Everybody hangs up: nothing of it may be left. */
 static void end(void)
 {
@@ -445,21 +454,26 @@ static void end(void)
     io_end_lingering(loop);
     pool_flush(upstream_backend(upstream, 0));
     loop_turn(loop, 0);
+    refuse_conns();
     CHECK(proxy_connections(proxy) == 0 && proxy_exchanges(proxy) == 0 && io_count() == 0);
     CHECK(upstream_backend(upstream, 0)->open_count == 0 && upstream_backend(upstream, 0)->idle_count == 0);
 }
 
 /* ---- what has come of it ---- */
 
-/* The beginning of a message at the end of what a connection has received is the beginning of one of the client's. */
+/* The beginning of a message at the end of what a connection has received is the beginning of one of the client's.
+ * Where there is nothing, one may have been on its way when the connection was closed: it has no bytes, and may have
+ * been answered all the same. */
 static void check_partial(unsigned c)
 {
     static struct reference got;
     struct str rest = buf_str(&in.conns[c].in);
     const char *fault = "a part of a request that the client has not sent";
 
-    if (in.conns[c].taken == rest.n)
+    if (in.conns[c].taken == rest.n) {
+        in.messages[in.message_count++] = (struct message){.conn = c};
         return;
+    }
     reference_read(&got, rest.p + in.conns[c].taken, rest.n - in.conns[c].taken, &wide);
     CHECK(got.verdict == REFERENCE_INCOMPLETE && got.head_whole); /* a head leaves in one piece */
     for (unsigned i = 0; i < in.said_count && fault; i++)
@@ -510,6 +524,8 @@ static bool is_message_of(const struct message *m, const struct reference *said)
 {
     static struct reference got;
 
+    if (m->n == 0)
+        return true;
     reference_read(&got, buf_str(&in.conns[m->conn].in).p + m->at, m->n, &wide);
     bool same = reference_compare(said, &got, CLIENT_IP, !m->whole) == NULL;
     reference_free(&got);
@@ -518,9 +534,12 @@ static bool is_message_of(const struct message *m, const struct reference *said)
 
 static bool is_relayed(const struct reference *said, const struct reference *got, bool cut)
 {
-    for (unsigned i = 0; i < in.message_count; i++)
+    for (unsigned i = 0; i < in.message_count; i++) {
+        if (in.messages[i].n == 0)
+            in.messages[i].to_head = span_is(said->method, "HEAD");
         if (is_message_of(&in.messages[i], said) && is_answer(&in.messages[i], got, cut))
             return true;
+    }
     return false;
 }
 
