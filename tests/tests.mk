@@ -39,8 +39,8 @@ FUZZ_BUILD   := build-fuzz
 FUZZ_BIN     := $(patsubst %,$(BUILD)/fuzz/%,$(FUZZ_NAMES))
 REPLAY_BIN   := $(patsubst %,$(BUILD)/fuzz-replay/%,$(FUZZ_NAMES))
 # What a target is built from beside its own file.
-FUZZ_ALSO_connection := $(REFERENCE_SRC)
-$(BUILD)/fuzz/connection $(BUILD)/fuzz-replay/connection: $(FUZZ_ALSO_connection)
+FUZZ_ALSO_connection := $(wildcard tests/fuzz/connection_*.c) $(REFERENCE_SRC)
+$(BUILD)/fuzz/connection $(BUILD)/fuzz-replay/connection: $(FUZZ_ALSO_connection) $(wildcard tests/fuzz/*.h tests/e2e/harness/reference*.h)
 
 fuzz: packages-build+fuzz
 	@$(MAKE) --no-print-directory CC=clang BUILD=$(FUZZ_BUILD) SAN=fuzzer-no-link,address,undefined fuzz-run
@@ -118,7 +118,7 @@ $(BUILD)/sim: $(SIM_OBJ) $(BUILD)/obj/sim-daemon.o
 # ---- lint ----
 
 SOURCES := $(wildcard src/*.c src/*/*.c src/*/*.h include/*.h include/*/*.h tests/unit/*/*.c tests/e2e/*.[ch] \
-             tests/e2e/harness/*.[ch] tests/fuzz/*.c tests/bench/*.c tests/sim/*.[ch])
+             tests/e2e/harness/*.[ch] tests/fuzz/*.[ch] tests/bench/*.c tests/sim/*.[ch])
 
 lint: packages-build+lint+test
 	@$(MAKE) --no-print-directory all

@@ -282,6 +282,7 @@ void reference_read(struct reference *r, const char *p, size_t n, const struct r
     struct span target;
 
     begin(r);
+    r->client_id = limits->client_id;
     if (!read_lines(r, &in, &target, limits))
         return;
     if (in.at > limits->head_bytes)
@@ -300,6 +301,7 @@ void reference_read_response(struct reference *r, const char *p, size_t n, bool 
     struct reader in = {p, n, 0};
 
     begin(r);
+    r->client_id = limits->client_id;
     if (!read_lines(r, &in, NULL, limits))
         return;
     if (in.at > limits->head_bytes)

@@ -53,6 +53,7 @@ enum reference_status {
 struct reference_limits {
     size_t head_bytes, target_bytes; /* the first counts empty lines before the request, too */
     unsigned fields;
+    const char *client_id; /* the field that names a client: never repeated nor named away; NULL: none */
 };
 
 struct reference_field {
@@ -78,7 +79,8 @@ struct reference {
     unsigned field_count;
     struct span options[REFERENCE_OPTIONS_MAX]; /* what Connection lists */
     unsigned option_count;
-    bool expects; /* 100-continue */
+    bool expects;          /* 100-continue */
+    const char *client_id; /* of the limits */
     enum reference_framing framing;
     uint64_t length; /* of REFERENCE_LENGTH */
 

@@ -342,6 +342,6 @@ void reference_head(struct reference *r, struct span target)
     read_connection(r);
     read_expect(r);
     read_via(r);
-    if (reference_find(r, "X-Client-ID", NULL) > 1)
+    if (r->client_id && reference_find(r, r->client_id, NULL) > 1)
         reference_fault(r, REFERENCE_400, "the client id is repeated");
 }

@@ -19,7 +19,7 @@ static const char *const written_anew[] = {"Connection", "TE",     "Trailer",   
                                            "Host",       "Expect", "Content-Length", "X-Request-ID"};
 
 /* What Connection may not name away, beside those. */
-static const char *const kept_against_connection[] = {"Authorization", "Cookie", "Via", "X-Client-ID"};
+static const char *const kept_against_connection[] = {"Authorization", "Cookie", "Via"};
 
 static bool is_in(struct span name, const char *const *list, size_t n)
 {
@@ -53,7 +53,8 @@ static enum fate fate_of(const struct reference *sent, struct span name)
 {
     if (is_ended(name) || is_forwarding(name) || memchr(name.p, '_', name.n))
         return FATE_GOES;
-    if (IS_IN(name, kept_against_connection) || !is_nominated(sent, name))
+    if (IS_IN(name, kept_against_connection) || !is_nominated(sent, name) ||
+        (sent->client_id && span_is_nocase(name, sent->client_id)))
         return FATE_STAYS;
     /* The contract keeps it, the RFC would let it go. */
     return span_is_nocase(name, "Content-Type") ? FATE_MAY_STAY : FATE_GOES;

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct reference_limits limits = {400, 100, 6};
+static const struct reference_limits limits = {400, 100, 6, "X-Client-ID"};
 
 struct example {
     const char *text;
@@ -408,7 +408,7 @@ static void test_responses(void **state)
 
 static const char *compare(const char *sent, const char *got)
 {
-    static const struct reference_limits wide = {10000, 10000, 100};
+    static const struct reference_limits wide = {10000, 10000, 100, NULL};
     struct reference a, b;
 
     reference_read(&a, sent, strlen(sent), &wide);
