@@ -23,7 +23,7 @@
 #define REASONS_MAX    64
 #define REASONS_WANTED 25u
 
-static const struct reference_limits limits = {4096, 1024, 40, "X-Client-ID"};
+static const struct reference_limits limits = {4096, 1024, 40, "X-Client-ID", false};
 #define LIMITS "\"limits\": {\"header_bytes\": 4096, \"target_bytes\": 1024, \"header_fields\": 40}"
 
 /* What goes over a connection, and what the reference reader makes of it. */

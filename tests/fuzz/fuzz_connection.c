@@ -26,8 +26,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const struct reference_limits limits = {2048, 512, 24, NULL};
-const struct reference_limits wide = {1u << 20, 1u << 20, REFERENCE_FIELDS_MAX, NULL};
+static const struct reference_limits limits = {2048, 512, 24, NULL, false};
+const struct reference_limits wide = {1u << 20, 1u << 20, REFERENCE_FIELDS_MAX, NULL, true};
 
 /* ---- the world: built once ---- */
 

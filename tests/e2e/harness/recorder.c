@@ -14,7 +14,7 @@
 
 #define OPEN_MAX 64
 
-static const struct reference_limits wide = {1u << 20, 1u << 20, REFERENCE_FIELDS_MAX, NULL};
+static const struct reference_limits wide = {1u << 20, 1u << 20, REFERENCE_FIELDS_MAX, NULL, true};
 
 struct recorder_conn {
     int fd;

@@ -283,6 +283,7 @@ void reference_read(struct reference *r, const char *p, size_t n, const struct r
 
     begin(r);
     r->client_id = limits->client_id;
+    r->behind = limits->behind;
     if (!read_lines(r, &in, &target, limits))
         return;
     if (in.at > limits->head_bytes)
@@ -302,6 +303,7 @@ void reference_read_response(struct reference *r, const char *p, size_t n, bool 
 
     begin(r);
     r->client_id = limits->client_id;
+    r->behind = limits->behind;
     if (!read_lines(r, &in, NULL, limits))
         return;
     if (in.at > limits->head_bytes)

@@ -54,6 +54,7 @@ struct reference_limits {
     size_t head_bytes, target_bytes; /* the first counts empty lines before the request, too */
     unsigned fields;
     const char *client_id; /* the field that names a client: never repeated nor named away; NULL: none */
+    bool behind;           /* these are the proxy's own bytes: it may have signed them once more than it takes */
 };
 
 struct reference_field {
@@ -80,7 +81,8 @@ struct reference {
     struct span options[REFERENCE_OPTIONS_MAX]; /* what Connection lists */
     unsigned option_count;
     bool expects;          /* 100-continue */
-    const char *client_id; /* of the limits */
+    const char *client_id; /* of the limits, likewise */
+    bool behind;
     enum reference_framing framing;
     uint64_t length; /* of REFERENCE_LENGTH */
 

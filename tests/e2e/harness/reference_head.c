@@ -327,7 +327,7 @@ static void read_via(struct reference *r)
         while (span_is_nocase(r->fields[i].name, "Via") && reference_element(&list, &entry))
             ours += is_our_via(entry);
     }
-    if (ours > 5)
+    if (ours > (r->behind ? 6 : 5))
         reference_fault(r, REFERENCE_508, "it has come by too often");
 }
 

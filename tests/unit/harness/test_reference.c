@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct reference_limits limits = {400, 100, 6, "X-Client-ID"};
+static const struct reference_limits limits = {400, 100, 6, "X-Client-ID", false};
 
 struct example {
     const char *text;

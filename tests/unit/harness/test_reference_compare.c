@@ -17,7 +17,7 @@
 
 static const char *compare(const char *sent, const char *got)
 {
-    static const struct reference_limits wide = {10000, 10000, 100, NULL};
+    static const struct reference_limits wide = {10000, 10000, 100, NULL, true};
     struct reference a, b;
 
     reference_read(&a, sent, strlen(sent), &wide);
