@@ -116,6 +116,8 @@ static void check_final(const struct reference *said, const struct reference *go
 
     for (unsigned i = 0; i < got->field_count; i++)
         own &= !span_is_nocase(got->fields[i].name, "Via");
+    /* A client of 1.1 is always told how long a response is. */
+    CHECK(said->minor == 0 || got->framing != REFERENCE_CLOSE);
     if (own)
         CHECK(fits(said, got->status));
     else /* where only the end of the connection tells the end, over a unix socket it does not tell why */
