@@ -62,6 +62,7 @@ struct message {
     unsigned conn;
     size_t at, n;
     size_t heard_at; /* bytes that the backend had said when this began to arrive */
+    unsigned said;   /* of a whole one: which request it is, the first that it can be */
     bool whole, to_head;
 };
 
@@ -107,5 +108,7 @@ void note_message(unsigned conn, const struct reference *got, size_t n, bool who
 /* At the end: what came in part to the backend; what the clients got. */
 void check_partial(unsigned conn);
 void check_client(const struct session *s);
+/* When nothing moves any more: a response that the backend has given whole is with its client. */
+void check_progress(const struct session *s);
 
 #endif

@@ -46,8 +46,13 @@ void note_message(unsigned c, const struct reference *got, size_t n, bool whole)
     const struct conn *conn = &input.conns[c];
 
     CHECK(input.message_count < (whole ? MESSAGES_MAX - CONNS_MAX : MESSAGES_MAX));
-    input.messages[input.message_count++] =
-        (struct message){c, conn->taken, n, conn->heard_at, whole, span_is(got->method, "HEAD")};
+    input.messages[input.message_count++] = (struct message){.conn = c,
+                                                             .at = conn->taken,
+                                                             .n = n,
+                                                             .heard_at = conn->heard_at,
+                                                             .said = whole ? input.next - 1 : 0,
+                                                             .whole = whole,
+                                                             .to_head = span_is(got->method, "HEAD")};
 }
 
 /* Looks for whole messages in what a connection has received. */

@@ -161,3 +161,43 @@ void check_client(const struct session *s)
             return;
     }
 }
+
+/* How many of a client's requests have been answered, as far as it has been read. */
+static unsigned answered(const struct session *s)
+{
+    static struct reference r;
+    struct str rest = buf_str(&s->in);
+    unsigned k = s->said_at;
+
+    while (rest.n > 0 && k < s->said_end) {
+        read_response(&r, rest, &input.said[k], s->eof);
+        k += r.verdict == REFERENCE_FORWARD && r.status >= 200;
+        rest = str_make(rest.p + r.used, rest.n - r.used);
+        reference_free(&r);
+        if (r.verdict != REFERENCE_FORWARD)
+            break;
+    }
+    return k;
+}
+
+void check_progress(const struct session *s)
+{
+    static struct reference said;
+    unsigned k = answered(s);
+
+    if (s->eof)
+        return;
+    /* Where a kept connection was closed, one request may have come twice, and it is not sure which is which. */
+    for (unsigned i = 0; i < input.conn_count; i++)
+        if (input.conns[i].ended)
+            return;
+    for (unsigned i = 0; i < input.message_count; i++) {
+        const struct message *m = &input.messages[i];
+        if (m->said != k || k == s->said_end)
+            continue;
+        said.content = NULL;
+        read_answer(&said, m);
+        CHECK(!(said.head_whole && said.verdict == REFERENCE_FORWARD));
+        reference_free(&said);
+    }
+}

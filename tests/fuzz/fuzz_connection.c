@@ -290,6 +290,8 @@ static void run(void)
     for (input.session = 0; input.session < input.session_count; input.session++) {
         session_open(&input.sessions[input.session]);
         session_send(&input.sessions[input.session]);
+        if (!input.tunnel)
+            check_progress(&input.sessions[input.session]);
         session_close(&input.sessions[input.session]);
     }
     for (unsigned i = 0; i < input.conn_count && !input.tunnel; i++)
