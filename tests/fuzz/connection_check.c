@@ -129,7 +129,7 @@ static void read_response(struct reference *r, struct str rest, const struct ref
 {
     bool to_head = span_is(said->method, "HEAD");
 
-    if (to_head && said->verdict != REFERENCE_FORWARD) {
+    if (to_head && !said->head_whole) {
         reference_read_response(r, rest.p, rest.n, false, eof, &wide);
         if (r->verdict == REFERENCE_FORWARD)
             return;

@@ -153,7 +153,7 @@ static bool read_requests(struct session *s)
             return false;
         struct reference *r = &input.said[input.said_count++];
         reference_read(r, all.p + at, all.n - at, &limits);
-        if (r->verdict != REFERENCE_FORWARD || r->last)
+        if (r->used == 0 || r->last)
             break;
         at += r->used;
     }

@@ -289,6 +289,11 @@ void reference_read(struct reference *r, const char *p, size_t n, const struct r
     if (in.at > limits->head_bytes)
         reference_fault(r, REFERENCE_431 | REFERENCE_414, "the head is too long");
     reference_head(r, target);
+    if (r->statuses == REFERENCE_508) {
+        reference_content(r, &in);
+        r->used = r->verdict == REFERENCE_FORWARD ? in.at : 0;
+        r->verdict = REFERENCE_REFUSE;
+    }
     if (r->statuses != 0)
         return;
     r->head_whole = true;

@@ -69,7 +69,7 @@ struct reference {
     const char *why;     /* the first fault, or "" */
     bool head_whole;     /* the head has no fault: a backend may have got it, whatever follows */
     bool last;           /* the connection ends with this request */
-    size_t used;         /* bytes, of a request to be forwarded */
+    size_t used;         /* bytes of a request to be forwarded, or of one in a loop, behind which more may come */
 
     struct span method;
     struct span prefix, target; /* together the target as a backend gets it */

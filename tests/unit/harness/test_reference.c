@@ -206,6 +206,22 @@ static void test_fields(void **state)
     CHECK_ALL(examples);
 }
 
+/* A request in a loop is answered with an error, but it is sound: where it ends is known. */
+static void test_loop(void **state)
+{
+    static const char text[] =
+        "PUT / HTTP/1.1\r\nHost: h\r\nVia: 1 loadbalancer, 1 loadbalancer, 1 loadbalancer\r\n"
+        "Via: 1 loadbalancer, 1 loadbalancer, 1 loadbalancer\r\nContent-Length: 3\r\n\r\nabcnext";
+    struct reference r;
+
+    (void)state;
+    reference_read(&r, text, sizeof text - 1, &limits);
+    assert_int_equal(r.verdict, REFERENCE_REFUSE);
+    assert_int_equal(r.statuses, REFERENCE_508);
+    assert_int_equal(r.used, sizeof text - 1 - 4);
+    reference_free(&r);
+}
+
 #define POST "POST / HTTP/1.1\r\n" HOST
 
 static void test_framing(void **state)
@@ -406,7 +422,7 @@ int main(void)
         cmocka_unit_test(test_request_lines), cmocka_unit_test(test_targets),      cmocka_unit_test(test_hosts),
         cmocka_unit_test(test_fields),        cmocka_unit_test(test_framing),      cmocka_unit_test(test_chunks),
         cmocka_unit_test(test_limits),        cmocka_unit_test(test_what_is_read), cmocka_unit_test(test_persistence),
-        cmocka_unit_test(test_responses),
+        cmocka_unit_test(test_loop),          cmocka_unit_test(test_responses),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
