@@ -193,21 +193,31 @@ static void read_status_line(struct reference *r, struct span line)
         reference_fault(r, REFERENCE_400, "the status line is malformed");
 }
 
+/* A first line that nobody needs to see the end of: its method is longer than any. */
+static bool begins_too_long(const struct reader *in)
+{
+    size_t n = REFERENCE_METHOD_MAX + 1;
+
+    return in->n - in->at >= n && reference_is_token((struct span){in->p + in->at, n});
+}
+
 /* Where the bytes run out or cannot be told apart inside a head. */
 static void end_inside_head(struct reference *r, const struct reader *in, enum line_result how, bool first_line,
                             const struct reference_limits *limits)
 {
+    bool refused = how == LINE_BAD || in->n >= limits->head_bytes;
+
+    if (refused && first_line && begins_too_long(in))
+        reference_fault(r, REFERENCE_501, "the method is too long to be one");
     if (in->n >= limits->head_bytes)
         reference_fault(r, REFERENCE_431 | (first_line ? REFERENCE_414 : 0u), "the head is too long");
     if (first_line && in->n - in->at > limits->target_bytes)
         reference_fault(r, REFERENCE_414, "the target is too long");
-    if (how == LINE_BAD && first_line && in->n - in->at > REFERENCE_METHOD_MAX)
-        reference_fault(r, REFERENCE_501, REFERENCE_LINE_UNKNOWN); /* the method may be longer than that */
     if (r->field_count == limits->fields)
         reference_fault(r, REFERENCE_431, "there are too many fields"); /* the bytes at hand begin one more */
     if (how == LINE_BAD)
         reference_fault(r, REFERENCE_400, REFERENCE_LINE_UNKNOWN);
-    r->verdict = how == LINE_BAD || in->n >= limits->head_bytes ? REFERENCE_REFUSE : REFERENCE_INCOMPLETE;
+    r->verdict = refused ? REFERENCE_REFUSE : REFERENCE_INCOMPLETE;
 }
 
 static void take_field(struct reference *r, struct span line, const struct reference_limits *limits)

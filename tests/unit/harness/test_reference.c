@@ -310,6 +310,8 @@ static void test_limits(void **state)
     assert_true(r.verdict == REFERENCE_FORWARD && r.used == 400);
     read_filled(&r, "GET / HTTP/1.1\r\nX: ", 401 - lines, head_end);
     assert_true(r.verdict == REFERENCE_REFUSE && reference_accepts(&r, 431));
+    read_filled(&r, "", 401, "\n");
+    assert_true(r.verdict == REFERENCE_REFUSE && reference_accepts(&r, 501));
     read_filled(&r, "GET / HTTP/1.1\r\nX: ", 400, "");
     assert_true(r.verdict == REFERENCE_REFUSE && reference_accepts(&r, 431));
     read_filled(&r, CHUNKED "0;", REFERENCE_EXTENSIONS - 1, "\r\n\r\n");
