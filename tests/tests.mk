@@ -22,12 +22,25 @@ e2e: all $(E2E_BIN)
 	@LB_BUILD=$(abspath $(BUILD)) tests/e2e/run.sh $(E2E_BIN)
 	@tests/e2e/readme.sh $(BUILD)
 
+# ---- the harness's own ----
+
+# The reader that judges the proxy is judged itself; the fuzz target of whole connections uses it, too.
+REFERENCE_SRC := $(wildcard tests/e2e/harness/reference*.c)
+REFERENCE_OBJ := $(patsubst tests/e2e/%.c,$(BUILD)/obj/e2e/%.o,$(REFERENCE_SRC))
+$(BUILD)/unit/harness/%: tests/unit/harness/%.c $(REFERENCE_OBJ)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CPPFLAGS) -Itests/e2e $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< $(REFERENCE_OBJ) -lcmocka
+
 # ---- fuzzing ----
 
 FUZZ_SECONDS ?= 30
 FUZZ_BUILD   := build-fuzz
 FUZZ_BIN     := $(patsubst %,$(BUILD)/fuzz/%,$(FUZZ_NAMES))
 REPLAY_BIN   := $(patsubst %,$(BUILD)/fuzz-replay/%,$(FUZZ_NAMES))
+# What a target is built from beside its own file.
+FUZZ_ALSO_connection := $(wildcard tests/fuzz/connection_*.c) $(REFERENCE_SRC)
+$(BUILD)/fuzz/connection $(BUILD)/fuzz-replay/connection: $(FUZZ_ALSO_connection) $(wildcard tests/fuzz/*.h tests/e2e/harness/reference*.h)
 
 fuzz: packages-build+fuzz
 	@$(MAKE) --no-print-directory CC=clang BUILD=$(FUZZ_BUILD) SAN=fuzzer-no-link,address,undefined fuzz-run
@@ -39,7 +52,7 @@ fuzz-run: $(FUZZ_BIN)
 $(BUILD)/fuzz/%: tests/fuzz/fuzz_%.c $(call libs_of,admin)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) -MMD -MP -o $@ $< $(call libs_of,admin) $(LDLIBS)
+	$(Q)$(CC) $(CPPFLAGS) -Itests/e2e $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) -MMD -MP -o $@ $< $(FUZZ_ALSO_$*) $(call libs_of,admin) $(LDLIBS)
 
 # Every seed and every regression once, through the same functions, with any compiler.
 fuzz-replay: $(REPLAY_BIN)
@@ -49,7 +62,7 @@ fuzz-replay: $(REPLAY_BIN)
 $(BUILD)/fuzz-replay/%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(call libs_of,admin)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< tests/fuzz/replay.c $(call libs_of,admin) $(LDLIBS)
+	$(Q)$(CC) $(CPPFLAGS) -Itests/e2e $(CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< $(FUZZ_ALSO_$*) tests/fuzz/replay.c $(call libs_of,admin) $(LDLIBS)
 
 # ---- the simulation ----
 
@@ -105,7 +118,7 @@ $(BUILD)/sim: $(SIM_OBJ) $(BUILD)/obj/sim-daemon.o
 # ---- lint ----
 
 SOURCES := $(wildcard src/*.c src/*/*.c src/*/*.h include/*.h include/*/*.h tests/unit/*/*.c tests/e2e/*.[ch] \
-             tests/e2e/harness/*.[ch] tests/fuzz/*.c tests/bench/*.c tests/sim/*.[ch])
+             tests/e2e/harness/*.[ch] tests/fuzz/*.[ch] tests/bench/*.c tests/sim/*.[ch])
 
 lint: packages-build+lint+test
 	@$(MAKE) --no-print-directory all
