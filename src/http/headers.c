@@ -51,7 +51,7 @@ enum field_id field_id_of(struct str name)
     if (id != FIELD_OTHER && begins_nocase(name.p, names[id].p, name.n))
         return id;
     struct str prefix = STR("x-forwarded-");
-    if (first == 'x' && name.n > prefix.n && begins_nocase(name.p, prefix.p, prefix.n))
+    if (first == 'x' && name.n >= prefix.n && begins_nocase(name.p, prefix.p, prefix.n))
         return FIELD_X_FORWARDED_OTHER;
     return FIELD_OTHER;
 }

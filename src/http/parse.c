@@ -93,6 +93,9 @@ static void start(http_parser *hp, enum http_parser_type type, struct tokens *t)
     t->headers->present = 0;
     http_parser_init(hp, type);
     hp->data = t;
+    /* It takes a field whose name only begins with "Transfer-Encoding" for that one, and refuses it beside a
+     * Content-Length. Lenient, it leaves that to framing.c, and what a value may hold to head_scan(). */
+    hp->lenient_http_headers = 1;
 }
 
 /* Feeds the whole head; returns how much of it http-parser took. */

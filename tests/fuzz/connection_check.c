@@ -88,17 +88,6 @@ static bool is_relayed(const struct reference *said, const struct reference *got
     return false;
 }
 
-/* http-parser takes any name that begins with Transfer-Encoding for that field where Content-Length is there, too: a
- * sound request is refused. */
-static bool is_refused_by_mistake(const struct reference *said, int status)
-{
-    for (unsigned i = 0; i < said->field_count; i++)
-        if (said->fields[i].name.n > 17 &&
-            span_is_nocase((struct span){said->fields[i].name.p, 17}, "Transfer-Encoding"))
-            return status == 400;
-    return false;
-}
-
 /* Is that an error that the balancer may answer by itself? A backend may fail whenever it has got the head. */
 static bool fits(const struct reference *said, int status)
 {
@@ -106,7 +95,7 @@ static bool fits(const struct reference *said, int status)
         return true;
     if (said->verdict == REFERENCE_INCOMPLETE) /* what is there so far may show it already */
         return (status >= 400 && status < 500) || (!said->head_whole && (status == 501 || status == 505));
-    return reference_accepts(said, status) || is_refused_by_mistake(said, status);
+    return reference_accepts(said, status);
 }
 
 /* An error of the balancer's own, or the backend's response to that very request. */

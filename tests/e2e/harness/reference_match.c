@@ -38,7 +38,7 @@ static bool is_ended(struct span name)
 
 static bool is_forwarding(struct span name)
 {
-    return name.n > 12 && span_is_nocase((struct span){name.p, 12}, "X-Forwarded-");
+    return name.n >= 12 && span_is_nocase((struct span){name.p, 12}, "X-Forwarded-");
 }
 
 static bool is_nominated(const struct reference *r, struct span name)

@@ -260,6 +260,25 @@ static void a_host_is_one_and_well_formed(void **state)
     ASSERT_REFUSED("GET http://a/ HTTP/1.1\r\nHost: b, c\r\n\r\n", BAD_HOST);
 }
 
+/* http-parser takes any field whose name begins like Transfer-Encoding for that. */
+static void a_name_that_only_begins_alike_is_another(void **state)
+{
+    (void)state;
+    struct request r = {.headers = {.v = fields, .max = FIELDS_MAX}};
+    struct response a = {.headers = {.v = fields, .max = FIELDS_MAX}};
+
+    assert_int_equal(parse_request(STR("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding-Note: chunked\r\n"
+                                       "Content-Length: 5\r\n\r\n"),
+                                   &r),
+                     ERR_OK);
+    assert_int_equal(r.framing.kind, FRAMING_LENGTH);
+    assert_int_equal(r.framing.length, 5);
+    assert_int_equal(
+        parse_response(STR("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encodings: x\r\n\r\n"), false, false, &a),
+        ERR_OK);
+    assert_int_equal(a.framing.kind, FRAMING_LENGTH);
+}
+
 static void framing_faults_are_told(void **state)
 {
     (void)state;
@@ -492,6 +511,7 @@ int main(void)
         cmocka_unit_test(targets_have_three_forms),
         cmocka_unit_test(other_targets_are_refused),
         cmocka_unit_test(a_host_is_one_and_well_formed),
+        cmocka_unit_test(a_name_that_only_begins_alike_is_another),
         cmocka_unit_test(framing_faults_are_told),
         cmocka_unit_test(connection_says_whether_it_persists),
         cmocka_unit_test(connection_options_are_bounded),
