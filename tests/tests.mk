@@ -22,6 +22,17 @@ e2e: all $(E2E_BIN)
 	@LB_BUILD=$(abspath $(BUILD)) tests/e2e/run.sh $(E2E_BIN)
 	@tests/e2e/readme.sh $(BUILD)
 
+# ---- conformance ----
+
+CONFORMANCE_OBJ := $(patsubst tests/e2e/%.c,$(BUILD)/obj/e2e/%.o,$(wildcard tests/e2e/conformance/*.c))
+
+# The suite, and the same cases against any proxy: compare. PENDING=1 takes in the cases that are known not to hold yet.
+$(BUILD)/e2e/test_conformance $(BUILD)/e2e/compare: $(BUILD)/e2e/%: tests/e2e/%.c $(CONFORMANCE_OBJ) $(HARNESS_OBJ)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(if $(PENDING),-DPENDING) -Itests/e2e $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< \
+	  $(CONFORMANCE_OBJ) $(HARNESS_OBJ) -lcjson -lcmocka -lcrypto
+
 # ---- fuzzing ----
 
 FUZZ_SECONDS ?= 30
@@ -105,7 +116,7 @@ $(BUILD)/sim: $(SIM_OBJ) $(BUILD)/obj/sim-daemon.o
 # ---- lint ----
 
 SOURCES := $(wildcard src/*.c src/*/*.c src/*/*.h include/*.h include/*/*.h tests/unit/*/*.c tests/e2e/*.[ch] \
-             tests/e2e/harness/*.[ch] tests/fuzz/*.c tests/bench/*.c tests/sim/*.[ch])
+             tests/e2e/harness/*.[ch] tests/e2e/conformance/*.[ch] tests/fuzz/*.c tests/bench/*.c tests/sim/*.[ch])
 
 lint: packages-build+lint+test
 	@$(MAKE) --no-print-directory all
