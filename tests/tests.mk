@@ -1,6 +1,6 @@
 # Tests, lint, fuzzing, coverage, bench: included by the Makefile.
 
-.PHONY: unit e2e fuzz-replay sim sim-mutants check coverage valgrind packages-%
+.PHONY: compare unit e2e fuzz-replay sim sim-mutants check coverage valgrind packages-%
 
 packages-%:
 	@.ci/install-packages $(subst +, ,$*)
@@ -32,6 +32,10 @@ $(BUILD)/e2e/test_conformance $(BUILD)/e2e/compare: $(BUILD)/e2e/%: tests/e2e/%.
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(if $(PENDING),-DPENDING) -Itests/e2e $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< \
 	  $(CONFORMANCE_OBJ) $(HARNESS_OBJ) -lcjson -lcmocka -lcrypto
+
+compare: packages-build+test+bench
+	@$(MAKE) --no-print-directory all $(BUILD)/e2e/compare
+	@tests/e2e/compare.sh $(BUILD)
 
 # ---- fuzzing ----
 

@@ -25,6 +25,7 @@ static const struct conformance hops_cases[] = {
     PASSES("connection-nominates-all-duplicates", HOP, GET "Connection: X-A\r\nX-A: 1\r\nx-a: 2\r\n\r\n", OK,
            .lacks = {"X-A"}),
     PASSES("connection-nominates-no-prefix", HOP, GET "Connection: X\r\nX-A: v\r\n\r\n", OK, .has = {"X-A: v"}),
+    REFUSED("connection-of-65-options", "limits: 64 options", 431, GET "Connection: {{a, *65}}\r\n\r\n"),
     PASSES("connection-empty", HOP, GET "Connection:\r\nX-A: v\r\n\r\n", OK, .has = {"X-A: v"},
            .lacks = {"Connection"}),
     PASSES("connection-close", "RFC 9112 9.6", GET "Connection: close\r\n\r\n", OK, .lacks = {"Connection"},

@@ -33,6 +33,12 @@ static const struct conformance pending_cases[] = {
            "GET /a HTTP/1.0\r\nHost: h\r\nConnection: TE\r\nTE: trailers\r\n\r\n", OK,
            .answer = T(ANSWER "X-T: v\r\n\r\n"), .reply = T("hello"), .framing = 'E', .end = CLOSES),
 
+    /* Max-Forwards: 0 is not forwarded, more is counted down. */
+    {"max-forwards-0", "RFC 9110 7.6.2", T("OPTIONS /a HTTP/1.1\r\nHost: h\r\nMax-Forwards: 0\r\n\r\n"), .refused = 200,
+     .or_refused = 204, .survives = true},
+    PASSES("max-forwards-counted-down", "RFC 9110 7.6.2", "OPTIONS /a HTTP/1.1\r\nHost: h\r\nMax-Forwards: 3\r\n\r\n",
+           .line = "OPTIONS /a HTTP/1.1", .has = {"Max-Forwards: 2"}),
+
     /* Upgrade. */
     PASSES("upgrade-reaches-the-origin", UPGRADE, WS, OK, .has = {"Upgrade: websocket", "Connection: upgrade"}),
     PASSES("upgrade-not-switched-is-an-ordinary-exchange", UPGRADE, WS, OK,

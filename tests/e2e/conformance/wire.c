@@ -110,6 +110,12 @@ static const struct wire_field *find(const struct wire_fields *f, const char *na
     return NULL;
 }
 
+/* Connection's options are the only values here in which case means nothing. */
+static bool value_is(struct text value, const char *wanted, size_t n, bool nocase)
+{
+    return value.n == n && (nocase ? strncasecmp(value.p, wanted, n) : memcmp(value.p, wanted, n)) == 0;
+}
+
 bool wire_agrees(const struct wire_fields *f, const char *wanted)
 {
     size_t n = strcspn(wanted, ":");
@@ -124,7 +130,8 @@ bool wire_agrees(const struct wire_fields *f, const char *wanted)
             return false; /* more of them than wanted */
         const char *bar = strstr(value, " | ");
         piece = bar ? (size_t)(bar - value) : strlen(value);
-        if (!(piece == 1 && *value == '*') && (f->v[i].value.n != piece || memcmp(f->v[i].value.p, value, piece) != 0))
+        if (!(piece == 1 && *value == '*') &&
+            !value_is(f->v[i].value, value, piece, text_is_nocase((struct text){wanted, n}, "Connection", 10)))
             return false;
         value = bar ? bar + 3 : NULL;
     }
