@@ -1,7 +1,8 @@
 /* Runs the cases of the conformance suite against any proxy on this machine: the one on 127.0.0.1:COMPARE_PROXY_PORT,
  * which must have 127.0.0.1:COMPARE_ORIGIN_PORT as its only backend. Prints a line for each case: name, section,
- * "pass" or "FAIL", what was seen. COMPARE_PATIENCE ms (700) is how long an answer may take; with COMPARE_WHY=1 what
- * differed goes to stderr. Exit status 0 when all cases were run. */
+ * "pass" or "FAIL", what was seen; a FAIL says whether what was to be refused has reached the origin. COMPARE_PATIENCE
+ * ms (700) is how long an answer may take; with COMPARE_WHY=1 what differed goes to stderr. Exit status 0 when all
+ * cases were run. */
 #include "conformance/judge.h"
 #include "conformance/tables.h"
 
@@ -32,6 +33,13 @@ static bool wait_for_proxy(void)
     return true;
 }
 
+static const char *mark_of(const struct verdict *v)
+{
+    if (v->pass)
+        return "pass";
+    return v->let_through ? "FAIL (let through)" : v->refused_otherwise ? "FAIL (refused otherwise)" : "FAIL";
+}
+
 /* The case in all ways, until one fails. */
 static void compare_case(const struct conformance *c)
 {
@@ -42,8 +50,8 @@ static void compare_case(const struct conformance *c)
         verdict_free(&v);
         v = judge_case(&stage, c, (enum split)split);
     } while (v.pass && ++split < SPLITS);
-    printf("%s\t%s\t%s\t%s%s%s\n", c->name, c->section, v.pass ? "pass" : "FAIL", v.seen.p,
-           v.pass || split == 0 ? "" : ", ", v.pass || split == 0 ? "" : split_names[split]);
+    printf("%s\t%s\t%s\t%s%s%s\n", c->name, c->section, mark_of(&v), v.seen.p, v.pass || split == 0 ? "" : ", ",
+           v.pass || split == 0 ? "" : split_names[split]);
     if (!v.pass && getenv("COMPARE_WHY"))
         fprintf(stderr, "%s (%s), %s: %s\n", c->name, c->section, split_names[split], v.why.p);
     verdict_free(&v);

@@ -36,7 +36,7 @@ http {
         listen 127.0.0.1:$port;
         location / {
             proxy_pass http://origin; proxy_http_version 1.1; proxy_next_upstream off;
-            proxy_buffering off; proxy_request_buffering off; proxy_buffer_size 16k;
+            proxy_buffering off; proxy_request_buffering off; proxy_buffer_size 16k; proxy_buffers 8 16k;
             proxy_set_header Connection ""; proxy_set_header Host \$http_host; proxy_pass_header Server; proxy_pass_header Date;
             proxy_set_header X-Forwarded-For \$remote_addr; proxy_set_header X-Forwarded-Host \$http_host;
             proxy_set_header X-Forwarded-Proto \$scheme; proxy_set_header X-Request-ID \$request_id;
@@ -100,12 +100,22 @@ column haproxy "$haproxy" -f "$dir/haproxy.cfg"
 
 # Columns: name, section, then mark and sight of each.
 paste "$dir/ours" "$dir/nginx" "$dir/haproxy" | awk -F '\t' -v all="${COMPARE_ALL:-}" '
-    function cell(mark, seen) { return mark == "pass" ? "pass" : "FAIL " seen }
-    BEGIN { printf "%-42s %-30s %-34s %-48s %s\n", "case", "section", "loadbalancer", "nginx", "HAProxy" }
-    {
-        ours += $3 == "pass"; nginx += $7 == "pass"; haproxy += $11 == "pass"
-        if (all || $3 != "pass" || $7 != "pass" || $11 != "pass")
-            printf "%-42s %-30s %-34s %-48s %s\n", $1, $2, cell($3, $4), cell($7, $8), cell($11, $12)
+    function cell(at) {
+        marks[at, $at]++
+        return $at == "pass" ? "pass" : "FAIL " $(at + 1)
     }
-    END { printf "\n%d cases; passed by loadbalancer: %d, nginx: %d, HAProxy: %d\n", NR, ours, nginx, haproxy }'
+    function total(name, at) {
+        passed = marks[at, "pass"] + 0; through = marks[at, "FAIL (let through)"] + 0; otherwise = marks[at, "FAIL (refused otherwise)"] + 0
+        printf "%-14s %5d %16d %18d %12d\n", name, passed, through, otherwise, NR - passed - through - otherwise
+    }
+    BEGIN { printf "%-44s %-34s %-36s %-52s %s\n", "case", "section", "loadbalancer", "nginx", "HAProxy" }
+    {
+        row = sprintf("%-44s %-34s %-36s %-52s %s", $1, $2, cell(3), cell(7), cell(11))
+        if (all || $3 != "pass" || $7 != "pass" || $11 != "pass")
+            print row
+    }
+    END {
+        printf "\n%-14s %5s %16s %18s %12s   of %d cases\n", "", "pass", "let through", "refused otherwise", "else differs", NR
+        total("loadbalancer", 3); total("nginx", 7); total("HAProxy", 11)
+    }'
 echo "$("$build/loadbalancer" --version); $("$nginx" -v 2>&1); $("$haproxy" -v | head -n 1)"

@@ -26,7 +26,7 @@ struct replies {
 
 static bool sends_behind(const struct conformance *c)
 {
-    return !c->alone && !c->half_close;
+    return !c->alone && !c->half_close && c->end != CUT;
 }
 
 static bool behind_is_served(const struct conformance *c)
@@ -112,7 +112,7 @@ static bool client_is_done(struct stage *s, const void *arg)
 
     if (s->client.ended)
         return true;
-    if (c->end != STAYS || (c->refused ? !c->survives : !c->line) || !script_is_over(&s->client.out))
+    if (c->end == CLOSES || (c->refused ? !c->survives : !c->line) || !script_is_over(&s->client.out))
         return false;
     replies_read(&r, c, &s->client);
     bool done = r.fault || r.count >= replies_of(c);
@@ -293,7 +293,7 @@ static void judge_cut(struct verdict *v, const struct replies *r, const struct c
                       const struct stage_client *from)
 {
     if (r->count == 1 && r->final[0].status == 502 && c->status == 0)
-        return;
+        return; /* and the connection may stay */
     if (r->count > 0)
         DIFFERS(v, "a response was passed off as whole");
     if (!from->ended)
@@ -418,6 +418,20 @@ static bool play(struct stage *s, const struct conformance *c, enum split split)
     return true;
 }
 
+/* What a case that failed came to, where it should have been refused. */
+static void classify(struct verdict *v, const struct stage *s, const struct conformance *c, const struct replies *r)
+{
+    const struct stage_conn *left = stage_leftover(s);
+    unsigned n = 0;
+
+    if (!c->refused)
+        return;
+    for (unsigned i = 0; i < s->record_count; i++)
+        n += !text_is(s->records[i].m.target, "/fence");
+    v->let_through = n > lines_of(c) || (left && (left->fault || !c->partial));
+    v->refused_otherwise = !v->let_through && r->count > 0 && r->final[0].status >= 400;
+}
+
 struct verdict judge_case(struct stage *s, const struct conformance *c, enum split split)
 {
     static struct replies r;
@@ -442,6 +456,8 @@ struct verdict judge_case(struct stage *s, const struct conformance *c, enum spl
         DIFFERS(&v, "the connection to the origin was kept");
     v.pass = v.why.n == 0;
     say_seen(&v, s, &r, &first);
+    if (!v.pass)
+        classify(&v, s, c, &r);
     if (!v.pass)
         say_all(&v, s, &first);
     if (!v.pass)

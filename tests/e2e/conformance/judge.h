@@ -6,6 +6,8 @@
 
 struct verdict {
     bool pass;
+    /* Of a case that was to be refused and failed: the origin got it; it was refused in another way. */
+    bool let_through, refused_otherwise;
     struct bytes why;  /* what differs, and what both sides saw; empty when it passed */
     struct bytes seen; /* in a few words */
 };

@@ -138,7 +138,7 @@ static void client_receive(struct stage *s)
 
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
-    s->news = true;
+    s->news = s->moved = true;
     if (n > 0) {
         bytes_add(&c->got, piece, (size_t)n);
         return;
@@ -243,7 +243,7 @@ static void conn_receive(struct stage *s, struct stage_conn *c)
 
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
-    s->news = true;
+    s->news = s->moved = true;
     if (n <= 0)
         conn_end(c);
     else
@@ -296,6 +296,7 @@ static bool send_piece(struct stage *s, int fd, struct script *out, enum split s
 
     if (n < 0)
         return errno == EAGAIN || errno == EINTR;
+    s->moved = true;
     script_sent(out, (size_t)n);
     if (split != SPLIT_NOT)
         sched_yield(); /* the proxy may look at this piece alone */
@@ -373,7 +374,9 @@ bool stage_run(struct stage *s, stage_done *done, const void *arg)
     for (;;) {
         if (s->news && done(s, arg))
             return true;
-        s->news = false;
+        if (s->moved)
+            deadline = deadline_in(s->patience);
+        s->news = s->moved = false;
         if (left_ms(deadline) == 0)
             return false;
         stage_turn(s, left_ms(deadline));

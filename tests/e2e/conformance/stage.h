@@ -52,7 +52,8 @@ struct stage {
     unsigned conn_count, conn_total;
     struct stage_record records[STAGE_RECORDS];
     unsigned record_count;
-    bool news; /* something has happened since the condition was last looked at */
+    bool news;  /* something has happened since the condition was last looked at */
+    bool moved; /* bytes have, so patience begins anew */
 
     /* What the origin answers in this case to anything but "/behind" and "/fence": empty for the default. */
     const struct conformance *now;
@@ -60,7 +61,8 @@ struct stage {
 };
 
 /* Listens on 127.0.0.1:origin_port; false with errno when it cannot. The proxy on `proxy_port` is to have that as its
- * backend. `patience`: ms that anything may take. */
+ * backend. `patience`: ms in which nothing
+ * moves, after which nothing is waited for any longer. */
 bool stage_open(struct stage *s, int origin_port, int proxy_port, int patience);
 void stage_close(struct stage *s);
 
@@ -75,7 +77,7 @@ bool stage_client_open(struct stage *s, enum split split);
 void stage_client_close(struct stage *s);
 void stage_client_free(struct stage_client *c);
 
-/* Moves everything until `done` says so; false when that took too long. */
+/* Moves everything until `done` says so; false when nothing moves any more. */
 typedef bool stage_done(struct stage *s, const void *arg);
 bool stage_run(struct stage *s, stage_done *done, const void *arg);
 
