@@ -1,14 +1,15 @@
-/* Runs the cases of the conformance suite against any proxy on this machine: the one on 127.0.0.1:COMPARE_PROXY_PORT,
- * which must have 127.0.0.1:COMPARE_ORIGIN_PORT as its only backend. Prints a line for each case: name, section,
- * "pass" or "FAIL", what was seen; a FAIL says whether what was to be refused has reached the origin. COMPARE_PATIENCE
- * ms (700) is how long an answer may take; with COMPARE_WHY=1 what differed goes to stderr. Exit status 0 when all
- * cases were run. */
+/* compare [NAME...]: runs the cases of the conformance suite (those whose names begin so) against any proxy: the one on
+ * 127.0.0.1:COMPARE_PROXY_PORT, which must have 127.0.0.1:COMPARE_ORIGIN_PORT as its only backend. Prints a line for
+ * each case: name, section, "pass" or "FAIL", what was seen; a FAIL says whether what was to be refused has reached the
+ * origin. COMPARE_PATIENCE ms (700) is how long an answer may take; with COMPARE_WHY=1 what differed goes to stderr.
+ * Exit status 0 when all cases were run. */
 #include "conformance/judge.h"
 #include "conformance/tables.h"
 
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static struct stage stage;
 
@@ -57,10 +58,29 @@ static void compare_case(const struct conformance *c)
     verdict_free(&v);
 }
 
-int main(void)
+/* Arguments are beginnings of names of cases; none means all. */
+static bool is_wanted(const struct conformance *c, char *const names[])
+{
+    if (!names[1])
+        return true;
+    for (size_t i = 1; names[i]; i++)
+        if (strncmp(c->name, names[i], strlen(names[i])) == 0)
+            return true;
+    return false;
+}
+
+static void compare_table(const struct conformance_table *t, char *const names[])
+{
+    for (size_t i = 0; i < t->count; i++)
+        if (is_wanted(&t->cases[i], names))
+            compare_case(&t->cases[i]);
+}
+
+int main(int argc, char *argv[])
 {
     int origin = number_of("COMPARE_ORIGIN_PORT", 0), proxy = number_of("COMPARE_PROXY_PORT", 0);
 
+    (void)argc;
     signal(SIGPIPE, SIG_IGN);
     if (!stage_open(&stage, origin, proxy, number_of("COMPARE_PATIENCE", 700))) {
         perror("compare: listening");
@@ -71,11 +91,9 @@ int main(void)
         return 1;
     }
     for (size_t t = 0; conformance_tables[t]; t++)
-        for (size_t i = 0; i < conformance_tables[t]->count; i++)
-            compare_case(&conformance_tables[t]->cases[i]);
+        compare_table(conformance_tables[t], argv);
 #ifdef PENDING
-    for (size_t i = 0; i < pending_table.count; i++)
-        compare_case(&pending_table.cases[i]);
+    compare_table(&pending_table, argv);
 #endif
     stage_close(&stage);
     return 0;

@@ -26,7 +26,7 @@ static const struct conformance exchange_cases[] = {
            .has = {"Expect: 100-continue"}),
     PASSES("expect-and-content-at-once", EXPECT, POST "Content-Length: 5\r\nExpect: 100-continue\r\n\r\nhello", HELLO),
     PASSES("expect-continue-before-any-100", EXPECT,
-           POST "Content-Length: 5\r\nExpect: 100-continue\r\n\r\n{{origin:Expect}}hello", HELLO,
+           POST "Content-Length: 5\r\nExpect: 100-continue\r\n\r\n{{origin:100-continue}}hello", HELLO,
            .answer = T("{{origin:hello}}HTTP/1.1 100 Continue\r\n\r\n" DONE), .early = true, .interim = "100",
            .reply = T("done")),
     PASSES("expect-final-answer-instead", EXPECT,
