@@ -1,4 +1,4 @@
-/* Cases that do not hold yet: they run with the others where the suite is built with -DPENDING. */
+/* Cases that do not hold yet: they run with the others where LB_PENDING=1 is set. */
 #include "conformance/tables.h"
 
 #define GET     "GET /a HTTP/1.1\r\nHost: h\r\n"
