@@ -1,6 +1,6 @@
 # Tests, lint, fuzzing, coverage, bench: included by the Makefile.
 
-.PHONY: unit e2e fuzz-replay sim sim-mutants check coverage valgrind packages-%
+.PHONY: compare unit e2e fuzz-replay sim sim-mutants check coverage valgrind packages-%
 
 packages-%:
 	@.ci/install-packages $(subst +, ,$*)
@@ -31,6 +31,21 @@ $(BUILD)/unit/harness/%: tests/unit/harness/%.c $(REFERENCE_OBJ)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CPPFLAGS) -Itests/e2e $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< $(REFERENCE_OBJ) -lcmocka
+
+# ---- conformance ----
+
+CONFORMANCE_OBJ := $(patsubst tests/e2e/%.c,$(BUILD)/obj/e2e/%.o,$(wildcard tests/e2e/conformance/*.c))
+
+# The suite, and the same cases against any proxy: compare.
+$(BUILD)/e2e/test_conformance $(BUILD)/e2e/compare: $(BUILD)/e2e/%: tests/e2e/%.c $(CONFORMANCE_OBJ) $(HARNESS_OBJ)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CPPFLAGS) -Itests/e2e $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< \
+	  $(CONFORMANCE_OBJ) $(HARNESS_OBJ) -lcjson -lcmocka -lcrypto
+
+compare: packages-build+test+bench
+	@$(MAKE) --no-print-directory all $(BUILD)/e2e/compare
+	@tests/e2e/compare.sh $(BUILD)
 
 # ---- fuzzing ----
 
@@ -118,7 +133,7 @@ $(BUILD)/sim: $(SIM_OBJ) $(BUILD)/obj/sim-daemon.o
 # ---- lint ----
 
 SOURCES := $(wildcard src/*.c src/*/*.c src/*/*.h include/*.h include/*/*.h tests/unit/*/*.c tests/e2e/*.[ch] \
-             tests/e2e/harness/*.[ch] tests/fuzz/*.[ch] tests/bench/*.c tests/sim/*.[ch])
+             tests/e2e/harness/*.[ch] tests/e2e/conformance/*.[ch] tests/fuzz/*.[ch] tests/bench/*.c tests/sim/*.[ch])
 
 lint: packages-build+lint+test
 	@$(MAKE) --no-print-directory all
