@@ -19,6 +19,7 @@
     X(FORWARDED,           "forwarded") \
     X(HOST,                "host") \
     X(KEEP_ALIVE,          "keep-alive") \
+    X(MAX_FORWARDS,        "max-forwards") \
     X(PROXY_AUTHENTICATE,  "proxy-authenticate") \
     X(PROXY_AUTHORIZATION, "proxy-authorization") \
     X(PROXY_CONNECTION,    "proxy-connection") \

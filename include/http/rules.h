@@ -28,6 +28,11 @@ bool rules_request_id_is_sane(struct str value);
 /* ERR_LOOP_DETECTED when the request has come by more than RULES_MAX_LOOPS times, else ERR_OK. */
 enum err rules_check_loop(const struct request *r);
 
+/* How many times more a request may be forwarded: OPTIONS may say that (RFC 9110 section 7.6.2). False for others, and
+ * where it says it more than once or not as a number. At 0 it is for us to answer; rules_write_request() counts down.
+ */
+bool rules_max_forwards(const struct request *r, uint64_t *left);
+
 /* Upper bound of the bytes that rules_write_request() needs. */
 size_t rules_request_bound(const struct request *r, struct str head, const struct forward *f);
 

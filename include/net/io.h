@@ -129,11 +129,11 @@ void io_close(struct io *io);
 void io_abort(struct io *io);
 
 /* Leaves the endpoint to itself: what is unsent is still sent, then FIN, then whatever comes is read and thrown away
- * until the other end closes or `linger_ns` have passed since the FIN; then it closes. After `max_bytes` nothing more is
- * read: who goes on sending is stopped, and has the rest of the time to read its response.
- * (Closing at once with bytes unread would make the kernel send a reset, which can destroy the response before the
- * client has read it: RFC 9112 section 9.6.) The write timeout set before holds on; where there is
- * none, only the other end bounds the sending. */
+ * until the other end closes or `linger_ns` have passed since the FIN; then it closes. After `max_bytes` nothing more
+ * is read: who goes on sending is stopped, and has the rest of the time to read its response. (Closing at once with
+ * bytes unread would make the kernel send a reset, which can destroy the response before the client has read it: RFC
+ * 9112 section 9.6.) The write timeout set before holds on; where there is none, only the other end bounds the sending.
+ */
 void io_close_lingering(struct io *io, uint64_t linger_ns, uint64_t max_bytes);
 
 /* The errno of IO_ERROR, 0 as long as nothing has failed. */

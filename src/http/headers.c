@@ -21,7 +21,7 @@ static enum field_id candidate(size_t n, unsigned char first)
     case 7: return first == 'u' ? FIELD_UPGRADE : FIELD_TRAILER;
     case 9: return FIELD_FORWARDED;
     case 10: return first == 'c' ? FIELD_CONNECTION : FIELD_KEEP_ALIVE;
-    case 12: return first == 'c' ? FIELD_CONTENT_TYPE : FIELD_X_REQUEST_ID;
+    case 12: return first == 'c' ? FIELD_CONTENT_TYPE : first == 'm' ? FIELD_MAX_FORWARDS : FIELD_X_REQUEST_ID;
     case 13: return FIELD_AUTHORIZATION;
     case 14: return FIELD_CONTENT_LENGTH;
     case 15: return FIELD_X_FORWARDED_FOR;

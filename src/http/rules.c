@@ -135,6 +135,14 @@ enum err rules_check_loop(const struct request *r)
     return ours > RULES_MAX_LOOPS ? ERR_LOOP_DETECTED : ERR_OK;
 }
 
+bool rules_max_forwards(const struct request *r, uint64_t *left)
+{
+    unsigned count;
+    const struct field *f = headers_find(&r->headers, FIELD_MAX_FORWARDS, &count);
+
+    return r->method == METHOD_OPTIONS && count == 1 && str_parse_u64(f->value, left);
+}
+
 size_t rules_request_bound(const struct request *r, struct str head, const struct forward *f)
 {
     /* A field may have come without the space behind its colon. */
@@ -175,6 +183,10 @@ void rules_write_request(struct head_writer *w, const struct request *r, const s
         dropped |= X_FORWARDED | BIT(FORWARDED);
     if (r->framing.kind == FRAMING_CHUNKED)
         dropped &= ~BIT(TRAILER);
+    uint64_t left;
+    bool counted = rules_max_forwards(r, &left) && left > 0;
+    if (counted)
+        dropped |= BIT(MAX_FORWARDS);
 
     write_str(w, r->method_text);
     write_str(w, STR(" "));
@@ -183,6 +195,8 @@ void rules_write_request(struct head_writer *w, const struct request *r, const s
     write_str(w, STR(" HTTP/1.1\r\n"));
     write_field(w, STR("Host"), r->host);
     write_fields(w, &r->headers, dropped, true, f->client_id_name);
+    if (counted)
+        write_field_u64(w, STR("Max-Forwards"), left - 1);
     write_connection(w, f->upgrade, r->takes_trailers);
     if (r->expect_continue)
         write_str(w, STR("Expect: 100-continue\r\n"));

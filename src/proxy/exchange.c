@@ -199,6 +199,11 @@ void exchange_begin(struct exchange *x, const struct request *r, struct str head
     }
     if (x->px->limiter && !admit(x, r))
         return;
+    uint64_t forwards;
+    if (rules_max_forwards(r, &forwards) && forwards == 0) {
+        local_options(x, STR("Allow: " ALLOWED_METHODS "\r\n"));
+        return;
+    }
     if (!note_upgrade(x, r, head) || !write_head(x, r, head)) {
         metrics.out_of_memory++;
         exchange_fail(x, ERR_INTERNAL);

@@ -98,6 +98,8 @@ void exchange_on_switch(struct exchange *x, const struct response *r);
 void local_problem(struct exchange *x, enum err e, struct str fields, const char *detail);
 /* The 429 of interface.md: a problem of its own type, with Retry-After. */
 void local_rate_limited(struct exchange *x, bool registered, uint64_t retry_after_s);
+/* The answer to an OPTIONS that is to be forwarded no more. */
+void local_options(struct exchange *x, struct str allowed);
 /* The request is the local handler's: takes it over. */
 void local_begin(struct exchange *x, const struct request *r);
 void local_upload(struct exchange *x, const char *p, size_t n, bool end);

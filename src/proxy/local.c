@@ -104,6 +104,12 @@ void local_rate_limited(struct exchange *x, bool registered, uint64_t retry_afte
     send_problem(x, ERR_RATE_LIMITED, head_writer_str(&f), head_writer_str(&b), false);
 }
 
+void local_options(struct exchange *x, struct str allowed)
+{
+    struct local_answer a = {.status = 200, .content_type = STR(""), .fields = allowed, .body = STR(""), .reason = ""};
+    answer(x, &a, false);
+}
+
 #define REFUSAL                                                                                                        \
     "{\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,"                                      \
     "\"detail\":\"The load balancer has as many connections as it may have.\"}\n"

@@ -63,15 +63,7 @@ TABLE_TEST(hops)
 TABLE_TEST(exchange)
 TABLE_TEST(answers)
 TABLE_TEST(bad_answers)
-
-/* What is known not to hold yet runs only where it is asked for. */
-static void test_pending(void **state)
-{
-    if (getenv("LB_PENDING"))
-        run_table(*state, &pending_table);
-    else
-        skip();
-}
+TABLE_TEST(switches)
 
 int main(void)
 {
@@ -79,7 +71,7 @@ int main(void)
         WORLD_TEST(test_request_line), WORLD_TEST(test_host),     WORLD_TEST(test_fields),
         WORLD_TEST(test_length),       WORLD_TEST(test_coding),   WORLD_TEST(test_chunked),
         WORLD_TEST(test_hops),         WORLD_TEST(test_exchange), WORLD_TEST(test_answers),
-        WORLD_TEST(test_bad_answers),  WORLD_TEST(test_pending),
+        WORLD_TEST(test_bad_answers),  WORLD_TEST(test_switches),
     };
 
     return cmocka_run_group_tests_name("conformance", tests, NULL, NULL);

@@ -244,7 +244,9 @@ static void conn_receive(struct stage *s, struct stage_conn *c)
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     s->news = s->moved = true;
-    if (n <= 0)
+    if (n == 0 && c->tunnel && !script_is_over(&c->out))
+        c->heard_out = true;
+    else if (n <= 0)
         conn_end(c);
     else
         bytes_add(&c->in, piece, (size_t)n);
@@ -259,6 +261,8 @@ static void conn_said(struct stage *s, struct stage_conn *c)
         conn_end(c);
     } else if (c->then == ORIGIN_CLOSES) {
         shutdown(c->fd, SHUT_WR);
+        if (c->heard_out)
+            conn_end(c);
     }
 }
 
@@ -349,8 +353,11 @@ static void stage_turn(struct stage *s, int timeout)
     client_fin(s);
     if (s->client.fd >= 0)
         p[1].events = events_of(s, &s->client.out);
-    for (unsigned i = 0; i < conns; i++)
+    for (unsigned i = 0; i < conns; i++) {
         p[2 + i] = (struct pollfd){.fd = s->conns[i].fd, .events = events_of(s, &s->conns[i].out)};
+        if (s->conns[i].heard_out)
+            p[2 + i].events &= ~POLLIN;
+    }
     if (poll(p, 2 + conns, timeout) <= 0)
         return;
     for (unsigned i = 0; i < conns; i++)

@@ -31,6 +31,7 @@ struct stage_conn {
     bool ended;        /* by the proxy, or both */
     bool case_request; /* has carried a request of this case: neither "/behind" nor "/fence" */
     bool tunnel;       /* a 101 has been sent: no requests any more */
+    bool heard_out;    /* ... and the proxy has shut its direction, while this one goes on */
     const char *fault; /* it sent what is no request */
     struct script out;
     enum split split;

@@ -393,6 +393,22 @@ static void a_switch_is_to_what_was_offered(void **state)
 #undef SWITCH
 }
 
+static void forwards_are_counted_down(void **state)
+{
+    (void)state;
+    uint64_t left;
+    assert_text(FORWARD("OPTIONS * HTTP/1.1\r\nHost: h\r\nMax-Forwards: 10\r\nA: b\r\n\r\n", &direct),
+                "OPTIONS * HTTP/1.1\r\nHost: h\r\nA: b\r\nMax-Forwards: 9\r\n" ADDED "\r\n");
+    assert_text(FORWARD("GET / HTTP/1.1\r\nHost: h\r\nMax-Forwards: 10\r\n\r\n", &direct),
+                "GET / HTTP/1.1\r\nHost: h\r\nMax-Forwards: 10\r\n" ADDED "\r\n");
+    struct request r = parse(STR("OPTIONS / HTTP/1.1\r\nHost: h\r\nMax-Forwards: 0\r\n\r\n"));
+    assert_true(rules_max_forwards(&r, &left) && left == 0);
+    r = parse(STR("OPTIONS / HTTP/1.1\r\nHost: h\r\nMax-Forwards: 0\r\nMax-Forwards: 0\r\n\r\n"));
+    assert_false(rules_max_forwards(&r, &left));
+    r = parse(STR("OPTIONS / HTTP/1.1\r\nHost: h\r\nMax-Forwards: -1\r\n\r\n"));
+    assert_false(rules_max_forwards(&r, &left));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -409,6 +425,7 @@ int main(void)
         cmocka_unit_test(responses_are_passed_on),
         cmocka_unit_test(the_length_of_an_absent_body_stays),
         cmocka_unit_test(interim_responses_are_passed_on),
+        cmocka_unit_test(forwards_are_counted_down),
         cmocka_unit_test(trailers_are_asked_for_and_announced),
         cmocka_unit_test(trailers_that_decide_nothing_go_on),
         cmocka_unit_test(protocols_are_offered_but_h2c),

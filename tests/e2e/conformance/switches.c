@@ -1,4 +1,4 @@
-/* Cases that do not hold yet: they run with the others where LB_PENDING=1 is set. */
+/* What goes on beside the messages themselves: trailers, how often one may be forwarded, another protocol. */
 #include "conformance/tables.h"
 
 #define GET     "GET /a HTTP/1.1\r\nHost: h\r\n"
@@ -11,7 +11,7 @@
 #define WS      GET "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 #define ANSWER  "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n"
 
-static const struct conformance pending_cases[] = {
+static const struct conformance switches_cases[] = {
     /* Trailers. */
     PASSES("trailer-passed-on", TRAILER, CODED "X-T: v\r\n\r\n", HELLO, .trailers = {"X-T: v"}, .lacks = {"X-T"}),
     PASSES("trailers-passed-on-in-order", TRAILER, CODED "X-T: v\r\nX-U:w \r\nX-T: x\r\n\r\n", HELLO,
@@ -59,4 +59,4 @@ static const struct conformance pending_cases[] = {
            .has = {"Upgrade: websocket"}),
 };
 
-TABLE(pending);
+TABLE(switches);
