@@ -135,9 +135,11 @@ void front_settle(struct front_h1 *f)
         front_close_politely(f);
     } else if (f->up_ended) {
         front_idle(f);
-    } else if (f->upload_paused) { /* what is left of the content is thrown away */
+    } else { /* what is left of the content is thrown away */
+        io_set_read_timeout(f->io, IO_PROGRESS, f->px->config->timeouts.client_body);
+        if (f->upload_paused)
+            io_resume(f->io);
         f->upload_paused = false;
-        io_resume(f->io);
     }
 }
 
@@ -352,21 +354,28 @@ static void front_eof(struct front_h1 *f)
         front_abandon(f, ERR_CLIENT_GONE);
 }
 
+/* The rest of a request's content does not come, or too slowly. */
+static void content_timeout(struct front_h1 *f)
+{
+    if (f->exchange && f->answered)
+        return; /* its response goes on; behind that, front_settle() waits for the rest once more */
+    f->keep_alive = false;
+    if (f->exchange)
+        exchange_fail(f->exchange, ERR_BODY_TIMEOUT);
+    else
+        front_close_politely(f);
+}
+
 static void front_read_timeout(struct front_h1 *f)
 {
-    switch (f->state) {
-    case FRONT_HEAD: refuse_request(f, NULL, ERR_HEAD_TIMEOUT, f->scan.at); break;
-    case FRONT_BUSY:
-        f->keep_alive = false;
-        if (f->tunnel)
-            tunnel_timeout(f);
-        else if (f->exchange)
-            exchange_fail(f->exchange, ERR_BODY_TIMEOUT);
-        else
-            front_close_politely(f);
-        break;
-    default: front_close_politely(f); break;
-    }
+    if (f->state == FRONT_HEAD)
+        refuse_request(f, NULL, ERR_HEAD_TIMEOUT, f->scan.at);
+    else if (f->state != FRONT_BUSY)
+        front_close_politely(f);
+    else if (f->tunnel)
+        tunnel_timeout(f);
+    else
+        content_timeout(f);
 }
 
 static void front_on_io(void *owner, struct io *io, enum io_event event)

@@ -962,6 +962,35 @@ static void test_early_response(void **state)
     world_finish(w);
 }
 
+static void slow_early_script(struct origin_conn *c)
+{
+    if (origin_read_head(c) && origin_send(c, "HTTP/1.1 404 Not Found\r\nContent-Length: 30\r\n\r\n") &&
+        origin_send_slowly(c, "012345678901234567890123456789", 1, 40))
+        origin_drain(c);
+}
+
+/* Whoever has its answer need not send the rest of its content: to wait for that does not cut the answer. */
+static void test_early_response_outlasts_the_wait_for_content(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    world_origin(w, slow_early_script, NULL, NULL);
+    world_start(w, "\"timeouts\": {\"client_body\": \"300ms\"}");
+    client_open(&c, w->port);
+    client_send(&c, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\nsome");
+    EXPECT_BODY(client_expect(&c, 404), "012345678901234567890123456789");
+    client_expect_end(&c); /* then nobody waits for it any longer than that */
+    client_close(&c);
+    client_open(&c, w->port);
+    client_send(&c, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n");
+    EXPECT_BODY(client_expect(&c, 404), "012345678901234567890123456789");
+    client_expect_end(&c);
+    client_close(&c);
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "request", "reason=*"), 0);
+    world_finish(w);
+}
+
 static void test_unix_listener(void **state)
 {
     struct world *w = *state;
@@ -1042,6 +1071,7 @@ int main(void)
         WORLD_TEST(test_flood_of_interim_responses),
         WORLD_TEST(test_slow_backend),
         WORLD_TEST(test_early_response),
+        WORLD_TEST(test_early_response_outlasts_the_wait_for_content),
         WORLD_TEST(test_unix_listener),
         WORLD_TEST(test_unix_backend),
         WORLD_TEST(test_any_address_serves_both_families),
