@@ -503,6 +503,59 @@ void judge_cut(struct request *r, bool own_fault, const char *how)
     sim_fail("cut", "%s request %u: the connection was ended (%s) without its answer", r->method, r->id, how);
 }
 
+/* ---- tunnels ---- */
+
+uint64_t network_slack(void)
+{
+    return 100 * MS + 30 * kernel.latency;
+}
+
+/* Has its sink left bytes of it lying, for as long as the daemon waits for somebody who takes nothing? */
+static bool is_untaken(const struct flow *f)
+{
+    return f->sent > f->received && sim_now() + network_slack() >= f->taken_at + world.set.tunnel;
+}
+
+/* May the daemon have cut the tunnel, as things are? */
+static bool tunnel_is_excused(struct request *r, const struct served *s)
+{
+    uint64_t moved = tunnel_moved(r, s);
+    if (r->up.left || s->down.left || r->deaths != r->life || life(r->life)->end == LIFE_KILLED ||
+        fault_since(SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_EPOLL, r->sent_at))
+        return true;
+    bool out_of_time = sim_now() + network_slack() >= moved + world.set.tunnel;
+    return out_of_time || is_untaken(&r->up) || is_untaken(&s->down) || stalled_since(moved) || drain_excuses(r);
+}
+
+/* Promise: a tunnel is open until both sides have ended it, each having got all that the other sent; what is cut has a
+ * cause, and is seen to be cut: by a reset, where there are resets. */
+void judge_tunnel_cut(struct request *r, const struct served *s, bool client, const char *how)
+{
+    const struct flow *in = client ? &s->down : &r->up;
+    bool local = client ? world.set.unix_listen : world.set.backend[s->backend].unix_socket;
+    bool killed = r->deaths != r->life || life(r->life)->end == LIFE_KILLED;
+    r->tunnel_cut = true;
+    if (strcmp(how, "FIN") == 0 && !local && !killed)
+        sim_fail("tunnel", "request %u: its %s gets FIN behind %" PRIu64 " of %" PRIu64 " bytes%s", r->id,
+                 client ? "client" : "backend", in->received, in->sent,
+                 in->ended ? "" : ", and the other side has not ended");
+    if (!tunnel_is_excused(r, s))
+        sim_fail("tunnel", "request %u: its %s's end of the tunnel was cut (%s), and there was no reason for it", r->id,
+                 client ? "client" : "backend", how);
+}
+
+/* Have both sides ended it in order? */
+static bool tunnel_is_whole(const struct request *r)
+{
+    return r->switched && r->up.ended && r->switched->down.ended && !r->up.left && !r->switched->down.left;
+}
+
+static void check_tunnel(const struct request *r)
+{
+    if (tunnel_is_whole(r) && !r->tunnel_cut && !(r->up.seen && r->switched->down.seen))
+        sim_fail("tunnel", "request %u: both sides have ended its tunnel, and one does not know", r->id);
+}
+
 /* ---- the limit ---- */
 
 struct pass {
@@ -593,6 +646,12 @@ static void check_line(const struct request *r)
         sim_fail("log", "request %u was answered with %u; the log says %u", r->id, r->status, r->logged_status);
     if (r->own_answer && !r->logged_reason)
         sim_fail("log", "request %u was answered with %u, and the log has no reason", r->id, r->status);
+    if (!r->switched)
+        return;
+    if (r->logged_reason && r->up.seen && r->switched->down.seen)
+        sim_fail("log", "the tunnel of request %u was ended in order, and the log has a reason", r->id);
+    if (!r->logged_reason && r->tunnel_cut && !tunnel_is_whole(r) && !r->up.left && !r->switched->down.left)
+        sim_fail("log", "the tunnel of request %u was cut, and the log has no reason", r->id);
 }
 
 /* Promise: each answer has its line in the log, each error answer its reason; what was dropped has been counted. */
@@ -641,9 +700,11 @@ void judge_sum_up(void)
         check_log(i);
         check_exit(i);
     }
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < count; i++) {
         if (requests[i]->outcome == OUTCOME_OPEN && requests[i]->sent_at > 0)
             sim_fail("answers", "request %u has neither been answered nor cut", requests[i]->id);
+        check_tunnel(requests[i]);
+    }
 }
 
 void judge_begin(void)

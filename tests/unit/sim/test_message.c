@@ -370,8 +370,11 @@ static const struct bad bad[] = {
     {BAD_CHUNK("5\r\nhello\n0\r\n", "longer than its size")},
     {BAD_CHUNK("5\r\nhello\rx", "without LF")},
     {BAD_CHUNK("5\r\nhello\r\n\r\n", "without a size")},
-    {BAD_CHUNK("5\r\nhello\r\n0\r\nA: b\r\n\r\n", "trailer")},
-    {BAD_CHUNK("0\r\n\n", "trailer")},
+    {BAD_CHUNK("0\r\nA : b\r\n\r\n", "before the colon")},
+    {BAD_CHUNK("0\r\nA: b\r\n c\r\n\r\n", "folded")},
+    {BAD_CHUNK("0\r\nA\r\n\r\n", "without a colon")},
+    {BAD_CHUNK("0\r\nA: b\n\r\n", "LF alone")},
+    {BAD_CHUNK("0\r\n\n", "LF alone")},
     {BAD_CHUNK("0\r\n\rx", "without LF")},
 };
 
