@@ -127,6 +127,7 @@ static void give_up_pending(struct client *c, const char *how, bool fault)
         if (c->closing && r->deliveries > 0 && c->deaths == world.deaths && r->sent_at > c->quiet_since)
             sim_fail("closing", "request %u was delivered although the answer before it ended the connection", r->id);
         judge_cut(r, fault || c->closing || i > 0, how);
+        r->up.left = true; /* should there be a tunnel yet */
     }
 }
 

@@ -534,6 +534,10 @@ void judge_tunnel_cut(struct request *r, const struct served *s, bool client, co
     const struct flow *in = client ? &s->down : &r->up;
     bool local = client ? world.set.unix_listen : world.set.backend[s->backend].unix_socket;
     bool killed = r->deaths != r->life || life(r->life)->end == LIFE_KILLED;
+    /* A backend's 101 may come too late, when nobody waits for it any more. If the client gets it all the same, its own
+     * end will be judged. */
+    if (!client && r->switched != s)
+        return;
     r->tunnel_cut = true;
     if (strcmp(how, "FIN") == 0 && !local && !killed)
         sim_fail("tunnel", "request %u: its %s gets FIN behind %" PRIu64 " of %" PRIu64 " bytes%s", r->id,
