@@ -211,7 +211,7 @@ static struct request *draw_request(struct client *c)
     return r;
 }
 
-static void write_request_head(struct client *c, const struct request *r)
+static void write_request_head(struct client *c, struct request *r)
 {
     struct bytes *o = &c->out;
     bool last = c->want_close && rng_chance(&c->rng, 500);
@@ -226,6 +226,8 @@ static void write_request_head(struct client *c, const struct request *r)
     else if (r->http10)
         c->stop = true;
     wishes_add(o, r, last && !r->http10);
+    if (last)
+        r->early = 0; /* who says that nothing more comes lets nothing more come */
     if (r->expects)
         bytes_add_text(o, "Expect: 100-continue\r\n");
     if (r->chunked)

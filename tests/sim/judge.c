@@ -556,7 +556,8 @@ static bool tunnel_is_whole(const struct request *r)
 
 static void check_tunnel(const struct request *r)
 {
-    if (tunnel_is_whole(r) && !r->tunnel_cut && !(r->up.seen && r->switched->down.seen))
+    bool killed = r->deaths != r->life || life(r->life)->end == LIFE_KILLED;
+    if (tunnel_is_whole(r) && !r->tunnel_cut && !killed && !(r->up.seen && r->switched->down.seen))
         sim_fail("tunnel", "request %u: both sides have ended its tunnel, and one does not know", r->id);
 }
 
