@@ -707,11 +707,14 @@ static void on_act(struct event *event)
     }
     if (c->tunnel.on) {
         if (c->kind == VANISHING)
-            side_leave(&c->tunnel, (enum leaving)rng_between(&c->rng, LEAVES_BY_RESET, LEAVES_BY_VANISHING));
+            side_leave(&c->tunnel,
+                       (enum leaving)rng_between(&c->rng, LEAVES_BY_RESET,
+                                                 world.set.tunnel_short ? LEAVES_BY_VANISHING : LEAVES_BY_CLOSE));
         return;
     }
     if (c->kind == VANISHING) {
-        if (rng_chance(&c->rng, 300)) {
+        bool by_reset = c->pending_count > 0 && c->pending[c->pending_count - 1]->upgrade && !world.set.tunnel_short;
+        if (rng_chance(&c->rng, 300) && !by_reset) {
             end_vanish(c->e); /* its machine is gone, and says nothing */
             c->e = NULL;
         } else {

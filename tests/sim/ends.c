@@ -165,6 +165,11 @@ uint64_t end_id(const struct end *e)
     return e->conn->id;
 }
 
+uint64_t end_fed_at(const struct end *e)
+{
+    return other(e)->sent_at;
+}
+
 uint64_t end_begun(const struct end *e)
 {
     return e->conn->begun;

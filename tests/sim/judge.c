@@ -510,20 +510,26 @@ uint64_t network_slack(void)
     return 100 * MS + 30 * kernel.latency;
 }
 
-/* Has its sink left bytes of it lying, for as long as the daemon waits for somebody who takes nothing? */
+/* When the daemon last wrote of it. */
+static uint64_t fed_at(const struct flow *f)
+{
+    return f->sink ? end_fed_at(f->sink) : f->fed_at;
+}
+
+/* Has the daemon perhaps been unable to write more of it, for as long as it tries? */
 static bool is_untaken(const struct flow *f)
 {
-    return f->sent > f->received && sim_now() + network_slack() >= f->taken_at + world.set.tunnel;
+    return f->sent > f->received && sim_now() >= fed_at(f) + world.set.tunnel;
 }
 
 /* May the daemon have cut the tunnel, as things are? */
 static bool tunnel_is_excused(struct request *r, const struct served *s)
 {
-    uint64_t moved = tunnel_moved(r, s);
+    uint64_t up = fed_at(&r->up), down = fed_at(&s->down), moved = up > down ? up : down;
     if (r->up.left || s->down.left || r->deaths != r->life || life(r->life)->end == LIFE_KILLED ||
         fault_since(SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_EPOLL, r->sent_at))
         return true;
-    bool out_of_time = sim_now() + network_slack() >= moved + world.set.tunnel;
+    bool out_of_time = sim_now() >= moved + world.set.tunnel;
     return out_of_time || is_untaken(&r->up) || is_untaken(&s->down) || stalled_since(moved) || drain_excuses(r);
 }
 

@@ -25,7 +25,8 @@ uint64_t tunnel_length(struct rng *g)
                                : rng_spread(g, 0, 20000);
 }
 
-uint64_t tunnel_moved(const struct request *r, const struct served *s)
+/* When its ends last gave or took something. */
+static uint64_t last_move(const struct request *r, const struct served *s)
 {
     const uint64_t at[] = {r->up.sent_at, r->up.taken_at, s->down.sent_at, s->down.taken_at};
     uint64_t last = 0;
@@ -55,9 +56,18 @@ static void over(struct side *t, const char *how)
     t->done(t, how);
 }
 
-void side_leave(struct side *t, enum leaving how)
+/* The end is about to go. */
+static struct end *let_go(struct side *t)
 {
     struct end *e = t->e;
+    t->in->fed_at = end_fed_at(e);
+    t->in->sink = t->e = NULL;
+    return e;
+}
+
+void side_leave(struct side *t, enum leaving how)
+{
+    struct end *e = let_go(t);
     struct flow *f = t->out;
     f->left = true;
     f->left_at = sim_now();
@@ -66,7 +76,6 @@ void side_leave(struct side *t, enum leaving how)
     f->ended |= how == LEAVES_BY_CLOSE || world.set.unix_listen || world.set.backend[t->s->backend].unix_socket;
     if (!t->client)
         t->s->doubtful = true;
-    t->e = NULL;
     if (how == LEAVES_BY_VANISHING)
         end_vanish(e);
     else if (how == LEAVES_BY_RESET)
@@ -121,9 +130,7 @@ static void see_fin(struct side *t)
 {
     struct flow *f = t->in;
     if (!f->ended || f->received != f->sent) {
-        struct end *e = t->e;
-        t->e = NULL;
-        end_close(e);
+        end_close(let_go(t));
         cut(t, "FIN");
         return;
     }
@@ -199,9 +206,7 @@ static void step(struct side *t)
         return;
     if (!t->out->ended || !t->in->seen)
         return;
-    struct end *e = t->e;
-    t->e = NULL;
-    end_close(e);
+    end_close(let_go(t));
     over(t, "ended in order");
 }
 
@@ -209,7 +214,7 @@ void side_event(struct side *t, enum end_event event)
 {
     t->fin |= event == END_FIN;
     if (event == END_RESET) {
-        t->e = NULL;
+        let_go(t);
         cut(t, "reset");
         return;
     }
@@ -236,7 +241,7 @@ static void on_read_act(struct event *event)
 static void on_look(struct event *event)
 {
     struct side *t = (struct side *)(void *)((char *)event - offsetof(struct side, look));
-    uint64_t quiet = sim_now() - tunnel_moved(t->r, t->s);
+    uint64_t quiet = sim_now() - last_move(t->r, t->s);
     bool alive = process_alive() && t->r->life == world.deaths && t->r->deaths == world.deaths;
     if (alive && quiet > world.set.tunnel + network_slack() + 2 * S)
         sim_fail("stuck", "request %u: nothing has moved through its tunnel for %" PRIu64 " ms", t->r->id, quiet / MS);
@@ -288,6 +293,7 @@ void side_begin(struct side *t, struct end *e, struct request *r, struct served 
     t->in = client ? &s->down : &r->up;
     t->rng = rng_of(client ? "tunnel client" : "tunnel backend", (uint64_t)r->id * SERVED_MAX + (uint64_t)(s - r->served));
     t->out->sent_at = t->in->taken_at = sim_now();
+    t->in->sink = e;
     event_init(&t->write_act, on_write_act);
     event_init(&t->read_act, on_read_act);
     event_init(&t->look, on_look);

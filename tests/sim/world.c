@@ -273,7 +273,8 @@ static void check_quiet(void)
         world_stop_daemon();
         return;
     }
-    uint64_t patience = world.set.backend_idle + world.set.client_idle + world.set.client_body + 3 * S;
+    uint64_t patience = world.set.backend_idle + world.set.client_idle + world.set.client_body + 3 * S +
+                        (world.set.tunnel_short ? world.set.tunnel : 0);
     if (sim_now() - phase_since > patience) {
         struct bytes left = {0};
         process_describe_leaks(&left);

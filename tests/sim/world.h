@@ -101,6 +101,8 @@ struct flow {
     uint64_t key, length;       /* what is to be sent */
     uint64_t sent, received;    /* so far */
     uint64_t sent_at, taken_at; /* when last */
+    struct end *sink;           /* where it comes out; NULL: nowhere yet, or no more */
+    uint64_t fed_at;            /* when the daemon last wrote of it, as of when the sink went */
     bool ended;                 /* its source has sent FIN behind it all; */
     bool seen;                  /* its sink has that, and all before it */
     bool left;                  /* its source has gone out of order, of its own accord */
@@ -253,8 +255,6 @@ void judge_own_answer(unsigned in_life, unsigned status);
 void judge_cut(struct request *r, bool own_fault, const char *how);
 /* An end of its tunnel, at the client or the backend, was ended before its time. */
 void judge_tunnel_cut(struct request *r, const struct served *s, bool client, const char *how);
-/* When bytes last moved through it, as far as its ends know. */
-uint64_t tunnel_moved(const struct request *r, const struct served *s);
 /* What the network may take, there and back, with every piece cut up. */
 uint64_t network_slack(void);
 /* At the end of the run. */
