@@ -91,6 +91,13 @@ static void cut(struct side *t, const char *how)
     over(t, how);
 }
 
+/* Over a unix socket that was closed at the other side, behind a FIN perhaps that has been told. */
+static void lose(struct side *t)
+{
+    end_close(let_go(t));
+    cut(t, "closed");
+}
+
 /* ---- reading ---- */
 
 /* Promise: each byte is the one that the other side sent, and none comes before it was sent. */
@@ -187,6 +194,10 @@ static bool give(struct side *t)
             break;
         write_piece(t);
     }
+    if (t->unsent->len > 0 && end_is_cut(t->e)) {
+        lose(t);
+        return false;
+    }
     bool waits = (t->ends_last || t->silent) && !t->in->seen;
     if (!f->ended && f->sent == f->length && t->unsent->len == 0 && !event_pending(&t->write_act) && !waits) {
         f->ended = true;
@@ -241,6 +252,10 @@ static void on_read_act(struct event *event)
 static void on_look(struct event *event)
 {
     struct side *t = (struct side *)(void *)((char *)event - offsetof(struct side, look));
+    if (end_is_cut(t->e) && t->fin) {
+        lose(t);
+        return;
+    }
     uint64_t quiet = sim_now() - last_move(t->r, t->s);
     bool alive = process_alive() && t->r->life == world.deaths && t->r->deaths == world.deaths;
     if (alive && quiet > world.set.tunnel + network_slack() + 2 * S)
