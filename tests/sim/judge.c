@@ -425,7 +425,8 @@ static bool was_slow(const struct request *r)
     const struct settings *s = &world.set;
     const struct life *l = life(r->life);
     bool drained = l->drain_begun > 0 && sim_now() >= l->drain_begun + s->shutdown;
-    bool late = sim_now() - r->quiet_from >= least(s->client_header, s->client_body);
+    bool late = sim_now() - r->quiet_from >= least(s->client_header, s->client_body) ||
+                (r->trickles && sim_now() - r->sent_at >= 9 * S);
     bool stalled = !r->sent_whole && stalled_since(r->quiet_from);
     return (drained || late || stalled) && (!r->sent_whole || !world.gentle);
 }

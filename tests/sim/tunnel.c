@@ -252,7 +252,7 @@ static void on_read_act(struct event *event)
 static void on_look(struct event *event)
 {
     struct side *t = (struct side *)(void *)((char *)event - offsetof(struct side, look));
-    if (end_is_cut(t->e) && t->fin) {
+    if (end_is_cut(t->e) && t->fin && !t->out->ended) {
         lose(t);
         return;
     }

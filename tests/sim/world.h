@@ -162,6 +162,7 @@ struct request {
     enum outcome outcome;
     unsigned status;
     bool own_answer; /* the daemon's */
+    bool trickles;   /* its content comes below the pace that is asked for */
     bool may_stall;  /* its client does not always send or read in time */
     bool cut_up;     /* it was cut when its process had come to the end of its drain */
     unsigned logged; /* `request` lines for it */
