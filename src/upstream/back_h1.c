@@ -404,6 +404,11 @@ void back_on_io(void *owner, struct io *io, enum io_event event)
 
 /* ---- the lessee's other calls ---- */
 
+size_t back_unsent(const struct back_conn *c)
+{
+    return io_unsent(c->io);
+}
+
 void back_pause(struct back_conn *c)
 {
     io_pause(c->io);

@@ -21,7 +21,7 @@ static const char *name_of(const struct side *t)
 uint64_t tunnel_length(struct rng *g)
 {
     return rng_chance(g, 8)    ? rng_between(g, 1500000, 5000000)
-           : rng_chance(g, 60) ? rng_spread(g, 0, 500000)
+           : rng_chance(g, 60) ? rng_spread(g, 50000, 500000)
                                : rng_spread(g, 0, 20000);
 }
 
@@ -121,11 +121,18 @@ static void take(struct side *t)
     while (in->len > 0 && !event_pending(&t->read_act)) {
         bool stops = t->stop > 0 && t->in->received + in->len >= t->stop_at && t->in->received <= t->stop_at;
         size_t n = stops ? (size_t)(t->stop_at - t->in->received) : in->len;
+        bool sips = t->sip > 0 && sim_now() < t->slow_until;
+        if (sips && n > t->sip) {
+            n = (size_t)t->sip;
+            stops = false;
+        }
         if (n > 0)
             check(t, bytes_at(in), n);
         bytes_drop(in, n);
         if (stops)
             event_set_in(&t->read_act, t->stop);
+        else if (sips)
+            event_set_in(&t->read_act, t->sip_pause);
         if (stops)
             t->stop = 0;
     }
@@ -281,6 +288,9 @@ static void draw(struct side *t, bool may_leave)
     t->rest = rng_chance(g, 300) ? rng_spread(g, MS, rng_chance(g, 200) ? 4 * S : 300 * MS) : 0;
     t->stop_at = rng_spread(g, 0, 100000);
     t->stop = rng_chance(g, 300) ? rng_spread(g, MS, rng_chance(g, 200) ? 3 * S : 500 * MS) : 0;
+    t->sip = rng_chance(g, 150) && !world.gentle ? rng_spread(g, 500, 8000) : 0;
+    t->sip_pause = rng_spread(g, MS, 30 * MS);
+    t->slow_until = sim_now() + rng_spread(g, 100 * MS, 2 * S);
     t->leaves_at = rng_below(g, length + 1);
     t->leaves = may_leave && rng_chance(g, 120) ? (enum leaving)rng_between(g, LEAVES_BY_RESET, LEAVES_BY_CLOSE)
                                                 : LEAVES_NOT;
@@ -290,7 +300,7 @@ static void draw(struct side *t, bool may_leave)
 /* What one is told to do that serves a client with a watch (timing.c). */
 static void follow_manner(struct side *t)
 {
-    t->stop = t->rest = 0;
+    t->stop = t->rest = t->sip = 0;
     t->leaves = LEAVES_NOT;
     t->silent = true;
     if (t->r->manner == TUNNEL_TICKS) {
@@ -326,7 +336,7 @@ void side_begin(struct side *t, struct end *e, struct request *r, struct served 
 
 void side_calm(struct side *t)
 {
-    t->rest = t->stop = t->pause = 0;
+    t->rest = t->stop = t->pause = t->sip = 0;
     t->leaves = LEAVES_NOT;
     if (event_pending(&t->read_act))
         event_set_in(&t->read_act, 0);

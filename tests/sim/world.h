@@ -210,6 +210,7 @@ struct side {
     uint64_t piece, pause;  /* writes such pieces, so long apart */
     uint64_t rest_at, rest; /* sends nothing for so long after so many bytes */
     uint64_t stop_at, stop; /* reads nothing for so long after so many bytes */
+    uint64_t sip, sip_pause, slow_until; /* reads such pieces, so long apart, until then; 0: all there is */
     uint64_t ticks;         /* so many bytes one by one, `pause` apart */
     bool ends_last;         /* its FIN comes behind the other's */
     bool silent;            /* sends nothing, not even FIN before the other's */
