@@ -379,10 +379,11 @@ static void front_on_io(void *owner, struct io *io, enum io_event event)
         if (f->tunnel) {
             exchange_drained(f->exchange);
             front_tunnel_settle(f);
-        } else if (f->down_ended)
+        } else if (f->down_ended) {
             front_settle(f);
-        else if (f->exchange)
+        } else if (f->exchange) {
             exchange_drained(f->exchange);
+        }
         break;
     case IO_EOF: front_eof(f); break;
     case IO_TIMEOUT_READ: front_read_timeout(f); break;
