@@ -193,7 +193,7 @@ static void draw_switch(struct bconn *c)
     if (r->manner != TUNNEL_AS_DRAWN)
         p->protocol = to;
     else if (errs)
-        p->misdeed = rng_chance(&g, 500) ? SWITCH_AMISS : SWITCH_EARLY;
+        p->misdeed = r->length == 0 || rng_chance(&g, 300) ? SWITCH_AMISS : SWITCH_EARLY;
     else if (p->misdeed == RIGHT && rng_chance(&g, 700))
         p->protocol = to;
     if (p->misdeed == SWITCH_EARLY)

@@ -177,7 +177,7 @@ static void draw_wishes(struct client *c, struct request *r)
         r->early = r->early < r->up.length ? r->early : r->up.length;
         r->early = r->upgrade ? r->early : 0;
         r->ends_last = rng_chance(&g, 500);
-        if (rng_chance(&g, 850) || r->method[0] == 'H')
+        if (rng_chance(&g, 750) || r->method[0] == 'H')
             r->method = "GET";
     }
     r->says_te = rng_chance(&g, 300);

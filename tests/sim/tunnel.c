@@ -286,8 +286,8 @@ static void draw(struct side *t, bool may_leave)
     t->pause = rng_chance(g, 600) ? 0 : rng_spread(g, 1, 20 * MS);
     t->rest_at = rng_below(g, length + 1);
     t->rest = rng_chance(g, 300) ? rng_spread(g, MS, rng_chance(g, 200) ? 4 * S : 300 * MS) : 0;
-    t->stop_at = rng_spread(g, 0, 100000);
-    t->stop = rng_chance(g, 300) ? rng_spread(g, MS, rng_chance(g, 200) ? 3 * S : 500 * MS) : 0;
+    t->stop_at = rng_chance(g, 500) ? rng_spread(g, 0, 100000) : rng_below(g, t->in->length + 1);
+    t->stop = rng_chance(g, 300) ? rng_spread(g, MS, rng_chance(g, 300) ? 4 * S : 500 * MS) : 0;
     t->sip = rng_chance(g, 150) && !world.gentle ? rng_spread(g, 500, 8000) : 0;
     t->sip_pause = rng_spread(g, MS, 30 * MS);
     t->slow_until = sim_now() + rng_spread(g, 100 * MS, 2 * S);
