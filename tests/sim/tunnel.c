@@ -21,7 +21,7 @@ static const char *name_of(const struct side *t)
 uint64_t tunnel_length(struct rng *g)
 {
     return rng_chance(g, 8)    ? rng_between(g, 1500000, 5000000)
-           : rng_chance(g, 60) ? rng_spread(g, 50000, 500000)
+           : rng_chance(g, 90) ? rng_spread(g, 50000, 500000)
                                : rng_spread(g, 0, 20000);
 }
 
@@ -265,7 +265,7 @@ static void on_look(struct event *event)
     }
     uint64_t quiet = sim_now() - last_move(t->r, t->s);
     bool alive = process_alive() && t->r->life == world.deaths && t->r->deaths == world.deaths;
-    if (alive && quiet > world.set.tunnel + network_slack() + 2 * S)
+    if (alive && !event_pending(&t->read_act) && quiet > world.set.tunnel + network_slack() + 2 * S)
         sim_fail("stuck", "request %u: nothing has moved through its tunnel for %" PRIu64 " ms", t->r->id, quiet / MS);
     if (t->in->left && sim_now() - t->in->left_at > (calm ? S : 4 * S)) {
         side_leave(t, LEAVES_BY_RESET);
@@ -286,7 +286,9 @@ static void draw(struct side *t, bool may_leave)
     t->pause = rng_chance(g, 600) ? 0 : rng_spread(g, 1, 20 * MS);
     t->rest_at = rng_below(g, length + 1);
     t->rest = rng_chance(g, 300) ? rng_spread(g, MS, rng_chance(g, 200) ? 4 * S : 300 * MS) : 0;
-    t->stop_at = rng_chance(g, 500) ? rng_spread(g, 0, 100000) : rng_below(g, t->in->length + 1);
+    /* Rather towards the end, where both sides may have said already that it has come. */
+    uint64_t before = rng_spread(g, 1, 200000), all = t->in->length;
+    t->stop_at = rng_chance(g, 500) ? rng_spread(g, 0, 100000) : before < all ? all - before : 0;
     t->stop = rng_chance(g, 300) ? rng_spread(g, MS, rng_chance(g, 300) ? 4 * S : 500 * MS) : 0;
     t->sip = rng_chance(g, 150) && !world.gentle ? rng_spread(g, 500, 8000) : 0;
     t->sip_pause = rng_spread(g, MS, 30 * MS);
