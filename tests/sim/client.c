@@ -262,8 +262,8 @@ static void write_garbage(struct client *c)
     c->left = 0;
 }
 
-/* All of it is written; behind it, perhaps, what is for the tunnel, if there will be one. Over a connection whose end it
- * has said already, that is all. */
+/* All of it is written; behind it, perhaps, what is for the tunnel, if there will be one. Over a connection whose end
+ * it has said already, that is all. */
 static void request_is_out(struct client *c, struct request *r)
 {
     r->sent_whole = true;

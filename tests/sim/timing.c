@@ -18,9 +18,9 @@ enum what {
     DOWN_TUNNEL, /* ... out of which something comes for a while, and it sends nothing */
     WHATS
 };
-static const char *const what_names[] = {"silent",      "half a head",       "idle",           "half a second head",
-                                         "half a body", "a trickle",         "an idle tunnel", "a tunnel upwards",
-                                         "a tunnel downwards"};
+static const char *const what_names[] = {
+    "silent",           "half a head",       "idle", "half a second head", "half a body", "a trickle", "an idle tunnel",
+    "a tunnel upwards", "a tunnel downwards"};
 #define IS_TUNNEL(what) ((what) >= IN_TUNNEL)
 
 /* The daemon's pace: content of less than 100 bytes a second is not waited for beyond ten seconds. */

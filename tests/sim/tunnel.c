@@ -294,8 +294,8 @@ static void draw(struct side *t, bool may_leave)
     t->sip_pause = rng_spread(g, MS, 30 * MS);
     t->slow_until = sim_now() + rng_spread(g, 100 * MS, 2 * S);
     t->leaves_at = rng_below(g, length + 1);
-    t->leaves = may_leave && rng_chance(g, 120) ? (enum leaving)rng_between(g, LEAVES_BY_RESET, LEAVES_BY_CLOSE)
-                                                : LEAVES_NOT;
+    t->leaves =
+        may_leave && rng_chance(g, 120) ? (enum leaving)rng_between(g, LEAVES_BY_RESET, LEAVES_BY_CLOSE) : LEAVES_NOT;
     t->ends_last = t->client == t->r->ends_last;
 }
 
@@ -314,11 +314,12 @@ static void follow_manner(struct side *t)
 void side_begin(struct side *t, struct end *e, struct request *r, struct served *s, bool client, bool may_leave)
 {
     struct bytes *unsent = t->unsent;
-    void (*done)(struct side *t, const char *how) = t->done;
+    void (*done)(struct side * t, const char *how) = t->done;
     *t = (struct side){.on = true, .client = client, .r = r, .s = s, .e = e, .unsent = unsent, .done = done};
     t->out = client ? &r->up : &s->down;
     t->in = client ? &s->down : &r->up;
-    t->rng = rng_of(client ? "tunnel client" : "tunnel backend", (uint64_t)r->id * SERVED_MAX + (uint64_t)(s - r->served));
+    t->rng =
+        rng_of(client ? "tunnel client" : "tunnel backend", (uint64_t)r->id * SERVED_MAX + (uint64_t)(s - r->served));
     t->out->sent_at = t->in->taken_at = sim_now();
     t->in->sink = e;
     event_init(&t->write_act, on_write_act);

@@ -425,13 +425,12 @@ void world_run(uint64_t seed)
 
 void world_summary(struct bytes *out)
 {
-    bytes_add_text(
-        out,
-        "%" PRIu64 " requests, %" PRIu64 " answered (%" PRIu64 " by a backend, %" PRIu64 " by the daemon), %" PRIu64
-        " cut; %" PRIu64 " deliveries, %" PRIu64 " retries, %" PRIu64 " tunnels, %" PRIu64
-        " messages with trailers; %" PRIu64 " API calls, %" PRIu64 " changes; %" PRIu64
-        " starts, %" PRIu64 " kill -9, %" PRIu64 " power cuts, %" PRIu64 " failing calls",
-        tally.requests, tally.answered, tally.forwarded, tally.own, tally.cut, tally.deliveries, tally.retries,
-        tally.tunnels, tally.trailers,
-        tally.api_calls, tally.api_changes, tally.starts, tally.kills, tally.power_cuts, tally.faults);
+    bytes_add_text(out,
+                   "%" PRIu64 " requests, %" PRIu64 " answered (%" PRIu64 " by a backend, %" PRIu64
+                   " by the daemon), %" PRIu64 " cut; %" PRIu64 " deliveries, %" PRIu64 " retries, %" PRIu64
+                   " tunnels, %" PRIu64 " messages with trailers; %" PRIu64 " API calls, %" PRIu64 " changes; %" PRIu64
+                   " starts, %" PRIu64 " kill -9, %" PRIu64 " power cuts, %" PRIu64 " failing calls",
+                   tally.requests, tally.answered, tally.forwarded, tally.own, tally.cut, tally.deliveries,
+                   tally.retries, tally.tunnels, tally.trailers, tally.api_calls, tally.api_changes, tally.starts,
+                   tally.kills, tally.power_cuts, tally.faults);
 }

@@ -114,10 +114,10 @@ struct served {
     unsigned backend, status;
     uint64_t key, length; /* of its content */
     enum message_framing framing;
-    bool early;    /* written without waiting for the request's content */
-    bool begun;    /* a byte of it has been written */
-    bool whole;    /* written to its end, as its framing has it */
-    bool doubtful; /* its connection was reset behind it: perhaps it never arrived */
+    bool early;           /* written without waiting for the request's content */
+    bool begun;           /* a byte of it has been written */
+    bool whole;           /* written to its end, as its framing has it */
+    bool doubtful;        /* its connection was reset behind it: perhaps it never arrived */
     unsigned trailers;    /* a set of trailers_add() */
     const char *protocol; /* a 101 that is right: to what; else NULL */
     struct flow down;
@@ -149,8 +149,8 @@ struct request {
     struct served *taker;    /* who has got bytes of `up` */
     bool tunnel_cut;         /* at least one of its ends */
     uint64_t sent_at;        /* its first byte; */
-    uint64_t head_sent_at; /* the head's last */
-    uint64_t quiet_from;   /* when its connection last had something for its client: an answer, or its begin */
+    uint64_t head_sent_at;   /* the head's last */
+    uint64_t quiet_from;     /* when its connection last had something for its client: an answer, or its begin */
     bool sent_whole;
     /* world.deaths when its connection was begun, and when it was there: it may have been begun at a process that was
      * dead when the packet came, and be the next one's. */
@@ -207,15 +207,15 @@ struct side {
     struct end *e;
     struct bytes *unsent; /* its owner's; what is in it at first is sent first */
     struct rng rng;
-    uint64_t piece, pause;  /* writes such pieces, so long apart */
-    uint64_t rest_at, rest; /* sends nothing for so long after so many bytes */
-    uint64_t stop_at, stop; /* reads nothing for so long after so many bytes */
+    uint64_t piece, pause;               /* writes such pieces, so long apart */
+    uint64_t rest_at, rest;              /* sends nothing for so long after so many bytes */
+    uint64_t stop_at, stop;              /* reads nothing for so long after so many bytes */
     uint64_t sip, sip_pause, slow_until; /* reads such pieces, so long apart, until then; 0: all there is */
-    uint64_t ticks;         /* so many bytes one by one, `pause` apart */
-    bool ends_last;         /* its FIN comes behind the other's */
-    bool silent;            /* sends nothing, not even FIN before the other's */
-    bool fin;               /* the other's has arrived, perhaps behind bytes that wait to be read */
-    enum leaving leaves;    /* of its own accord, after `leaves_at` bytes sent */
+    uint64_t ticks;                      /* so many bytes one by one, `pause` apart */
+    bool ends_last;                      /* its FIN comes behind the other's */
+    bool silent;                         /* sends nothing, not even FIN before the other's */
+    bool fin;                            /* the other's has arrived, perhaps behind bytes that wait to be read */
+    enum leaving leaves;                 /* of its own accord, after `leaves_at` bytes sent */
     uint64_t leaves_at;
     struct event write_act, read_act, look;
     void (*done)(struct side *t, const char *how); /* the end is gone */
