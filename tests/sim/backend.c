@@ -533,8 +533,9 @@ static void count_probe(struct bconn *c, bool well)
     if (!well)
         return;
     be->good_at = sim_now();
-    /* One that was sent before it was well again may have failed at the other end. */
-    if (end_begun(c->end) >= be->unwell_at)
+    /* One that was sent before it was well again may have failed at the other end; and as long as connects are slow,
+     * the next one may fail. */
+    if (end_begun(c->end) >= be->unwell_at && be->host.slow == 0)
         be->broken = false;
 }
 
