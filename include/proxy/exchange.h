@@ -31,8 +31,8 @@ void exchange_upload(struct exchange *x, const char *p, size_t n, bool end);
  * exchange. */
 struct buf *exchange_trailers(struct exchange *x);
 
-/* Of a tunnel through which nothing has moved for a while: how many ns there are until it has been too long, 0 when it
- * has. */
+/* Of a tunnel into which nothing has come for a while: how many ns there are until it has been too long, 0 when it has.
+ * What is still unsent has a time-out of its own, which begins anew whenever some of it goes. */
 uint64_t exchange_tunnel_left(const struct exchange *x);
 
 /* The carrier has room again after send_body() said full. */

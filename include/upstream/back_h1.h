@@ -81,6 +81,9 @@ void back_send_head(struct back_conn *c, const struct back_request *r, bool more
  * when the connection is full: stop until on_drained. */
 bool back_send_body(struct back_conn *c, const char *p, size_t n, bool end, struct str trailers);
 
+/* Bytes that wait for the kernel. */
+size_t back_unsent(const struct back_conn *c);
+
 /* Stops and restarts the response. */
 void back_pause(struct back_conn *c);
 void back_resume(struct back_conn *c);

@@ -25,7 +25,10 @@ static void end(struct lingerer *g)
 {
     struct loop *l = io_loop(g->io);
     list_remove(&g->link);
-    io_close(g->io);
+    if (io_unsent(g->io) > 0)
+        io_abort(g->io); /* a FIN could pass off as whole what is there only in part */
+    else
+        io_close(g->io);
     loop_reclaim(l, &g->dead, reclaim);
 }
 

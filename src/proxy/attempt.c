@@ -171,6 +171,7 @@ static void on_body(void *arg, char *p, size_t n, bool end, struct str trailers)
 static void on_drained(void *arg)
 {
     struct exchange *x = arg;
+    x->moved = loop_now(x->px->loop);
     x->front->ops->resume_upload(x->front);
 }
 

@@ -295,12 +295,15 @@ void exchange_on_switch(struct exchange *x, const struct response *r)
 
 uint64_t exchange_tunnel_left(const struct exchange *x)
 {
-    uint64_t end = x->moved + x->px->config->timeouts.tunnel, now = loop_now(x->px->loop);
+    uint64_t span = x->px->config->timeouts.tunnel, end = x->moved + span, now = loop_now(x->px->loop);
+    if (x->attempt.conn && back_unsent(x->attempt.conn) > 0)
+        return span;
     return end > now ? end - now : 0;
 }
 
 void exchange_drained(struct exchange *x)
 {
+    x->moved = loop_now(x->px->loop);
     if (x->attempt.conn && x->attempt.ready)
         back_resume(x->attempt.conn);
 }

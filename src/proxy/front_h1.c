@@ -309,7 +309,7 @@ static void read_tunnel(struct front_h1 *f, const char *data, size_t n)
 /* The time without bytes from the client may be over; that without any may not. */
 static void tunnel_timeout(struct front_h1 *f)
 {
-    uint64_t left = exchange_tunnel_left(f->exchange);
+    uint64_t left = io_unsent(f->io) > 0 ? f->px->config->timeouts.tunnel : exchange_tunnel_left(f->exchange);
     if (left > 0)
         io_set_read_timeout(f->io, IO_BY, left);
     else
@@ -385,12 +385,14 @@ static void front_on_io(void *owner, struct io *io, enum io_event event)
     switch (event) {
     case IO_READABLE: front_read(f); break;
     case IO_DRAINED:
-        if (f->tunnel && f->down_ended)
-            front_tunnel_settle(f);
-        else if (f->down_ended)
-            front_settle(f);
-        else if (f->exchange)
+        if (f->tunnel) {
             exchange_drained(f->exchange);
+            front_tunnel_settle(f);
+        } else if (f->down_ended) {
+            front_settle(f);
+        } else if (f->exchange) {
+            exchange_drained(f->exchange);
+        }
         break;
     case IO_EOF: front_eof(f); break;
     case IO_TIMEOUT_READ: front_read_timeout(f); break;

@@ -57,6 +57,11 @@ void back_begin(struct back_conn *c, const struct back_events *ev, void *arg)
     io_set_write_timeout(c->io, config_of(c)->timeouts.backend_response);
 }
 
+static bool in_tunnel(const struct back_conn *c)
+{
+    return c->response >= RESPONSE_TUNNEL;
+}
+
 /* ---- failure ---- */
 
 static const char *cause_of(enum err e, int sys_errno)
@@ -86,7 +91,11 @@ static void back_fail(struct back_conn *c, enum err e, int sys_errno)
         .reused = c->reused,
         .cause = cause_of(e, sys_errno),
     };
-    back_close(c);
+    if (in_tunnel(c))
+        io_abort(c->io); /* a FIN would pass off as whole what the backend has got */
+    else
+        io_close(c->io);
+    back_gone(c);
     ev->on_fail(arg, &f);
 }
 
@@ -182,11 +191,6 @@ void back_send_head(struct back_conn *c, const struct back_request *r, bool more
     io_write_str(c->io, r->head, more && c->sending);
     if (!c->sending)
         request_sent(c);
-}
-
-static bool in_tunnel(const struct back_conn *c)
-{
-    return c->response >= RESPONSE_TUNNEL;
 }
 
 bool back_send_body(struct back_conn *c, const char *p, size_t n, bool end, struct str trailers)
@@ -399,6 +403,11 @@ void back_on_io(void *owner, struct io *io, enum io_event event)
 }
 
 /* ---- the lessee's other calls ---- */
+
+size_t back_unsent(const struct back_conn *c)
+{
+    return io_unsent(c->io);
+}
 
 void back_pause(struct back_conn *c)
 {

@@ -27,6 +27,8 @@ enum misdeed {
     STALLS,    /* in the middle of the content, for good */
     BAD_CHUNK, /* in the middle */
     JUNK_BEHIND,
+    SWITCH_AMISS, /* 101 to what was not offered, or to nothing, or where nobody asked */
+    SWITCH_EARLY, /* 101 to what was offered, before the request is whole */
     MISDEEDS
 };
 
@@ -36,6 +38,8 @@ struct plan {
     enum message_framing framing;
     uint64_t length, cut_at, delay;
     uint64_t piece, pause; /* content is written in such pieces, so long apart */
+    unsigned trailers;     /* behind chunked content */
+    const char *protocol;  /* what it switches to; NULL: it does not */
     bool early;            /* before the request's content has come */
     bool close;
     bool old; /* HTTP/1.0 */
@@ -56,7 +60,9 @@ struct bconn { /* a connection from the daemon */
     struct bytes out;
     uint64_t written; /* content of the response so far */
     bool probe, busy, headed, answered, request_whole, finishing, poisoned;
-    bool gone; /* closed: its memory stays until nobody up the stack can be looking at it */
+    bool gone;   /* closed: its memory stays until nobody up the stack can be looking at it */
+    bool barred; /* after a 101 amiss: no tunnel may come of it */
+    struct side tunnel;
     struct event act;
     struct rng rng;
 };
@@ -123,6 +129,7 @@ static void bury_dead(void)
 static void bconn_free(struct bconn *c)
 {
     event_cancel(&c->act);
+    side_forget(&c->tunnel);
     message_free(&c->in);
     bytes_free(&c->out);
     c->next->prev = c->prev;
@@ -134,6 +141,10 @@ static void bconn_free(struct bconn *c)
 
 static void bconn_close(struct bconn *c, bool reset)
 {
+    if (c->tunnel.on) {
+        side_leave(&c->tunnel, reset ? LEAVES_BY_RESET : LEAVES_BY_CLOSE);
+        return;
+    }
     /* Content that ends with the connection must not seem to have ended. Over a unix socket it cannot be helped: what
      * was sent is the whole for all that anybody can tell. */
     if (c->s && c->headed && c->s->framing == FRAME_CLOSE && !c->s->whole) {
@@ -169,6 +180,29 @@ static enum misdeed draw_misdeed(struct bconn *c)
     if (!rng_chance(&c->rng, chance) || !c->be->misbehaves || calm)
         return RIGHT;
     return (enum misdeed)rng_between(&c->rng, 1, MISDEEDS - 1);
+}
+
+/* Of a request that offers to switch. */
+static void draw_switch(struct bconn *c)
+{
+    struct plan *p = &c->plan;
+    struct request *r = c->r;
+    struct rng g = rng_of("switch", (uint64_t)r->id * SERVED_MAX + r->served_count);
+    const char *to = offer_choose(r, &g);
+    bool errs = rng_chance(&g, 120) && c->be->misbehaves && !calm;
+    if (r->manner != TUNNEL_AS_DRAWN)
+        p->protocol = to;
+    else if (errs)
+        p->misdeed = r->length == 0 || rng_chance(&g, 300) ? SWITCH_AMISS : SWITCH_EARLY;
+    else if (p->misdeed == RIGHT && rng_chance(&g, 700))
+        p->protocol = to;
+    if (p->misdeed == SWITCH_EARLY)
+        p->protocol = to;
+    if (p->protocol) {
+        p->early = p->misdeed == SWITCH_EARLY;
+        p->framing = FRAME_NONE;
+        p->length = 0;
+    }
 }
 
 static unsigned draw_status(struct rng *r)
@@ -214,6 +248,13 @@ static void draw_plan(struct bconn *c)
         p->misdeed = RIGHT; /* there is nothing to spoil */
     if (p->misdeed == JUNK_BEHIND && p->framing == FRAME_CLOSE)
         p->misdeed = RIGHT; /* there is no behind */
+    if (p->misdeed == SWITCH_EARLY)
+        p->misdeed = RIGHT; /* nobody asks */
+    if (c->r->upgrade)
+        draw_switch(c);
+    struct rng g = rng_of("trailers", (uint64_t)c->r->id * SERVED_MAX + c->r->served_count);
+    if (p->framing == FRAME_CHUNKED && !p->protocol && rng_chance(&g, 400))
+        p->trailers = trailers_draw(&g);
 }
 
 static void write_head(struct bconn *c)
@@ -235,6 +276,8 @@ static void write_head(struct bconn *c)
     if (p->misdeed == HUGE_HEAD)
         for (unsigned i = 0; i < 300; i++)
             bytes_add_text(o, "X-Fill-%u: %0500u\r\n", i, i);
+    if (p->trailers && p->length % 3 == 0)
+        bytes_add_text(o, "Trailer: x-sum\r\n");
     /* An old one need not say what its version says. */
     bytes_add_text(o, "%s\r\n", p->close && !(p->old && p->length % 2) ? "Connection: close\r\n" : "");
 }
@@ -257,6 +300,14 @@ static bool has_content(const struct bconn *c)
     return c->plan.length > 0 && !c->r->head && c->plan.status != 204 && c->plan.status != 304;
 }
 
+static void write_last_chunk(struct bconn *c)
+{
+    bytes_add_text(&c->out, "0\r\n");
+    trailers_add(&c->out, c->plan.trailers, c->r->id);
+    bytes_add_text(&c->out, "\r\n");
+    tally.trailers += c->plan.trailers > 0;
+}
+
 static void write_piece(struct bconn *c)
 {
     struct plan *p = &c->plan;
@@ -269,7 +320,7 @@ static void write_piece(struct bconn *c)
     if (n > 0 && p->framing == FRAME_CHUNKED)
         bytes_add_text(&c->out, "\r\n");
     if (c->written == p->length && p->framing == FRAME_CHUNKED)
-        bytes_add_text(&c->out, "0\r\n\r\n");
+        write_last_chunk(c);
 }
 
 static bool content_done(const struct bconn *c)
@@ -290,7 +341,7 @@ static void produce(struct bconn *c)
             return; /* cut right behind the head */
         if (!has_content(c)) {
             if (c->plan.framing == FRAME_CHUNKED && !c->r->head)
-                bytes_add_text(&c->out, "0\r\n\r\n");
+                write_last_chunk(c);
             response_written(c);
             return;
         }
@@ -331,6 +382,8 @@ static void next_request(struct bconn *c)
 /* The response has left. */
 static void settle(struct bconn *c)
 {
+    if (c->s->protocol)
+        return; /* the request is not whole yet */
     if (c->plan.misdeed == RIGHT || c->plan.misdeed == JUNK_BEHIND)
         c->s->whole = true;
     switch (c->plan.misdeed) {
@@ -371,12 +424,76 @@ static void misbehave_at_once(struct bconn *c)
     }
 }
 
+/* ---- 101 ---- */
+
+static void on_tunnel_done(struct side *t, const char *how)
+{
+    struct bconn *c = (struct bconn *)(void *)((char *)t - offsetof(struct bconn, tunnel));
+    (void)how;
+    c->end = NULL;
+    bconn_free(c);
+}
+
+static void begin_tunnel(struct bconn *c)
+{
+    c->tunnel.unsent = &c->out;
+    c->tunnel.done = on_tunnel_done;
+    side_begin(&c->tunnel, c->end, c->r, c->s, false, c->be->misbehaves);
+}
+
+/* To what was not offered, or without a word of what, or where nothing was. */
+static void switch_amiss(struct bconn *c)
+{
+    static const char *const fields[] = {"Connection: upgrade\r\nUpgrade: sim/3\r\n",
+                                         "Connection: upgrade\r\nUpgrade: h2c\r\n",
+                                         "Connection: upgrade\r\nUpgrade: sim/1, sim/3\r\n", "Connection: upgrade\r\n",
+                                         "Connection: upgrade\r\nUpgrade: sim/1\r\n"};
+    uint64_t which = rng_below(&c->rng, c->r->upgrade ? 4 : 5);
+    c->s->begun = c->barred = c->answered = true;
+    c->plan.misdeed = STALLS;
+    bytes_add_text(&c->out, "HTTP/1.1 101 Switching Protocols\r\nX-Sim: %u/%u\r\n%s\r\n", c->r->id,
+                   (unsigned)(c->s - c->r->served), fields[which]);
+    flush(c);
+}
+
+static void switch_over(struct bconn *c)
+{
+    struct rng g = rng_of("tunnel down", (uint64_t)c->r->id * SERVED_MAX + c->r->served_count);
+    struct flow *f = &c->s->down;
+    bool idle = c->r->manner != TUNNEL_AS_DRAWN;
+    if (c->request_whole && end_data(c->end)->len > 0)
+        sim_fail("tunnel", "request %u: backend %u got bytes behind it before there was a tunnel", c->r->id,
+                 c->be->index);
+    c->s->begun = c->s->whole = c->headed = c->answered = true;
+    c->s->doubtful = c->plan.misdeed == SWITCH_EARLY; /* it may be refused */
+    c->s->protocol = c->plan.protocol;
+    *f = (struct flow){.key = c->s->key, .length = idle ? 8 * (c->r->manner == TUNNEL_TICKS) : tunnel_length(&g)};
+    f->sent = idle || !rng_chance(&g, 300) ? 0 : rng_spread(&g, 0, 5000);
+    f->sent = f->sent < f->length ? f->sent : f->length;
+    bytes_add_text(&c->out, "HTTP/1.1 101 Switching Protocols\r\nX-Sim: %u/%u\r\nConnection: %s\r\nUpgrade: %s\r\n\r\n",
+                   c->r->id, (unsigned)(c->s - c->r->served), f->length % 2 ? "Upgrade" : "upgrade, x-nominated",
+                   c->s->protocol);
+    pattern_add(&c->out, f->key, 0, (size_t)f->sent);
+    if (c->request_whole)
+        begin_tunnel(c);
+    else
+        flush(c);
+}
+
 static void pump(struct bconn *c)
 {
     if (!c->r || c->answered || event_pending(&c->act))
         return;
     if (!c->request_whole && !c->plan.early)
         return;
+    if (c->plan.misdeed == SWITCH_AMISS) {
+        switch_amiss(c);
+        return;
+    }
+    if (c->plan.protocol && (c->plan.misdeed == RIGHT || c->plan.misdeed == SWITCH_EARLY)) {
+        switch_over(c);
+        return;
+    }
     if (c->plan.misdeed >= NO_ANSWER && c->plan.misdeed <= GARBAGE) {
         misbehave_at_once(c);
         return;
@@ -416,8 +533,9 @@ static void count_probe(struct bconn *c, bool well)
     if (!well)
         return;
     be->good_at = sim_now();
-    /* One that was sent before it was well again may have failed at the other end. */
-    if (end_begun(c->end) >= be->unwell_at)
+    /* One that was sent before it was well again may have failed at the other end; and as long as connects are slow,
+     * the next one may fail. */
+    if (end_begun(c->end) >= be->unwell_at && be->host.slow == 0)
         be->broken = false;
 }
 
@@ -467,6 +585,10 @@ static struct request *find_request(struct bconn *c)
     one_field(c, "X-Request-ID");
     check_forwarded_for(one_field(c, "X-Forwarded-For"), r);
     one_field(c, "Via");
+    const char *wrong = wishes_wrong(&c->in, r);
+    if (wrong)
+        sim_fail("forwarding", "request %u reached backend %u with another %s than it should", r->id, c->be->index,
+                 wrong);
     return r;
 }
 
@@ -494,7 +616,8 @@ static void on_request_head(struct bconn *c)
     c->rng = rng_of("answer", (uint64_t)r->id * SERVED_MAX + r->served_count);
     *c->s = (struct served){.backend = c->be->index, .key = rng_next(&c->rng)};
     draw_plan(c);
-    c->s->status = c->plan.status;
+    c->s->status = c->plan.protocol ? 101 : c->plan.status;
+    c->s->trailers = c->plan.trailers;
     c->s->length = has_content(c) ? c->plan.length : 0;
     c->s->framing = c->plan.framing;
     c->s->early = c->plan.early;
@@ -527,6 +650,13 @@ static void on_request_whole(struct bconn *c)
                  (unsigned long long)c->in.received, (unsigned long long)c->r->length);
     if (!c->r->sent_whole)
         sim_fail("content", "request %u is whole at backend %u before its client has sent it", c->r->id, c->be->index);
+    const char *wrong = trailers_wrong(&c->in, c->r->trailers, c->r->id, true);
+    if (wrong)
+        sim_fail("trailers", "request %u at backend %u: %s", c->r->id, c->be->index, wrong);
+    if (c->s->protocol) {
+        begin_tunnel(c);
+        return;
+    }
     if (c->answered && c->out.len == 0)
         settle(c);
     else
@@ -558,7 +688,9 @@ static bool take_step(struct bconn *c)
 
 static void take(struct bconn *c)
 {
-    while (!c->gone && c->in.state != MESSAGE_WHOLE && end_data(c->end)->len > 0 && take_step(c))
+    if (c->barred && c->in.state == MESSAGE_WHOLE && end_data(c->end)->len > 0)
+        sim_fail("tunnel", "request %u: backend %u has no tunnel, and got bytes for it", c->r->id, c->be->index);
+    while (!c->gone && !c->tunnel.on && c->in.state != MESSAGE_WHOLE && end_data(c->end)->len > 0 && take_step(c))
         ;
 }
 
@@ -574,7 +706,12 @@ static void on_end(void *owner, struct end *e, enum end_event event)
         else
             pump(c);
         break;
-    case END_FIN: bconn_close(c, false); break;
+    case END_FIN:
+        if (c->tunnel.on)
+            side_event(&c->tunnel, END_FIN);
+        else
+            bconn_close(c, false);
+        break;
     case END_RESET:
         c->end = NULL;
         bconn_free(c);
@@ -678,9 +815,12 @@ void backends_calm(void)
         backends[i].host.slow = 0;
         /* One that closes at once could close under the very request that must succeed. */
         backends[i].idle_patience = 0;
-        for (struct bconn *c = backends[i].conns.next; c != &backends[i].conns; c = c->next)
+        for (struct bconn *c = backends[i].conns.next; c != &backends[i].conns; c = c->next) {
             if (!c->busy)
                 event_cancel(&c->act);
+            if (c->tunnel.on)
+                side_calm(&c->tunnel);
+        }
     }
 }
 

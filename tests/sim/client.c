@@ -61,6 +61,7 @@ struct client {
      * the head is not looked at. */
     bool deaf;
     bool after_early; /* the last answer came before all of a large content: the daemon need not read the rest */
+    struct side tunnel;
 
     struct event act;
     bool done;
@@ -94,6 +95,7 @@ static void forget_conn(struct client *c)
     c->upload = NULL;
     c->pending_count = 0;
     bytes_clear(&c->out);
+    side_forget(&c->tunnel);
     message_next(&c->in);
     c->in.state = MESSAGE_HEAD;
     c->source = NULL;
@@ -125,6 +127,7 @@ static void give_up_pending(struct client *c, const char *how, bool fault)
         if (c->closing && r->deliveries > 0 && c->deaths == world.deaths && r->sent_at > c->quiet_since)
             sim_fail("closing", "request %u was delivered although the answer before it ended the connection", r->id);
         judge_cut(r, fault || c->closing || i > 0, how);
+        r->up.left = true; /* should there be a tunnel yet */
     }
 }
 
@@ -162,6 +165,26 @@ static const char *draw_method(struct rng *r)
     return methods[rng_below(r, sizeof methods / sizeof methods[0])];
 }
 
+/* Does it ask for another protocol besides? Not who stops in mid-request, or does not know what it says. */
+static void draw_wishes(struct client *c, struct request *r)
+{
+    struct rng g = rng_of("wishes", r->id);
+    bool may_switch = !c->verifier && c->kind != STALLER && c->kind != GARBAGE_SENDER;
+    if (may_switch && rng_chance(&g, 70)) {
+        offer_draw(r, &g);
+        r->early = rng_chance(&g, 250) ? rng_spread(&g, 1, 3000) : 0;
+        r->up = (struct flow){.key = rng_next(&g), .length = tunnel_length(&g)};
+        r->early = r->early < r->up.length ? r->early : r->up.length;
+        r->early = r->upgrade ? r->early : 0;
+        r->ends_last = rng_chance(&g, 500);
+        if (rng_chance(&g, 750) || r->method[0] == 'H')
+            r->method = "GET";
+    }
+    r->says_te = rng_chance(&g, 300);
+    r->takes_trailers = r->says_te && c->kind != OLD;
+    r->trailers = rng_chance(&g, 400) ? trailers_draw(&g) : 0;
+}
+
 static struct request *draw_request(struct client *c)
 {
     struct rng *g = &c->rng;
@@ -170,6 +193,8 @@ static struct request *draw_request(struct client *c)
     /* Whoever stops in mid-head is answered as if for a GET: the daemon cannot know. */
     if (c->kind == STALLER && r->method[0] == 'H')
         r->method = "GET";
+    r->http10 = c->kind == OLD;
+    draw_wishes(c, r);
     r->head = strcmp(r->method, "HEAD") == 0;
     r->idempotent = strcmp(r->method, "POST") != 0 && strcmp(r->method, "PATCH") != 0;
     bool content = r->method[0] == 'P';
@@ -177,15 +202,16 @@ static struct request *draw_request(struct client *c)
                 : rng_chance(g, 6)  ? rng_between(g, 1000000, 4000000)
                 : rng_chance(g, 60) ? rng_spread(g, 0, 400000)
                                     : rng_spread(g, 0, 20000);
-    r->http10 = c->kind == OLD;
     r->chunked = content && !r->http10 && rng_chance(g, 400);
     r->expects = r->length > 0 && !r->http10 && rng_chance(g, 80);
     r->key = rng_next(g);
+    if (!r->chunked)
+        r->trailers = 0;
     r->may_stall = c->kind != PLAIN && c->kind != HALF_CLOSING && c->kind != OLD;
     return r;
 }
 
-static void write_request_head(struct client *c, const struct request *r)
+static void write_request_head(struct client *c, struct request *r)
 {
     struct bytes *o = &c->out;
     bool last = c->want_close && rng_chance(&c->rng, 500);
@@ -199,8 +225,9 @@ static void write_request_head(struct client *c, const struct request *r)
         bytes_add_text(o, "Connection: keep-alive\r\n");
     else if (r->http10)
         c->stop = true;
-    else if (last)
-        bytes_add_text(o, "Connection: close\r\n");
+    wishes_add(o, r, last && !r->http10);
+    if (last)
+        r->early = 0; /* who says that nothing more comes lets nothing more come */
     if (r->expects)
         bytes_add_text(o, "Expect: 100-continue\r\n");
     if (r->chunked)
@@ -235,6 +262,19 @@ static void write_garbage(struct client *c)
     c->left = 0;
 }
 
+/* All of it is written; behind it, perhaps, what is for the tunnel, if there will be one. Over a connection whose end
+ * it has said already, that is all. */
+static void request_is_out(struct client *c, struct request *r)
+{
+    r->sent_whole = true;
+    if (!r->upgrade)
+        return;
+    if (c->kind == HALF_CLOSING && c->left == 0)
+        r->up.length = r->early;
+    pattern_add(&c->out, r->up.key, 0, r->early);
+    r->up.sent = r->early;
+}
+
 static uint64_t piece_of(struct client *c)
 {
     if (c->upload->length > 500000)
@@ -256,9 +296,13 @@ static void write_content(struct client *c)
         bytes_add_text(&c->out, "\r\n");
     if (c->uploaded < r->length)
         return;
-    if (r->chunked)
-        bytes_add_text(&c->out, "0\r\n\r\n");
-    r->sent_whole = true;
+    if (r->chunked) {
+        bytes_add_text(&c->out, "0\r\n");
+        trailers_add(&c->out, r->trailers, r->id);
+        bytes_add_text(&c->out, "\r\n");
+        tally.trailers += r->trailers > 0;
+    }
+    request_is_out(c, r);
     c->upload = NULL;
 }
 
@@ -266,6 +310,8 @@ static bool may_begin(const struct client *c)
 {
     if (c->left == 0 || c->stop || c->closing || c->upload || c->pending_count >= c->depth)
         return false;
+    if (c->pending_count > 0 && c->pending[c->pending_count - 1]->upgrade)
+        return false; /* what it sends now would be for the tunnel */
     return !c->polite || sim_now() >= c->may_ask;
 }
 
@@ -285,7 +331,8 @@ static void begin_request(struct client *c)
     c->upload = r->length > 0 || r->chunked ? r : NULL;
     c->uploaded = 0;
     c->held = r->expects;
-    r->sent_whole = !c->upload;
+    if (!c->upload)
+        request_is_out(c, r);
     c->quiet_since = sim_now();
     tally.requests++;
     trace("request client id content", c->index, r->id, (int64_t)r->length);
@@ -348,6 +395,8 @@ static void send_out(struct client *c)
     }
     if (c->kind == HALF_CLOSING && c->left == 0 && !c->upload && !c->fin_sent && c->sent_on_conn > 0) {
         c->fin_sent = true;
+        if (c->pending_count > 0)
+            c->pending[c->pending_count - 1]->up.ended = true;
         end_finish(c->e);
     }
     if (c->polite && c->left > 0 && c->pending_count < c->depth && c->may_ask > sim_now())
@@ -371,6 +420,8 @@ static void on_head(struct client *c)
     const char *connection = message_field(m, "Connection", NULL);
     if (m->status >= 200)
         c->closed_by_it = connection ? strcasecmp(connection, "close") == 0 : m->minor == 0 || (r && r->http10);
+    if (m->status == 101 && (!mark || !r || !r->upgrade))
+        sim_fail("tunnel", "client %u got a 101 that it has not asked for", c->index);
     if (!mark)
         return;
     if (!r || sscanf(mark, "%u/%u", &id, &serial) != 2 || id != r->id)
@@ -378,11 +429,10 @@ static void on_head(struct client *c)
     if (serial >= r->served_count || !r->served[serial].begun)
         if (m->status >= 200)
             sim_fail("responses", "request %u got an answer that no backend has given: %s", r->id, mark);
-    if (m->status < 200) {
-        if (r->http10)
-            sim_fail("responses", "request %u is HTTP/1.0 and got a %u", r->id, m->status);
+    if (m->status < 200 && r->http10)
+        sim_fail("responses", "request %u is HTTP/1.0 and got a %u", r->id, m->status);
+    if (m->status < 200 && m->status != 101)
         return;
-    }
     c->source = &r->served[serial];
     if (c->source->status != m->status)
         sim_fail("responses", "request %u got %u; the backend had said %u", r->id, m->status, c->source->status);
@@ -410,11 +460,60 @@ static void pop_pending(struct client *c)
     memmove(c->pending, c->pending + 1, --c->pending_count * sizeof c->pending[0]);
 }
 
+static void on_tunnel_done(struct side *t, const char *how)
+{
+    struct client *c = (struct client *)(void *)((char *)t - offsetof(struct client, tunnel));
+    c->e = NULL;
+    conn_ended(c, how, true);
+}
+
+/* The 101. Promise: only a backend that was asked has said so, to what was offered, once all of the request was sent.
+ */
+static void switch_over(struct client *c)
+{
+    struct request *r = c->pending[0];
+    struct served *s = c->source;
+    unsigned n;
+    const char *to = message_field(&c->in, "Upgrade", &n), *connection = message_field(&c->in, "Connection", NULL);
+    if (!s->protocol || n != 1 || strcmp(to, s->protocol) != 0)
+        sim_fail("tunnel", "request %u got a 101 to %s; the backend had said %s", r->id, to ? to : "nothing",
+                 s->protocol ? s->protocol : "what was not offered");
+    if (!connection || strcasecmp(connection, "upgrade") != 0)
+        sim_fail("tunnel", "request %u got a 101 without Connection: upgrade", r->id);
+    if (!r->sent_whole)
+        sim_fail("tunnel", "request %u got a 101 before it was sent", r->id);
+    judge_answer(r, 101, false);
+    r->switched = s;
+    wait_politely(c);
+    c->source = NULL;
+    c->pending_count = 0;
+    message_next(&c->in);
+    event_cancel(&c->act);
+    if (c->kind == VANISHING)
+        event_set_in(&c->act, rng_spread(&c->rng, 100 * US, 500 * MS));
+    c->tunnel.unsent = &c->out;
+    c->tunnel.done = on_tunnel_done;
+    side_begin(&c->tunnel, c->e, r, s, true, true);
+}
+
+/* The trailers of a whole answer. */
+static void check_trailers(const struct client *c, const struct request *r)
+{
+    bool takes = c->source && r->takes_trailers && !r->head;
+    const char *wrong = trailers_wrong(&c->in, takes ? c->source->trailers : 0, r ? r->id : 0, false);
+    if (wrong)
+        sim_fail("trailers", "client %u, request %u: %s", c->index, r ? r->id : 0, wrong);
+}
+
 /* The response is whole: is it right? */
 static void on_whole(struct client *c)
 {
     struct message *m = &c->in;
     struct request *r = c->pending_count ? c->pending[0] : NULL;
+    if (m->status == 101) {
+        switch_over(c);
+        return;
+    }
     if (m->status < 200) {
         if (m->status == 100)
             c->held = false;
@@ -432,6 +531,7 @@ static void on_whole(struct client *c)
     if (!c->source && m->status >= 400 && !(r && r->head) && !strstr(bytes_at(&c->own_body), "\"status\":") &&
         kernel.shown.heap == 0)
         sim_fail("responses", "client %u got %u without a problem document", c->index, m->status);
+    check_trailers(c, r);
     trace("answer client id status", c->index, r ? r->id : 0, m->status);
     if (c->own && m->status >= 400)
         judge_own_answer(c->life, m->status);
@@ -452,6 +552,10 @@ static void on_whole(struct client *c)
     c->after_early = r && r->length > 40000 && (c->own || c->source->early);
     pop_pending(c);
     bytes_clear(&c->own_body);
+    if (r && r->early > 0) { /* there is no tunnel, and what was for it cannot be taken back */
+        c->deaf = c->stop = true;
+        bytes_clear(&c->out);
+    }
     c->closing |= c->closed_by_it;
     c->source = NULL;
     message_next(m);
@@ -474,6 +578,8 @@ static void receive(struct client *c)
             on_head(c);
         if (c->in.state == MESSAGE_WHOLE)
             on_whole(c);
+        if (c->tunnel.on)
+            return;
         c->deaf |= head && c->own && c->closing;
         if (c->deaf)
             bytes_drop(in, in->len);
@@ -523,7 +629,10 @@ static void on_event(void *owner, struct end *e, enum end_event event)
     case END_ROOM: send_out(c); break;
     case END_FIN:
         receive(c);
-        on_fin(c);
+        if (c->tunnel.on)
+            side_event(&c->tunnel, END_FIN);
+        else
+            on_fin(c);
         break;
     case END_REFUSED:
     case END_RESET:
@@ -538,7 +647,7 @@ static void on_event(void *owner, struct end *e, enum end_event event)
 
 static void next_step(struct client *c)
 {
-    if (!c->e)
+    if (!c->e || c->tunnel.on)
         return;
     if (!finished(c)) {
         send_out(c);
@@ -596,8 +705,16 @@ static void on_act(struct event *event)
         dial(c);
         return;
     }
+    if (c->tunnel.on) {
+        if (c->kind == VANISHING)
+            side_leave(&c->tunnel,
+                       (enum leaving)rng_between(&c->rng, LEAVES_BY_RESET,
+                                                 world.set.tunnel_short ? LEAVES_BY_VANISHING : LEAVES_BY_CLOSE));
+        return;
+    }
     if (c->kind == VANISHING) {
-        if (rng_chance(&c->rng, 300)) {
+        bool by_reset = c->pending_count > 0 && c->pending[c->pending_count - 1]->upgrade && !world.set.tunnel_short;
+        if (rng_chance(&c->rng, 300) && !by_reset) {
             end_vanish(c->e); /* its machine is gone, and says nothing */
             c->e = NULL;
         } else {
@@ -608,6 +725,8 @@ static void on_act(struct event *event)
     }
     if (c->kind == SLOW_READER && end_data(c->e)->len > 0)
         receive(c);
+    if (c->tunnel.on)
+        return;
     if (c->stop && finished(c)) {
         hang_up(c, false);
         conn_ended(c, "done", false);
@@ -685,6 +804,10 @@ void clients_calm(void)
         if (!c->e)
             continue;
         end_set_window(c->e, 65536);
+        if (c->tunnel.on) {
+            side_calm(&c->tunnel);
+            continue;
+        }
         if (!c->stalled_at && c->kind != IDLER && !event_pending(&c->act))
             event_set_in(&c->act, 0);
     }
@@ -730,7 +853,7 @@ void clients_check_stuck(void)
 {
     for (unsigned i = 0; i < client_count; i++) {
         const struct client *c = &clients[i];
-        if (!c->e || !c->connected || c->deaths != world.deaths)
+        if (!c->e || !c->connected || c->deaths != world.deaths || c->tunnel.on)
             continue;
         uint64_t quiet = sim_now() - c->last_move;
         /* Two seconds more than the time-outs, for a machine under the delays of this run. */

@@ -160,9 +160,19 @@ void end_set_window(struct end *e, size_t bytes)
     read_from(e);
 }
 
+bool end_is_cut(const struct end *e)
+{
+    return e->peer_closed;
+}
+
 uint64_t end_id(const struct end *e)
 {
     return e->conn->id;
+}
+
+uint64_t end_fed_at(const struct end *e)
+{
+    return other(e)->sent_at;
 }
 
 uint64_t end_begun(const struct end *e)

@@ -427,7 +427,8 @@ static bool was_slow(const struct request *r)
     const struct settings *s = &world.set;
     const struct life *l = life(r->life);
     bool drained = l->drain_begun > 0 && sim_now() >= l->drain_begun + s->shutdown;
-    bool late = sim_now() - r->quiet_from >= least(s->client_header, s->client_body);
+    bool late = sim_now() - r->quiet_from >= least(s->client_header, s->client_body) ||
+                (r->trickles && sim_now() - r->sent_at >= 9 * S);
     bool stalled = !r->sent_whole && stalled_since(r->quiet_from);
     return (drained || late || stalled) && (!r->sent_whole || !world.gentle);
 }
@@ -504,6 +505,70 @@ void judge_cut(struct request *r, bool own_fault, const char *how)
     if (r->served_count == 0 && (sim_now() - r->quiet_from + on_its_way >= patience || s->connections < 100))
         return;
     sim_fail("cut", "%s request %u: the connection was ended (%s) without its answer", r->method, r->id, how);
+}
+
+/* ---- tunnels ---- */
+
+uint64_t network_slack(void)
+{
+    return 100 * MS + 30 * kernel.latency;
+}
+
+/* When the daemon last wrote of it. */
+static uint64_t fed_at(const struct flow *f)
+{
+    return f->sink ? end_fed_at(f->sink) : f->fed_at;
+}
+
+/* Has the daemon perhaps been unable to write more of it, for as long as it tries? */
+static bool is_untaken(const struct flow *f)
+{
+    return f->sent > f->received && sim_now() >= fed_at(f) + world.set.tunnel;
+}
+
+/* May the daemon have cut the tunnel, as things are? */
+static bool tunnel_is_excused(struct request *r, const struct served *s)
+{
+    uint64_t up = fed_at(&r->up), down = fed_at(&s->down), moved = up > down ? up : down;
+    if (r->up.left || s->down.left || r->deaths != r->life || life(r->life)->end == LIFE_KILLED ||
+        fault_since(SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_EPOLL, r->sent_at))
+        return true;
+    bool out_of_time = sim_now() >= moved + world.set.tunnel;
+    return out_of_time || is_untaken(&r->up) || is_untaken(&s->down) || stalled_since(moved) || drain_excuses(r);
+}
+
+/* Promise: a tunnel is open until both sides have ended it, each having got all that the other sent; what is cut has a
+ * cause, and is seen to be cut: by a reset, where there are resets. */
+void judge_tunnel_cut(struct request *r, const struct served *s, bool client, const char *how)
+{
+    const struct flow *in = client ? &s->down : &r->up;
+    bool local = client ? world.set.unix_listen : world.set.backend[s->backend].unix_socket;
+    bool killed = r->deaths != r->life || life(r->life)->end == LIFE_KILLED;
+    /* A backend's 101 may come too late, when nobody waits for it any more. If the client gets it all the same, its own
+     * end will be judged. */
+    if (!client && r->switched != s)
+        return;
+    r->tunnel_cut = true;
+    if (strcmp(how, "FIN") == 0 && !local && !killed)
+        sim_fail("tunnel", "request %u: its %s gets FIN behind %" PRIu64 " of %" PRIu64 " bytes%s", r->id,
+                 client ? "client" : "backend", in->received, in->sent,
+                 in->ended ? "" : ", and the other side has not ended");
+    if (!tunnel_is_excused(r, s))
+        sim_fail("tunnel", "request %u: its %s's end of the tunnel was cut (%s), and there was no reason for it", r->id,
+                 client ? "client" : "backend", how);
+}
+
+/* Have both sides ended it in order? */
+static bool tunnel_is_whole(const struct request *r)
+{
+    return r->switched && r->up.ended && r->switched->down.ended && !r->up.left && !r->switched->down.left;
+}
+
+static void check_tunnel(const struct request *r)
+{
+    bool killed = r->deaths != r->life || life(r->life)->end == LIFE_KILLED;
+    if (tunnel_is_whole(r) && !r->tunnel_cut && !killed && !(r->up.seen && r->switched->down.seen))
+        sim_fail("tunnel", "request %u: both sides have ended its tunnel, and one does not know", r->id);
 }
 
 /* ---- the limit ---- */
@@ -596,6 +661,12 @@ static void check_line(const struct request *r)
         sim_fail("log", "request %u was answered with %u; the log says %u", r->id, r->status, r->logged_status);
     if (r->own_answer && !r->logged_reason)
         sim_fail("log", "request %u was answered with %u, and the log has no reason", r->id, r->status);
+    if (!r->switched)
+        return;
+    if (r->logged_reason && tunnel_is_whole(r) && r->up.seen && r->switched->down.seen)
+        sim_fail("log", "the tunnel of request %u was ended in order, and the log has a reason", r->id);
+    if (!r->logged_reason && r->tunnel_cut && !tunnel_is_whole(r) && !r->up.left && !r->switched->down.left)
+        sim_fail("log", "the tunnel of request %u was cut, and the log has no reason", r->id);
 }
 
 /* Promise: each answer has its line in the log, each error answer its reason; what was dropped has been counted. */
@@ -644,9 +715,11 @@ void judge_sum_up(void)
         check_log(i);
         check_exit(i);
     }
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < count; i++) {
         if (requests[i]->outcome == OUTCOME_OPEN && requests[i]->sent_at > 0)
             sim_fail("answers", "request %u has neither been answered nor cut", requests[i]->id);
+        check_tunnel(requests[i]);
+    }
 }
 
 void judge_begin(void)

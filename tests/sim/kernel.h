@@ -217,7 +217,11 @@ void end_reset(struct end *e);
 void end_vanish(struct end *e);
 /* Holds deliveries to this end back: a machine that is there but does not read. */
 void end_set_window(struct end *e, size_t bytes);
+/* Over a unix socket: the other side has closed, and what is written now goes nowhere (EPIPE). */
+bool end_is_cut(const struct end *e);
 uint64_t end_id(const struct end *e);
+/* When the other side last wrote bytes for it. */
+uint64_t end_fed_at(const struct end *e);
 /* When the daemon began to connect, for an end that a host was given; and the turn. */
 uint64_t end_begun(const struct end *e);
 uint64_t end_begun_turn(const struct end *e);

@@ -30,6 +30,8 @@ void message_init(struct message *m, enum message_kind kind)
 void message_free(struct message *m)
 {
     free(m->text);
+    for (unsigned i = 0; i < m->trailer_count; i++)
+        free(m->trailers[i].name);
     message_init(m, m->kind);
 }
 
@@ -151,7 +153,8 @@ static bool parse_status_line(struct message *m, const char *line, const char *e
     return true;
 }
 
-static bool parse_field(struct message *m, char *line, char *end)
+/* Chops a line up into `out`. */
+static bool parse_field(struct message *m, char *line, char *end, struct message_field *out)
 {
     char *colon = memchr(line, ':', (size_t)(end - line)), *value;
 
@@ -169,10 +172,19 @@ static bool parse_field(struct message *m, char *line, char *end)
         end--;
     if (!is_text(value, end))
         return breaks(m, "a control byte in a field value");
+    *colon = *end = '\0';
+    *out = (struct message_field){.name = line, .value = value};
+    return true;
+}
+
+static bool add_field(struct message *m, char *line, char *end)
+{
+    struct message_field field;
+    if (!parse_field(m, line, end, &field))
+        return false;
     if (m->field_count == MESSAGE_FIELDS_MAX)
         return breaks(m, "too many fields");
-    *colon = *end = '\0';
-    m->fields[m->field_count++] = (struct message_field){.name = line, .value = value};
+    m->fields[m->field_count++] = field;
     return true;
 }
 
@@ -184,7 +196,7 @@ static bool parse_lines(struct message *m, char *end)
         bool ok;
         next = line_end + 2;
         if (line > m->text)
-            ok = parse_field(m, line, line_end);
+            ok = add_field(m, line, line_end);
         else if (m->kind == MESSAGE_REQUEST)
             ok = parse_request_line(m, line, line_end);
         else
@@ -361,6 +373,37 @@ static bool take_chunk_size(struct message *m, struct bytes *in)
     return true;
 }
 
+/* Takes a line of the trailer section if it is all there; the empty one ends the message. */
+static bool take_trailer(struct message *m, struct bytes *in)
+{
+    const char *p = bytes_at(in), *lf = memchr(p, '\n', in->len);
+
+    if (!lf && in->len >= HEAD_MAX)
+        return breaks(m, "a trailer line is over 64 KiB");
+    if (!lf)
+        return in->len > 1 && p[0] == '\r' ? breaks(m, "CR without LF in the chunked framing") : false;
+    if (lf == p || lf[-1] != '\r')
+        return breaks(m, "a trailer line ends with LF alone");
+    size_t n = (size_t)(lf - 1 - p);
+    if (n == 0) {
+        bytes_drop(in, 2);
+        m->state = MESSAGE_WHOLE;
+        return false;
+    }
+    if (m->trailer_count == MESSAGE_TRAILERS_MAX)
+        return breaks(m, "too many trailers");
+    char *line = strndup(p, n);
+    if (!line)
+        abort();
+    if (strlen(line) != n || !parse_field(m, line, line + n, &m->trailers[m->trailer_count])) {
+        free(line);
+        return breaks(m, m->broken ? m->broken : "a zero byte in a trailer line");
+    }
+    m->trailer_count++;
+    bytes_drop(in, n + 2);
+    return true;
+}
+
 /* One step of the decoder; returns whether it came further. */
 static bool take_chunk_step(struct message *m, struct bytes *in, message_content_fn *fn, void *arg)
 {
@@ -378,10 +421,7 @@ static bool take_chunk_step(struct message *m, struct bytes *in, message_content
             return false;
         m->chunk_step = CHUNK_SIZE;
         return true;
-    case CHUNK_TRAILER:
-        if (take_crlf(m, in, "a trailer line behind the last chunk"))
-            m->state = MESSAGE_WHOLE;
-        return false;
+    case CHUNK_TRAILER: return take_trailer(m, in);
     }
     return false;
 }

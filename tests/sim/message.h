@@ -22,7 +22,8 @@ enum message_state {
     MESSAGE_BROKEN   /* malformed: `broken` says how */
 };
 
-#define MESSAGE_FIELDS_MAX 64u
+#define MESSAGE_FIELDS_MAX   64u
+#define MESSAGE_TRAILERS_MAX 16u
 
 struct message_field {
     char *name, *value; /* zero-terminated, in `text` */
@@ -39,6 +40,8 @@ struct message {
     unsigned minor;        /* HTTP/1.minor */
     struct message_field fields[MESSAGE_FIELDS_MAX];
     unsigned field_count;
+    struct message_field trailers[MESSAGE_TRAILERS_MAX]; /* behind chunked content; each a block of its own */
+    unsigned trailer_count;
 
     enum message_framing framing;
     uint64_t length;   /* of FRAME_LENGTH */

@@ -391,6 +391,7 @@ size_t write_end(struct end *e, const void *p, size_t n)
     bytes_add(&e->tx, p, n);
     trace_bytes(p, n);
     e->sent += n;
+    e->sent_at = sim_now();
     if (e->write_count == 0 || e->writes[(e->write_count - 1) % WRITES_KEPT].turn != process.turns)
         e->write_count++;
     unsigned last = (e->write_count - 1) % WRITES_KEPT;

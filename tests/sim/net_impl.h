@@ -31,7 +31,7 @@ struct end {
     struct event tell;
     bool tell_connected, tell_refused, tell_readable, tell_room, tell_fin, fin_told, tell_reset;
 
-    uint64_t sent; /* bytes written so far */
+    uint64_t sent, sent_at; /* bytes written so far, and when last */
     struct {
         uint64_t upto, turn;
     } writes[WRITES_KEPT]; /* in which turns of the loop the last of them were */

@@ -77,6 +77,8 @@ static void draw_timeouts(struct settings *s, struct rng *r)
     s->backend_response = ms_between(r, 200, 3000) + least;
     s->backend_idle = ms_between(r, 100, 4000);
     s->shutdown = ms_between(r, 100, 4000);
+    s->tunnel_short = rng_chance(r, 400) && !world.gentle;
+    s->tunnel = s->tunnel_short ? ms_between(r, 300, 3000) + least : 3600 * S;
 }
 
 static void draw_limits(struct settings *s, struct rng *r)
@@ -199,6 +201,7 @@ void settings_write(void)
     add_duration(&o, "connect", s->connect);
     add_duration(&o, "backend_response", s->backend_response);
     add_duration(&o, "backend_idle", s->backend_idle);
+    add_duration(&o, "tunnel", s->tunnel);
     bytes_add_text(&o, "\"shutdown\":\"%" PRIu64 "ms\"},", s->shutdown / MS);
     bytes_add_text(&o, "\"limits\":{\"connections\":%u},", s->connections);
     bytes_add_text(&o, "\"admin\":{\"allow\":[\"127.0.0.0/8\",\"unix\"]},");

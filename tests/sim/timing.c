@@ -12,9 +12,20 @@ enum what {
     IDLE,        /* has had an answer, and says no more */
     HALF_SECOND, /* ... and stops in its second head, before the idle time is over */
     HALF_BODY,   /* stops in its content */
+    TRICKLE,     /* sends its content, but too slowly */
+    IN_TUNNEL,   /* is in a tunnel through which nothing moves */
+    UP_TUNNEL,   /* ... which it sends something into for a while, and nothing comes */
+    DOWN_TUNNEL, /* ... out of which something comes for a while, and it sends nothing */
     WHATS
 };
-static const char *const what_names[] = {"silent", "half a head", "idle", "half a second head", "half a body"};
+static const char *const what_names[] = {
+    "silent",           "half a head",       "idle", "half a second head", "half a body", "a trickle", "an idle tunnel",
+    "a tunnel upwards", "a tunnel downwards"};
+#define IS_TUNNEL(what) ((what) >= IN_TUNNEL)
+
+/* The daemon's pace: content of less than 100 bytes a second is not waited for beyond ten seconds. */
+#define PACE_SPAN (10 * S)
+#define PACE_GAP  (100 * MS)
 
 struct waiter {
     enum what what;
@@ -29,15 +40,15 @@ struct waiter {
     uint64_t first_byte; /* of its answer */
     uint64_t idle_end;   /* HALF_SECOND: when its idle time may have been over, by the first byte that it got */
     bool answered, told, done;
+    unsigned ticks; /* bytes still to be sent one by one */
 };
 
 static struct waiter waiters[WHATS];
 static unsigned waiter_count;
 
-/* What the network may take, there and back, with every piece cut up. */
 static uint64_t slack(void)
 {
-    return 100 * MS + 30 * kernel.latency;
+    return network_slack();
 }
 
 static void run_clock(struct waiter *w, uint64_t due)
@@ -59,7 +70,9 @@ static void ask(struct waiter *w, const char *method)
     struct request *r = w->r = request_new(CLIENTS_MAX);
     r->method = method;
     r->idempotent = r->may_stall = true;
-    r->length = strcmp(method, "PUT") == 0 ? 1000 : 0;
+    r->length = strcmp(method, "PUT") == 0 ? 5000 : 0;
+    r->manner = w->what == DOWN_TUNNEL ? TUNNEL_TICKS : IS_TUNNEL(w->what) ? TUNNEL_IDLE : TUNNEL_AS_DRAWN;
+    r->upgrade = IS_TUNNEL(w->what) ? "sim/1" : NULL;
     r->sent_whole = r->length == 0;
     r->key = rng_next(&w->rng);
     r->sent_at = r->head_sent_at = r->quiet_from = sim_now();
@@ -68,6 +81,10 @@ static void ask(struct waiter *w, const char *method)
     snprintf(text, sizeof text, "%s /r/%u HTTP/1.1\r\nHost: sim.example\r\nX-Sim-Request: %u\r\n", method, r->id,
              r->id);
     say(w, text);
+    if (r->id % 4 == 0)
+        say(w, "Trailer: x-sum\r\n");
+    if (r->upgrade)
+        say(w, "Connection: upgrade\r\nUpgrade: sim/1\r\n");
     if (r->length > 0)
         snprintf(text, sizeof text, "Content-Length: %" PRIu64 "\r\n\r\n", r->length);
     say(w, r->length > 0 ? text : "\r\n");
@@ -90,6 +107,13 @@ static void begin_to_wait(struct waiter *w)
         bytes_free(&content);
         run_clock(w, s->client_body);
         return;
+    case TRICKLE:
+        ask(w, "PUT");
+        w->r->trickles = true;
+        w->ticks = (unsigned)(2 * PACE_SPAN / PACE_GAP);
+        run_clock(w, PACE_SPAN - S / 5); /* the daemon reckons in tenths */
+        event_set_in(&w->act, PACE_GAP);
+        return;
     default: ask(w, "GET"); return;
     }
 }
@@ -105,11 +129,33 @@ static void dial(struct waiter *w)
     w->e = end_connect(&world.listen, &from, rng_of("waiter conn", i), on_event, w);
 }
 
+/* The next few bytes of content that trickles, or of a tunnel. */
+static void tick(struct waiter *w)
+{
+    struct flow *f = &w->r->up;
+    struct bytes piece = {0};
+    size_t n = w->what == TRICKLE ? 1 + (size_t)rng_below(&w->rng, 8) : 1;
+    pattern_add(&piece, w->what == TRICKLE ? w->r->key : f->key, f->sent, n);
+    size_t written = end_write(w->e, bytes_at(&piece), n);
+    bytes_free(&piece);
+    f->sent += written;
+    f->sent_at = sim_now();
+    w->ticks--;
+    if (w->what == UP_TUNNEL)
+        run_clock(w, world.set.tunnel);
+    if (w->ticks > 0)
+        event_set_in(&w->act, w->what == TRICKLE ? PACE_GAP : world.set.tunnel / 3);
+}
+
 static void on_act(struct event *event)
 {
     struct waiter *w = (struct waiter *)(void *)((char *)event - offsetof(struct waiter, act));
     if (!w->e) {
         dial(w);
+        return;
+    }
+    if (w->ticks > 0) {
+        tick(w);
         return;
     }
     say(w, "GET /t HTTP/1.1\r\nHo");
@@ -124,7 +170,7 @@ static void answered(struct waiter *w)
     bool own = !message_field(&w->in, "X-Sim", NULL);
     w->answered = true;
     judge_answer(w->r, w->in.status, own);
-    if (w->what == HALF_BODY) {
+    if (w->what == HALF_BODY || w->what == TRICKLE) {
         w->due = 0; /* one that came early: nobody waits for the content any more */
         return;
     }
@@ -133,9 +179,32 @@ static void answered(struct waiter *w)
         event_set_in(&w->act, rng_below(&w->rng, world.set.client_idle / 2));
 }
 
+/* It is a tunnel from now on. Promise: it is ended when nothing has moved for `tunnel`, and not as long as something
+ * does in one of its directions. */
+static void switched(struct waiter *w)
+{
+    struct request *r = w->r;
+    unsigned id = 0, serial = 0;
+    const char *mark = message_field(&w->in, "X-Sim", NULL);
+    if (!IS_TUNNEL(w->what) || !mark || sscanf(mark, "%u/%u", &id, &serial) != 2 || id != r->id ||
+        serial >= r->served_count)
+        sim_fail("timing", "a client that waits (%s) got a 101", what_names[w->what]);
+    w->answered = true;
+    judge_answer(r, 101, false);
+    r->switched = &r->served[serial];
+    r->up.key = rng_next(&w->rng);
+    w->first_byte = 0;
+    run_clock(w, world.set.tunnel);
+    w->ticks = w->what == UP_TUNNEL ? 8 : 0;
+    if (w->ticks > 0)
+        event_set_in(&w->act, world.set.tunnel / 3);
+}
+
 static void on_response(struct waiter *w)
 {
     unsigned status = w->in.status;
+    if (status == 101)
+        switched(w);
     if (status < 200)
         return;
     if (w->r && !w->answered && status != 408) {
@@ -157,11 +226,25 @@ static void on_content(void *arg, const char *p, size_t n)
     (void)n;
 }
 
+static void receive_tunnel(struct waiter *w)
+{
+    struct bytes *in = end_data(w->e);
+    struct flow *f = &w->r->switched->down;
+    if (in->len == 0)
+        return;
+    if (f->received + in->len > f->sent || !pattern_matches(f->key, f->received, bytes_at(in), in->len))
+        sim_fail("tunnel", "a client that waits (%s) gets what was not sent", what_names[w->what]);
+    f->received += in->len;
+    f->taken_at = sim_now();
+    bytes_drop(in, in->len);
+    run_clock(w, world.set.tunnel);
+}
+
 static void receive(struct waiter *w)
 {
     if (!w->first_byte)
         w->first_byte = sim_now();
-    while (message_take(&w->in, end_data(w->e), false, on_content, w)) {
+    while (!(w->r && w->r->switched) && message_take(&w->in, end_data(w->e), false, on_content, w)) {
         if (w->in.state == MESSAGE_BROKEN)
             sim_fail("responses", "a client that waits got a malformed response: %s", w->in.broken);
         if (w->in.state != MESSAGE_WHOLE)
@@ -169,6 +252,8 @@ static void receive(struct waiter *w)
         on_response(w);
         message_next(&w->in);
     }
+    if (w->r && w->r->switched)
+        receive_tunnel(w);
     end_took(w->e);
 }
 
@@ -185,7 +270,7 @@ static void ended(struct waiter *w, const char *how)
     /* In the middle of an early answer there is no way to say it. */
     if (w->due == 0 || w->in.state == MESSAGE_CONTENT)
         return;
-    bool in_request = w->what == HALF_HEAD || w->what == HALF_BODY;
+    bool in_request = w->what == HALF_HEAD || w->what == HALF_BODY || w->what == TRICKLE;
     if (w->what == HALF_SECOND) {
         /* An answer may be longer on its way than the idle time, which runs from when it was written. */
         if (w->idle_end > 0 && w->since + slack() >= w->idle_end)
@@ -195,7 +280,11 @@ static void ended(struct waiter *w, const char *how)
     if (in_request && !w->told)
         sim_fail("timing", "a client that waits (%s) was not told why its connection ended (%s)", what_names[w->what],
                  how);
-    if (sim_now() + slack() / 2 < w->earliest || took > w->due + slack())
+    if (w->ticks > 0 && w->what != TRICKLE)
+        sim_fail("timing", "a client that waits (%s) was ended (%s) while it was sending", what_names[w->what], how);
+    /* The next bytes find out that those before were too slow. */
+    uint64_t late = w->what == TRICKLE ? S : 0;
+    if (sim_now() + slack() / 2 < w->earliest || took > w->due + slack() + late)
         sim_fail("timing", "a client that waits (%s) was ended (%s) after %" PRIu64 " ms instead of %" PRIu64,
                  what_names[w->what], how, took / MS, w->due / MS);
 }
@@ -223,6 +312,13 @@ static void on_event(void *owner, struct end *e, enum end_event event)
     }
 }
 
+/* Those whose time is long wait in some of the runs only. */
+static bool takes_part(enum what what)
+{
+    struct rng r = rng_of("waits", what);
+    return what == TRICKLE ? rng_chance(&r, 250) : !IS_TUNNEL(what) || world.set.tunnel_short;
+}
+
 void timing_begin(void)
 {
     waiter_count = WHATS;
@@ -231,6 +327,9 @@ void timing_begin(void)
         *w = (struct waiter){.what = (enum what)i, .rng = rng_of("waiter", i)};
         message_init(&w->in, MESSAGE_RESPONSE);
         event_init(&w->act, on_act);
+        w->done = !takes_part(w->what);
+        if (w->done)
+            continue;
         /* One after the other: whoever has to wait in a short queue to be accepted has its time from then on. */
         event_set_in(&w->act, i * slack());
     }

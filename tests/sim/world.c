@@ -230,6 +230,7 @@ static void be_calm(void)
     world.disk_full = false;
     disk_set_room(UINT64_MAX);
     pipe_stall(false);
+    tunnels_calm();
     backends_calm();
     clients_calm();
     callers_calm();
@@ -276,7 +277,8 @@ static void check_quiet(void)
         world_stop_daemon();
         return;
     }
-    uint64_t patience = world.set.backend_idle + world.set.client_idle + world.set.client_body + 3 * S;
+    uint64_t patience = world.set.backend_idle + world.set.client_idle + world.set.client_body + 3 * S +
+                        (world.set.tunnel_short ? world.set.tunnel : 0);
     if (sim_now() - phase_since > patience) {
         struct bytes left = {0};
         process_describe_leaks(&left);
@@ -391,6 +393,7 @@ static void set_up(uint64_t seed)
     if (world.set.limiter_on)
         disk_put("clients.json", bytes_at(&first), first.len);
     bytes_free(&first);
+    tunnels_begin();
     backends_begin();
     clients_begin();
     callers_begin();
@@ -426,11 +429,12 @@ void world_run(uint64_t seed)
 
 void world_summary(struct bytes *out)
 {
-    bytes_add_text(
-        out,
-        "%" PRIu64 " requests, %" PRIu64 " answered (%" PRIu64 " by a backend, %" PRIu64 " by the daemon), %" PRIu64
-        " cut; %" PRIu64 " deliveries, %" PRIu64 " retries; %" PRIu64 " API calls, %" PRIu64 " changes; %" PRIu64
-        " starts, %" PRIu64 " kill -9, %" PRIu64 " power cuts, %" PRIu64 " failing calls",
-        tally.requests, tally.answered, tally.forwarded, tally.own, tally.cut, tally.deliveries, tally.retries,
-        tally.api_calls, tally.api_changes, tally.starts, tally.kills, tally.power_cuts, tally.faults);
+    bytes_add_text(out,
+                   "%" PRIu64 " requests, %" PRIu64 " answered (%" PRIu64 " by a backend, %" PRIu64
+                   " by the daemon), %" PRIu64 " cut; %" PRIu64 " deliveries, %" PRIu64 " retries, %" PRIu64
+                   " tunnels, %" PRIu64 " messages with trailers; %" PRIu64 " API calls, %" PRIu64 " changes; %" PRIu64
+                   " starts, %" PRIu64 " kill -9, %" PRIu64 " power cuts, %" PRIu64 " failing calls",
+                   tally.requests, tally.answered, tally.forwarded, tally.own, tally.cut, tally.deliveries,
+                   tally.retries, tally.tunnels, tally.trailers, tally.api_calls, tally.api_changes, tally.starts,
+                   tally.kills, tally.power_cuts, tally.faults);
 }

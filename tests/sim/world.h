@@ -35,7 +35,9 @@ struct settings { /* config.json, as the seed chose it */
     bool unix_listen, limiter_on, checks_on, passive_on, log_to_file;
     uint64_t interval, check_timeout, ejection, max_ejection, save_interval;
     unsigned fall, rise, failures, attempts, budget_percent;
-    uint64_t client_header, client_idle, client_body, client_write, connect, backend_response, backend_idle, shutdown;
+    uint64_t client_header, client_idle, client_body, client_write, connect, backend_response, backend_idle, tunnel,
+        shutdown;
+    bool tunnel_short; /* short enough to be waited for */
     unsigned connections, max_tracked;
     const char *rate_headers;
     double capacity, rate; /* the default policy */
@@ -88,21 +90,37 @@ void world_summary(struct bytes *out);
 /* Part of the sum: something that counts towards the summary. */
 struct tally {
     uint64_t requests, answered, forwarded, own, cut, api_calls, api_changes, deliveries, runs, sim_ns, retries;
-    uint64_t starts, kills, power_cuts, faults;
+    uint64_t starts, kills, power_cuts, faults, tunnels, trailers;
 };
 extern struct tally tally;
 
 /* ---- requests ---- */
+
+/* One direction of a tunnel, as its source and its sink know it. */
+struct flow {
+    uint64_t key, length;       /* what is to be sent */
+    uint64_t sent, received;    /* so far */
+    uint64_t sent_at, taken_at; /* when last */
+    struct end *sink;           /* where it comes out; NULL: nowhere yet, or no more */
+    uint64_t fed_at;            /* when the daemon last wrote of it, as of when the sink went */
+    bool ended;                 /* its source has sent FIN behind it all; */
+    bool seen;                  /* its sink has that, and all before it */
+    bool left;                  /* its source has gone out of order, of its own accord */
+    uint64_t left_at;
+};
 
 /* One answer of a backend to one delivery of a request. */
 struct served {
     unsigned backend, status;
     uint64_t key, length; /* of its content */
     enum message_framing framing;
-    bool early;    /* written without waiting for the request's content */
-    bool begun;    /* a byte of it has been written */
-    bool whole;    /* written to its end, as its framing has it */
-    bool doubtful; /* its connection was reset behind it: perhaps it never arrived */
+    bool early;           /* written without waiting for the request's content */
+    bool begun;           /* a byte of it has been written */
+    bool whole;           /* written to its end, as its framing has it */
+    bool doubtful;        /* its connection was reset behind it: perhaps it never arrived */
+    unsigned trailers;    /* a set of trailers_add() */
+    const char *protocol; /* a 101 that is right: to what; else NULL */
+    struct flow down;
 };
 
 enum outcome { OUTCOME_OPEN, OUTCOME_ANSWERED, OUTCOME_CUT };
@@ -114,9 +132,25 @@ struct request {
     bool idempotent, chunked, expects, head, http10;
     uint64_t length; /* of its content */
     uint64_t key;
-    uint64_t sent_at;      /* its first byte; */
-    uint64_t head_sent_at; /* the head's last */
-    uint64_t quiet_from;   /* when its connection last had something for its client: an answer, or its begin */
+    unsigned trailers;   /* behind its content, a set of trailers_add() */
+    bool says_te;        /* that it takes trailers; */
+    bool takes_trailers; /* and that counts: it is HTTP/1.1 */
+    unsigned offer;      /* of another protocol, as offer_draw() has it; 0: none */
+    const char *upgrade; /* the protocols that a backend is to see offered, as the field's value; NULL: none */
+    uint64_t early;      /* bytes for the tunnel sent behind it at once */
+    bool ends_last;      /* in a tunnel its client waits for the backend's end before its own */
+    enum {
+        TUNNEL_AS_DRAWN,
+        TUNNEL_IDLE,  /* a backend switches, and then says nothing */
+        TUNNEL_TICKS, /* ... or a byte now and then, for a while */
+    } manner;
+    struct flow up;
+    struct served *switched; /* the 101 that its client has got */
+    struct served *taker;    /* who has got bytes of `up` */
+    bool tunnel_cut;         /* at least one of its ends */
+    uint64_t sent_at;        /* its first byte; */
+    uint64_t head_sent_at;   /* the head's last */
+    uint64_t quiet_from;     /* when its connection last had something for its client: an answer, or its begin */
     bool sent_whole;
     /* world.deaths when its connection was begun, and when it was there: it may have been begun at a process that was
      * dead when the packet came, and be the next one's. */
@@ -128,6 +162,7 @@ struct request {
     enum outcome outcome;
     unsigned status;
     bool own_answer; /* the daemon's */
+    bool trickles;   /* its content comes below the pace that is asked for */
     bool may_stall;  /* its client does not always send or read in time */
     bool cut_up;     /* it was cut when its process had come to the end of its drain */
     unsigned logged; /* `request` lines for it */
@@ -139,6 +174,67 @@ struct request *request_new(unsigned client);
 struct request *request_find(uint32_t id); /* NULL when there is none */
 /* Has a backend left an answer to it unfinished, as far as the daemon can have seen? */
 bool request_was_cut(const struct request *r);
+
+/* ---- what a request may ask for besides ---- */
+
+/* Another protocol: draws which to offer, and with what else that is to be ignored. */
+void offer_draw(struct request *r, struct rng *g);
+/* Connection, Upgrade and TE of a request, which closes its connection with `close`. */
+void wishes_add(struct bytes *out, const struct request *r, bool close);
+/* What is wrong with them at a backend; NULL: nothing. */
+const char *wishes_wrong(const struct message *m, const struct request *r);
+/* One of the offered protocols. */
+const char *offer_choose(const struct request *r, struct rng *g);
+
+/* Trailers: a set of them, some of which must not go on. */
+unsigned trailers_draw(struct rng *g);
+/* Appends the field lines, whose values speak of `id`. */
+void trailers_add(struct bytes *out, unsigned set, uint32_t id);
+/* The message's trailers must be those of `set` that go on in that direction, and no other: what is wrong, or NULL. */
+const char *trailers_wrong(const struct message *m, unsigned set, uint32_t id, bool to_backend);
+
+/* ---- tunnels ---- */
+
+enum leaving { LEAVES_NOT, LEAVES_BY_RESET, LEAVES_BY_CLOSE, LEAVES_BY_VANISHING };
+
+/* One end of a tunnel, embedded in its client or in the backend's connection: sends its pattern in pieces, rests, stops
+ * reading for a while, half-closes, leaves before the end; and looks at each byte that comes. */
+struct side {
+    bool on, client;
+    struct request *r;
+    struct served *s;
+    struct flow *out, *in;
+    struct end *e;
+    struct bytes *unsent; /* its owner's; what is in it at first is sent first */
+    struct rng rng;
+    uint64_t piece, pause;               /* writes such pieces, so long apart */
+    uint64_t rest_at, rest;              /* sends nothing for so long after so many bytes */
+    uint64_t stop_at, stop;              /* reads nothing for so long after so many bytes */
+    uint64_t sip, sip_pause, slow_until; /* reads such pieces, so long apart, until then; 0: all there is */
+    uint64_t ticks;                      /* so many bytes one by one, `pause` apart */
+    bool ends_last;                      /* its FIN comes behind the other's */
+    bool silent;                         /* sends nothing, not even FIN before the other's */
+    bool fin;                            /* the other's has arrived, perhaps behind bytes that wait to be read */
+    enum leaving leaves;                 /* of its own accord, after `leaves_at` bytes sent */
+    uint64_t leaves_at;
+    struct event write_act, read_act, look;
+    void (*done)(struct side *t, const char *how); /* the end is gone */
+};
+
+/* From now on the end is the tunnel's. `may_leave`: before its time. */
+void side_begin(struct side *t, struct end *e, struct request *r, struct served *s, bool client, bool may_leave);
+/* Leaves in the middle; `done` is called. */
+void side_leave(struct side *t, enum leaving how);
+/* Hands on an event that came to its owner. */
+void side_event(struct side *t, enum end_event event);
+/* For its owner's end. */
+void side_forget(struct side *t);
+/* No more rests. */
+void side_calm(struct side *t);
+/* How long a tunnel is that a client or backend draws. */
+uint64_t tunnel_length(struct rng *g);
+void tunnels_begin(void);
+void tunnels_calm(void);
 
 /* ---- the judge ---- */
 
@@ -159,6 +255,10 @@ void judge_answer(struct request *r, unsigned status, bool own);
 /* Somebody has got an error that process number `in_life` must have logged. */
 void judge_own_answer(unsigned in_life, unsigned status);
 void judge_cut(struct request *r, bool own_fault, const char *how);
+/* An end of its tunnel, at the client or the backend, was ended before its time. */
+void judge_tunnel_cut(struct request *r, const struct served *s, bool client, const char *how);
+/* What the network may take, there and back, with every piece cut up. */
+uint64_t network_slack(void);
 /* At the end of the run. */
 void judge_sum_up(void);
 /* From now on lines may be late. */

@@ -370,8 +370,11 @@ static const struct bad bad[] = {
     {BAD_CHUNK("5\r\nhello\n0\r\n", "longer than its size")},
     {BAD_CHUNK("5\r\nhello\rx", "without LF")},
     {BAD_CHUNK("5\r\nhello\r\n\r\n", "without a size")},
-    {BAD_CHUNK("5\r\nhello\r\n0\r\nA: b\r\n\r\n", "trailer")},
-    {BAD_CHUNK("0\r\n\n", "trailer")},
+    {BAD_CHUNK("0\r\nA : b\r\n\r\n", "before the colon")},
+    {BAD_CHUNK("0\r\nA: b\r\n c\r\n\r\n", "folded")},
+    {BAD_CHUNK("0\r\nA\r\n\r\n", "without a colon")},
+    {BAD_CHUNK("0\r\nA: b\n\r\n", "LF alone")},
+    {BAD_CHUNK("0\r\n\n", "LF alone")},
     {BAD_CHUNK("0\r\n\rx", "without LF")},
 };
 
@@ -391,6 +394,29 @@ static void test_bad(void **state)
         message_next(&f.m);
         assert_int_equal(f.m.state, MESSAGE_HEAD);
         assert_null(f.m.broken);
+        feed_close(&f);
+    }
+}
+
+/* Lines of the trailer section are fields like others; the next message has none of them. */
+static void test_trailers(void **state)
+{
+    (void)state;
+    static const char text[] = "HTTP/1.1 200 OK" CHUNKED "\r\n\r\n1\r\na\r\n0\r\nA: b \r\nX-C:\r\n\r\n";
+    for (size_t step = 1; step < sizeof text; step++) {
+        struct feed f;
+        feed_open(&f, MESSAGE_RESPONSE);
+        feed_bytes(&f, text, sizeof text - 1, step);
+        assert_int_equal(f.m.state, MESSAGE_WHOLE);
+        assert_int_equal(f.in.len, 0);
+        assert_int_equal(f.m.trailer_count, 2);
+        assert_string_equal(f.m.trailers[0].name, "A");
+        assert_string_equal(f.m.trailers[0].value, "b");
+        assert_string_equal(f.m.trailers[1].name, "X-C");
+        assert_string_equal(f.m.trailers[1].value, "");
+        assert_null(message_field(&f.m, "A", NULL));
+        message_next(&f.m);
+        assert_int_equal(f.m.trailer_count, 0);
         feed_close(&f);
     }
 }
@@ -644,6 +670,7 @@ int main(void)
         cmocka_unit_test(test_parts_of_response),
         cmocka_unit_test(test_largest_sizes),
         cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_trailers),
         cmocka_unit_test(test_field_count),
         cmocka_unit_test(test_head_size),
         cmocka_unit_test(test_pipelined),
