@@ -489,7 +489,9 @@ static void on_ready(struct watch *w, unsigned ready)
         loop_rewatch(io->loop, w, needed);
     if (ready & needed & LOOP_WRITE)
         on_writable(io);
-    if ((ready & LOOP_READ) && !io->closed && needs_read(io))
+    /* What is kept comes first: else it would grow with each pause of a handler that takes little at a time. */
+    bool kept_first = io->reread && io->in.len > 0;
+    if ((ready & LOOP_READ) && !io->closed && needs_read(io) && !kept_first)
         on_readable(io);
 }
 
