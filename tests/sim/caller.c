@@ -166,7 +166,7 @@ static struct state read_client(struct caller *c, const char *text)
  * of memory. */
 static bool store_may_fail(const struct caller *c)
 {
-    uint64_t after = 1500 * MS + (kernel.faults.slow_disk ? 40 * S : 0);
+    uint64_t after = 1500 * MS + (kernel.kinds[FAULT_SLOW_DISK] > 0 ? 40 * S : 0);
     uint64_t since = c->asked_at > after ? c->asked_at - after : 0;
     bool failed = fault_since(SHOWN_DISK | SHOWN_SYNC, since) ||
                   (fault_since(SHOWN_DISK | SHOWN_SYNC, process.begun) && fault_since(SHOWN_HEAP, since));

@@ -857,8 +857,9 @@ void clients_check_stuck(void)
             continue;
         uint64_t quiet = sim_now() - c->last_move;
         /* Two seconds more than the time-outs, for a machine under the delays of this run. */
-        bool unheard = fault_since(SHOWN_DESCRIPTORS, sim_now() - 2 * S); /* nobody may have accepted it */
-        if (quiet > patience_for(c) + 2 * S && !unheard)
+        uint64_t patience = patience_for(c) + 2 * S;
+        /* For a part of that time nobody may have accepted it. */
+        if (quiet > patience && !fault_since(SHOWN_DESCRIPTORS, sim_now() - patience))
             sim_fail("stuck", "client %u (%s) has waited %" PRIu64 " ms, %u requests are unanswered, the first is %u",
                      i, kind_names[c->kind], quiet / MS, c->pending_count, c->pending_count ? c->pending[0]->id : 0);
     }
