@@ -75,6 +75,7 @@ struct request {
     bool keep_alive;      /* may the connection carry another request (RFC 9112 section 9.3) */
     bool expect_continue; /* Expect: 100-continue from an HTTP/1.1 client */
     bool takes_trailers;  /* TE: trailers, likewise (RFC 9110 section 10.1.4) */
+    bool nominates;       /* Connection names fields of the message's own (RFC 9110 section 7.6.1) */
     bool upgrade;         /* it asks, likewise, for a protocol that may be switched to (rules_write_protocols()) */
 };
 
@@ -98,9 +99,11 @@ struct response {
     struct headers headers;
     struct framing framing;
     bool keep_alive; /* may the connection be used again, as far as the head tells */
+    bool nominates;  /* as of a request */
 };
 
-/* Likewise for a response to a request; `to_head`: that was a HEAD. 101 is ERR_BAD_RESPONSE unless `to_upgrade`.
+/* Likewise for a response to a request; `to_head`: that was a HEAD. 101 is ERR_BAD_RESPONSE unless `to_upgrade`, and
+ * without the option `upgrade` in Connection (RFC 9110 section 7.8).
  * ERR_BAD_RESPONSE for every fault. */
 enum err parse_response(struct str head, bool to_head, bool to_upgrade, struct response *out)
     __attribute__((warn_unused_result));

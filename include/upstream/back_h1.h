@@ -25,6 +25,7 @@ struct back_failure {
     bool sent;         /* a byte of the request may have reached the backend */
     bool answered;     /* a byte of the response has arrived */
     bool reused;       /* the connection came out of the pool */
+    bool heard_out;    /* a tunnel: the backend had ended its direction in order, and only takes no more */
     const char *cause; /* for the log: "connection refused" */
 };
 
@@ -88,8 +89,8 @@ size_t back_unsent(const struct back_conn *c);
 void back_pause(struct back_conn *c);
 void back_resume(struct back_conn *c);
 
-/* Gives the connection up in the middle of an exchange: closes it; a tunnel with a reset, unless both directions have
- * ended: then what is unsent is still sent. on_fail is not called. NULL is fine. */
+/* Gives the connection up in the middle of an exchange: closes it; a tunnel with a reset, unless the
+ * direction to the backend has ended: then what is unsent is still sent. on_fail is not called. NULL is fine. */
 void back_release(struct back_conn *c);
 
 /* Closes the pooled connections of a backend. */

@@ -215,7 +215,7 @@ static enum err read_host(struct str authority, struct request *out)
 
 /* What Connection asks of the connection. */
 struct connection {
-    bool keep_alive, upgrade;
+    bool keep_alive, upgrade, nominates;
 };
 
 /* Counts the options in Connection and tells what they ask. False when they are too many. */
@@ -224,7 +224,7 @@ static bool read_connection(const struct headers *h, unsigned minor, struct conn
     bool asked = false, close = false;
     unsigned options = 0;
 
-    out->upgrade = false;
+    out->upgrade = out->nominates = false;
 
     for (unsigned i = 0; i < h->n && h->present & UINT32_C(1) << FIELD_CONNECTION; i++) {
         if (h->v[i].id != FIELD_CONNECTION)
@@ -232,9 +232,14 @@ static bool read_connection(const struct headers *h, unsigned minor, struct conn
         struct str list = h->v[i].value, option;
         while (str_next_element(&list, &option)) {
             options++;
-            asked |= str_eq_nocase(option, STR("keep-alive"));
-            close |= str_eq_nocase(option, STR("close"));
-            out->upgrade |= str_eq_nocase(option, STR("upgrade"));
+            if (str_eq_nocase(option, STR("keep-alive")))
+                asked = true;
+            else if (str_eq_nocase(option, STR("close")))
+                close = true;
+            else if (str_eq_nocase(option, STR("upgrade")))
+                out->upgrade = true;
+            else if (!str_eq_nocase(option, STR("te")))
+                out->nominates = true;
         }
     }
     out->keep_alive = !close && (minor > 0 || asked);
@@ -268,6 +273,7 @@ static void read_wishes(const struct connection *c, struct request *out)
     struct str protocols[PROTOCOLS_MAX];
 
     out->keep_alive = c->keep_alive;
+    out->nominates = c->nominates;
     out->takes_trailers = out->minor > 0 && headers_has_token(h, FIELD_TE, STR("trailers"));
     out->upgrade = out->minor > 0 && c->upgrade && protocols_read(h, protocols) > 0;
 }
@@ -343,6 +349,9 @@ enum err parse_response(struct str head, bool to_head, bool to_upgrade, struct r
         framing_of_response(&out->headers, out->minor, out->status, to_head, &out->framing) != ERR_OK ||
         !read_connection(&out->headers, out->minor, &c))
         return ERR_BAD_RESPONSE;
+    if (out->status == 101 && !c.upgrade)
+        return ERR_BAD_RESPONSE;
+    out->nominates = c.nominates;
     out->keep_alive = c.keep_alive && out->framing.kind != FRAMING_CLOSE;
     return ERR_OK;
 }

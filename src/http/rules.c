@@ -275,12 +275,17 @@ void rules_write_switch(struct head_writer *w, const struct response *r, struct 
 bool rules_is_offered(const struct headers *h, struct str offer)
 {
     struct str named[PROTOCOLS_MAX], offered;
-    unsigned n = protocols_read(h, named), found = 0;
+    unsigned n = protocols_read(h, named);
 
-    while (str_next_element(&offer, &offered))
-        for (unsigned i = 0; i < n; i++)
-            found += str_eq_nocase(named[i], offered);
-    return n > 0 && found >= n;
+    for (unsigned i = 0; i < n; i++) {
+        struct str left = offer;
+        bool found = false;
+        while (!found && str_next_element(&left, &offered))
+            found = str_eq_nocase(named[i], offered);
+        if (!found)
+            return false;
+    }
+    return n > 0;
 }
 
 /* ---- trailers ---- */

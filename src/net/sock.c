@@ -50,11 +50,22 @@ static struct addr v4_any(const struct addr *at)
     return a;
 }
 
+/* Without a bound the kernel takes megabytes of unsent bytes, and says that there is room again only when a third of
+ * them has gone: whoever reads slowly then seems to take nothing for minutes. */
+#define NOT_SENT_MAX (128 * 1024)
+
+static int prepare_tcp(int fd)
+{
+    int rc = set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    return rc < 0 ? rc : set_option(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOT_SENT_MAX);
+}
+
+/* What is accepted inherits what prepare_tcp() sets. */
 static int prepare_tcp_listener(int fd, const struct addr *at)
 {
     int rc = set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     if (rc == 0)
-        rc = set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+        rc = prepare_tcp(fd);
     if (rc == 0 && is_v6_any(at))
         rc = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
     return rc;
@@ -129,7 +140,7 @@ int sock_connect(const struct addr *to, bool *in_progress)
     int fd = new_socket(to->sa.sa_family);
     if (fd < 0)
         return fd;
-    int rc = to->sa.sa_family == AF_UNIX ? 0 : set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    int rc = to->sa.sa_family == AF_UNIX ? 0 : prepare_tcp(fd);
     if (rc < 0)
         return close_with(fd, rc);
     *in_progress = false;

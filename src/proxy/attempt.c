@@ -6,6 +6,7 @@
 #include "exchange_impl.h"
 #include "http/rules.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -24,7 +25,7 @@ static void remember_tried(struct pick *p, struct backend *be)
 static bool send_content(struct exchange *x, struct str content, bool end)
 {
     struct str trailers = STR("");
-    if (end && x->trailers.len > 0) {
+    if (end && x->trailers.len > 0 && !x->nominates) {
         const struct config *config = x->px->config;
         size_t room = 2 * x->trailers.len;
         char *p = proxy_head_room(x->px, room);
@@ -36,6 +37,7 @@ static bool send_content(struct exchange *x, struct str content, bool end)
         struct head_writer w = head_writer_on(p, room);
         rules_write_trailers(&w, buf_str(&x->trailers), true,
                              config->rate_limit.on ? str_of(config->rate_limit.client_id_header) : STR(""));
+        assert(!w.full);
         trailers = head_writer_str(&w);
     }
     return back_send_body(x->attempt.conn, content.p, content.n, end, trailers);
@@ -254,10 +256,11 @@ static void on_fail(void *arg, const struct back_failure *f)
     struct exchange *x = arg;
     x->attempt.conn = NULL; /* gone already */
     x->attempt.ready = false;
-    if (x->state == EXCHANGE_TUNNEL)
-        exchange_fail(x, f->error); /* how another protocol ends says nothing about the backend */
-    else
+    if (x->state != EXCHANGE_TUNNEL)
         attempt_failed(x, f);
+    else if (!f->heard_out) /* how another protocol ends says nothing about the backend */
+        exchange_fail(x, f->error);
+    /* else the client still gets what the backend has said; what it sends is thrown away */
 }
 
 static const struct back_events events = {

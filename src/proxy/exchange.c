@@ -184,6 +184,7 @@ void exchange_begin(struct exchange *x, const struct request *r, struct str head
     x->framing = r->framing;
     x->up_ended = r->framing.kind == FRAMING_NONE || (r->framing.kind == FRAMING_LENGTH && r->framing.length == 0);
     x->expects_continue = r->expect_continue;
+    x->nominates = r->nominates;
     if (!note_request(x, r) || !note_request_id(x, &r->headers)) {
         exchange_fail(x, ERR_INTERNAL);
         return;
@@ -288,6 +289,7 @@ void exchange_on_switch(struct exchange *x, const struct response *r)
     x->up_ended = false;
     x->moved = loop_now(x->px->loop);
     buf_fini(&x->kept);
+    buf_fini(&x->trailers);
     metrics.tunnels++;
     exchange_enter(x, EXCHANGE_TUNNEL);
     x->front->ops->send_switch(x->front, r, x->extra);

@@ -57,6 +57,7 @@ struct exchange {
     struct str upgrade;  /* the protocols that the client would switch to, "" for none */
     struct buf kept;     /* content that may have to be sent (again) */
     struct buf trailers; /* behind it, as they came */
+    bool nominates;      /* Connection names fields, which may be among those: then none of them goes on */
     bool replayable;     /* `kept` is all the content so far */
     uint64_t moved;      /* when bytes last went through the tunnel */
 

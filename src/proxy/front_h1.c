@@ -136,7 +136,7 @@ void front_settle(struct front_h1 *f)
     } else if (f->up_ended) {
         front_idle(f);
     } else { /* what is left of the content is thrown away */
-        io_set_read_timeout(f->io, IO_PROGRESS, f->px->config->timeouts.client_body);
+        io_set_read_timeout(f->io, IO_BY, FRONT_LINGER);
         if (f->upload_paused)
             io_resume(f->io);
         f->upload_paused = false;
@@ -201,6 +201,8 @@ static void take_request(struct front_h1 *f, struct str head, size_t used, bool 
     set_request(f, &r);
     if (f->up_ended)
         io_set_read_timeout(f->io, IO_BY, 0);
+    else if (f->expects) /* it is for the backend to say that it may come */
+        io_set_read_timeout(f->io, IO_BY, f->px->config->timeouts.backend_response);
     else
         io_set_read_timeout(f->io, IO_PROGRESS, f->px->config->timeouts.client_body);
     if (!new_exchange(f))
@@ -235,6 +237,13 @@ static bool read_head(struct front_h1 *f, char *data, size_t n)
     return true;
 }
 
+void front_expect_content(struct front_h1 *f)
+{
+    f->expects = false;
+    if (!f->up_ended)
+        io_set_read_timeout(f->io, IO_PROGRESS, f->px->config->timeouts.client_body);
+}
+
 static void upload(struct front_h1 *f, const char *p, size_t n, size_t wire, bool end)
 {
     io_consume(f->io, wire);
@@ -257,10 +266,11 @@ static void upload(struct front_h1 *f, const char *p, size_t n, size_t wire, boo
 
 static void read_content(struct front_h1 *f, char *data, size_t n)
 {
+    if (f->expects)
+        front_expect_content(f); /* it does not wait for the 100 */
     if (f->up.kind == FRAMING_LENGTH) {
         size_t take = n < f->up_left ? n : (size_t)f->up_left;
         f->up_left -= take;
-        f->expects = false;
         upload(f, data, take, take, f->up_left == 0);
         return;
     }
@@ -361,7 +371,7 @@ static void content_timeout(struct front_h1 *f)
         return; /* its response goes on; behind that, front_settle() waits for the rest once more */
     f->keep_alive = false;
     if (f->exchange)
-        exchange_fail(f->exchange, ERR_BODY_TIMEOUT);
+        exchange_fail(f->exchange, f->expects ? ERR_RESPONSE_TIMEOUT : ERR_BODY_TIMEOUT);
     else
         front_close_politely(f);
 }
@@ -396,7 +406,7 @@ static void front_on_io(void *owner, struct io *io, enum io_event event)
         break;
     case IO_EOF: front_eof(f); break;
     case IO_TIMEOUT_READ: front_read_timeout(f); break;
-    case IO_TIMEOUT_WRITE: front_abandon(f, ERR_CLIENT_WRITE_TIMEOUT); break;
+    case IO_TIMEOUT_WRITE: front_abandon(f, f->tunnel ? ERR_TUNNEL_TIMEOUT : ERR_CLIENT_WRITE_TIMEOUT); break;
     case IO_ERROR: front_broken(f); break;
     case IO_CONNECTED: break; /* never told: the connection was accepted */
     }

@@ -22,8 +22,8 @@ struct front_h1 {
     struct head_scan scan;
     uint64_t begun; /* when the head's first byte came */
 
-    struct framing up;  /* the request's content */
-    uint64_t up_left;   /* of a known length */
+    struct framing up; /* the request's content */
+    uint64_t up_left;  /* of a known length */
     struct chunked chunked;
     uint32_t discarded;     /* of the content, after the answer; one read more than FRONT_DISCARD_MAX at most */
     enum framing_kind down; /* how the response's content is sent */
@@ -48,6 +48,9 @@ struct front_h1 {
 
 /* The endpoint has been closed, aborted or left to itself by the caller. */
 void front_gone(struct front_h1 *f);
+
+/* The client has been told to send its content, or does so by itself: from now on its time runs. */
+void front_expect_content(struct front_h1 *f);
 
 /* The response has been written whole: once the client has it and its request has been read, the connection is free for
  * the next. */

@@ -51,8 +51,8 @@ static bool h1_send_interim(struct front *front, const struct response *r)
         exchange_fail(f->exchange, ERR_INTERNAL);
         return false;
     }
-    if (r->status == 100)
-        f->expects = false;
+    if (r->status == 100 && f->expects)
+        front_expect_content(f);
     exchange_count_out(f->exchange, w.n);
     io_write_str(f->io, head_writer_str(&w), false);
     return io_is_full(f->io);
@@ -91,7 +91,8 @@ static void h1_send_head(struct front *front, const struct response *r, struct s
     reply.keep_alive = f->keep_alive;
     f->down = reply.framing.kind;
     f->answered = true;
-    reply.trailers = f->takes_trailers && f->down == FRAMING_CHUNKED;
+    f->takes_trailers &= !r->nominates && f->down == FRAMING_CHUNKED;
+    reply.trailers = f->takes_trailers;
 
     size_t room = rules_response_bound(r, head, &reply);
     char *p = proxy_head_room(f->px, room);
@@ -132,6 +133,7 @@ static bool trailers_for_client(struct front_h1 *f, struct str section, struct s
         return false;
     struct head_writer w = head_writer_on(p, room);
     rules_write_trailers(&w, section, false, STR(""));
+    assert(!w.full);
     *out = head_writer_str(&w);
     return true;
 }
@@ -146,6 +148,7 @@ static bool h1_send_body(struct front *front, const char *p, size_t n, bool end,
     if (f->down == FRAMING_CHUNKED) {
         if (!trailers_for_client(f, section, &trailers)) {
             metrics.out_of_memory++;
+            exchange_abandon(f->exchange, ERR_INTERNAL);
             h1_abort(front);
             return false;
         }

@@ -35,6 +35,7 @@ struct back_conn {
     struct chunked chunked;
     struct buf trailers;  /* of the response */
     uint64_t sent_before; /* io_bytes_out() when the lease began */
+    uint64_t begun;       /* when that was */
 
     uint64_t connect_deadline;
     int addr_at, addrs_tried; /* which address is being connected to */

@@ -52,6 +52,7 @@ void back_begin(struct back_conn *c, const struct back_events *ev, void *arg)
     c->answered = c->sending = c->keep_alive = false;
     c->scan = (struct head_scan){0};
     c->sent_before = io_bytes_out(c->io);
+    c->begun = now_of(c);
     /* Until the request has been sent whole, nothing is awaited from the backend. */
     io_set_read_timeout(c->io, IO_BY, 0);
     io_set_write_timeout(c->io, config_of(c)->timeouts.backend_response);
@@ -74,6 +75,7 @@ static const char *cause_of(enum err e, int sys_errno)
     case ERR_BACKEND_RESET: return "connection closed before the response";
     case ERR_BACKEND_CUT: return "response cut off";
     case ERR_BACKEND_STALLED: return "response stalled";
+    case ERR_TUNNEL_TIMEOUT: return "tunnel timeout";
     case ERR_RESPONSE_HEAD_TOO_LARGE: return "response head too large";
     default: return "malformed response";
     }
@@ -89,6 +91,7 @@ static void back_fail(struct back_conn *c, enum err e, int sys_errno)
         .sent = io_bytes_out(c->io) > c->sent_before,
         .answered = c->answered,
         .reused = c->reused,
+        .heard_out = c->response == RESPONSE_TUNNEL_ENDED,
         .cause = cause_of(e, sys_errno),
     };
     if (in_tunnel(c))
@@ -250,7 +253,7 @@ static void final_head(struct back_conn *c, const struct response *r, struct str
 {
     c->down = r->framing;
     c->left = r->framing.kind == FRAMING_LENGTH ? r->framing.length : 0;
-    c->keep_alive = r->keep_alive;
+    c->keep_alive = r->keep_alive && !c->sending && io_unsent(c->io) == 0; /* else it began too early */
     c->chunked = (struct chunked){.trailers = &c->trailers};
     c->response = RESPONSE_BODY;
     io_set_read_timeout(c->io, IO_PROGRESS, has_body(&c->down) ? config_of(c)->timeouts.backend_response : 0);
@@ -348,10 +351,21 @@ static void take_body(struct back_conn *c, char *p, size_t n)
     }
 }
 
+/* Did these bytes lie there when the kept connection was taken? In the turn of that nothing of what it has brought
+ * about can have been told yet. */
+static bool is_stale(const struct back_conn *c)
+{
+    return c->reused && !c->answered && c->begun == now_of(c);
+}
+
 static void on_readable(struct back_conn *c)
 {
     size_t n;
     char *p = io_data(c->io, &n);
+    if (is_stale(c)) {
+        back_fail(c, ERR_BACKEND_RESET, 0);
+        return;
+    }
     c->answered = true;
     while (c->response == RESPONSE_HEAD) {
         if (!take_head(c, p, n))
@@ -379,6 +393,8 @@ static void on_timeout(struct back_conn *c)
 {
     if (c->state == BACK_CONNECTING)
         on_connect_failed(c, ERR_CONNECT_TIMEOUT, 0);
+    else if (in_tunnel(c))
+        back_fail(c, ERR_TUNNEL_TIMEOUT, 0);
     else
         back_fail(c, c->response == RESPONSE_HEAD ? ERR_RESPONSE_TIMEOUT : ERR_BACKEND_STALLED, 0);
 }
@@ -423,7 +439,7 @@ void back_release(struct back_conn *c)
 {
     if (!c)
         return;
-    if (in_tunnel(c) && (c->sending || c->response != RESPONSE_TUNNEL_ENDED))
+    if (in_tunnel(c) && c->sending)
         io_abort(c->io);
     else if (in_tunnel(c))
         io_close_lingering(c->io, 0, 0);

@@ -2,9 +2,11 @@
  * after the other. */
 #include "harness/world.h"
 
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define MIB           (1024u * 1024u)
@@ -152,6 +154,11 @@ static void test_trailers(void **state)
     assert_string_equal(message_field(m, "Trailer"), "X-Sum");
     assert_string_equal(message_field(m, "X-TE"), "1");
     assert_non_null(strstr(origin_head(o, 0), "\r\nTrailer: A\r\n"));
+
+    /* Where Connection names fields, they may be among them. */
+    client_send(&c, "POST / HTTP/1.1\r\nHost: h\r\nConnection: A\r\nTransfer-Encoding: chunked\r\n\r\n"
+                    "2\r\nhi\r\n0\r\nA: 1\r\n\r\n");
+    EXPECT_BODY(client_expect(&c, 200), "-");
 
     /* Who has not said that it takes them gets none. */
     client_send(&c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
@@ -991,6 +998,163 @@ static void test_early_response_outlasts_the_wait_for_content(void **state)
     world_finish(w);
 }
 
+static void slow_continue_script(struct origin_conn *c)
+{
+    if (!origin_read_head(c))
+        return;
+    origin_pause(c, 700);
+    if (origin_mode(c) == 1)
+        origin_drain(c);
+    else if (origin_send(c, "HTTP/1.1 100 Continue\r\n\r\n") && origin_read_body(c, NULL, NULL))
+        origin_answer(c, "thanks");
+}
+
+/* A client that waits for 100 is not late as long as that has not come: its backend is. */
+static void test_a_slow_100(void **state)
+{
+    struct world *w = *state;
+    struct origin *o = world_origin(w, slow_continue_script, NULL, NULL);
+    struct client c;
+
+    world_start(w, "\"timeouts\": {\"client_body\": \"300ms\", \"backend_response\": \"1500ms\"}");
+    client_open(&c, w->port);
+    client_send(&c, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    while (!strstr(c.in.in.n ? c.in.in.p : "", "100 Continue\r\n\r\n"))
+        assert_int_equal(stream_fill(&c.in, deadline_in(patience_ms())), READ_OK);
+    client_send(&c, "hello");
+    EXPECT_BODY(client_expect(&c, 200), "thanks");
+    client_close(&c);
+    origin_set_mode(o, 1);
+    client_open(&c, w->port);
+    client_send(&c, "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n");
+    client_expect(&c, 504);
+    client_expect_end(&c);
+    client_close(&c);
+    /* Who has begun to send nevertheless is waited for as anybody. */
+    client_open(&c, w->port);
+    client_send(&c, "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n1\r\n");
+    client_expect(&c, 408);
+    client_close(&c);
+    world_finish(w);
+}
+
+static void begins_early_script(struct origin_conn *c)
+{
+    while (origin_read_head(c)) {
+        if (c->request.body_kind == BODY_NONE) {
+            if (!origin_answer(c, c->index == 0 ? "the first" : "another"))
+                return;
+            continue;
+        }
+        if (!origin_send(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no") || !origin_read_body(c, NULL, NULL) ||
+            !origin_send(c, "k"))
+            return;
+    }
+}
+
+/* A response that began before its request was whole is relayed, and its connection is not used again. */
+static void test_a_connection_that_answered_early_is_not_used_again(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    world_origin(w, begins_early_script, NULL, NULL);
+    world_start(w, NULL);
+    client_open(&c, w->port);
+    client_send(&c, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\nabc");
+    client_expect_head(&c, 200);
+    client_send(&c, "def");
+    assert_int_equal(client_read_body(&c, NULL, NULL), READ_OK);
+    EXPECT_BODY(&c.response, "ok");
+    client_send(&c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    EXPECT_BODY(client_expect(&c, 200), "another");
+    client_close(&c);
+    world_finish(w);
+}
+
+static void steady_script(struct origin_conn *c)
+{
+    static char piece[1 << 16];
+
+    if (origin_read(c) && origin_send(c, "HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n"))
+        for (unsigned i = 0; i < 1525 && origin_send_bytes(c, piece, sizeof piece); i++)
+            ;
+}
+
+/* One who reads slowly but steadily makes progress, whatever the kernel keeps in between. */
+static void test_steady_slow_reader(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+    char piece[40000];
+
+    world_origin(w, steady_script, NULL, NULL);
+    world_start(w, "\"timeouts\": {\"client_write\": \"1500ms\"}");
+    client_open(&c, w->port);
+    client_send(&c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    for (int i = 0; i < 40; i++) { /* 400 kB/s, for four seconds */
+        uint64_t next = now_ms() + 100;
+        ssize_t n = recv(c.in.fd, piece, sizeof piece, MSG_WAITALL);
+        CHECK(n == (ssize_t)sizeof piece, "cut off after %d pieces", i);
+        for (int left; (left = left_ms(next)) > 0;)
+            usleep((unsigned)left * 1000);
+    }
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "request", "reason=client_write_timeout"), 0);
+    client_reset(&c);
+    world_finish(w);
+}
+
+static void late_junk_script(struct origin_conn *c)
+{
+    while (origin_read(c)) {
+        if (!origin_answer(c, c->index == 0 ? "first" : "second"))
+            return;
+        if (c->index == 0) {
+            origin_hold(c);
+            origin_send(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil");
+            origin_set_mode(c->origin, 1);
+            origin_drain(c);
+        }
+    }
+}
+
+static void stop_and_wait(const struct daemon *d)
+{
+    char path[64];
+
+    snprintf(path, sizeof path, "/proc/%d/status", (int)d->pid);
+    daemon_signal(d, SIGSTOP);
+    for (uint64_t deadline = deadline_in(patience_ms());; rest()) {
+        struct bytes status = file_content(path);
+        bool stopped = strstr(status.p, "State:\tT") != NULL;
+        bytes_free(&status);
+        if (stopped)
+            return;
+        CHECK(left_ms(deadline) > 0, "the daemon does not stop: %s", path);
+    }
+}
+
+/* What lay on a kept connection before it was taken is no answer, even if it is seen only then. */
+static void test_junk_on_a_kept_connection(void **state)
+{
+    struct world *w = *state;
+    struct origin *o = world_origin(w, late_junk_script, NULL, NULL);
+    struct client c;
+
+    world_start(w, NULL);
+    client_open(&c, w->port);
+    client_send(&c, "GET /1 HTTP/1.1\r\nHost: h\r\n\r\n");
+    EXPECT_BODY(client_expect(&c, 200), "first");
+    stop_and_wait(&w->daemon);
+    client_send(&c, "GET /2 HTTP/1.1\r\nHost: h\r\n\r\n");
+    origin_release(o);
+    origin_wait_mode(o, 1);
+    daemon_signal(&w->daemon, SIGCONT);
+    EXPECT_BODY(client_expect(&c, 200), "second");
+    client_close(&c);
+    world_finish(w);
+}
+
 static void test_unix_listener(void **state)
 {
     struct world *w = *state;
@@ -1072,6 +1236,10 @@ int main(void)
         WORLD_TEST(test_slow_backend),
         WORLD_TEST(test_early_response),
         WORLD_TEST(test_early_response_outlasts_the_wait_for_content),
+        WORLD_TEST(test_a_slow_100),
+        WORLD_TEST(test_a_connection_that_answered_early_is_not_used_again),
+        WORLD_TEST(test_steady_slow_reader),
+        WORLD_TEST(test_junk_on_a_kept_connection),
         WORLD_TEST(test_unix_listener),
         WORLD_TEST(test_unix_backend),
         WORLD_TEST(test_any_address_serves_both_families),

@@ -154,6 +154,7 @@ static void test_a_switch_that_may_not_be(void **state)
         {ASK, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: other\r\n\r\n"},
         {ASK, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo/1, other\r\n\r\n"},
         {ASK, "HTTP/1.1 101 Switching Protocols\r\n\r\n"},
+        {ASK, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo/1\r\n\r\n"},
         {"POST / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: echo/1\r\nContent-Length: 5\r\n\r\nab",
          SWITCHED},
     };
@@ -299,6 +300,72 @@ static void test_back_pressure(void **state)
     world_finish(w);
 }
 
+#define LAST_WORDS 50000u
+
+static void last_words_script(struct origin_conn *c)
+{
+    static char words[LAST_WORDS];
+    struct bytes b;
+
+    if (!origin_read(c) || !origin_send(c, SWITCHED))
+        return;
+    if (origin_mode(c) == 1) { /* hears out */
+        uint64_t at = 0;
+        origin_hold(c);
+        for (bool same = true; same && take(&c->in, &b); bytes_free(&b))
+            for (size_t i = 0; i < b.n && same; i++, at++)
+                same = b.p[i] == 'w';
+        origin_set_mode(c->origin, at == LAST_WORDS ? 2 : 3);
+        return;
+    }
+    memset(words, 'w', sizeof words);
+    origin_send_bytes(c, words, sizeof words);
+} /* closes: what the client says now is answered with a reset */
+
+/* Who has said all gets through, though the one who spoke is gone by then and what comes for it meets a reset. */
+static void test_last_words(void **state)
+{
+    static char words[LAST_WORDS];
+    struct world *w = *state;
+    struct origin *o = world_origin(w, last_words_script, NULL, NULL);
+    struct client c;
+
+    memset(words, 'w', sizeof words);
+    world_start(w, NULL);
+    client_open(&c, w->port);
+    client_send(&c, ASK);
+    expect_switched(&c);
+    origin_wait_closed(o);
+    client_send(&c, "x");
+    client_send(&c, "y");
+    for (size_t at = 0; at < LAST_WORDS;) {
+        while (c.in.in.n == 0)
+            assert_int_equal(stream_fill(&c.in, deadline_in(patience_ms())), READ_OK);
+        at += c.in.in.n;
+        bytes_drop(&c.in.in, c.in.in.n);
+    }
+    client_expect_end(&c);
+    client_close(&c);
+    daemon_expect_event(&w->daemon, 0, "request", "status=101");
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "request", "reason=*"), 0);
+
+    origin_set_mode(o, 1);
+    client_open(&c, w->port);
+    client_send(&c, ASK);
+    expect_switched(&c);
+    client_send_bytes(&c, words, sizeof words);
+    client_close(&c);
+    origin_release(o);
+    origin_wait_closed(o);
+    struct bytes got = origin_received(o, 1);
+    size_t heard = 0;
+    for (size_t i = 0; i < got.n; i++)
+        heard += got.p[i] == 'w';
+    CHECK(heard >= LAST_WORDS, "the backend has heard %zu of them", heard);
+    bytes_free(&got);
+    world_finish(w);
+}
+
 static void ticking_script(struct origin_conn *c)
 {
     if (!origin_read(c) || !origin_send(c, SWITCHED))
@@ -412,6 +479,7 @@ int main(void)
         WORLD_TEST(test_time_without_traffic),
         WORLD_TEST(test_a_broken_tunnel),
         WORLD_TEST(test_drain),
+        WORLD_TEST(test_last_words),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -45,6 +45,7 @@ struct faults {
 
 /* Kinds of what befalls the process: the faults, in their order, and the kernel's own whims. */
 enum {
+    FAULT_SLOW_DISK = offsetof(struct faults, slow_disk) / sizeof(unsigned),
     FAULT_FEW_FDS = offsetof(struct faults, few_fds) / sizeof(unsigned),
     FAULT_PIPE_BROKEN = sizeof(struct faults) / sizeof(unsigned), /* a write to a log that nobody reads any more */
     FAULT_YIELD,                                                  /* a thread has lost the processor at a call */

@@ -363,6 +363,12 @@ void origin_reset_all(struct origin *o)
     pthread_mutex_unlock(&o->lock);
 }
 
+void origin_wait_mode(struct origin *o, int mode)
+{
+    for (uint64_t deadline = deadline_in(patience_ms()); atomic_load(&o->mode) != mode; rest())
+        CHECK(left_ms(deadline) > 0, "the origin is never in mode %d", mode);
+}
+
 void origin_set_mode(struct origin *o, int mode)
 {
     atomic_store(&o->mode, mode);

@@ -46,8 +46,9 @@ void origin_refuse(struct origin *o);
 void origin_accept_again(struct origin *o);
 /* Resets all open connections. */
 void origin_reset_all(struct origin *o);
-/* A number that a script may look at, 0 at first. */
+/* A number that a script may look at, 0 at first; and waits until it is that one, for scripts may set it, too. */
 void origin_set_mode(struct origin *o, int mode);
+void origin_wait_mode(struct origin *o, int mode);
 
 /* For scripts. */
 

@@ -388,6 +388,8 @@ static void a_switch_is_to_what_was_offered(void **state)
     r = parse_switch(STR(SWITCH("Upgrade: a/1, b\r\n")));
     assert_true(rules_is_offered(&r.headers, STR("b, c, a/1")));
     assert_false(rules_is_offered(&r.headers, STR("b, c")));
+    r = parse_switch(STR(SWITCH("Upgrade: b, evil\r\n")));
+    assert_false(rules_is_offered(&r.headers, STR("b, b"))); /* names are counted, not pairs */
     r = parse_switch(STR(SWITCH("")));
     assert_false(rules_is_offered(&r.headers, STR("a/1, websocket")));
 #undef SWITCH

@@ -147,6 +147,8 @@ static void test_tcp(void **state)
     assert_flags(server);
     assert_true(option(client, IPPROTO_TCP, TCP_NODELAY));
     assert_true(option(server, IPPROTO_TCP, TCP_NODELAY)); /* inherited */
+    assert_in_range(option(client, IPPROTO_TCP, TCP_NOTSENT_LOWAT), 1, 1 << 20);
+    assert_in_range(option(server, IPPROTO_TCP, TCP_NOTSENT_LOWAT), 1, 1 << 20);
     assert_int_equal(sock_local_addr(client, &local), 0);
     assert_int_equal(peer_from_addr(&from).port, peer_from_addr(&local).port);
     sock_close(client);
