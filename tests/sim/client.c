@@ -852,9 +852,11 @@ static uint64_t patience_for(const struct client *c)
 void clients_check_stuck(void)
 {
     for (unsigned i = 0; i < client_count; i++) {
-        const struct client *c = &clients[i];
+        struct client *c = &clients[i];
         if (!c->e || !c->connected || c->deaths != world.deaths || c->tunnel.on)
             continue;
+        if (end_waits(c->e))
+            c->last_move = sim_now(); /* the daemon cannot know of it yet */
         uint64_t quiet = sim_now() - c->last_move;
         /* Two seconds more than the time-outs, for a machine under the delays of this run. */
         uint64_t patience = patience_for(c) + 2 * S;
