@@ -30,6 +30,11 @@ void offer_draw(struct request *r, struct rng *g)
     r->upgrade = r->http10 ? NULL : offers[r->offer - 1].seen;
 }
 
+bool names_fields(const struct request *r)
+{
+    return r->offer > 0 && strcasestr(offers[r->offer - 1].fields, ", http2-settings");
+}
+
 /* It says that trailers will follow, whether or not they do; where they cannot, that must not go on. */
 static bool says_trailer(const struct request *r)
 {

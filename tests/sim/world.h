@@ -179,6 +179,8 @@ bool request_was_cut(const struct request *r);
 
 /* Another protocol: draws which to offer, and with what else that is to be ignored. */
 void offer_draw(struct request *r, struct rng *g);
+/* Does it name fields in Connection? Then none of its trailers goes on, for they might be among them. */
+bool names_fields(const struct request *r);
 /* Connection, Upgrade and TE of a request, which closes its connection with `close`. */
 void wishes_add(struct bytes *out, const struct request *r, bool close);
 /* What is wrong with them at a backend; NULL: nothing. */
