@@ -21,6 +21,7 @@
     X(KEEP_ALIVE,          "keep-alive") \
     X(MAX_FORWARDS,        "max-forwards") \
     X(PROXY_AUTHENTICATE,  "proxy-authenticate") \
+    X(PROXY_AUTHENTICATION_INFO, "proxy-authentication-info") \
     X(PROXY_AUTHORIZATION, "proxy-authorization") \
     X(PROXY_CONNECTION,    "proxy-connection") \
     X(TE,                  "te") \

@@ -29,6 +29,7 @@ static enum field_id candidate(size_t n, unsigned char first)
     case 17: return first == 'x' ? FIELD_X_FORWARDED_PROTO : FIELD_TRANSFER_ENCODING;
     case 18: return FIELD_PROXY_AUTHENTICATE;
     case 19: return FIELD_PROXY_AUTHORIZATION;
+    case 25: return FIELD_PROXY_AUTHENTICATION_INFO;
     default: return FIELD_OTHER;
     }
 }

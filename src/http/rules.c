@@ -6,8 +6,9 @@
 
 /* About one connection only (RFC 9110 sections 7.6.1 and 11.7, RFC 9112 section 6.1): never passed on. */
 #define HOP_BY_HOP                                                                                                     \
-    (BIT(CONNECTION) | BIT(KEEP_ALIVE) | BIT(PROXY_CONNECTION) | BIT(PROXY_AUTHENTICATE) | BIT(PROXY_AUTHORIZATION) |  \
-     BIT(TE) | BIT(TRAILER) | BIT(TRANSFER_ENCODING) | BIT(UPGRADE))
+    (BIT(CONNECTION) | BIT(KEEP_ALIVE) | BIT(PROXY_CONNECTION) | BIT(PROXY_AUTHENTICATE) |                             \
+     BIT(PROXY_AUTHENTICATION_INFO) | BIT(PROXY_AUTHORIZATION) | BIT(TE) | BIT(TRAILER) | BIT(TRANSFER_ENCODING) |     \
+     BIT(UPGRADE))
 
 #define X_FORWARDED (BIT(X_FORWARDED_FOR) | BIT(X_FORWARDED_OTHER) | BIT(X_FORWARDED_HOST) | BIT(X_FORWARDED_PROTO))
 
@@ -321,7 +322,7 @@ static bool is_forbidden_trailer(struct str name)
         STR_INIT("origin"),
         STR_INIT("pragma"),
         STR_INIT("priority"),
-        STR_INIT("proxy-authentication-info"),
+
         STR_INIT("range"),
         STR_INIT("retry-after"),
         STR_INIT("set-cookie"),

@@ -84,7 +84,10 @@ static void check_interim(struct str head, const struct response *r)
     struct reply how = {.extra = STR("")};
     struct head_writer w = head_writer_on(room, rules_response_bound(r, head, &how));
 
-    rules_write_interim(&w, r);
+    if (r->status == 101)
+        rules_write_switch(&w, r, how.extra);
+    else
+        rules_write_interim(&w, r);
     CHECK(!w.full);
     struct response again = read_again(head_writer_str(&w), false);
     CHECK(again.status == r->status && again.framing.kind == FRAMING_NONE);
