@@ -435,7 +435,8 @@ static void test_pause_with_kept(void **state)
     w.o.leave = 0;
     w.o.act = NULL;
     io_resume(w.o.io);
-    /* First what is kept, and nothing joins it: else it would grow with each pause of one who takes little at a time. */
+    /* First what is kept, and nothing joins it: else it would grow with each pause of one who takes little at a time.
+     */
     loop_turn(w.loop, DEADLINE);
     assert_string_equal(w.o.told, "RR");
     expect_got(&w.o, "abcdef");
