@@ -258,9 +258,10 @@ static void on_fail(void *arg, const struct back_failure *f)
     x->attempt.ready = false;
     if (x->state != EXCHANGE_TUNNEL)
         attempt_failed(x, f);
-    else if (!f->heard_out) /* how another protocol ends says nothing about the backend */
+    else if (f->heard_out) /* the client still gets what the backend has said; what it sends is thrown away */
+        x->front->ops->resume_upload(x->front);
+    else /* how another protocol ends says nothing about the backend */
         exchange_fail(x, f->error);
-    /* else the client still gets what the backend has said; what it sends is thrown away */
 }
 
 static const struct back_events events = {

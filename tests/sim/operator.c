@@ -36,9 +36,8 @@ static void do_kill_start(struct deed *d)
     do_kill(d);
 }
 
-static void do_power_cut(struct deed *d)
+void operator_cut_power(void)
 {
-    (void)d;
     trace_text("the power is cut");
     world.power_cuts++;
     tally.power_cuts++;
@@ -46,6 +45,12 @@ static void do_power_cut(struct deed *d)
     process_kill();
     disk_power_cut();
     kernel.boot = sim_now();
+}
+
+static void do_power_cut(struct deed *d)
+{
+    (void)d;
+    operator_cut_power();
 }
 
 static void do_stop(struct deed *d)

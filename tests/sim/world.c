@@ -59,7 +59,8 @@ bool fault_since(unsigned kinds, uint64_t since)
 
 /* ---- what the operator does ---- */
 
-static struct event restart_event, phase_event, deadline_event, early_kill_event;
+static struct event restart_event, phase_event, deadline_event, early_kill_event, early_cut_event;
+static bool cut_next_start;
 
 static void on_early_kill(struct event *e)
 {
@@ -69,7 +70,16 @@ static void on_early_kill(struct event *e)
     world.kills++;
     tally.kills++;
     trace_text("kill -9, soon after the start");
+    cut_next_start = rng_chance(&operator_stream, 500);
     process_kill();
+}
+
+/* What a killed process has left half done, and the next has not finished, is lost now. */
+static void on_early_cut(struct event *e)
+{
+    (void)e;
+    if (process_alive() && world.phase == PHASE_CHAOS)
+        operator_cut_power();
 }
 
 static void start_process(void)
@@ -87,6 +97,9 @@ static void start_process(void)
     if (world.kill_next_start)
         event_set_in(&early_kill_event, rng_spread(&operator_stream, 1, 8 * MS));
     world.kill_next_start = false;
+    if (cut_next_start)
+        event_set_in(&early_cut_event, rng_spread(&operator_stream, 5 * MS, 300 * MS));
+    cut_next_start = false;
 }
 
 static void on_restart(struct event *e)
@@ -176,6 +189,7 @@ static void on_process_end(void)
     callers_crashed();
     event_cancel(&deadline_event);
     event_cancel(&early_kill_event);
+    event_cancel(&early_cut_event);
     /* One whose last save has failed; when something was cut off besides, the status says that. */
     bool cut = process.status == 3 && fault_since(ON_DISK | SHOWN_HEAP, world.drain_begun);
     world.lossy_stops += !killed && (process.status == 1 || cut);
@@ -389,6 +403,8 @@ static void set_up(uint64_t seed)
     event_init(&phase_event, on_phase);
     event_init(&deadline_event, on_deadline);
     event_init(&early_kill_event, on_early_kill);
+    event_init(&early_cut_event, on_early_cut);
+    cut_next_start = false;
     judge_begin();
     if (world.set.limiter_on)
         disk_put("clients.json", bytes_at(&first), first.len);

@@ -78,6 +78,7 @@ void settings_draw(void);
 void settings_write(void);
 /* Plans all that is to befall the daemon. */
 void operator_plan(void);
+void operator_cut_power(void);
 /* SIGTERM or SIGINT, of which it is noted that an end is due. */
 void world_stop_daemon(void);
 
