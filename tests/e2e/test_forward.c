@@ -1003,10 +1003,9 @@ static void slow_continue_script(struct origin_conn *c)
     if (!origin_read_head(c))
         return;
     origin_pause(c, 700);
-    if (origin_mode(c) == 1)
-        origin_drain(c);
-    else if (origin_send(c, "HTTP/1.1 100 Continue\r\n\r\n") && origin_read_body(c, NULL, NULL))
+    if (origin_mode(c) == 0 && origin_send(c, "HTTP/1.1 100 Continue\r\n\r\n") && origin_read_body(c, NULL, NULL))
         origin_answer(c, "thanks");
+    origin_drain(c);
 }
 
 /* A client that waits for 100 is not late as long as that has not come: its backend is. */
