@@ -12,8 +12,8 @@ struct front_h1;
 
 #define FRONT_LINGER       (1 * NS_PER_S) /* how long a closing connection is read from */
 #define FRONT_LINGER_BYTES (256u * 1024u) /* and how much */
-#define FRONT_DISCARD_MAX                                                                                              \
-    (64u * 1024u) /* unread content of known length up to which the connection is kept for the next request */
+/* Unread content up to which the connection is kept for the next request: by its length, or, chunked, as it comes. */
+#define FRONT_DISCARD_MAX (64u * 1024u)
 
 /* The connection that stands at `link` in the proxy's list of connections. */
 struct front_h1 *front_h1_of(struct list *link);
