@@ -55,7 +55,9 @@ static void check_same_content(const struct outcome *a, const struct outcome *b)
     CHECK(a->status != CHUNKED_END || str_eq(buf_str(&a->trailers), buf_str(&b->trailers)));
 }
 
-/* Content and the trailers that go on, coded and decoded again, are the same; and of those all go on. */
+/* Content and the trailers that go on, coded and decoded again, are the same; and of those all go on. A section just
+ * within the bound may be over it when it goes on, for there is a space behind each colon then: a decoder of the same
+ * bound refuses it. */
 static void check_coded_anew(struct outcome *o)
 {
     static char room[2 * ROOM], kept[ROOM], kept_again[ROOM], line[CHUNK_LINE_MAX];
@@ -72,6 +74,10 @@ static void check_coded_anew(struct outcome *o)
         n += iov[i].iov_len;
     }
     decode(str_make(room, n), sizeof room, &again);
+    if (w.n + 2 > CHUNKED_TRAILER_MAX) { /* its empty line counts, too */
+        CHECK(again.status == CHUNKED_BAD);
+        return;
+    }
     CHECK(again.status == CHUNKED_END && again.length == o->length);
     CHECK(memcmp(again.content, o->content, o->length) == 0);
     CHECK(str_eq(buf_str(&again.trailers), head_writer_str(&w)));
