@@ -6,7 +6,6 @@
 #include "exchange_impl.h"
 #include "http/rules.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -26,19 +25,11 @@ static bool send_content(struct exchange *x, struct str content, bool end)
 {
     struct str trailers = STR("");
     if (end && x->trailers.len > 0 && !x->nominates) {
-        const struct config *config = x->px->config;
-        size_t room = 2 * x->trailers.len;
-        char *p = proxy_head_room(x->px, room);
-        if (!p) {
+        if (!proxy_write_trailers(x->px, buf_str(&x->trailers), true, &trailers)) {
             metrics.out_of_memory++;
             exchange_fail(x, ERR_INTERNAL);
             return false;
         }
-        struct head_writer w = head_writer_on(p, room);
-        rules_write_trailers(&w, buf_str(&x->trailers), true,
-                             config->rate_limit.on ? str_of(config->rate_limit.client_id_header) : STR(""));
-        assert(!w.full);
-        trailers = head_writer_str(&w);
     }
     return back_send_body(x->attempt.conn, content.p, content.n, end, trailers);
 }

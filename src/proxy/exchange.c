@@ -141,10 +141,7 @@ static bool note_upgrade(struct exchange *x, const struct request *r, struct str
 {
     if (!r->upgrade)
         return true;
-    char *p = proxy_head_room(x->px, head.n + 2 * PROTOCOLS_MAX);
-    if (!p)
-        return false;
-    struct head_writer w = head_writer_on(p, head.n + 2 * PROTOCOLS_MAX);
+    struct head_writer w = proxy_head_writer(x->px, head.n + 2 * PROTOCOLS_MAX);
     rules_write_protocols(&w, &r->headers);
     return !w.full && arena_copy(&x->arena, head_writer_str(&w), &x->upgrade);
 }
@@ -161,11 +158,7 @@ static bool write_head(struct exchange *x, const struct request *r, struct str h
         .client_id_name = config->rate_limit.on ? str_of(config->rate_limit.client_id_header) : STR(""),
         .upgrade = x->upgrade,
     };
-    size_t room = rules_request_bound(r, head, &f);
-    char *p = proxy_head_room(x->px, room);
-    if (!p)
-        return false;
-    struct head_writer w = head_writer_on(p, room);
+    struct head_writer w = proxy_head_writer(x->px, rules_request_bound(r, head, &f));
     rules_write_request(&w, r, &f);
     return !w.full && arena_copy(&x->arena, head_writer_str(&w), &x->head);
 }

@@ -36,25 +36,30 @@ static size_t fields_room(const struct response *r)
     return room;
 }
 
+/* Sends what has been written; false, and the exchange has failed, when memory for it ran out. */
+static bool send_written(struct front_h1 *f, const struct head_writer *w, bool more)
+{
+    if (w->full) {
+        metrics.out_of_memory++;
+        exchange_fail(f->exchange, ERR_INTERNAL);
+        return false;
+    }
+    exchange_count_out(f->exchange, w->n);
+    io_write_str(f->io, head_writer_str(w), more);
+    return true;
+}
+
 static bool h1_send_interim(struct front *front, const struct response *r)
 {
     struct front_h1 *f = h1_of(front);
     if (f->minor == 0 || f->answered)
         return false; /* HTTP/1.0 knows no interim responses (RFC 9110 section 15.2) */
-    size_t room = fields_room(r) + 64;
-    char *p = proxy_head_room(f->px, room);
-    struct head_writer w = head_writer_on(p, p ? room : 0);
-    if (p)
-        rules_write_interim(&w, r);
-    if (!p || w.full) {
-        metrics.out_of_memory++;
-        exchange_fail(f->exchange, ERR_INTERNAL);
+    struct head_writer w = proxy_head_writer(f->px, fields_room(r) + 64);
+    rules_write_interim(&w, r);
+    if (!send_written(f, &w, false))
         return false;
-    }
     if (r->status == 100 && f->expects)
         front_expect_content(f);
-    exchange_count_out(f->exchange, w.n);
-    io_write_str(f->io, head_writer_str(&w), false);
     return io_is_full(f->io);
 }
 
@@ -94,18 +99,9 @@ static void h1_send_head(struct front *front, const struct response *r, struct s
     f->takes_trailers &= !r->nominates && f->down == FRAMING_CHUNKED;
     reply.trailers = f->takes_trailers;
 
-    size_t room = rules_response_bound(r, head, &reply);
-    char *p = proxy_head_room(f->px, room);
-    struct head_writer w = head_writer_on(p, p ? room : 0);
-    if (p)
-        rules_write_response(&w, r, &reply);
-    if (!p || w.full) {
-        metrics.out_of_memory++;
-        exchange_fail(f->exchange, ERR_INTERNAL);
-        return;
-    }
-    exchange_count_out(f->exchange, w.n);
-    io_write_str(f->io, head_writer_str(&w), more);
+    struct head_writer w = proxy_head_writer(f->px, rules_response_bound(r, head, &reply));
+    rules_write_response(&w, r, &reply);
+    (void)send_written(f, &w, more);
 }
 
 static void h1_abort(struct front *front)
@@ -121,23 +117,6 @@ static void h1_abort(struct front *front)
     front_gone(f);
 }
 
-/* Of a response's trailers what this client may have and can take; false when there is no memory. */
-static bool trailers_for_client(struct front_h1 *f, struct str section, struct str *out)
-{
-    *out = STR("");
-    if (section.n == 0 || !f->takes_trailers)
-        return true;
-    size_t room = 2 * section.n;
-    char *p = proxy_head_room(f->px, room);
-    if (!p)
-        return false;
-    struct head_writer w = head_writer_on(p, room);
-    rules_write_trailers(&w, section, false, STR(""));
-    assert(!w.full);
-    *out = head_writer_str(&w);
-    return true;
-}
-
 static bool h1_send_body(struct front *front, const char *p, size_t n, bool end, struct str section)
 {
     struct front_h1 *f = h1_of(front);
@@ -146,7 +125,7 @@ static bool h1_send_body(struct front *front, const char *p, size_t n, bool end,
     struct str trailers = STR("");
     int k = 0;
     if (f->down == FRAMING_CHUNKED) {
-        if (!trailers_for_client(f, section, &trailers)) {
+        if (section.n > 0 && f->takes_trailers && !proxy_write_trailers(f->px, section, false, &trailers)) {
             metrics.out_of_memory++;
             exchange_abandon(f->exchange, ERR_INTERNAL);
             h1_abort(front);
@@ -183,21 +162,13 @@ static void h1_send_switch(struct front *front, const struct response *r, struct
     struct front_h1 *f = h1_of(front);
     char own[OWN_FIELDS_MAX];
     struct str fields = own_fields(f, r, extra, own);
-    size_t room = fields_room(r) + fields.n + 256;
-    char *p = proxy_head_room(f->px, room);
-    struct head_writer w = head_writer_on(p, p ? room : 0);
-    if (p)
-        rules_write_switch(&w, r, fields);
+    struct head_writer w = proxy_head_writer(f->px, fields_room(r) + fields.n + 256);
+    rules_write_switch(&w, r, fields);
     f->tunnel = f->answered = true;
     f->keep_alive = f->up_ended = f->expects = false;
     f->down = FRAMING_CLOSE;
-    if (!p || w.full) {
-        metrics.out_of_memory++;
-        exchange_fail(f->exchange, ERR_INTERNAL);
+    if (!send_written(f, &w, false))
         return;
-    }
-    exchange_count_out(f->exchange, w.n);
-    io_write_str(f->io, head_writer_str(&w), false);
     io_set_read_timeout(f->io, IO_BY, f->px->config->timeouts.tunnel);
     io_set_write_timeout(f->io, f->px->config->timeouts.tunnel);
     io_set_min_rate(f->io, false);
@@ -233,12 +204,9 @@ static void h1_send_local(struct front *front, const struct local_answer *a, str
     f->answered = f->down_ended = true;
     struct str body = f->head_request ? STR("") : a->body;
 
-    size_t room = 256 + a->content_type.n + a->fields.n + extra.n;
-    char *p = proxy_head_room(f->px, room);
-    struct head_writer w = head_writer_on(p, p ? room : 0);
-    if (p)
-        write_local_head(&w, f, a, extra);
-    if (!p || w.full) {
+    struct head_writer w = proxy_head_writer(f->px, 256 + a->content_type.n + a->fields.n + extra.n);
+    write_local_head(&w, f, a, extra);
+    if (w.full) {
         metrics.out_of_memory++;
         f->front.ops->abort(front);
         return;

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/metrics.h"
+#include "http/rules.h"
 #include "proxy/front_h1.h"
 #include "proxy_impl.h"
 
@@ -46,10 +47,25 @@ void proxy_free(struct proxy *px)
     mem_free(px);
 }
 
-char *proxy_head_room(struct proxy *px, size_t n)
+struct head_writer proxy_head_writer(struct proxy *px, size_t n)
 {
     px->head.start = px->head.len = 0;
-    return buf_reserve(&px->head, n) ? buf_tail(&px->head) : NULL;
+    if (buf_reserve(&px->head, n))
+        return head_writer_on(buf_tail(&px->head), n);
+    struct head_writer none = head_writer_on(NULL, 0);
+    none.full = true;
+    return none;
+}
+
+bool proxy_write_trailers(struct proxy *px, struct str section, bool to_backend, struct str *out)
+{
+    const struct config *config = px->config;
+    bool identified = to_backend && config->rate_limit.on;
+    struct head_writer w = proxy_head_writer(px, 2 * section.n);
+    rules_write_trailers(&w, section, to_backend,
+                         identified ? str_of(config->rate_limit.client_id_header) : STR(""));
+    *out = head_writer_str(&w);
+    return !w.full;
 }
 
 struct str proxy_date(struct proxy *px)

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/list.h"
+#include "http/write.h"
 #include "proxy/budget.h"
 #include "proxy/proxy.h"
 
@@ -39,8 +40,13 @@ struct proxy {
 /* A connection has ended. */
 void proxy_connection_ended(struct proxy *px);
 
-/* At least `n` bytes of room, valid until the next call; NULL when there is no memory. */
-char *proxy_head_room(struct proxy *px, size_t n) __attribute__((warn_unused_result));
+/* A writer with room for `n` bytes, valid until the next call; full from the begin when there is no memory. */
+struct head_writer proxy_head_writer(struct proxy *px, size_t n) __attribute__((warn_unused_result));
+
+/* What of a trailer section may go on, to a backend or to the client, valid like the writer's; false when there is no
+ * memory. */
+bool proxy_write_trailers(struct proxy *px, struct str section, bool to_backend, struct str *out)
+    __attribute__((warn_unused_result));
 
 /* Now, as an HTTP date (RFC 9110 section 5.6.7). */
 struct str proxy_date(struct proxy *px);
