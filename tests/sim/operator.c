@@ -132,6 +132,17 @@ static void do_faults(struct deed *d)
         event_set_in(&d->event, rng_spread(&stream, 10 * MS, 3 * S));
 }
 
+/* Memory is short in the whole machine: the process gets none, and its sockets hardly room for a piece. */
+static void do_shortage(struct deed *d)
+{
+    d->on = !d->on;
+    kernel.faults.heap_enomem = d->on ? d->rate : 0;
+    kernel.faults.short_write = d->on ? 800 : 0;
+    trace("short-of-memory deed per-mille", (int64_t)(d - deeds), kernel.faults.heap_enomem, 0);
+    if (d->on)
+        event_set_in(&d->event, rng_spread(&stream, 10 * MS, S));
+}
+
 static void on_deed(struct event *e)
 {
     struct deed *d = (struct deed *)(void *)e;
@@ -164,6 +175,16 @@ static struct deed *plan(const char *name, unsigned index, unsigned per_mille, v
     return d;
 }
 
+static void plan_shortage(void)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        struct rng r = rng_of("shortage", 100 + i);
+        struct deed *d = plan("shortage", i, 60, do_shortage, &kernel.faults.heap_enomem);
+        if (d)
+            d->rate = (unsigned)rng_spread(&r, 10, 300);
+    }
+}
+
 static void plan_faults(const char *name, unsigned per_mille, unsigned *fault, unsigned low, unsigned high)
 {
     for (unsigned i = 0; i < 2; i++) {
@@ -185,12 +206,15 @@ static void plan_faults(const char *name, unsigned per_mille, unsigned *fault, u
 void operator_plan(void)
 {
     struct faults *f = &kernel.faults;
+    /* A disk that is full shows most where the log is on it; trouble at a save most where it is made in place, and when
+     * the power goes soon after it; at a start where listening leaves a file. */
+    const bool mounted = world.mounted;
+    const unsigned full = world.set.log_to_file || mounted ? 300 : 100;
     deed_count = 0;
     stream = rng_of("deeds", 0);
-    /* A disk that is full shows most where the log is on it. */
     for (unsigned i = 0; i < 3; i++) {
         plan("kill", i, 120, do_kill, NULL);
-        plan("power-cut", i, 120, do_power_cut, NULL);
+        plan("power-cut", i, mounted ? 300 : 120, do_power_cut, NULL);
         plan("stop", i, 120, do_stop, NULL);
     }
     plan("kill-start", 0, 100, do_kill_start, NULL);
@@ -217,10 +241,11 @@ void operator_plan(void)
     plan_faults("connect-fail", 100, &f->connect_fail, 5, 300);
     plan_faults("epoll-enomem", 60, &f->epoll_enomem, 2, 100);
     plan_faults("heap-enomem", 80, &f->heap_enomem, 1, 60);
-    plan_faults("disk-full", world.set.log_to_file ? 300 : 100, &f->disk_full, 20, 600);
-    plan_faults("disk-error", 80, &f->disk_error, 10, 300);
-    plan_faults("sync-error", 100, &f->sync_error, 50, 900);
+    plan_shortage();
+    plan_faults("disk-full", full, &f->disk_full, 20, 600);
+    plan_faults("disk-error", mounted ? 250 : 80, &f->disk_error, 10, 300);
+    plan_faults("sync-error", mounted ? 400 : 100, &f->sync_error, 50, 900);
     plan_faults("slow-disk", 80, &f->slow_disk, 10, 300);
-    plan_faults("start", 80, &f->start, 20, 300);
+    plan_faults("start", world.set.unix_listen ? 400 : 80, &f->start, 20, 300);
     plan_faults("few-fds", 60, &f->few_fds, 10, 60); /* not how often, but how many */
 }

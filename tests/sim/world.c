@@ -394,8 +394,9 @@ static void set_up(uint64_t seed)
     process.on_turn = on_turn;
 
     disk_make_folder("run");
-    if (rng_chance(&operator_stream, 50))
-        disk_mount("clients.json"); /* as containers do: it cannot be renamed over */
+    world.mounted = rng_chance(&operator_stream, 80);
+    if (world.mounted)
+        disk_mount("clients.json");
     struct bytes first = {0};
     callers_first_file(&first);
     /* After the settings, which it shows. */
