@@ -387,6 +387,10 @@ ssize_t disk_write(struct inode *f, uint64_t offset, const void *p, size_t n)
     }
     memcpy(f->data[CACHE].p + offset, p, end - offset);
     mark(f, offset, end, true);
+    /* A size that a sync has failed to write goes along with the bytes that reach to it: XFS sets it when those are on
+     * the disk, ext4 before. */
+    if (end == f->data[CACHE].size && end != f->data[PLATTER].size)
+        note_size(f, end);
     return (ssize_t)(end - offset);
 }
 
