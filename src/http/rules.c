@@ -114,11 +114,14 @@ bool rules_request_id_is_sane(struct str value)
 /* Is this element of Via ours: protocol, white space, our pseudonym, and maybe a comment? */
 static bool via_is_ours(struct str element)
 {
-    size_t space = str_find(element, ' ');
+    size_t space = 0, end = 0;
+    while (space < element.n && element.p[space] != ' ' && element.p[space] != '\t')
+        space++;
     struct str by = str_trim_ows(str_make(element.p + space, element.n - space));
 
-    by.n = str_find(by, ' ');
-    return str_eq_nocase(by, STR(RULES_VIA_PSEUDONYM));
+    while (end < by.n && by.p[end] != ' ' && by.p[end] != '\t' && by.p[end] != '(')
+        end++;
+    return str_eq_nocase(str_make(by.p, end), STR(RULES_VIA_PSEUDONYM));
 }
 
 enum err rules_check_loop(const struct request *r)
