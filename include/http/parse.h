@@ -32,6 +32,9 @@ enum scan_status {
     SCAN_BAD   /* *e says why */
 };
 
+/* Is there more than empty lines (RFC 9112 section 2.2)? */
+bool head_has_begun(const struct head_scan *s);
+
 enum head_kind { HEAD_REQUEST, HEAD_RESPONSE };
 
 /* Looks on from s->at over `data`, which begins where the first scan of this head began and has grown since. Refuses

@@ -142,6 +142,9 @@ int io_errno(const struct io *io);
 /* True when nothing waits in the socket and the connection stands, by a look at the socket (one system call). */
 bool io_is_quiet(const struct io *io);
 
+/* Its own end's address; 0 or -errno. One system call. */
+int io_local_addr(const struct io *io, struct addr *out) __attribute__((warn_unused_result));
+
 /* The loop it was made on. */
 struct loop *io_loop(const struct io *io);
 

@@ -31,6 +31,9 @@ struct front_ops {
     /* Stops and restarts the request's content. */
     void (*pause_upload)(struct front *f);
     void (*resume_upload)(struct front *f);
+    /* The backend has ended its direction of a tunnel, and then broken: the client gets all that was said, and then its
+     * connection ends, for what it sends goes nowhere. */
+    void (*end_tunnel)(struct front *f);
     /* Cuts the response off so that the client cannot take it for whole, and ends the exchange. */
     void (*abort)(struct front *f);
 };

@@ -72,6 +72,7 @@ struct back_request {
     enum method method;
     struct framing framing; /* how its body follows: chunks are framed here */
     bool upgrade;           /* it asks to switch protocols: 101 may answer it */
+    bool expects;           /* its body waits for a 100: until then it is the backend's time that runs */
 };
 
 /* Sends its head. `more`: a back_send_body() follows in this callback, and both leave together. */

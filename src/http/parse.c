@@ -339,6 +339,22 @@ static bool read_status_line(struct str head, struct response *out)
     return out->status >= 100 && out->status <= 599;
 }
 
+/* Does a response that cannot have content say that it has some? It is over all the same (RFC 9112 section 6.3), but
+ * whoever has sent it may think otherwise, and send what would be taken for the next one. A 304 may give the length of
+ * what it stands for (RFC 9110 section 8.6). */
+static bool claims_content(const struct response *r)
+{
+    const struct headers *h = &r->headers;
+    struct framing claimed;
+    bool none = r->status < 200 || r->status == 204;
+    if (!none && r->status != 304)
+        return false;
+    if (h->present & UINT32_C(1) << FIELD_TRANSFER_ENCODING)
+        return true;
+    return none && (h->present & UINT32_C(1) << FIELD_CONTENT_LENGTH) &&
+           (framing_of_response(h, r->minor, 200, false, &claimed) != ERR_OK || claimed.length > 0);
+}
+
 enum err parse_response(struct str head, bool to_head, bool to_upgrade, struct response *out)
 {
     *out = (struct response){.reason = STR(""), .headers = without_fields(&out->headers)};
@@ -352,7 +368,7 @@ enum err parse_response(struct str head, bool to_head, bool to_upgrade, struct r
     if (out->status == 101 && !c.upgrade)
         return ERR_BAD_RESPONSE;
     out->nominates = c.nominates;
-    out->keep_alive = c.keep_alive && out->framing.kind != FRAMING_CLOSE;
+    out->keep_alive = c.keep_alive && out->framing.kind != FRAMING_CLOSE && !claims_content(out);
     return ERR_OK;
 }
 

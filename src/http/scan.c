@@ -23,6 +23,11 @@ enum part {
     PART_DONE
 };
 
+bool head_has_begun(const struct head_scan *s)
+{
+    return s->part > PART_EMPTY_LINE_LF;
+}
+
 /* The bytes at hand and where the scan stands in them. */
 struct cursor {
     struct head_scan *s;

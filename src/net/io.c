@@ -696,6 +696,11 @@ bool io_is_quiet(const struct io *io)
     return !io->broken && !io->eof && io->in.len == 0 && sock_is_quiet(io->watch.fd);
 }
 
+int io_local_addr(const struct io *io, struct addr *out)
+{
+    return sock_local_addr(io->watch.fd, out);
+}
+
 struct loop *io_loop(const struct io *io)
 {
     return io->loop;

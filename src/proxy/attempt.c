@@ -44,7 +44,11 @@ static void send_request(struct exchange *x, bool more)
     struct str kept = buf_str(&x->kept);
     bool bodied = x->framing.kind == FRAMING_CHUNKED || x->framing.length > 0;
     bool now = bodied && (kept.n > 0 || x->up_ended);
-    struct back_request r = {.head = x->head, .method = x->method, .framing = x->framing, .upgrade = x->upgrade.n > 0};
+    struct back_request r = {.head = x->head,
+                             .method = x->method,
+                             .framing = x->framing,
+                             .upgrade = x->upgrade.n > 0,
+                             .expects = x->expects_continue && x->received == 0};
     back_send_head(a->conn, &r, now || more);
     bool full = now && send_content(x, kept, x->up_ended);
     if (!full && !more && x->state == EXCHANGE_RELAY)
@@ -247,12 +251,14 @@ static void on_fail(void *arg, const struct back_failure *f)
     struct exchange *x = arg;
     x->attempt.conn = NULL; /* gone already */
     x->attempt.ready = false;
-    if (x->state != EXCHANGE_TUNNEL)
+    if (x->state != EXCHANGE_TUNNEL) {
         attempt_failed(x, f);
-    else if (f->heard_out) /* the client still gets what the backend has said; what it sends is thrown away */
-        x->front->ops->resume_upload(x->front);
-    else /* how another protocol ends says nothing about the backend */
+    } else if (f->heard_out && !x->up_ended) {
+        exchange_abandon(x, f->error);
+        x->front->ops->end_tunnel(x->front);
+    } else if (!f->heard_out) { /* how another protocol ends says nothing about the backend */
         exchange_fail(x, f->error);
+    }
 }
 
 static const struct back_events events = {

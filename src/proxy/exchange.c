@@ -230,7 +230,10 @@ void exchange_upload(struct exchange *x, const char *p, size_t n, bool end)
         return;
     }
     if (max > 0 && x->received > max && x->state != EXCHANGE_TUNNEL) {
-        exchange_fail(x, ERR_BODY_TOO_LARGE);
+        if (x->down_begun) /* the response goes on, without what would be too much */
+            x->front->ops->pause_upload(x->front);
+        else
+            exchange_fail(x, ERR_BODY_TOO_LARGE);
         return;
     }
     if (attempt_upload(x, p, n, end) && x->state != EXCHANGE_DONE)

@@ -187,6 +187,16 @@ static void refuse_request(struct front_h1 *f, const struct request *r, enum err
     exchange_refuse(f->exchange, r, e);
 }
 
+/* Whom a client speaks to that does not say so, as HTTP/1.0 allows: RFC 9112 section 3.3 asks for a default name, and
+ * the address that it has connected to is one that it must know. */
+static struct str own_host(const struct front_h1 *f, char room[ADDR_TEXT_SIZE])
+{
+    struct addr at;
+    if (io_local_addr(f->io, &at) < 0 || at.sa.sa_family == AF_UNIX)
+        return STR("localhost");
+    return str_make(room, addr_format(&at, room));
+}
+
 static void take_request(struct front_h1 *f, struct str head, size_t used, bool bytes_follow)
 {
     struct request r = {.headers = {.v = f->px->fields, .max = f->px->config->limits.header_fields}};
@@ -197,12 +207,15 @@ static void take_request(struct front_h1 *f, struct str head, size_t used, bool 
         refuse_request(f, &r, e, head.n);
         return;
     }
+    char host[ADDR_TEXT_SIZE];
+    if (r.minor == 0 && r.host.n == 0)
+        r.host = own_host(f, host);
     front_enter(f, FRONT_BUSY);
     set_request(f, &r);
     if (f->up_ended)
         io_set_read_timeout(f->io, IO_BY, 0);
-    else if (f->expects) /* it is for the backend to say that it may come */
-        io_set_read_timeout(f->io, IO_BY, f->px->config->timeouts.backend_response);
+    else if (f->expects) /* it is for the backend to say that it may come, and that has a time of its own */
+        io_set_read_timeout(f->io, IO_BY, 0);
     else
         io_set_read_timeout(f->io, IO_PROGRESS, f->px->config->timeouts.client_body);
     if (!new_exchange(f))
@@ -218,12 +231,12 @@ static bool read_head(struct front_h1 *f, char *data, size_t n)
     const struct config *config = f->px->config;
     struct head_limits limits = {config->limits.header_bytes, config->limits.target_bytes,
                                  config->limits.header_fields};
-    if (f->state == FRONT_IDLE && f->scan.at == 0)
+    if (f->state == FRONT_IDLE)
         f->begun = loop_now(f->px->loop);
     enum err e = ERR_OK;
     switch (head_scan(&f->scan, HEAD_REQUEST, str_make(data, n), &limits, &e)) {
     case SCAN_MORE:
-        if (f->state == FRONT_IDLE) {
+        if (f->state == FRONT_IDLE && head_has_begun(&f->scan)) {
             front_enter(f, FRONT_HEAD);
             if (!f->first || f->px->draining) /* the first head's time runs since the connection was accepted */
                 io_set_read_timeout(f->io, IO_BY, config->timeouts.client_header);
@@ -244,6 +257,14 @@ void front_expect_content(struct front_h1 *f)
         io_set_read_timeout(f->io, IO_PROGRESS, f->px->config->timeouts.client_body);
 }
 
+/* No more of the request's content is read; its response, which has begun, goes on, and the connection ends with it. */
+static void stop_upload(struct front_h1 *f)
+{
+    f->keep_alive = false;
+    f->upload_paused = true;
+    io_pause(f->io);
+}
+
 static void upload(struct front_h1 *f, const char *p, size_t n, size_t wire, bool end)
 {
     io_consume(f->io, wire);
@@ -254,13 +275,17 @@ static void upload(struct front_h1 *f, const char *p, size_t n, size_t wire, boo
     if (f->exchange) {
         exchange_count_in(f->exchange, wire);
         exchange_upload(f->exchange, p, n, end);
-        return;
+        if (!f->down_ended || f->state != FRONT_BUSY)
+            return;
     }
-    /* The answer went out before the content had come. */
+    /* The answer was written before the content had come: whether the client has it already or not, no more than that
+     * is read in vain. */
     f->discarded += (uint32_t)wire;
-    if (f->discarded > FRONT_DISCARD_MAX)
+    if (f->discarded > FRONT_DISCARD_MAX && f->exchange)
+        stop_upload(f);
+    else if (f->discarded > FRONT_DISCARD_MAX)
         front_close_politely(f);
-    else if (end)
+    else if (end && !f->exchange)
         front_idle(f);
 }
 
@@ -283,7 +308,9 @@ static void read_content(struct front_h1 *f, char *data, size_t n)
     io_consume(f->io, consumed);
     f->keep_alive = false;
     metrics.out_of_memory += status == CHUNKED_NO_MEMORY;
-    if (f->exchange)
+    if (f->exchange && f->answered)
+        stop_upload(f);
+    else if (f->exchange)
         exchange_fail(f->exchange, status == CHUNKED_BAD ? ERR_BAD_CHUNK : ERR_INTERNAL);
     else
         front_close_politely(f); /* answered already: what follows cannot be told apart */
@@ -359,7 +386,12 @@ static void front_eof(struct front_h1 *f)
         front_tunnel_eof(f);
         return;
     }
-    bool waiting = f->state == FRONT_BUSY ? f->up_ended : f->state == FRONT_IDLE && io_has_unread(f->io);
+    if (f->exchange && f->answered && !f->up_ended) {
+        f->keep_alive = false; /* what is missing of its content does not matter any more */
+        return;
+    }
+    bool unseen = f->scan.at < io_unread(f->io); /* a request, perhaps, and not just empty lines */
+    bool waiting = f->state == FRONT_BUSY ? f->up_ended : f->state == FRONT_IDLE && unseen;
     if (!waiting)
         front_abandon(f, ERR_CLIENT_GONE);
 }
@@ -371,7 +403,7 @@ static void content_timeout(struct front_h1 *f)
         return; /* its response goes on; behind that, front_settle() waits for the rest once more */
     f->keep_alive = false;
     if (f->exchange)
-        exchange_fail(f->exchange, f->expects ? ERR_RESPONSE_TIMEOUT : ERR_BODY_TIMEOUT);
+        exchange_fail(f->exchange, ERR_BODY_TIMEOUT);
     else
         front_close_politely(f);
 }

@@ -217,6 +217,13 @@ static void h1_send_local(struct front *front, const struct local_answer *a, str
     front_settle(f);
 }
 
+static void h1_end_tunnel(struct front *front)
+{
+    struct front_h1 *f = h1_of(front);
+    io_close_lingering(f->io, FRONT_LINGER, FRONT_LINGER_BYTES);
+    front_gone(f);
+}
+
 static void h1_pause_upload(struct front *front)
 {
     struct front_h1 *f = h1_of(front);
@@ -243,5 +250,6 @@ const struct front_ops front_h1_ops = {
     .send_local = h1_send_local,
     .pause_upload = h1_pause_upload,
     .resume_upload = h1_resume_upload,
+    .end_tunnel = h1_end_tunnel,
     .abort = h1_abort,
 };

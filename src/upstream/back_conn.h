@@ -28,6 +28,8 @@ struct back_conn {
     bool head_request; /* that was a HEAD */
     bool upgrade;      /* the request asks to switch protocols */
     bool keep_alive;   /* as far as the response's head tells */
+    bool unsound;      /* an interim response speaks against that */
+    bool expecting;    /* the backend is to say first whether it wants the body */
 
     struct framing up, down; /* of the request and of the response */
     uint64_t left;           /* of a response body of known length */
@@ -35,7 +37,7 @@ struct back_conn {
     struct chunked chunked;
     struct buf trailers;  /* of the response */
     uint64_t sent_before; /* io_bytes_out() when the lease began */
-    uint64_t begun;       /* when that was */
+    uint64_t begun;       /* when that was; while idle, since when it is */
 
     uint64_t connect_deadline;
     int addr_at, addrs_tried; /* which address is being connected to */

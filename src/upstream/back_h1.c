@@ -49,7 +49,7 @@ void back_begin(struct back_conn *c, const struct back_events *ev, void *arg)
     c->arg = arg;
     c->state = BACK_LEASED;
     c->response = RESPONSE_HEAD;
-    c->answered = c->sending = c->keep_alive = false;
+    c->answered = c->sending = c->keep_alive = c->unsound = c->expecting = false;
     c->scan = (struct head_scan){0};
     c->sent_before = io_bytes_out(c->io);
     c->begun = now_of(c);
@@ -185,6 +185,14 @@ static void request_sent(struct back_conn *c)
         io_set_read_timeout(c->io, IO_BY, config_of(c)->timeouts.backend_response);
 }
 
+/* The body comes: from now on it is the client's time that runs, until it has been sent. */
+static void stop_expecting(struct back_conn *c)
+{
+    c->expecting = false;
+    if (c->response == RESPONSE_HEAD)
+        io_set_read_timeout(c->io, IO_BY, 0);
+}
+
 void back_send_head(struct back_conn *c, const struct back_request *r, bool more)
 {
     c->head_request = r->method == METHOD_HEAD;
@@ -192,7 +200,10 @@ void back_send_head(struct back_conn *c, const struct back_request *r, bool more
     c->up = r->framing;
     c->sending = c->up.kind == FRAMING_CHUNKED || (c->up.kind == FRAMING_LENGTH && c->up.length > 0);
     io_write_str(c->io, r->head, more && c->sending);
-    if (!c->sending)
+    c->expecting = c->sending && r->expects;
+    if (c->expecting)
+        io_set_read_timeout(c->io, IO_BY, config_of(c)->timeouts.backend_response);
+    else if (!c->sending)
         request_sent(c);
 }
 
@@ -201,6 +212,8 @@ bool back_send_body(struct back_conn *c, const char *p, size_t n, bool end, stru
     char line[CHUNK_LINE_MAX];
     struct iovec iov[CHUNKED_PIECES];
     int k = 0;
+    if (c->expecting)
+        stop_expecting(c);
     if (c->up.kind == FRAMING_CHUNKED)
         k = chunked_pieces(iov, line, str_make(p, n), end, trailers);
     else if (n > 0)
@@ -253,10 +266,12 @@ static void final_head(struct back_conn *c, const struct response *r, struct str
 {
     c->down = r->framing;
     c->left = r->framing.kind == FRAMING_LENGTH ? r->framing.length : 0;
-    c->keep_alive = r->keep_alive && !c->sending && io_unsent(c->io) == 0; /* else it began too early */
+    c->keep_alive = r->keep_alive && !c->unsound && !c->sending && io_unsent(c->io) == 0; /* else it began too early */
     c->chunked = (struct chunked){.trailers = &c->trailers};
     c->response = RESPONSE_BODY;
     io_set_read_timeout(c->io, IO_PROGRESS, has_body(&c->down) ? config_of(c)->timeouts.backend_response : 0);
+    /* Who has answered need not read the rest of the request: that its response goes on is all that is asked of it. */
+    io_set_write_timeout(c->io, 0);
     c->events->on_head(c->arg, r, head, bytes_follow || !has_body(&c->down));
 }
 
@@ -273,6 +288,14 @@ static void switch_protocols(struct back_conn *c, const struct response *r)
     io_set_read_timeout(c->io, IO_BY, 0);
     io_set_write_timeout(c->io, config_of(c)->timeouts.tunnel);
     c->events->on_switch(c->arg, r);
+}
+
+static void interim_head(struct back_conn *c, const struct response *r)
+{
+    c->unsound |= !r->keep_alive;
+    if (r->status == 100 && c->expecting)
+        stop_expecting(c);
+    c->events->on_interim(c->arg, r);
 }
 
 /* Takes one head off the front of the unread bytes. False when there is no whole one yet or the connection has gone. */
@@ -302,7 +325,7 @@ static bool take_head(struct back_conn *c, char *data, size_t n)
     if (r.status == 101)
         switch_protocols(c, &r);
     else if (r.status < 200)
-        c->events->on_interim(c->arg, &r);
+        interim_head(c, &r);
     else
         final_head(c, &r, head, n > used);
     return c->state == BACK_LEASED;
@@ -368,8 +391,8 @@ static void on_readable(struct back_conn *c)
     }
     c->answered = true;
     while (c->response == RESPONSE_HEAD) {
-        if (!take_head(c, p, n))
-            return;
+        if (!take_head(c, p, n) || io_is_paused(c->io))
+            return; /* paused, the rest comes again with back_resume() */
         p = io_data(c->io, &n);
         if (c->response == RESPONSE_HEAD && n == 0)
             return;

@@ -1,7 +1,14 @@
 /* Idle connections to a backend, the newest used first so that the surplus grows old and is closed.
  * An idle connection is watched: whatever happens on it (bytes nobody asked for, its end, its age) closes it. */
 #include "back_conn.h"
+#include "base/clock.h"
 #include "base/metrics.h"
+
+#include <assert.h>
+
+/* One that has waited for longer than this is looked at before it is used: what the backend says while it closes an
+ * idle connection (some send a 408) had better not become the answer to a request that it has not seen. */
+#define LOOK_AFTER NS_PER_S
 
 static void pool_close(struct back_conn *c)
 {
@@ -20,12 +27,14 @@ static void on_idle_io(void *owner, struct io *io, enum io_event event)
 void pool_put(struct back_conn *c)
 {
     struct backend *be = c->backend;
+    assert(!io_is_paused(c->io)); /* it is watched */
     if (!be->available) {
         back_close(c);
         return;
     }
     c->state = BACK_IDLE;
     c->events = NULL;
+    c->begun = loop_now(be->upstream->loop);
     io_set_owner(c->io, on_idle_io, c);
     io_set_write_timeout(c->io, 0);
     io_set_read_timeout(c->io, IO_BY, be->upstream->config->timeouts.backend_idle);
@@ -37,7 +46,8 @@ struct back_conn *pool_get(struct backend *be, bool sure, const struct back_even
 {
     while (!list_empty(&be->idle)) {
         struct back_conn *c = container_of(be->idle.next, struct back_conn, link);
-        if (sure && !io_is_quiet(c->io)) {
+        bool long_ago = loop_now(be->upstream->loop) - c->begun > LOOK_AFTER;
+        if ((sure || long_ago) && !io_is_quiet(c->io)) {
             pool_close(c);
             continue;
         }

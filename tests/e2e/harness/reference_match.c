@@ -95,11 +95,13 @@ static const char *check_request_id(const struct reference *sent, const struct r
 
 static const char *check_host(const struct reference *sent, const struct reference *got)
 {
-    struct span host;
+    struct span host, forwarded;
+    /* For who does not say whom he speaks to, as HTTP/1.0 allows, a name is put in (RFC 9112 section 3.3). */
+    bool own = sent->minor == 0 && sent->host.n == 0;
 
-    if (reference_find(got, "Host", &host) != 1 || !span_eq(host, sent->host))
+    if (reference_find(got, "Host", &host) != 1 || (own ? host.n == 0 : !span_eq(host, sent->host)))
         return "Host is not the request's";
-    if (reference_find(got, "X-Forwarded-Host", &host) != 1 || !span_eq(host, sent->host))
+    if (reference_find(got, "X-Forwarded-Host", &forwarded) != 1 || !span_eq(forwarded, host))
         return "X-Forwarded-Host is not the request's host";
     return NULL;
 }
