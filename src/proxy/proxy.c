@@ -62,8 +62,7 @@ bool proxy_write_trailers(struct proxy *px, struct str section, bool to_backend,
     const struct config *config = px->config;
     bool identified = to_backend && config->rate_limit.on;
     struct head_writer w = proxy_head_writer(px, 2 * section.n);
-    rules_write_trailers(&w, section, to_backend,
-                         identified ? str_of(config->rate_limit.client_id_header) : STR(""));
+    rules_write_trailers(&w, section, to_backend, identified ? str_of(config->rate_limit.client_id_header) : STR(""));
     *out = head_writer_str(&w);
     return !w.full;
 }

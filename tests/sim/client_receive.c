@@ -150,7 +150,7 @@ void client_on_whole(struct client *c)
             c->stop = true;
     }
     client_wait_politely(c);
-    c->last_answer = sim_now();
+    c->last_answer = c->e ? end_fed_at(c->e) : sim_now();
     c->after_early = r && r->length > 40000 && (c->own || c->source->early);
     pop_pending(c);
     bytes_clear(&c->own_body);

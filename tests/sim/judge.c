@@ -440,7 +440,8 @@ static bool is_excused(const struct request *r, unsigned status)
     uint64_t since = sim_now() - r->sent_at;
     bool over_limit = s->connections < 100;
     switch (status) {
-    case 429: return s->limiter_on && (!has_tokens_left(r) || fault_since(SHOWN_HEAP, process.begun));
+    /* Without memory for buckets of their own addresses share one, and one that is registered takes that along. */
+    case 429: return s->limiter_on && (!has_tokens_left(r) || fault_since(SHOWN_HEAP, 0));
     case 408: return was_slow(r);
     case 500: return fault_since(SHOWN_HEAP, r->sent_at);
     case 502: return was_in_trouble(r) || stalled_since(r->sent_at);
@@ -495,13 +496,15 @@ void judge_cut(struct request *r, bool own_fault, const char *how)
         return;
     r->outcome = OUTCOME_CUT;
     tally.cut++;
+    uint64_t on_its_way = 10 * MS + 30 * kernel.latency; /* what it heard last, in pieces */
+    /* The connection may have been given up when the answer before this one had just been written. */
+    uint64_t from = r->quiet_from > on_its_way ? r->quiet_from - on_its_way : 0;
     if (own_fault || request_was_cut(r) || r->may_stall || r->deaths != r->life || life(r->life)->end == LIFE_KILLED ||
-        fault_since(SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_EPOLL, r->quiet_from) || drain_excuses(r))
+        fault_since(SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_EPOLL, from) || drain_excuses(r))
         return;
     /* Whoever is late may find the connection closed for idleness or out of time, or be one too many. */
     const struct settings *s = &world.set;
     uint64_t patience = least(s->client_idle, least(s->client_header, s->client_body));
-    uint64_t on_its_way = 10 * MS + 30 * kernel.latency; /* what it heard last, in pieces */
     if (r->served_count == 0 && (sim_now() - r->quiet_from + on_its_way >= patience || s->connections < 100))
         return;
     sim_fail("cut", "%s request %u: the connection was ended (%s) without its answer", r->method, r->id, how);
@@ -523,7 +526,7 @@ static uint64_t fed_at(const struct flow *f)
 /* Has the daemon perhaps been unable to write more of it, for as long as it tries? */
 static bool is_untaken(const struct flow *f)
 {
-    return f->sent > f->received && sim_now() >= fed_at(f) + world.set.tunnel;
+    return f->sent > f->received && sim_now() + MS >= fed_at(f) + world.set.tunnel;
 }
 
 /* May the daemon have cut the tunnel, as things are? */
@@ -533,7 +536,8 @@ static bool tunnel_is_excused(struct request *r, const struct served *s)
     if (r->up.left || s->down.left || r->deaths != r->life || life(r->life)->end == LIFE_KILLED ||
         fault_since(SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_EPOLL, r->sent_at))
         return true;
-    bool out_of_time = sim_now() >= moved + world.set.tunnel;
+    /* The daemon's clock is that of its turn's begin, a little before it wrote. */
+    bool out_of_time = sim_now() + MS >= moved + world.set.tunnel;
     return out_of_time || is_untaken(&r->up) || is_untaken(&s->down) || stalled_since(moved) || drain_excuses(r);
 }
 

@@ -152,7 +152,7 @@ struct request {
     bool tunnel_cut;         /* at least one of its ends */
     uint64_t sent_at;        /* its first byte; */
     uint64_t head_sent_at;   /* the head's last */
-    uint64_t quiet_from;     /* when its connection last had something for its client: an answer, or its begin */
+    uint64_t quiet_from;     /* when its connection was last given something for its client: an answer, or its begin */
     bool sent_whole;
     /* world.deaths when its connection was begun, and when it was there: it may have been begun at a process that was
      * dead when the packet came, and be the next one's. */
