@@ -100,6 +100,8 @@ static const struct conformance hops_cases[] = {
      .survives = true},
     {"loop-of-six-in-one-field", "RFC 9110 7.6.3, loops", T(GET "Via: {{1.1 loadbalancer (x), *6}}1.1 a\r\n\r\n"),
      .refused = 508, .survives = true},
+    {"loop-by-tabs", "RFC 9110 7.6.3, loops", T(GET "Via: {{1.1\tloadbalancer\t(x), *6}}1.1 a\r\n\r\n"), .refused = 508,
+     .survives = true},
     PASSES("loop-of-others", "RFC 9110 7.6.3, loops", GET "Via: {{1.1 other, *9}}1.1 loadbalancers\r\n\r\n", OK),
 
     /* End-to-end fields stay. */

@@ -305,14 +305,15 @@ static void read_expect(struct reference *r)
     }
 }
 
-/* received-protocol RWS received-by [ RWS comment ], received by us (RFC 9110 section 7.6.3). */
+/* received-protocol RWS received-by [ RWS comment ], received by us (RFC 9110 section 7.6.3). The contract does not ask
+ * for the white space before the comment. */
 static bool is_our_via(struct span entry)
 {
-    while (entry.n > 0 && entry.p[0] != ' ')
+    while (entry.n > 0 && entry.p[0] != ' ' && entry.p[0] != '\t')
         entry = span_from(entry, 1);
     entry = reference_trim(entry);
     for (size_t i = 0; i < entry.n; i++)
-        if (entry.p[i] == ' ')
+        if (entry.p[i] == ' ' || entry.p[i] == '\t' || entry.p[i] == '(')
             entry.n = i;
     return span_is_nocase(entry, "loadbalancer");
 }
