@@ -212,9 +212,7 @@ static void take_request(struct front_h1 *f, struct str head, size_t used, bool 
         r.host = own_host(f, host);
     front_enter(f, FRONT_BUSY);
     set_request(f, &r);
-    if (f->up_ended)
-        io_set_read_timeout(f->io, IO_BY, 0);
-    else if (f->expects) /* it is for the backend to say that it may come, and that has a time of its own */
+    if (f->up_ended || f->expects) /* it is for the backend to say that it may come, and that has a time of its own */
         io_set_read_timeout(f->io, IO_BY, 0);
     else
         io_set_read_timeout(f->io, IO_PROGRESS, f->px->config->timeouts.client_body);

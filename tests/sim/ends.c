@@ -165,6 +165,11 @@ bool end_is_cut(const struct end *e)
     return e->peer_closed;
 }
 
+bool end_is_alone(const struct end *e)
+{
+    return other(e)->closed;
+}
+
 bool end_waits(const struct end *e)
 {
     return e->conn->waits;

@@ -265,7 +265,9 @@ static void on_look(struct event *event)
     }
     uint64_t quiet = sim_now() - last_move(t->r, t->s);
     bool alive = process_alive() && t->r->life == world.deaths && t->r->deaths == world.deaths;
-    if (alive && !event_pending(&t->read_act) && quiet > world.set.tunnel + network_slack() + 2 * S)
+    /* A close behind a FIN is silent: who has nothing to say does not notice. */
+    bool closed = end_is_alone(t->e);
+    if (alive && !closed && !event_pending(&t->read_act) && quiet > world.set.tunnel + network_slack() + 2 * S)
         sim_fail("stuck", "request %u: nothing has moved through its tunnel for %" PRIu64 " ms", t->r->id, quiet / MS);
     if (t->in->left && sim_now() - t->in->left_at > (calm ? S : 4 * S)) {
         side_leave(t, LEAVES_BY_RESET);
