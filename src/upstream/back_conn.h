@@ -23,6 +23,7 @@ struct back_conn {
     enum back_state state;
     enum back_response response;
     bool reused;       /* came out of the pool */
+    bool looked_at;    /* ... and nothing lay there then */
     bool answered;     /* a byte of the present response has arrived */
     bool sending;      /* the request's body has not been sent whole */
     bool head_request; /* that was a HEAD */

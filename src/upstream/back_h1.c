@@ -375,10 +375,10 @@ static void take_body(struct back_conn *c, char *p, size_t n)
 }
 
 /* Did these bytes lie there when the kept connection was taken? In the turn of that nothing of what it has brought
- * about can have been told yet. */
+ * about can have been told yet; but epoll may have told of nothing at all. */
 static bool is_stale(const struct back_conn *c)
 {
-    return c->reused && !c->answered && c->begun == now_of(c);
+    return c->reused && !c->looked_at && !c->answered && c->begun == now_of(c);
 }
 
 static void on_readable(struct back_conn *c)

@@ -46,8 +46,8 @@ struct back_conn *pool_get(struct backend *be, bool sure, const struct back_even
 {
     while (!list_empty(&be->idle)) {
         struct back_conn *c = container_of(be->idle.next, struct back_conn, link);
-        bool long_ago = loop_now(be->upstream->loop) - c->begun > LOOK_AFTER;
-        if ((sure || long_ago) && !io_is_quiet(c->io)) {
+        bool look = sure || loop_now(be->upstream->loop) - c->begun > LOOK_AFTER;
+        if (look && !io_is_quiet(c->io)) {
             pool_close(c);
             continue;
         }
@@ -56,6 +56,7 @@ struct back_conn *pool_get(struct backend *be, bool sure, const struct back_even
         io_set_owner(c->io, back_on_io, c);
         c->reused = true;
         back_begin(c, ev, arg);
+        c->looked_at = look;
         metrics.backend_reuses++;
         return c;
     }
