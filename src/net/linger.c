@@ -21,14 +21,20 @@ static void reclaim(struct dead *d)
     mem_free(container_of(d, struct lingerer, dead));
 }
 
+/* A FIN could pass off as whole what is there only in part; also where the rest has been lost, for want of memory. */
+static void end_io(struct io *io)
+{
+    if (io_unsent(io) > 0 || io_errno(io) != 0)
+        io_abort(io);
+    else
+        io_close(io);
+}
+
 static void end(struct lingerer *g)
 {
     struct loop *l = io_loop(g->io);
     list_remove(&g->link);
-    if (io_unsent(g->io) > 0)
-        io_abort(g->io); /* a FIN could pass off as whole what is there only in part */
-    else
-        io_close(g->io);
+    end_io(g->io);
     loop_reclaim(l, &g->dead, reclaim);
 }
 
@@ -81,7 +87,7 @@ void io_close_lingering(struct io *io, uint64_t linger_ns, uint64_t max_bytes)
 {
     struct lingerer *g = io_errno(io) == 0 ? mem_try_alloc(sizeof *g) : NULL;
     if (!g) {
-        io_close(io);
+        end_io(io);
         return;
     }
     g->io = io;

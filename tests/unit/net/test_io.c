@@ -1615,6 +1615,30 @@ static void test_out_of_memory(void **state)
     }
 }
 
+/* What cannot be left to itself is not passed off as whole: with bytes unsent the end is a reset. */
+static void test_lingering_without_memory(void **state)
+{
+    (void)state;
+    static char bytes[1024 * 1024];
+    char got[4096];
+    struct world w;
+    ssize_t n;
+    begin_tiny(&w);
+    assert_true(io_write_str(w.o.io, str_make(bytes, sizeof bytes), false));
+    assert_true(io_unsent(w.o.io) > 0);
+    kernel.allocations = kernel.fail_allocation = 0;
+    kernel.counting = true;
+    io_close_lingering(w.o.io, NS_PER_S, 1 << 20);
+    kernel.counting = false;
+    w.o.io = NULL;
+    do {
+        wait_for(w.far, POLLIN);
+        n = sock_recv(w.far, got, sizeof got);
+    } while (n > 0);
+    assert_int_equal(n, -ECONNRESET);
+    finish(&w);
+}
+
 /* --- a property: whatever the sizes, pauses and partial reads, the bytes arrive as they were written ------------- */
 
 #define STREAM (4u << 20)
@@ -1768,6 +1792,7 @@ int main(void)
         cmocka_unit_test(test_linger_while_connecting),
         cmocka_unit_test(test_end_lingering),
         cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_lingering_without_memory),
         cmocka_unit_test(test_streams),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
