@@ -6,6 +6,7 @@
 #include "base/buf.h"
 #include "base/str.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -41,8 +42,26 @@ void file_close(int fd);
 /* Removes a file and syncs its folder; -ENOENT is 0. */
 int file_remove(const char *path) __attribute__((warn_unused_result));
 
+/* A new, empty file to be read and written, in the place of whatever has that name; mode 0640. */
+int file_create(const char *path) __attribute__((warn_unused_result));
+/* Puts the file called `from` in the place of `to`, in the same folder. Nothing is synced. */
+int file_rename(const char *from, const char *to) __attribute__((warn_unused_result));
+
+/* Lengthens the file to `size` bytes with room on the disk for all of them, so that writing to a mapping of them cannot
+ * find the disk full; a longer one stays as it is. */
+int file_reserve(int fd, uint64_t size) __attribute__((warn_unused_result));
+/* Maps `n` bytes at `offset` (both multiples of FILE_MAP_UNIT), to be read and written, shared with the file: what is
+ * there is the file's content even after the process has been killed. */
+#define FILE_MAP_UNIT 65536u
+int file_map(int fd, uint64_t offset, size_t n, void **out) __attribute__((warn_unused_result));
+void file_unmap(void *p, size_t n);
+/* Has a mapped page been taken away, by whoever cut the file short, or by a disk that cannot read it any more? That
+ * does not end the process (SIGBUS): the page is one of zeros then, which belongs to no file. */
+bool file_map_is_lost(void);
+
 /* Takes an exclusive lock on `path` (created if missing) for the life of the descriptor that is returned, and writes
- * our pid into it. -EWOULDBLOCK, with the holder's pid in *holder (0: unknown), when another process has it. */
+ * our pid into it, if there is room on the disk. -EWOULDBLOCK, with the holder's pid in *holder (0: unknown), when
+ * another process has it. */
 int file_lock(const char *path, int *holder) __attribute__((warn_unused_result));
 
 /* What kind of thing is behind a descriptor, for the log. */

@@ -6,10 +6,13 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -199,13 +202,12 @@ static int copy_content(int from, int to)
     return (int)n;
 }
 
-/* Makes sure that `size` bytes fit into the file before one of its own is touched. */
-static int reserve_space(int fd, int64_t size)
+int file_reserve(int fd, uint64_t size)
 {
     int64_t old = file_size(fd);
-    if (old < 0 || old >= size)
+    if (old < 0 || (uint64_t)old >= size)
         return old < 0 ? (int)old : 0;
-    int e = posix_fallocate(fd, 0, size);
+    int e = size <= INT64_MAX ? posix_fallocate(fd, 0, (off_t)size) : EFBIG;
     if (e == 0)
         return 0;
     int r = file_truncate(fd, (uint64_t)old);
@@ -218,7 +220,7 @@ static int overwrite(int from, const char *target)
     int to = size < 0 ? (int)size : open_file(target, O_WRONLY, 0);
     if (to < 0)
         return to;
-    int r = reserve_space(to, size);
+    int r = file_reserve(to, (uint64_t)size);
     if (r == 0)
         r = copy_content(from, to);
     if (r == 0)
@@ -296,6 +298,105 @@ int file_replace(const char *path, struct str content)
         return r;
     }
     return file_replace_commit(path, fd);
+}
+
+int file_create(const char *path)
+{
+    /* Another's data is never written into. */
+    if (unlink(path) < 0 && errno != ENOENT)
+        return -errno;
+    return open_file(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, MODE_NEW);
+}
+
+int file_rename(const char *from, const char *to)
+{
+    return rename(from, to) < 0 ? -errno : 0;
+}
+
+/* ---- mappings ---- */
+
+/* What is mapped, for the handler of SIGBUS: a list that only grows at its front, but for file_unmap(). */
+struct mapping {
+    struct mapping *next;
+    char *p;
+    size_t n;
+};
+static struct mapping *_Atomic mappings;
+static volatile sig_atomic_t mapping_lost;
+static size_t page_size;
+
+/* Only calls that a handler may make. */
+static bool replace_page(char *at)
+{
+    for (const struct mapping *m = mappings; m; m = m->next) {
+        if (at < m->p || at >= m->p + m->n)
+            continue;
+        char *page = m->p + (size_t)(at - m->p) / page_size * page_size;
+        int flags = MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS;
+        return mmap(page, page_size, PROT_READ | PROT_WRITE, flags, -1, 0) != MAP_FAILED;
+    }
+    return false;
+}
+
+static void on_sigbus(int signo, siginfo_t *info, void *context)
+{
+    int saved = errno;
+    (void)context;
+    if (replace_page(info->si_addr))
+        mapping_lost = 1;
+    else
+        signal(signo, SIG_DFL); /* the access that brought it comes again, and ends the process */
+    errno = saved;
+}
+
+static int guard_mappings(void)
+{
+    struct sigaction action = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO};
+    if (page_size > 0)
+        return 0;
+    sigemptyset(&action.sa_mask);
+    if (sigaction(SIGBUS, &action, NULL) < 0)
+        return -errno;
+    page_size = (size_t)sysconf(_SC_PAGESIZE);
+    return 0;
+}
+
+bool file_map_is_lost(void)
+{
+    return mapping_lost != 0;
+}
+
+int file_map(int fd, uint64_t offset, size_t n, void **out)
+{
+    int r = guard_mappings();
+    struct mapping *m = r == 0 ? malloc(sizeof *m) : NULL;
+    if (!m)
+        return r < 0 ? r : -ENOMEM;
+    void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)offset);
+    if (p == MAP_FAILED) {
+        r = -errno;
+        free(m);
+        return r;
+    }
+    *m = (struct mapping){.next = mappings, .p = p, .n = n};
+    mappings = m;
+    *out = p;
+    return 0;
+}
+
+void file_unmap(void *p, size_t n)
+{
+    struct mapping *m = mappings, *before = NULL;
+    while (m && m->p != p) {
+        before = m;
+        m = m->next;
+    }
+    if (m && before)
+        before->next = m->next;
+    else if (m)
+        mappings = m->next;
+    (void)munmap(p, n);
+    free(m);
 }
 
 int file_open_append(const char *path)
@@ -395,12 +496,13 @@ int file_lock(const char *path, int *holder)
     int r = lock_exclusive(fd);
     if (r == -EWOULDBLOCK)
         *holder = read_pid(fd);
-    if (r == 0)
-        r = write_pid(fd);
-    if (r == 0)
-        return fd;
-    file_close(fd);
-    return r;
+    if (r < 0) {
+        file_close(fd);
+        return r;
+    }
+    /* That is for people, and for who comes second: on a full disk the lock holds without it. */
+    (void)!write_pid(fd);
+    return fd;
 }
 
 enum file_kind file_kind(int fd)

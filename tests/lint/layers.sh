@@ -53,7 +53,7 @@ only() { # HEADER FILE
 only 'cJSON.h' src/base/json.c
 only 'http_parser.h' src/http/parse.c
 
-calls='socket|bind|listen|accept|accept4|connect|recv|recvfrom|recvmsg|send|sendto|sendmsg|shutdown|setsockopt|getsockopt|getsockname|getpeername|ioctl|splice|tee|pipe|pipe2|poll|ppoll|select|epoll_create1|epoll_ctl|epoll_wait|epoll_pwait|timerfd_create|timerfd_settime|eventfd|signalfd|open|open64|openat|creat|close|read|write|readv|writev|pread|pwrite|pread64|pwrite64|fsync|fdatasync|ftruncate|ftruncate64|rename|unlink|stat|stat64|fstat|fstat64|lstat|flock|fcntl|fcntl64|mmap|mmap64|munmap|msync|clock_gettime|gettimeofday|time|getrandom|getentropy|rand|random|nanosleep|usleep|sleep|getaddrinfo|getrlimit|getrlimit64|setrlimit|setrlimit64|getpid|kill|fork|fopen|fopen64|system|popen'
+calls='socket|bind|listen|accept|accept4|connect|recv|recvfrom|recvmsg|send|sendto|sendmsg|shutdown|setsockopt|getsockopt|getsockname|getpeername|ioctl|splice|tee|pipe|pipe2|poll|ppoll|select|epoll_create1|epoll_ctl|epoll_wait|epoll_pwait|timerfd_create|timerfd_settime|eventfd|signalfd|open|open64|openat|creat|close|read|write|readv|writev|pread|pwrite|pread64|pwrite64|fsync|fdatasync|ftruncate|ftruncate64|rename|unlink|stat|stat64|fstat|fstat64|lstat|flock|fcntl|fcntl64|mmap|mmap64|munmap|msync|sigaction|sysconf|clock_gettime|gettimeofday|time|getrandom|getentropy|rand|random|nanosleep|usleep|sleep|getaddrinfo|getrlimit|getrlimit64|setrlimit|setrlimit64|getpid|kill|fork|fopen|fopen64|system|popen'
 for o in $(find "$build/obj" -name '*.o' -not -path '*/e2e/*' -not -path '*/demo/*' -not -path '*/sim/*' -not -name 'sim-daemon.o' | sort); do
     case ${o#"$build"/obj/} in
     net/sock.o | event/loop.o | base/file.o | base/clock.o) continue ;;

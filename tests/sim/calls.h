@@ -75,6 +75,15 @@ void syscall_give_way(void);
 void fd_set_limit(unsigned long limit);
 unsigned long fd_get_limit(void);
 
+/* maps.c */
+void *sim_mmap(void *at, size_t n, int protection, int flags, int fd, off_t offset);
+int sim_munmap(void *p, size_t n);
+int sim_sigaction(int signo, const struct sigaction *action, struct sigaction *before);
+long sim_sysconf(int name);
+bool maps_left(void);
+/* The process has ended: all that it has written is in the page cache. */
+void maps_drop(void);
+
 /* files.c */
 void writeback_begin(void);
 int sim_open(const char *path, int flags, ...);
@@ -87,6 +96,8 @@ int sim_fsync(int fd);
 int sim_fdatasync(int fd);
 int sim_ftruncate(int fd, off_t size);
 int sim_posix_fallocate(int fd, off_t offset, off_t n);
+/* What is open as a file on the disk. */
+struct inode *file_inode(int fd, const char *call);
 int sim_fstat(int fd, struct stat *st);
 int sim_stat(const char *path, struct stat *st);
 int sim_lstat(const char *path, struct stat *st);

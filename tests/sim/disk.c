@@ -567,6 +567,12 @@ struct inode *disk_open(const char *path, int flags, mode_t mode, int *error)
     return s.f;
 }
 
+struct inode *disk_hold(struct inode *f)
+{
+    f->refs++;
+    return f;
+}
+
 void disk_release(struct inode *f)
 {
     assert(f->refs > 0);

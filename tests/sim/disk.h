@@ -36,6 +36,8 @@ int disk_stat(const char *path, struct stat *st);
 
 /* ---- by file ---- */
 
+/* One reference more. */
+struct inode *disk_hold(struct inode *f);
 /* Gives a reference back. A file without a name lives until its last reference has gone. */
 void disk_release(struct inode *f);
 void disk_fstat(const struct inode *f, struct stat *st);

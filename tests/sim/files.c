@@ -341,6 +341,11 @@ static struct disk_file *need_disk_file(int fd, const char *call)
     return (struct disk_file *)f;
 }
 
+struct inode *file_inode(int fd, const char *call)
+{
+    return need_disk_file(fd, call)->inode;
+}
+
 /* The begin and the end of a call on an open file that takes its time. */
 static struct disk_file *file_call(const char *name, int fd, int64_t b)
 {

@@ -289,6 +289,7 @@ static void end_process(enum process_end how)
     process.serving = false;
     threads_drop();
     helpers_forget();
+    maps_drop();
     close_all();
     heap_free();
     if (process.on_end)
@@ -304,6 +305,8 @@ static void check_leaks(void)
         blocks = 8;
         bytes = 16384;
     }
+    if (maps_left())
+        sim_fail("leaks", "at exit a mapping is left");
     if (process.heap_blocks <= blocks && process.heap_bytes <= bytes && process.open_fds <= 2)
         return;
     struct bytes left = {0};
@@ -383,6 +386,7 @@ void kernel_end(void)
 {
     threads_drop();
     process.on_end = NULL;
+    maps_drop();
     close_all();
     heap_free();
     bytes_free(&process.stderr_text);

@@ -463,6 +463,69 @@ static void test_lock_of_unknown_holder(void **state)
     close(fd);
 }
 
+/* Of another's file nothing is left, and nothing is written through a link. */
+static void test_create(void **state)
+{
+    (void)state;
+    char link[sizeof path + 8];
+    snprintf(link, sizeof link, "%s.link", path);
+    assert_int_equal(file_replace(path, STR("others")), 0);
+    assert_int_equal(symlink(path, link), 0);
+    int fd = file_create(link);
+    assert_true(fd >= 0);
+    assert_int_equal(file_write_all(fd, STR("ours")), 0);
+    file_close(fd);
+    assert_content(path, "others");
+    assert_content(link, "ours");
+    assert_int_equal(file_rename(link, path), 0);
+    assert_content(path, "ours");
+    assert_int_equal(file_rename(link, path), -ENOENT);
+    assert_int_equal(file_create(folder), -EISDIR);
+}
+
+static void test_reserve(void **state)
+{
+    (void)state;
+    struct stat st;
+    int fd = file_create(path);
+    assert_true(fd >= 0);
+    assert_int_equal(file_reserve(fd, FILE_MAP_UNIT), 0);
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_int_equal(st.st_size, FILE_MAP_UNIT);
+    assert_true(st.st_blocks * 512 >= FILE_MAP_UNIT); /* no hole */
+    assert_int_equal(file_reserve(fd, 10), 0);
+    assert_int_equal(file_size(fd), FILE_MAP_UNIT);
+    assert_int_equal(file_reserve(fd, UINT64_MAX), -EFBIG);
+    assert_int_equal(file_size(fd), FILE_MAP_UNIT);
+    file_close(fd);
+    assert_int_equal(file_reserve(-1, 10), -EBADF);
+}
+
+/* A mapping is the file's content; when the file is cut short, it goes on as a page of zeros. */
+static void test_map(void **state)
+{
+    (void)state;
+    void *map;
+    char byte;
+    int fd = file_create(path);
+    assert_true(fd >= 0);
+    assert_int_equal(file_reserve(fd, 2 * FILE_MAP_UNIT), 0);
+    assert_int_equal(file_map(fd, FILE_MAP_UNIT, FILE_MAP_UNIT, &map), 0);
+    volatile char *p = map;
+    p[5] = 'x';
+    assert_int_equal(pread(fd, &byte, 1, FILE_MAP_UNIT + 5), 1);
+    assert_int_equal(byte, 'x');
+    assert_false(file_map_is_lost());
+    assert_int_equal(ftruncate(fd, 0), 0);
+    assert_int_equal(p[5], 0);
+    assert_true(file_map_is_lost());
+    p[5] = 'y';
+    assert_int_equal(p[5], 'y');
+    file_unmap(map, FILE_MAP_UNIT);
+    assert_int_equal(file_map(-1, 0, FILE_MAP_UNIT, &map), -EBADF);
+    file_close(fd);
+}
+
 static void test_kind(void **state)
 {
     (void)state;
@@ -569,6 +632,9 @@ int main(void)
         TEST(test_append_folder_not_synced),
         TEST(test_bad_descriptors),
         TEST(test_remove),
+        TEST(test_create),
+        TEST(test_reserve),
+        TEST(test_map),
         TEST(test_lock),
         TEST(test_lock_of_unknown_holder),
         TEST(test_kind),
