@@ -59,6 +59,10 @@ uint64_t bucket_word(const struct bucket_policy *p, double tokens, uint64_t now)
 /* The word after `ns` more nanoseconds have passed than the clock has seen (time the process was not running). */
 uint64_t bucket_refilled(const struct bucket_policy *p, uint64_t word, uint64_t now, uint64_t ns);
 
+/* The word on another time line, on which it is `now` when on the word's own it is `then`: the same tokens, rounded to
+ * less. */
+uint64_t bucket_carried(const struct bucket_policy *p, uint64_t word, uint64_t then, uint64_t now);
+
 /* The word under policy `to` of a bucket of policy `from`: tokens kept, capped to the new capacity, rounded to less. */
 uint64_t bucket_converted(const struct bucket_policy *from, const struct bucket_policy *to, uint64_t word,
                           uint64_t now);

@@ -154,6 +154,15 @@ uint64_t bucket_refilled(const struct bucket_policy *p, uint64_t word, uint64_t 
     return missing > made ? clock + missing - made : 0;
 }
 
+uint64_t bucket_carried(const struct bucket_policy *p, uint64_t word, uint64_t then, uint64_t now)
+{
+    uint64_t missing = missing_at(word, bucket_clock(p, then));
+    if (missing == 0)
+        return 0;
+    /* Each of the two clocks was rounded down, so that what is missing may come out as much as a unit too small. */
+    return bucket_clock(p, now) + (missing < (uint64_t)UNITS_MAX ? missing : (uint64_t)UNITS_MAX) + 1;
+}
+
 uint64_t bucket_converted(const struct bucket_policy *from, const struct bucket_policy *to, uint64_t word, uint64_t now)
 {
     i128 left = (i128)burst_of(from) - (i128)missing_at(word, bucket_clock(from, now));
