@@ -7,6 +7,7 @@
 #include "base/list.h"
 #include "base/str.h"
 #include "limit/bucket.h"
+#include "limit/words.h"
 
 #define CLIENT_ID_MAX 128u
 
@@ -18,16 +19,18 @@
 
 struct client { /* of variable size: client_next() and client_id() know what stands behind it */
     struct hash_node node;
-    uint64_t word;         /* its bucket, see bucket.h */
-    uint64_t seq;          /* number of its registration, from 1 */
-    double capacity, rate; /* this and the next three: its policy, without the padding */
+    struct word_slot *slot; /* its bucket's word, see bucket.h; tagged once the client is shown */
+    uint64_t seq;           /* number of its registration, from 1 */
+    double capacity, rate;  /* this and the next three: its policy, without the padding */
     uint64_t mult;
     uint16_t shift;
     uint8_t frac;
     uint8_t levels;
     uint8_t id_len;
-    bool shown, busy, is_address; /* busy: a change of it is on its way to disk */
+    bool shown : 1, busy : 1, is_address : 1; /* busy: a change of it is on its way to disk */
+    bool exact : 1;                           /* while loading: its word is what a killed process had */
 };
+_Static_assert(sizeof(struct client) == 64, "a million of them");
 
 struct client_table {
     struct hash_key key;
@@ -38,6 +41,10 @@ struct client_table {
     size_t addresses; /* clients whose id is an IP address */
     struct hash_table gone;
     struct list gone_order;
+    struct words words;
+    /* While loading: what a killed process has left of the words, and the moment on their time line; else NULL. */
+    const struct past_words *past;
+    uint64_t past_now;
 };
 
 void client_table_init(struct client_table *t, const struct hash_key *key);
@@ -45,7 +52,6 @@ void client_table_fini(struct client_table *t);
 
 struct str client_id(const struct client *c);
 struct bucket_policy client_policy(const struct client *c);
-void client_set_policy(struct client *c, const struct bucket_policy *p);
 
 /* Checks an id (1 to 128 visible ASCII characters) and writes its canonical form with a zero (addresses in canonical
  * spelling). */
@@ -59,6 +65,15 @@ struct client *client_table_find(const struct client_table *t, struct str id);
 struct client *client_table_add(struct client_table *t, struct str id, const struct bucket_policy *p)
     __attribute__((warn_unused_result));
 void client_table_show(struct client_table *t, struct client *c);
+
+/* Gives a client that is shown other settings, with its word in another slot (of words_take(&t->words)): so the old
+ * word stands under the old settings until the new one does under the new. */
+void client_table_settle(struct client_table *t, struct client *c, const struct bucket_policy *p,
+                         struct word_slot *slot, uint64_t word);
+
+/* While loading: the word that a killed process had for the client under those settings, as of `now`. */
+bool client_table_recall(const struct client_table *t, const struct client *c, const struct bucket_policy *p,
+                         uint64_t now, uint64_t *word) __attribute__((warn_unused_result));
 
 /* Moves a client to the end of the order. */
 void client_table_move_last(struct client_table *t, struct client *c);

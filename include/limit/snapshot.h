@@ -27,8 +27,8 @@ bool snapshot_append_client(struct buf *out, const struct client *c, const struc
 bool snapshot_append_end(struct buf *out, const struct instant *at) __attribute__((warn_unused_result));
 
 /* Adds the clients of a snapshot to an empty table, their buckets refilled for the time since it was saved. Any layout
- * that is valid JSON is taken; tokens default to the capacity, saved_at to `at`. *saved_wall_ns is set. False with
- * *fault filled when it is damaged, or memory ran out: the table is then half filled. */
+ * that is valid JSON is taken; tokens default to the capacity, saved_at to `at`. *saved_wall_ns is saved_at, 0 where
+ * there is none. False with *fault filled when it is damaged, or memory ran out: the table is then half filled. */
 bool snapshot_parse(struct str text, struct client_table *t, const struct instant *at, uint64_t *saved_wall_ns,
                     struct text_fault *fault) __attribute__((warn_unused_result));
 

@@ -27,7 +27,7 @@ void client_view_of(const struct client *c, uint64_t now, struct client_view *ou
     out->id[id.n] = '\0';
     out->capacity = c->capacity;
     out->rate = c->rate;
-    out->tokens = client_tokens_shown(bucket_tokens(&p, c->word, now));
+    out->tokens = client_tokens_shown(bucket_tokens(&p, c->slot->word, now));
 }
 
 bool client_number_json(struct buf *out, double v)

@@ -40,7 +40,7 @@ struct bucket_policy client_policy(const struct client *c)
     return (struct bucket_policy){c->capacity, c->rate, c->mult, c->shift, c->frac};
 }
 
-void client_set_policy(struct client *c, const struct bucket_policy *p)
+static void set_policy(struct client *c, const struct bucket_policy *p)
 {
     c->capacity = p->capacity;
     c->rate = p->rate;
@@ -72,6 +72,9 @@ void client_table_init(struct client_table *t, const struct hash_key *key)
     hash_table_init(&t->by_id);
     hash_table_init(&t->gone);
     list_init(&t->gone_order);
+    /* The words' key stands in their file, so it is another one. */
+    struct hash_key words = {hash_siphash24(key, "words 0", 7), hash_siphash24(key, "words 1", 7)};
+    words_init(&t->words, &words);
 }
 
 void client_table_fini(struct client_table *t)
@@ -85,6 +88,7 @@ void client_table_fini(struct client_table *t)
     }
     hash_table_fini(&t->by_id);
     hash_table_fini(&t->gone);
+    words_fini(&t->words);
 }
 
 static uint64_t hash_id(const struct client_table *t, struct str id)
@@ -186,23 +190,44 @@ struct client *client_table_add(struct client_table *t, struct str id, const str
     c->levels = (uint8_t)levels;
     c->id_len = (uint8_t)id.n;
     memcpy(links(c) + levels, id.p, id.n);
-    if (!hash_table_insert(&t->by_id, &c->node, hash)) {
+    c->slot = words_take(&t->words);
+    if (!c->slot || !hash_table_insert(&t->by_id, &c->node, hash)) {
+        if (c->slot)
+            words_give(&t->words, c->slot);
         mem_free(c);
         return NULL;
     }
     struct ip ip;
     c->is_address = ip_parse(id, &ip);
     t->addresses += c->is_address;
-    client_set_policy(c, p);
+    set_policy(c, p);
     order_append(t, c);
     return c;
 }
 
 void client_table_show(struct client_table *t, struct client *c)
 {
+    struct bucket_policy p = client_policy(c);
     assert(!c->shown);
     c->shown = true;
     t->shown++;
+    words_set(&t->words, c->slot, client_id(c), &p, c->slot->word);
+}
+
+void client_table_settle(struct client_table *t, struct client *c, const struct bucket_policy *p,
+                         struct word_slot *slot, uint64_t word)
+{
+    assert(c->shown);
+    words_set(&t->words, slot, client_id(c), p, word);
+    words_give(&t->words, c->slot);
+    c->slot = slot;
+    set_policy(c, p);
+}
+
+bool client_table_recall(const struct client_table *t, const struct client *c, const struct bucket_policy *p,
+                         uint64_t now, uint64_t *word)
+{
+    return past_words_find(t->past, client_id(c), p, t->past_now, now, word);
 }
 
 void client_table_move_last(struct client_table *t, struct client *c)
@@ -262,6 +287,7 @@ void client_table_remove(struct client_table *t, struct client *c)
     t->addresses -= c->is_address;
     order_remove(t, c);
     hash_table_remove(&t->by_id, &c->node);
+    words_give(&t->words, c->slot);
     mem_free(c);
 }
 

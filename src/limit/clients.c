@@ -24,6 +24,7 @@ struct change {
     enum journal_op op;
     struct client_change *waiter; /* NULL: nobody any more */
     struct client *client;        /* while in a group */
+    struct word_slot *slot;       /* of an update in a group: for its word */
     double capacity, rate;
     char id[]; /* with a zero */
 };
@@ -164,17 +165,19 @@ static void put_registration_in_force(struct limiter *lim, struct client *c)
     if (c->is_address) {
         struct ip ip = address_of(c);
         struct bucket_policy p = client_policy(c);
-        c->word = word_of_registration(lim, &p, anon_table_leave(&lim->anon, &ip));
+        c->slot->word = word_of_registration(lim, &p, anon_table_leave(&lim->anon, &ip));
     }
     client_table_show(&lim->clients, c);
     metrics.clients_registered++;
 }
 
-static void put_update_in_force(struct limiter *lim, struct client *c, const struct bucket_policy *to)
+static void put_update_in_force(struct limiter *lim, struct change *change)
 {
-    struct bucket_policy from = client_policy(c);
-    c->word = bucket_converted(&from, to, c->word, limiter_now(lim));
-    client_set_policy(c, to);
+    struct client *c = change->client;
+    struct bucket_policy from = client_policy(c), to = policy_after(change);
+    uint64_t word = bucket_converted(&from, &to, c->slot->word, limiter_now(lim));
+    client_table_settle(&lim->clients, c, &to, change->slot, word);
+    change->slot = NULL;
     metrics.clients_updated++;
 }
 
@@ -184,7 +187,7 @@ static void put_deletion_in_force(struct limiter *lim, struct client *c)
         struct ip ip = address_of(c);
         struct bucket_policy p = client_policy(c);
         uint64_t now = limiter_now(lim);
-        anon_table_join(&lim->anon, &ip, bucket_converted(&p, &lim->anon.policy, c->word, now), now);
+        anon_table_join(&lim->anon, &ip, bucket_converted(&p, &lim->anon.policy, c->slot->word, now), now);
     }
     client_table_remove(&lim->clients, c);
     metrics.clients_deleted++;
@@ -195,12 +198,10 @@ static void put_in_force(struct limiter *lim, struct change *change)
     struct client *c = change->client;
     struct client_view view;
     c->busy = false;
-    if (change->op == JOURNAL_REGISTER) {
+    if (change->op == JOURNAL_REGISTER)
         put_registration_in_force(lim, c);
-    } else if (change->op == JOURNAL_UPDATE) {
-        struct bucket_policy to = policy_after(change);
-        put_update_in_force(lim, c, &to);
-    }
+    else if (change->op == JOURNAL_UPDATE)
+        put_update_in_force(lim, change);
     client_view_of(c, limiter_now(lim), &view);
     if (change->op == JOURNAL_DELETE)
         put_deletion_in_force(lim, c);
@@ -218,6 +219,8 @@ static void take_back(struct limiter *lim, struct change *change, enum err e)
         client_table_remove(&lim->clients, change->client);
     else
         change->client->busy = false;
+    if (change->slot)
+        words_give(&lim->clients.words, change->slot);
     finish(change, e, NULL);
 }
 
@@ -244,7 +247,7 @@ static void view_after(const struct limiter *lim, const struct change *change, c
 {
     const struct client *c = change->client;
     struct bucket_policy from = client_policy(c), to = policy_after(change);
-    uint64_t now = limiter_now(lim), word = bucket_converted(&from, &to, c->word, now);
+    uint64_t now = limiter_now(lim), word = bucket_converted(&from, &to, c->slot->word, now);
     if (change->op == JOURNAL_REGISTER && c->is_address) {
         struct ip ip = address_of(c);
         word = word_of_registration(lim, &to, anon_table_peek(&lim->anon, &ip));
@@ -258,8 +261,12 @@ static void view_after(const struct limiter *lim, const struct change *change, c
 static enum err reserve(struct limiter *lim, struct change *c)
 {
     struct bucket_policy p;
+    if (c->op != JOURNAL_REGISTER && !c->client)
+        return ERR_NO_SUCH_CLIENT;
+    if (c->op == JOURNAL_UPDATE && !(c->slot = words_take(&lim->clients.words)))
+        return ERR_INTERNAL;
     if (c->op != JOURNAL_REGISTER)
-        return c->client ? ERR_OK : ERR_NO_SUCH_CLIENT;
+        return ERR_OK;
     if (c->client)
         return ERR_CLIENT_EXISTS;
     bucket_policy_init(&p, c->capacity, c->rate);

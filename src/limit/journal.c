@@ -163,20 +163,25 @@ static struct client *place_client(struct client_table *t, const struct change *
 static bool apply_setting(struct client_table *t, const struct change *change, const struct instant *at,
                           uint64_t saved_wall_ns)
 {
-    struct bucket_policy p, old;
+    struct bucket_policy p;
+    uint64_t word;
     bucket_policy_init(&p, change->v.capacity, change->v.rate);
     size_t before = t->shown;
     struct client *c = place_client(t, change, &p);
-    if (!c)
+    struct word_slot *slot = c ? words_take(&t->words) : NULL;
+    if (!slot)
         return false;
-    old = client_policy(c);
-    client_set_policy(c, &p);
-    if (t->shown == before && change->wall_ns < saved_wall_ns) {
-        c->word = bucket_converted(&old, &p, c->word, at->now);
-        return true;
+    bool older = t->shown == before && change->wall_ns < saved_wall_ns;
+    if (client_table_recall(t, c, &p, at->now, &word)) {
+        c->exact = true;
+    } else if (c->exact || older) {
+        struct bucket_policy old = client_policy(c);
+        word = bucket_converted(&old, &p, c->slot->word, at->now);
+    } else {
+        uint64_t away = at->wall_ns > change->wall_ns ? at->wall_ns - change->wall_ns : 0;
+        word = bucket_refilled(&p, bucket_word(&p, change->v.tokens, at->now), at->now, away);
     }
-    uint64_t away = at->wall_ns > change->wall_ns ? at->wall_ns - change->wall_ns : 0;
-    c->word = bucket_refilled(&p, bucket_word(&p, change->v.tokens, at->now), at->now, away);
+    client_table_settle(t, c, &p, slot, word);
     return true;
 }
 

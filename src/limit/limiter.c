@@ -114,12 +114,12 @@ static void answer_from_bucket(const struct limiter *lim, const struct bucket_po
 static void ask_registered(struct limiter *lim, struct client *c, struct limit_answer *out)
 {
     struct bucket_policy p = client_policy(c);
-    bool passed = bucket_take(&p, &c->word, limiter_now(lim));
+    bool passed = bucket_take(&p, &c->slot->word, limiter_now(lim));
     if (passed)
         store_note_tokens(lim->store);
     out->client_id = client_id(c);
     out->registered = true;
-    answer_from_bucket(lim, &p, c->word, passed, out);
+    answer_from_bucket(lim, &p, c->slot->word, passed, out);
 }
 
 /* The sweep runs only while there is something to sweep. */

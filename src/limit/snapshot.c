@@ -132,9 +132,9 @@ static bool add_client(struct scan *s, const struct client_fields *f, size_t sta
         s->fault->no_memory = true;
         return fail(s, start, "there is no memory for so many clients");
     }
-    client_table_show(s->table, c);
     if (f->given & CLIENT_TOKENS)
-        c->word = bucket_word(&p, f->v.tokens, s->now->now);
+        c->slot->word = bucket_word(&p, f->v.tokens, s->now->now);
+    client_table_show(s->table, c);
     return true;
 }
 
@@ -248,8 +248,8 @@ bool snapshot_parse(struct str text, struct client_table *t, const struct instan
     uint64_t away = at->wall_ns > s.saved_wall_ns ? at->wall_ns - s.saved_wall_ns : 0;
     for (struct client *c = client_table_after(t, 0); c; c = client_table_next(c)) {
         struct bucket_policy p = client_policy(c);
-        c->word = bucket_refilled(&p, c->word, at->now, away);
+        c->slot->word = bucket_refilled(&p, c->slot->word, at->now, away);
     }
-    *saved_wall_ns = s.saved_wall_ns;
+    *saved_wall_ns = s.seen_saved_at ? s.saved_wall_ns : 0;
     return true;
 }

@@ -38,6 +38,9 @@
 
 #define RETRY_AFTER NS_PER_S
 
+/* With fewer slots than this left the words' file gets a piece more: enough for the registrations until it is there. */
+#define WORDS_LOW 2048u
+
 static void pump(struct store *st);
 
 struct instant store_instant(const struct store *st)
@@ -107,6 +110,41 @@ static void keep_for_tail(struct save *s, const struct append *a)
     buf_fini(&s->tail);
 }
 
+/* ---- room for the words ---- */
+
+/* On the helper thread. */
+static void extend_work(struct job *j)
+{
+    struct store *st = container_of(j, struct store, extension.job);
+    struct extension *e = &st->extension;
+    e->result = words_file_extend(&st->words, &e->slots, &e->n);
+}
+
+static void extend_done(struct job *j)
+{
+    struct store *st = container_of(j, struct store, extension.job);
+    struct extension *e = &st->extension;
+    e->running = false;
+    if (e->result == 0 && !words_add(&st->setup.table->words, e->slots, e->n))
+        e->result = -ENOMEM;
+    if (e->result == 0)
+        return;
+    log_failure("tokens", e->result);
+    e->retry_at = loop_now(st->setup.loop) + RETRY_AFTER;
+}
+
+static void extend_words(struct store *st)
+{
+    struct extension *e = &st->extension;
+    bool enough = st->setup.table->words.room >= WORDS_LOW;
+    if (enough || e->running || st->words.fd < 0 || loop_now(st->setup.loop) < e->retry_at)
+        return;
+    e->running = true;
+    worker_submit(st->setup.worker, &e->job, extend_work, extend_done);
+}
+
+/* ---- the end of an append ---- */
+
 static bool journal_is_long(const struct store *st)
 {
     size_t enough = st->setup.table->shown * JOURNAL_PER_CLIENT + JOURNAL_LINES_MIN;
@@ -125,6 +163,7 @@ static void end_append(struct store *st, bool ok)
     }
     buf_fini(&a->lines);
     a->state = APPEND_NONE;
+    extend_words(st);
     st->setup.appended(st->setup.arg, ok);
 }
 
@@ -191,12 +230,15 @@ static int renew_journal(const struct save *s)
 void store_save_commit(struct job *j)
 {
     struct save *s = container_of(j, struct save, job);
-    s->result = s->journal_result = 0;
+    s->result = s->journal_result = s->words_result = 0;
     if (s->fd >= 0)
         s->result = file_replace_commit(s->path, s->fd);
     s->fd = -1;
     if (s->result == 0 && !s->tail_lost)
         s->journal_result = renew_journal(s);
+    /* Last: as long as it is there, it goes with what has just been saved. */
+    if (s->final && s->result == 0 && s->journal_result == 0)
+        s->words_result = words_file_remove(s->words);
 }
 
 /* ---- saving: on the loop ---- */
@@ -329,13 +371,16 @@ static void save_committed(struct job *j)
 {
     struct store *st = container_of(j, struct store, save.job);
     const struct save *s = &st->save;
-    bool final = s->final, ok = s->result == 0 && s->journal_result == 0;
+    bool final = s->final, ok = s->result == 0 && s->journal_result == 0 && s->words_result == 0;
     if (s->result < 0) {
         save_failed(st, s->result);
     } else {
         metrics.store_saves++;
+        words_file_note(&st->words, s->at.wall_ns, true);
         journal_renewed(st, s);
     }
+    if (s->words_result < 0)
+        log_failure("tokens", s->words_result);
     save_reset(st);
     if (final)
         close_end(st, ok);
@@ -346,6 +391,7 @@ static void save_committed(struct job *j)
 static void save_commit(struct store *st)
 {
     st->save.state = SAVE_COMMITTING;
+    words_file_note(&st->words, st->save.at.wall_ns, false);
     worker_submit(st->setup.worker, &st->save.job, store_save_commit, save_committed);
 }
 
@@ -359,11 +405,13 @@ static bool is_clean(const struct store *st)
 static void journal_removed(struct job *j)
 {
     struct store *st = container_of(j, struct store, save.job);
-    int result = st->save.journal_result;
-    if (result < 0)
-        log_failure("journal", result);
+    const struct save *s = &st->save;
+    bool ok = s->journal_result == 0 && s->words_result == 0;
+    if (!ok)
+        log_failure(s->journal_result < 0 ? "journal" : "tokens",
+                    s->journal_result < 0 ? s->journal_result : s->words_result);
     save_reset(st);
-    close_end(st, result == 0);
+    close_end(st, ok);
 }
 
 static void close_step(struct store *st)
@@ -428,6 +476,10 @@ static void on_interval(struct timer *t)
 {
     struct store *st = container_of(t, struct store, interval);
     arm_interval(st);
+    if (file_map_is_lost() && !st->lost_logged) {
+        log_failure("tokens", -EIO);
+        st->lost_logged = true;
+    }
     st->save_wanted |= st->tokens_moved || st->journal_length > 0;
     pump(st);
 }
@@ -464,6 +516,7 @@ void store_free(struct store *st)
     buf_fini(&st->append.lines);
     file_close(st->journal.fd);
     file_close(st->lock);
+    words_file_fini(&st->words);
     mem_free(st->path);
     mem_free(st->journal_path);
     mem_free(st->lock_path);

@@ -4,6 +4,7 @@
 
 #include "event/timer.h"
 #include "limit/store.h"
+#include "limit/words_file.h"
 
 /* The journal's descriptor: the helper thread's, while jobs run. */
 struct journal_file {
@@ -32,9 +33,10 @@ struct save {
     enum save_state state;
     const char *path;
     struct journal_file *journal;
+    struct words_file *words;
     int fd; /* of the temporary, -1 before the first piece */
     struct buf piece;
-    int result, journal_result;
+    int result, journal_result, words_result;
     bool last_piece, final; /* final: the journal is removed */
 
     struct instant at;
@@ -46,6 +48,16 @@ struct save {
     bool tail_lost; /* there were too many: the journal stays as it is */
 };
 
+/* One piece more for the words, before there is none left. */
+struct extension {
+    struct job job;
+    bool running;
+    int result;
+    struct word_slot *slots;
+    size_t n;
+    uint64_t retry_at; /* after a failure: not before */
+};
+
 struct store {
     struct store_setup setup;
     char *path, *journal_path, *lock_path;
@@ -54,9 +66,12 @@ struct store {
     uint64_t journal_length, journal_lines; /* as far as it is on disk */
     bool broken;                            /* the journal cannot be relied on until a save has replaced it */
     bool tokens_moved, save_wanted;
+    bool lost_logged;  /* that words are gone from their mapping */
     uint64_t retry_at; /* while broken: not before */
     struct append append;
     struct save save;
+    struct words_file words;
+    struct extension extension;
     struct timer interval, retry;
     bool closing;
     void (*closed)(void *arg, bool ok);

@@ -27,7 +27,9 @@ struct load {
     struct store *st;
     struct instant at;
     uint64_t saved_wall_ns;
+    uint64_t snapshot; /* clients.json's saved_at, 0 where there is none */
     bool rescued;
+    struct past_words past;
     char *error;
     size_t error_size;
     int *exit_status;
@@ -84,8 +86,10 @@ static bool take_lock(struct load *l)
 static bool parse_clients(struct load *l, const char *path, struct str text)
 {
     struct text_fault fault;
-    return snapshot_parse(text, l->st->setup.table, &l->at, &l->saved_wall_ns, &fault) ||
-           not_loaded(l, path, text, &fault);
+    if (!snapshot_parse(text, l->st->setup.table, &l->at, &l->snapshot, &fault))
+        return not_loaded(l, path, text, &fault);
+    l->saved_wall_ns = l->snapshot ? l->snapshot : l->at.wall_ns;
+    return true;
 }
 
 /* Loads one of the files, if it is there: *there says so. One that cannot be read now may be whole all the same. */
@@ -115,6 +119,99 @@ static bool load_clients(struct load *l)
         log_end();
     }
     return ok && (l->rescued || load_file(l, l->st->path, &there));
+}
+
+/* ---- the words ---- */
+
+static void log_words(const struct load *l, const char *event, const char *reason)
+{
+    log_begin(LOG_WARN, event);
+    log_z("file", l->st->words.path);
+    log_z("reason", reason);
+    log_end();
+}
+
+/* What the process before has left, if it was killed. Without it the tokens of clients.json and its journal count. */
+static void read_past(struct load *l)
+{
+    int error;
+    switch (words_file_read(&l->st->words, clock_monotonic(), &l->past, &error)) {
+    case WORDS_FOUND:
+    case WORDS_NONE: break;
+    case WORDS_UNREADABLE: log_words(l, "tokens_ignored", strerror(-error)); break;
+    case WORDS_DAMAGED: log_words(l, "tokens_ignored", "damaged"); break;
+    case WORDS_OTHER_BOOT: log_words(l, "tokens_ignored", "the machine was restarted"); break;
+    }
+}
+
+static bool add_piece(void *arg)
+{
+    struct store *st = arg;
+    struct word_slot *slots;
+    size_t n;
+    return words_file_extend(&st->words, &slots, &n) == 0 && words_add(&st->setup.table->words, slots, n);
+}
+
+/* The words of the clients that are loaded go into the new file. Where there can be none, they are not kept, and the
+ * tokens after a kill are those of the last save. */
+static bool begin_words(struct load *l)
+{
+    struct store *st = l->st;
+    struct words *words = &st->setup.table->words;
+    struct word_slot *slots;
+    size_t n;
+    int r = words_file_begin(&st->words, &words->key, st->setup.zero, &slots, &n);
+    if (r < 0) {
+        log_words(l, "tokens_not_kept", strerror(-r));
+        return true;
+    }
+    words->extend = add_piece;
+    words->extend_arg = st;
+    return words_add(words, slots, n) || fail(l, EXIT_RUNTIME, "%s: out of memory", st->path);
+}
+
+static bool goes_with(const struct past_words *past, uint64_t snapshot)
+{
+    for (unsigned i = 0; i < WORDS_SNAPSHOTS; i++)
+        if (past->snapshots[i] == snapshot)
+            return true;
+    return false;
+}
+
+/* The words that go with this clients.json are newer than the tokens in it. */
+static void recall_words(struct load *l)
+{
+    struct client_table *t = l->st->setup.table;
+    const struct past_words *past = &l->past;
+    if (past->n == 0)
+        return;
+    if (!goes_with(past, l->snapshot)) {
+        log_words(l, "tokens_ignored", "another clients.json");
+        return;
+    }
+    t->past = past;
+    t->past_now = l->at.now + l->st->setup.zero - past->zero;
+    for (struct client *c = client_table_after(t, 0); c; c = client_table_next(c)) {
+        struct bucket_policy p = client_policy(c);
+        c->exact = client_table_recall(t, c, &p, l->at.now, &c->slot->word);
+        l->st->tokens_moved |= c->exact;
+    }
+}
+
+/* From here on the new file counts. Without one there must not be an old one either: nothing in it will move any more,
+ * and the next start would take it for the last word. */
+static bool install_words(struct load *l)
+{
+    struct store *st = l->st;
+    int r = st->words.fd < 0 ? -EBADF : words_file_install(&st->words, l->snapshot);
+    if (r == 0 && st->setup.table->words.unkept)
+        log_words(l, "tokens_not_kept", "there is no room for all of them");
+    if (r == 0)
+        return true;
+    if (st->words.fd >= 0)
+        log_words(l, "tokens_not_kept", strerror(-r));
+    r = words_file_remove(&st->words);
+    return r == 0 || fail(l, EXIT_RUNTIME, "%s: it cannot be removed: %s", st->words.path, strerror(-r));
 }
 
 /* ---- the journal ---- */
@@ -193,6 +290,7 @@ static bool fold_in(struct load *l)
     if (r < 0)
         return fail(l, EXIT_RUNTIME, "%s: %s", st->path, strerror(-r));
     st->journal_length = 0;
+    l->snapshot = st->save.at.wall_ns;
     return true;
 }
 
@@ -223,11 +321,24 @@ static struct store *store_new(const struct store_setup *setup)
     st->journal.path = st->journal_path;
     st->append.journal = st->save.journal = &st->journal;
     st->save.path = st->path;
+    st->save.words = &st->words;
     store_start(st);
-    if (st->path && st->journal_path && st->lock_path)
+    char *words = path_with(setup->path, ".tokens");
+    bool ok = words_file_init(&st->words, words ? words : "") && words && st->path && st->journal_path && st->lock_path;
+    mem_free(words);
+    if (ok)
         return st;
     store_free(st);
     return NULL;
+}
+
+static bool load(struct load *l)
+{
+    read_past(l);
+    if (!begin_words(l) || !load_clients(l))
+        return false;
+    recall_words(l);
+    return load_journal(l) && open_journal(l) && fold_in(l) && remove_copies(l) && install_words(l);
 }
 
 struct store *store_open(const struct store_setup *setup, char *error, size_t n, int *exit_status)
@@ -238,7 +349,11 @@ struct store *store_open(const struct store_setup *setup, char *error, size_t n,
         return NULL;
     }
     l.at = store_instant(l.st);
-    if (take_lock(&l) && load_clients(&l) && load_journal(&l) && open_journal(&l) && fold_in(&l) && remove_copies(&l))
+    bool ok = take_lock(&l) && load(&l);
+    setup->table->past = NULL;
+    setup->table->words.extend = NULL;
+    past_words_fini(&l.past);
+    if (ok)
         return l.st;
     store_free(l.st);
     return NULL;

@@ -633,8 +633,11 @@ static void check_limits(void)
 {
     if (!world.set.limiter_on)
         return;
-    /* What a crash may give back: tokens of a snapshot that is save_interval old, and all of the unregistered. */
-    unsigned crashes = world.kills + world.power_cuts + world.wall_steps + world.lossy_stops;
+    /* What a power cut may give back: tokens of a snapshot that is save_interval old; and a kill, where a call for the
+     * file that they are in has failed. All of those of the unregistered go with their process. */
+    unsigned crashes = world.power_cuts + world.wall_steps + world.lossy_stops;
+    if (fault_since(SHOWN_DISK | SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_SYNC, 0))
+        crashes += world.kills;
     for (unsigned i = 0; i < NAMED_MAX; i++) {
         char name[16];
         snprintf(name, sizeof name, "named%u", i);

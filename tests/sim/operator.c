@@ -5,6 +5,7 @@
 
 #include <inttypes.h>
 #include <signal.h>
+#include <stdio.h>
 
 struct deed {
     struct event event;
@@ -36,6 +37,14 @@ static void do_kill_start(struct deed *d)
     do_kill(d);
 }
 
+void operator_boot(void)
+{
+    char id[64];
+    int n = snprintf(id, sizeof id, "00000000-0000-4000-8000-%012" PRIx64 "\n", sim_now() & UINT64_C(0xffffffffffff));
+    kernel.boot = sim_now();
+    disk_put("proc/sys/kernel/random/boot_id", id, (size_t)n);
+}
+
 void operator_cut_power(void)
 {
     trace_text("the power is cut");
@@ -44,7 +53,7 @@ void operator_cut_power(void)
     net_power_cut();
     process_kill();
     disk_power_cut();
-    kernel.boot = sim_now();
+    operator_boot();
 }
 
 static void do_power_cut(struct deed *d)

@@ -393,6 +393,7 @@ static void set_up(uint64_t seed)
     process.on_end = on_process_end;
     process.on_turn = on_turn;
 
+    operator_boot();
     disk_make_folder("run");
     world.mounted = rng_chance(&operator_stream, 80);
     if (world.mounted)

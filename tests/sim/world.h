@@ -79,6 +79,8 @@ void settings_draw(void);
 void settings_write(void);
 /* Plans all that is to befall the daemon. */
 void operator_plan(void);
+/* The machine starts: its clock is at zero, its boot has a name of its own. */
+void operator_boot(void);
 void operator_cut_power(void);
 /* SIGTERM or SIGINT, of which it is noted that an end is due. */
 void world_stop_daemon(void);

@@ -40,7 +40,7 @@ static struct client *add(struct client_table *t, const char *id, double capacit
     struct client *c = client_table_add(t, str_of(id), &p);
     assert_non_null(c);
     client_table_show(t, c);
-    c->word = bucket_word(&p, tokens, now.now);
+    c->slot->word = bucket_word(&p, tokens, now.now);
     return c;
 }
 
