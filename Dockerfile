@@ -29,7 +29,7 @@ RUN apt-get update \
 COPY --from=build /out/usr/local/bin/ /usr/local/bin/
 COPY config.json /etc/loadbalancer/config.json
 
-# The state (clients.json, its journal and lock) lives in the working directory: mount a volume there, as a folder.
+# The state (clients.json, its journal, tokens and lock) lives in the working directory: mount a volume there, as a folder.
 WORKDIR /var/lib/loadbalancer
 USER 10001:10001
 
