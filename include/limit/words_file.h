@@ -50,6 +50,8 @@ int words_file_extend(struct words_file *f, struct word_slot **slots, size_t *n)
 int words_file_install(struct words_file *f, uint64_t snapshot) __attribute__((warn_unused_result));
 /* A snapshot is about to be put in place (`done` false), or has been. */
 void words_file_note(struct words_file *f, uint64_t snapshot, bool done);
+/* It is no longer kept up: whoever reads it from now on finds it damaged. */
+void words_file_spoil(struct words_file *f);
 /* The words are all in clients.json. */
 int words_file_remove(struct words_file *f) __attribute__((warn_unused_result));
 

@@ -207,7 +207,7 @@ int file_reserve(int fd, uint64_t size)
     int64_t old = file_size(fd);
     if (old < 0 || (uint64_t)old >= size)
         return old < 0 ? (int)old : 0;
-    int e = size <= INT64_MAX ? posix_fallocate(fd, 0, (off_t)size) : EFBIG;
+    int e = size <= INT64_MAX ? posix_fallocate(fd, (off_t)old, (off_t)(size - (uint64_t)old)) : EFBIG;
     if (e == 0)
         return 0;
     int r = file_truncate(fd, (uint64_t)old);

@@ -32,7 +32,7 @@
  *      to the change and the new rate's from it on.
  *    - An update, like any change, is in force only once it is on disk; one that failed never was (clients.c).
  *    - Restarting. clients.json holds tokens as of saved_at; they refill for the time since then, by the wall clock,
- *      none if that has stepped back.
+ *      none if that has stepped back. After kill -9 the words themselves are found (docs/limiter.md).
  *
  * 3. A client that asks no faster than its rate is never refused, whatever v was rounded to: readings are floors of a
  *    straight line whose slope is at least the rate, so in the time of n tokens v grows by at least n. */

@@ -38,9 +38,6 @@
 
 #define RETRY_AFTER NS_PER_S
 
-/* With fewer slots than this left the words' file gets a piece more: enough for the registrations until it is there. */
-#define WORDS_LOW 2048u
-
 static void pump(struct store *st);
 
 struct instant store_instant(const struct store *st)
@@ -120,13 +117,23 @@ static void extend_work(struct job *j)
     e->result = words_file_extend(&st->words, &e->slots, &e->n);
 }
 
+/* A piece that is mapped, and has no memory to be in the pool, waits for the next time. */
+static int add_slots(struct store *st)
+{
+    struct extension *e = &st->extension;
+    if (!words_add(&st->setup.table->words, e->slots, e->n))
+        return -ENOMEM;
+    e->n = 0;
+    return 0;
+}
+
 static void extend_done(struct job *j)
 {
     struct store *st = container_of(j, struct store, extension.job);
     struct extension *e = &st->extension;
     e->running = false;
-    if (e->result == 0 && !words_add(&st->setup.table->words, e->slots, e->n))
-        e->result = -ENOMEM;
+    if (e->result == 0)
+        e->result = add_slots(st);
     if (e->result == 0)
         return;
     log_failure("tokens", e->result);
@@ -136,8 +143,15 @@ static void extend_done(struct job *j)
 static void extend_words(struct store *st)
 {
     struct extension *e = &st->extension;
-    bool enough = st->setup.table->words.room >= WORDS_LOW;
-    if (enough || e->running || st->words.fd < 0 || loop_now(st->setup.loop) < e->retry_at)
+    const struct words *words = &st->setup.table->words;
+    if (words->unkept && !st->unkept_logged && st->words.installed) {
+        log_failure("tokens", -ENOSPC); /* some are in memory only */
+        st->unkept_logged = true;
+    }
+    bool enough = words->room >= WORDS_LOW;
+    if (enough || e->running || !st->words.installed || loop_now(st->setup.loop) < e->retry_at)
+        return;
+    if (e->n > 0 && add_slots(st) == 0)
         return;
     e->running = true;
     worker_submit(st->setup.worker, &e->job, extend_work, extend_done);
@@ -478,6 +492,7 @@ static void on_interval(struct timer *t)
     arm_interval(st);
     if (file_map_is_lost() && !st->lost_logged) {
         log_failure("tokens", -EIO);
+        words_file_spoil(&st->words); /* what is written to a lost page is not in the file */
         st->lost_logged = true;
     }
     st->save_wanted |= st->tokens_moved || st->journal_length > 0;
@@ -515,8 +530,8 @@ void store_free(struct store *st)
     buf_fini(&st->save.tail);
     buf_fini(&st->append.lines);
     file_close(st->journal.fd);
-    file_close(st->lock);
     words_file_fini(&st->words);
+    file_close(st->lock); /* from here on the files are another's */
     mem_free(st->path);
     mem_free(st->journal_path);
     mem_free(st->lock_path);

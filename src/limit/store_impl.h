@@ -48,13 +48,16 @@ struct save {
     bool tail_lost; /* there were too many: the journal stays as it is */
 };
 
+/* With fewer slots than this left the words' file gets a piece more: enough for the registrations until it is there. */
+#define WORDS_LOW 2048u
+
 /* One piece more for the words, before there is none left. */
 struct extension {
     struct job job;
     bool running;
     int result;
     struct word_slot *slots;
-    size_t n;
+    size_t n;          /* slots that are not in the pool yet */
     uint64_t retry_at; /* after a failure: not before */
 };
 
@@ -66,8 +69,9 @@ struct store {
     uint64_t journal_length, journal_lines; /* as far as it is on disk */
     bool broken;                            /* the journal cannot be relied on until a save has replaced it */
     bool tokens_moved, save_wanted;
-    bool lost_logged;  /* that words are gone from their mapping */
-    uint64_t retry_at; /* while broken: not before */
+    bool lost_logged;   /* that words are gone from their mapping, */
+    bool unkept_logged; /* and that some are in no file */
+    uint64_t retry_at;  /* while broken: not before */
     struct append append;
     struct save save;
     struct words_file words;

@@ -1,5 +1,4 @@
 /* The start of the store: lock, load, replay, fold the journal in. Blocking: the loop does not run yet. */
-#include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -135,7 +134,7 @@ static void log_words(const struct load *l, const char *event, const char *reaso
 static void read_past(struct load *l)
 {
     int error;
-    switch (words_file_read(&l->st->words, clock_monotonic(), &l->past, &error)) {
+    switch (words_file_read(&l->st->words, l->at.now + l->st->setup.zero, &l->past, &error)) {
     case WORDS_FOUND:
     case WORDS_NONE: break;
     case WORDS_UNREADABLE: log_words(l, "tokens_ignored", strerror(-error)); break;
@@ -198,19 +197,31 @@ static void recall_words(struct load *l)
     }
 }
 
-/* From here on the new file counts. Without one there must not be an old one either: nothing in it will move any more,
- * and the next start would take it for the last word. */
-static bool install_words(struct load *l)
+/* From here on the new file counts, beside the clients.json as it was loaded: there is no moment at which the words do
+ * not. */
+static void install_words(struct load *l)
 {
     struct store *st = l->st;
-    int r = st->words.fd < 0 ? -EBADF : words_file_install(&st->words, l->snapshot);
-    if (r == 0 && st->setup.table->words.unkept)
-        log_words(l, "tokens_not_kept", "there is no room for all of them");
-    if (r == 0)
-        return true;
-    if (st->words.fd >= 0)
+    struct words *words = &st->setup.table->words;
+    while (st->words.fd >= 0 && words->room < WORDS_LOW && add_piece(st))
+        ;
+    words->extend = NULL;
+    if (st->words.fd < 0)
+        return;
+    int r = words_file_install(&st->words, l->snapshot);
+    if (r < 0)
         log_words(l, "tokens_not_kept", strerror(-r));
-    r = words_file_remove(&st->words);
+    else if (words->unkept)
+        log_words(l, "tokens_not_kept", "there is no room for all of them");
+}
+
+/* Where there is no new file, an old one must not stay either, once its words are saved: nothing in it moves any more,
+ * and the next start would take it for the last word. */
+static bool remove_old_words(struct load *l)
+{
+    struct store *st = l->st;
+    bool unsaved = st->tokens_moved; /* the save has failed: then its words are better than none */
+    int r = st->words.installed || unsaved ? 0 : words_file_remove(&st->words);
     return r == 0 || fail(l, EXIT_RUNTIME, "%s: it cannot be removed: %s", st->words.path, strerror(-r));
 }
 
@@ -264,6 +275,7 @@ static int save_now(struct store *st)
 {
     struct save *s = &st->save;
     int r = 0;
+    bool moved = st->tokens_moved;
     store_save_prepare(st);
     while (r == 0 && !s->last_piece) {
         r = store_save_fill(st);
@@ -271,6 +283,7 @@ static int save_now(struct store *st)
             store_save_write(&s->job);
         r = r < 0 ? r : s->result;
     }
+    words_file_note(&st->words, s->at.wall_ns, false);
     if (r < 0)
         store_save_abort(&s->job);
     else
@@ -278,19 +291,28 @@ static int save_now(struct store *st)
     buf_fini(&s->piece);
     if (r == 0)
         r = s->result < 0 ? s->result : s->journal_result;
+    if (r == 0)
+        words_file_note(&st->words, s->at.wall_ns, true);
+    else
+        st->tokens_moved = moved;
     return r;
 }
 
 static bool fold_in(struct load *l)
 {
     struct store *st = l->st;
-    if (st->journal_length == 0 && !l->rescued)
+    bool needed = st->journal_length > 0 || l->rescued;
+    /* Words that will be in no file, or not all of them, are saved while they are known. */
+    bool wanted = st->tokens_moved && (!st->words.installed || st->setup.table->words.unkept);
+    if (!needed && !wanted)
         return true;
     int r = save_now(st);
-    if (r < 0)
+    if (r < 0 && (needed || st->journal.fd < 0)) /* saved, but without a journal from here on */
         return fail(l, EXIT_RUNTIME, "%s: %s", st->path, strerror(-r));
-    st->journal_length = 0;
-    l->snapshot = st->save.at.wall_ns;
+    if (r < 0)
+        log_words(l, "tokens_not_kept", strerror(-r));
+    else
+        st->journal_length = 0;
     return true;
 }
 
@@ -338,7 +360,10 @@ static bool load(struct load *l)
     if (!begin_words(l) || !load_clients(l))
         return false;
     recall_words(l);
-    return load_journal(l) && open_journal(l) && fold_in(l) && remove_copies(l) && install_words(l);
+    if (!load_journal(l) || !open_journal(l))
+        return false;
+    install_words(l);
+    return fold_in(l) && remove_copies(l) && remove_old_words(l);
 }
 
 struct store *store_open(const struct store_setup *setup, char *error, size_t n, int *exit_status)

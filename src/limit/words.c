@@ -110,6 +110,7 @@ void words_set(const struct words *w, struct word_slot *s, struct str id, const 
     s->word = word;
     atomic_signal_fence(memory_order_seq_cst);
     s->tag = words_tag(&w->key, id, p);
+    atomic_signal_fence(memory_order_seq_cst);
 }
 
 static bool reserve_given(struct words *w)

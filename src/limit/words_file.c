@@ -165,6 +165,12 @@ void words_file_note(struct words_file *f, uint64_t snapshot, bool done)
     store_id(&all[1], snapshot);
 }
 
+void words_file_spoil(struct words_file *f)
+{
+    if (f->header)
+        f->header->sum++;
+}
+
 int words_file_remove(struct words_file *f)
 {
     return file_remove(f->path);
@@ -174,14 +180,15 @@ int words_file_remove(struct words_file *f)
 
 static enum words_fate judge(const struct words_header *h, size_t size, uint64_t now)
 {
-    if (size < WORDS_PIECE || size % WORDS_PIECE != 0 || memcmp(h->magic, MAGIC, sizeof h->magic) != 0 ||
-        h->sum != sum_of(h))
+    /* A piece may have been on its way; what there is of it has no tags yet. */
+    if (size < WORDS_PIECE || memcmp(h->magic, MAGIC, sizeof h->magic) != 0 || h->sum != sum_of(h))
         return WORDS_DAMAGED;
     return h->boot == words_boot(&h->key) && h->zero <= now ? WORDS_FOUND : WORDS_OTHER_BOOT;
 }
 
 static bool take_slots(const struct words_header *h, const char *p, size_t n, struct past_words *past)
 {
+    n -= n % sizeof(struct word_slot);
     struct word_slot *slots = mem_try_alloc(n);
     if (!slots)
         return false;
