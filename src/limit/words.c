@@ -118,11 +118,11 @@ static bool reserve_given(struct words *w)
     if (w->given_count < w->given_cap)
         return true;
     size_t cap = w->given_cap ? 2 * w->given_cap : 64;
-    struct word_slot **more = mem_try_alloc(cap * sizeof *more);
+    struct word_slot **more = mem_try_alloc(cap * sizeof(struct word_slot *));
     if (!more)
         return false;
     if (w->given_count > 0)
-        memcpy(more, w->given, w->given_count * sizeof *more);
+        memcpy(more, w->given, w->given_count * sizeof(struct word_slot *));
     mem_free(w->given);
     w->given = more;
     w->given_cap = cap;
