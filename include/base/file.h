@@ -19,6 +19,9 @@ int file_read(const char *path, size_t max, struct buf *out) __attribute__((warn
  * as long as there is a path.rescue it is whole and counts, whatever `path` holds. A failure may leave it. */
 int file_replace(const char *path, struct str content) __attribute__((warn_unused_result));
 
+/* `path` with `suffix` behind it, as it stands; the caller's to mem_free(). NULL without memory. */
+char *file_path_with(const char *path, const char *suffix) __attribute__((warn_unused_result));
+
 /* The name of a file beside the one that `path` stands for, symbolic links followed: that name and `suffix` (up to 8
  * bytes). -ENAMETOOLONG. */
 #define FILE_NAME_MAX (4096u + 8u)

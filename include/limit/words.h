@@ -53,12 +53,14 @@ uint64_t words_tag(const struct hash_key *key, struct str id, const struct bucke
 
 /* ---- what a process that was killed has left ---- */
 
+#define WORDS_SNAPSHOTS 8u
+
 struct past_words {
     struct hash_key key;
     struct word_slot *slots; /* in the order of their tags */
     size_t n;
-    uint64_t zero;         /* clock_monotonic() at the words' time 0 */
-    uint64_t snapshots[8]; /* which clients.json they go with, see words_file.h */
+    uint64_t zero;                       /* clock_monotonic() at the words' time 0 */
+    uint64_t snapshots[WORDS_SNAPSHOTS]; /* which clients.json they go with, see words_file.h */
 };
 
 /* Takes over `slots` (of malloc()), of which there are `n`: leaves out those without a tag, and sorts the others. */

@@ -13,8 +13,7 @@
 
 #include "limit/words.h"
 
-#define WORDS_PIECE     65536u
-#define WORDS_SNAPSHOTS 8u
+#define WORDS_PIECE 65536u
 
 struct words_header {
     char magic[8];
@@ -36,8 +35,8 @@ struct words_file {
     bool installed; /* `temp` has become `path` */
 };
 
-/* `path` is the file's name. False when there is no memory. */
-bool words_file_init(struct words_file *f, const char *path) __attribute__((warn_unused_result));
+/* For the clients in that file, beside it. False when there is no memory: then words_file_fini() is still due. */
+bool words_file_init(struct words_file *f, const char *clients_path) __attribute__((warn_unused_result));
 /* Unmaps: the words must not be used any more. The file stays as it is; one that was not installed goes. */
 void words_file_fini(struct words_file *f);
 

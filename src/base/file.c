@@ -2,6 +2,8 @@
  * and terminals without waiting for their readers. */
 #include "base/file.h"
 
+#include "base/mem.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -121,6 +123,17 @@ int file_read(const char *path, size_t max, struct buf *out)
 struct names {
     char target[FILE_NAME_MAX], temp[FILE_NAME_MAX], rescue[FILE_NAME_MAX];
 };
+
+char *file_path_with(const char *path, const char *suffix)
+{
+    size_t n = strlen(path), more = strlen(suffix) + 1;
+    char *out = mem_try_alloc(n + more);
+    if (out) {
+        memcpy(out, path, n);
+        memcpy(out + n, suffix, more);
+    }
+    return out;
+}
 
 int file_name_beside(const char *path, const char *suffix, char out[FILE_NAME_MAX])
 {

@@ -56,17 +56,6 @@ static bool not_loaded(struct load *l, const char *path, struct str text, const 
     return fail(l, EXIT_DAMAGED, "%s:%u:%u: %s", path, line, column, fault->what);
 }
 
-static char *path_with(const char *path, const char *suffix)
-{
-    size_t n = strlen(path), more = strlen(suffix);
-    char *out = mem_try_alloc(n + more + 1);
-    if (out) {
-        memcpy(out, path, n);
-        memcpy(out + n, suffix, more + 1);
-    }
-    return out;
-}
-
 static bool take_lock(struct load *l)
 {
     int holder = 0, fd = file_lock(l->st->lock_path, &holder);
@@ -283,11 +272,12 @@ static int save_now(struct store *st)
             store_save_write(&s->job);
         r = r < 0 ? r : s->result;
     }
-    words_file_note(&st->words, s->at.wall_ns, false);
-    if (r < 0)
+    if (r < 0) {
         store_save_abort(&s->job);
-    else
+    } else {
+        words_file_note(&st->words, s->at.wall_ns, false);
         store_save_commit(&s->job);
+    }
     buf_fini(&s->piece);
     if (r == 0)
         r = s->result < 0 ? s->result : s->journal_result;
@@ -337,18 +327,15 @@ static struct store *store_new(const struct store_setup *setup)
         return NULL;
     st->setup = *setup;
     st->lock = st->journal.fd = st->save.fd = -1;
-    st->path = path_with(setup->path, "");
-    st->journal_path = path_with(setup->path, ".journal");
-    st->lock_path = path_with(setup->path, ".lock");
+    st->path = file_path_with(setup->path, "");
+    st->journal_path = file_path_with(setup->path, ".journal");
+    st->lock_path = file_path_with(setup->path, ".lock");
     st->journal.path = st->journal_path;
     st->append.journal = st->save.journal = &st->journal;
     st->save.path = st->path;
     st->save.words = &st->words;
     store_start(st);
-    char *words = path_with(setup->path, ".tokens");
-    bool ok = words_file_init(&st->words, words ? words : "") && words && st->path && st->journal_path && st->lock_path;
-    mem_free(words);
-    if (ok)
+    if (words_file_init(&st->words, setup->path) && st->path && st->journal_path && st->lock_path)
         return st;
     store_free(st);
     return NULL;

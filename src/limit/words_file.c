@@ -37,20 +37,10 @@ static uint64_t sum_of(const struct words_header *h)
     return hash_siphash24(&h->key, h, offsetof(struct words_header, sum));
 }
 
-static char *name_with(const char *path, const char *suffix)
+bool words_file_init(struct words_file *f, const char *clients_path)
 {
-    size_t n = strlen(path), more = strlen(suffix) + 1;
-    char *out = mem_try_alloc(n + more);
-    if (out) {
-        memcpy(out, path, n);
-        memcpy(out + n, suffix, more);
-    }
-    return out;
-}
-
-bool words_file_init(struct words_file *f, const char *path)
-{
-    *f = (struct words_file){.fd = -1, .path = name_with(path, ""), .temp = name_with(path, ".tmp")};
+    *f = (struct words_file){
+        .fd = -1, .path = file_path_with(clients_path, ".tokens"), .temp = file_path_with(clients_path, ".tokens.tmp")};
     return f->path && f->temp;
 }
 
