@@ -35,7 +35,7 @@ static void stopped(void *arg, bool saved)
     log_u64("finished", proxy_finished(lc->proxy) - lc->finished_before - lc->cut);
     log_u64("cut", lc->cut);
     log_z("saved", saved ? "yes" : "no");
-    log_ms("duration_ms", loop_now(lc->loop) - lc->began);
+    log_ms("duration_ms", clock_monotonic() - lc->began);
     log_end();
     loop_stop(lc->loop);
 }
@@ -90,7 +90,7 @@ static void drained(void *arg)
 static void drain(struct lifecycle *lc, const char *signal_name)
 {
     lifecycle_enter(lc, LIFECYCLE_DRAINING);
-    lc->began = loop_now(lc->loop);
+    lc->began = clock_monotonic(); /* a turn that has taken long is not the clients' loss */
     lc->finished_before = proxy_finished(lc->proxy);
     listener_close(lc->listener); /* what waits in its backlog is still accepted */
     lc->listener = NULL;

@@ -59,7 +59,8 @@ struct known {
 #define STATUS_MAX 600u
 struct life {
     enum { LIFE_RUNS, LIFE_EXITED, LIFE_KILLED } end;
-    bool lossy; /* its log may lack lines that are not counted */
+    bool lossy;     /* its log may lack lines that are not counted */
+    bool powerless; /* the power was cut when it was there or after: what it left to the kernel is gone */
     uint64_t drain_begun;
     bool hurried;   /* by a second signal */
     int status;     /* of its exit */
@@ -456,6 +457,19 @@ bool judge_was_killed(unsigned in_life)
     return life(in_life)->end == LIFE_KILLED;
 }
 
+void judge_power_cut(void)
+{
+    for (unsigned i = 0; i <= world.deaths; i++)
+        life(i)->powerless = true;
+}
+
+/* Has its process, or the kernel that was still to bring what a process had written, come to a sudden end? */
+static bool was_killed(const struct request *r)
+{
+    const struct life *l = life(r->life);
+    return r->deaths != r->life || l->end == LIFE_KILLED || l->powerless;
+}
+
 void judge_own_answer(unsigned in_life, unsigned status)
 {
     if (status < STATUS_MAX)
@@ -499,7 +513,7 @@ void judge_cut(struct request *r, bool own_fault, const char *how)
     uint64_t on_its_way = 10 * MS + 30 * kernel.latency; /* what it heard last, in pieces */
     /* The connection may have been given up when the answer before this one had just been written. */
     uint64_t from = r->quiet_from > on_its_way ? r->quiet_from - on_its_way : 0;
-    if (own_fault || request_was_cut(r) || r->may_stall || r->deaths != r->life || life(r->life)->end == LIFE_KILLED ||
+    if (own_fault || request_was_cut(r) || r->may_stall || was_killed(r) ||
         fault_since(SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_EPOLL, from) || drain_excuses(r))
         return;
     /* Whoever is late may find the connection closed for idleness or out of time, or be one too many. */
@@ -533,7 +547,7 @@ static bool is_untaken(const struct flow *f)
 static bool tunnel_is_excused(struct request *r, const struct served *s)
 {
     uint64_t up = fed_at(&r->up), down = fed_at(&s->down), moved = up > down ? up : down;
-    if (r->up.left || s->down.left || r->deaths != r->life || life(r->life)->end == LIFE_KILLED ||
+    if (r->up.left || s->down.left || was_killed(r) ||
         fault_since(SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_EPOLL, r->sent_at))
         return true;
     /* The daemon's clock is that of its turn's begin, a little before it wrote. */
@@ -547,7 +561,7 @@ void judge_tunnel_cut(struct request *r, const struct served *s, bool client, co
 {
     const struct flow *in = client ? &s->down : &r->up;
     bool local = client ? world.set.unix_listen : world.set.backend[s->backend].unix_socket;
-    bool killed = r->deaths != r->life || life(r->life)->end == LIFE_KILLED;
+    bool killed = was_killed(r);
     /* A backend's 101 may come too late, when nobody waits for it any more. If the client gets it all the same, its own
      * end will be judged. */
     if (!client && r->switched != s)
@@ -570,7 +584,7 @@ static bool tunnel_is_whole(const struct request *r)
 
 static void check_tunnel(const struct request *r)
 {
-    bool killed = r->deaths != r->life || life(r->life)->end == LIFE_KILLED;
+    bool killed = was_killed(r);
     if (tunnel_is_whole(r) && !r->tunnel_cut && !killed && !(r->up.seen && r->switched->down.seen))
         sim_fail("tunnel", "request %u: both sides have ended its tunnel, and one does not know", r->id);
 }

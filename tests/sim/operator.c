@@ -50,6 +50,7 @@ void operator_cut_power(void)
     trace_text("the power is cut");
     world.power_cuts++;
     tally.power_cuts++;
+    judge_power_cut();
     net_power_cut();
     process_kill();
     disk_power_cut();

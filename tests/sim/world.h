@@ -252,6 +252,7 @@ void judge_log(const char *p, size_t n);
 void judge_start(void);
 void judge_drain(bool hurried);
 void judge_end_of_life(bool killed, int status);
+void judge_power_cut(void);
 bool judge_was_killed(unsigned in_life);
 /* A request's head has reached a backend on a connection on which the choice was made in `turn` (UINT64_MAX: by a
  * process that is no more). */
