@@ -1,4 +1,4 @@
-/* The client API: /clients/register, update, delete, get, list (interface: README, "Client API"). */
+/* The client API: /clients/register, update, delete, get, list, check (interface: README, "Client API"). */
 #ifndef LB_ADMIN_CLIENTS_API_H
 #define LB_ADMIN_CLIENTS_API_H
 

@@ -34,6 +34,9 @@ typedef bool hash_eq_fn(const struct hash_node *node, const void *wanted);
 /* An empty table owns no memory until its first insert. */
 void hash_table_init(struct hash_table *t);
 
+/* Gives each entry to fn(), which may free it, and leaves an empty table that owns nothing. */
+void hash_table_clear(struct hash_table *t, void (*fn)(struct hash_node *node));
+
 /* Frees the slots; the entries are their owner's. */
 void hash_table_fini(struct hash_table *t);
 

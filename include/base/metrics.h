@@ -14,6 +14,7 @@
     X(tunnels,                "connections that switched to another protocol") \
     X(exchanges_cut,          "exchanges cut off before their response was complete") \
     X(rate_limited,           "requests refused with 429") \
+    X(shadow_limited,         "requests passed that found too little in the bucket of a client in shadow mode") \
     X(overflow_shared,        "requests decided on an overflow bucket") \
     X(attempts,               "attempts at backends begun") \
     X(retries,                "attempts after the first") \

@@ -9,7 +9,9 @@
 /* A client as shown: id canonical, tokens as of some time. */
 struct client_view {
     char id[CLIENT_ID_MAX + 1];
-    double capacity, rate, tokens;
+    struct client_settings set;
+    double tokens;
+    uint64_t allowed, limited;
 };
 
 /* `tokens` as they are shown and stored: rounded down to a millionth. */
@@ -18,16 +20,23 @@ double client_tokens_shown(double tokens);
 /* The client with its tokens as of `now`. */
 void client_view_of(const struct client *c, uint64_t now, struct client_view *out);
 
-/* Appends {"client_id":...,"capacity":...,"rate_per_sec":...,"tokens":...} */
+/* "enforce", "shadow", "off" */
+const char *client_mode_name(enum client_mode mode);
+
+/* Appends the client as the API shows it:
+ * {"client_id":...,"capacity":...,"rate_per_sec":...,"tokens":...,"mode":...,"allowed":...,"limited":...} */
 bool client_view_json(struct buf *out, const struct client_view *v) __attribute__((warn_unused_result));
+
+/* Appends the client as files keep it: without the totals, and without a mode that is "enforce". */
+bool client_stored_json(struct buf *out, const struct client_view *v) __attribute__((warn_unused_result));
 
 /* Appends a number: client_view_json's, for whole numbers cheaper than json_append_number(). */
 bool client_number_json(struct buf *out, double v) __attribute__((warn_unused_result));
 
-enum client_field { CLIENT_ID = 1, CLIENT_CAPACITY = 2, CLIENT_RATE = 4, CLIENT_TOKENS = 8 };
+enum client_field { CLIENT_ID = 1, CLIENT_CAPACITY = 2, CLIENT_RATE = 4, CLIENT_TOKENS = 8, CLIENT_MODE = 16 };
 
 struct client_fields {
-    unsigned given; /* set of enum client_field */
+    unsigned given; /* set of enum client_field; what is not in it is 0, a mode CLIENT_ENFORCE */
     struct client_view v;
 };
 

@@ -6,7 +6,7 @@
 #include "base/hash.h"
 #include "base/list.h"
 #include "base/str.h"
-#include "limit/bucket.h"
+#include "limit/policies.h"
 #include "limit/words.h"
 
 #define CLIENT_ID_MAX 128u
@@ -17,16 +17,25 @@
 /* The order is a skip list (Pugh 1990) with a quarter of the nodes on each next level. */
 #define CLIENT_LEVELS 12
 
-struct client { /* of variable size: client_next() and client_id() know what stands behind it */
+/* Whether a client's limit is kept, only watched, or not there. */
+enum client_mode { CLIENT_ENFORCE, CLIENT_SHADOW, CLIENT_OFF };
+#define CLIENT_MODES 3u
+
+/* What a client is given. */
+struct client_settings {
+    double capacity, rate;
+    enum client_mode mode;
+};
+
+struct client { /* of variable size: client_table.c knows what stands behind it */
     struct hash_node node;
     struct word_slot *slot; /* its bucket's word, see bucket.h; tagged once the client is shown */
     uint64_t seq;           /* number of its registration, from 1 */
-    double capacity, rate;  /* this and the next three: its policy, without the padding */
-    uint64_t mult;
-    uint16_t shift;
-    uint8_t frac;
+    const struct bucket_policy *policy;
+    uint64_t allowed, limited; /* requests since the start that were passed on; that found too little in the bucket */
     uint8_t levels;
     uint8_t id_len;
+    uint8_t mode : 2;                         /* enum client_mode */
     bool shown : 1, busy : 1, is_address : 1; /* busy: a change of it is on its way to disk */
     bool exact : 1;                           /* while loading: its word is what a killed process had */
 };
@@ -42,6 +51,7 @@ struct client_table {
     struct hash_table gone;
     struct list gone_order;
     struct words words;
+    struct policies policies;
     /* While loading: what a killed process has left of the words, and the moment on their time line; else NULL. */
     const struct past_words *past;
     uint64_t past_now;
@@ -51,7 +61,6 @@ void client_table_init(struct client_table *t, const struct hash_key *key);
 void client_table_fini(struct client_table *t);
 
 struct str client_id(const struct client *c);
-struct bucket_policy client_policy(const struct client *c);
 
 /* Checks an id (1 to 128 visible ASCII characters) and writes its canonical form with a zero (addresses in canonical
  * spelling). */
@@ -62,14 +71,25 @@ struct client *client_table_find(const struct client_table *t, struct str id);
 
 /* Adds a client, not shown, with a full bucket, at the end of the order; the caller has seen that the canonical id is
  * free. NULL when there is no memory. */
-struct client *client_table_add(struct client_table *t, struct str id, const struct bucket_policy *p)
+struct client *client_table_add(struct client_table *t, struct str id, const struct client_settings *s)
     __attribute__((warn_unused_result));
 void client_table_show(struct client_table *t, struct client *c);
 
-/* Gives a client that is shown other settings, with its word in another slot (of words_take(&t->words)): so the old
- * word stands under the old settings until the new one does under the new. */
-void client_table_settle(struct client_table *t, struct client *c, const struct bucket_policy *p,
-                         struct word_slot *slot, uint64_t word);
+/* What other settings of a client need, got beforehand, so that putting them in force cannot fail. */
+struct settling {
+    const struct bucket_policy *policy; /* NULL: nothing is held */
+    struct word_slot *slot;
+    enum client_mode mode;
+};
+
+/* False when there is no memory. */
+bool client_table_prepare(struct client_table *t, const struct client_settings *s, struct settling *out)
+    __attribute__((warn_unused_result));
+void client_table_unprepare(struct client_table *t, struct settling *ch);
+
+/* Gives a client that is shown the settings, which are taken over, and the word, in another slot than before: so the
+ * old word stands under the old settings until the new one does under the new. */
+void client_table_settle(struct client_table *t, struct client *c, struct settling *ch, uint64_t word);
 
 /* While loading: the word that a killed process had for the client under those settings, as of `now`. */
 bool client_table_recall(const struct client_table *t, const struct client *c, const struct bucket_policy *p,

@@ -24,12 +24,12 @@ struct client_change {
 };
 
 /* Each begins a change and returns ERR_OK, or why it cannot (done() is not called): ERR_STORE_FAILED when too many wait
- * or the limiter is closing, ERR_INTERNAL without memory. Ids are canonical, settings valid; for update a NaN leaves
- * that setting as it is. Changes of one id are made in the order in which they were begun, each upon what the one
- * before it left; until then the old limits are in force. */
-enum err clients_register(struct limiter *lim, const char *id, double capacity, double rate, struct client_change *c)
+ * or the limiter is closing, ERR_INTERNAL without memory. Ids are canonical, settings valid; an update leaves those
+ * that are not given as they are. Changes of one id are made in the order in which they were begun, each upon what the
+ * one before it left; until then the old limits are in force. */
+enum err clients_register(struct limiter *lim, const struct client_fields *f, struct client_change *c)
     __attribute__((warn_unused_result));
-enum err clients_update(struct limiter *lim, const char *id, double capacity, double rate, struct client_change *c)
+enum err clients_update(struct limiter *lim, const struct client_fields *f, struct client_change *c)
     __attribute__((warn_unused_result));
 enum err clients_delete(struct limiter *lim, const char *id, struct client_change *c)
     __attribute__((warn_unused_result));

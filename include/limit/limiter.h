@@ -31,6 +31,7 @@ struct limit_answer {
                                Points into the answer or the limiter: valid until the next turn */
     char id_text[160];      /* room for client_id */
     bool registered;        /* violated policy is "client", else "default" */
+    bool shadow_limited;    /* it passes only because the client's mode is shadow */
     uint64_t retry_after_s; /* of ERR_RATE_LIMITED: at least 1 */
     char fields[LIMIT_FIELDS_MAX]; /* "RateLimit-Policy: ...\r\nRateLimit: ...\r\n", or none */
     size_t fields_len;

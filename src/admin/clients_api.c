@@ -1,12 +1,12 @@
-/* The client API: five calls under /clients/. Who may call and what is called is decided from the head alone; what is
+/* The client API: six calls under /clients/. Who may call and what is called is decided from the head alone; what is
  * asked, once the whole content is there. Changes are answered when they are on disk. */
 #include "admin/clients_api.h"
 
 #include "base/list.h"
 #include "base/mem.h"
 #include "base/metrics.h"
+#include "limit/check.h"
 
-#include <math.h>
 #include <stdio.h>
 
 #define PREFIX STR("/clients/")
@@ -251,27 +251,25 @@ static void call_begun(const struct asked *a, struct call *call, enum err e)
 static void on_register(const struct asked *a)
 {
     struct client_fields f;
-    if (!need_client(a, CLIENT_ID | CLIENT_CAPACITY | CLIENT_RATE, 0, &f))
+    if (!need_client(a, CLIENT_ID | CLIENT_CAPACITY | CLIENT_RATE, CLIENT_MODE, &f))
         return;
     struct call *call = call_new(a, 201);
     if (call)
-        call_begun(a, call, clients_register(a->api->lim, f.v.id, f.v.capacity, f.v.rate, &call->change));
+        call_begun(a, call, clients_register(a->api->lim, &f, &call->change));
 }
 
 static void on_update(const struct asked *a)
 {
     struct client_fields f;
-    if (!need_client(a, CLIENT_ID, CLIENT_CAPACITY | CLIENT_RATE, &f))
+    if (!need_client(a, CLIENT_ID, CLIENT_CAPACITY | CLIENT_RATE | CLIENT_MODE, &f))
         return;
     if (f.given == CLIENT_ID) {
-        refuse_body(a, "it must give capacity or rate_per_sec, or both");
+        refuse_body(a, "it must give capacity, rate_per_sec or mode");
         return;
     }
     struct call *call = call_new(a, 200);
     if (call)
-        call_begun(a, call,
-                   clients_update(a->api->lim, f.v.id, f.given & CLIENT_CAPACITY ? f.v.capacity : NAN,
-                                  f.given & CLIENT_RATE ? f.v.rate : NAN, &call->change));
+        call_begun(a, call, clients_update(a->api->lim, &f, &call->change));
 }
 
 static void on_delete(const struct asked *a)
@@ -298,6 +296,25 @@ static void on_get(const struct asked *a)
         answer_client(a->x, 200, &v, &body);
     else
         refuse(a->x, e, NULL);
+}
+
+static void on_check(const struct asked *a)
+{
+    char id[CLIENT_ID_MAX + 1];
+    struct client_check check;
+    if (!need_id(a, id))
+        return;
+    enum err e = clients_check(a->api->lim, id, &check);
+    if (e != ERR_OK) {
+        refuse(a->x, e, NULL);
+        return;
+    }
+    struct buf body = BUF_INIT;
+    if (client_check_json(&body, &check) && buf_append_str(&body, STR("\n")))
+        answer_json(a->x, 200, buf_str(&body));
+    else
+        refuse(a->x, ERR_INTERNAL, NULL);
+    buf_fini(&body);
 }
 
 struct page {
@@ -355,6 +372,7 @@ static const struct call_type {
     {{"/clients/delete", 15}, METHOD_DELETE, {"Allow: DELETE\r\n", 15}, on_delete},
     {{"/clients/get", 12}, METHOD_GET, {"Allow: GET\r\n", 12}, on_get},
     {{"/clients/list", 13}, METHOD_GET, {"Allow: GET\r\n", 12}, on_list},
+    {{"/clients/check", 14}, METHOD_GET, {"Allow: GET\r\n", 12}, on_check},
 };
 
 static struct str path_of(struct str target)

@@ -87,6 +87,22 @@ void hash_table_init(struct hash_table *t)
     *t = (struct hash_table){0};
 }
 
+static void clear_slots(struct hash_node **slots, size_t n, void (*fn)(struct hash_node *node))
+{
+    for (size_t i = 0; slots && i < n; i++)
+        for (struct hash_node *e = slots[i], *next; e; e = next) {
+            next = e->next;
+            fn(e);
+        }
+}
+
+void hash_table_clear(struct hash_table *t, void (*fn)(struct hash_node *node))
+{
+    clear_slots(t->slots, t->mask + 1, fn);
+    clear_slots(t->old_slots, t->old_mask + 1, fn);
+    hash_table_fini(t);
+}
+
 void hash_table_fini(struct hash_table *t)
 {
     free(t->slots);

@@ -2,6 +2,7 @@
 #include "limit/client_json.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 
@@ -22,12 +23,19 @@ double client_tokens_shown(double tokens)
 void client_view_of(const struct client *c, uint64_t now, struct client_view *out)
 {
     struct str id = client_id(c);
-    struct bucket_policy p = client_policy(c);
     memcpy(out->id, id.p, id.n);
     out->id[id.n] = '\0';
-    out->capacity = c->capacity;
-    out->rate = c->rate;
-    out->tokens = client_tokens_shown(bucket_tokens(&p, c->slot->word, now));
+    out->set = (struct client_settings){c->policy->capacity, c->policy->rate, (enum client_mode)c->mode};
+    out->tokens = client_tokens_shown(bucket_tokens(c->policy, c->slot->word, now));
+    out->allowed = c->allowed;
+    out->limited = c->limited;
+}
+
+static const char *const mode_names[CLIENT_MODES] = {"enforce", "shadow", "off"};
+
+const char *client_mode_name(enum client_mode mode)
+{
+    return mode_names[mode];
 }
 
 bool client_number_json(struct buf *out, double v)
@@ -43,12 +51,29 @@ bool client_number_json(struct buf *out, double v)
     return buf_append(out, digits + at, sizeof digits - at);
 }
 
-bool client_view_json(struct buf *out, const struct client_view *v)
+static bool common_json(struct buf *out, const struct client_view *v)
 {
     return buf_append_str(out, STR("{\"client_id\":")) && json_append_string(out, str_of(v->id)) &&
-           buf_append_str(out, STR(",\"capacity\":")) && client_number_json(out, v->capacity) &&
-           buf_append_str(out, STR(",\"rate_per_sec\":")) && client_number_json(out, v->rate) &&
-           buf_append_str(out, STR(",\"tokens\":")) && client_number_json(out, v->tokens) &&
+           buf_append_str(out, STR(",\"capacity\":")) && client_number_json(out, v->set.capacity) &&
+           buf_append_str(out, STR(",\"rate_per_sec\":")) && client_number_json(out, v->set.rate) &&
+           buf_append_str(out, STR(",\"tokens\":")) && client_number_json(out, v->tokens);
+}
+
+static bool mode_json(struct buf *out, enum client_mode mode)
+{
+    return buf_append_str(out, STR(",\"mode\":\"")) && buf_append_str(out, str_of(mode_names[mode])) &&
+           buf_append_str(out, STR("\""));
+}
+
+bool client_view_json(struct buf *out, const struct client_view *v)
+{
+    return common_json(out, v) && mode_json(out, v->set.mode) &&
+           buf_printf(out, ",\"allowed\":%" PRIu64 ",\"limited\":%" PRIu64 "}", v->allowed, v->limited);
+}
+
+bool client_stored_json(struct buf *out, const struct client_view *v)
+{
+    return common_json(out, v) && (v->set.mode == CLIENT_ENFORCE || mode_json(out, v->set.mode)) &&
            buf_append_str(out, STR("}"));
 }
 
@@ -59,23 +84,40 @@ static bool any_number(double v)
     return isfinite(v);
 }
 
+static bool take_id(const char *text, struct client_view *v)
+{
+    return client_id_canonical(str_of(text), v->id);
+}
+
+static bool take_mode(const char *text, struct client_view *v)
+{
+    for (unsigned i = 0; i < CLIENT_MODES; i++)
+        if (strcmp(text, mode_names[i]) == 0) {
+            v->set.mode = (enum client_mode)i;
+            return true;
+        }
+    return false;
+}
+
 static const struct {
     const char *key;
     enum client_field bit;
     bool (*is_valid)(double v); /* of a number; NULL: a string */
     const char *must_be;
+    bool (*take)(const char *text, struct client_view *v); /* of a string: false when it is not valid */
 } fields[] = {
-    {"client_id", CLIENT_ID, NULL, "a string of 1 to 128 visible ASCII characters"},
-    {"capacity", CLIENT_CAPACITY, bucket_capacity_is_valid, "a number from 1 to 1e9"},
-    {"rate_per_sec", CLIENT_RATE, bucket_rate_is_valid, "a number above 0 and at most 1e9"},
-    {"tokens", CLIENT_TOKENS, any_number, "a finite number"},
+    {"client_id", CLIENT_ID, NULL, "a string of 1 to 128 visible ASCII characters", take_id},
+    {"capacity", CLIENT_CAPACITY, bucket_capacity_is_valid, "a number from 1 to 1e9", NULL},
+    {"rate_per_sec", CLIENT_RATE, bucket_rate_is_valid, "a number above 0 and at most 1e9", NULL},
+    {"tokens", CLIENT_TOKENS, any_number, "a finite number", NULL},
+    {"mode", CLIENT_MODE, NULL, "\"enforce\", \"shadow\" or \"off\"", take_mode},
 };
 
 #define FIELDS (sizeof fields / sizeof fields[0])
 
 static double *number_at(struct client_view *v, enum client_field bit)
 {
-    return bit == CLIENT_CAPACITY ? &v->capacity : bit == CLIENT_RATE ? &v->rate : &v->tokens;
+    return bit == CLIENT_CAPACITY ? &v->set.capacity : bit == CLIENT_RATE ? &v->set.rate : &v->tokens;
 }
 
 static bool fault_at(struct client_fault *fault, const struct json *at, size_t field, const char *found)
@@ -85,9 +127,9 @@ static bool fault_at(struct client_fault *fault, const struct json *at, size_t f
     return false;
 }
 
-static bool read_id(const struct json *m, size_t field, struct client_view *v, struct client_fault *fault)
+static bool read_string(const struct json *m, size_t field, struct client_view *v, struct client_fault *fault)
 {
-    return client_id_canonical(str_of(json_string(m)), v->id) || fault_at(fault, m, field, "is malformed");
+    return fields[field].take(json_string(m), v) || fault_at(fault, m, field, "is malformed");
 }
 
 static bool read_number(const struct json *m, size_t field, struct client_view *v, struct client_fault *fault)
@@ -112,7 +154,7 @@ static bool read_member(const struct json *m, size_t field, struct client_view *
         snprintf(found, sizeof found, "is %s", json_type_name(json_type(m)));
         return fault_at(fault, m, field, found);
     }
-    return is_string ? read_id(m, field, v, fault) : read_number(m, field, v, fault);
+    return is_string ? read_string(m, field, v, fault) : read_number(m, field, v, fault);
 }
 
 static size_t field_named(const char *key, unsigned allowed)

@@ -35,20 +35,6 @@ struct str client_id(const struct client *c)
     return str_make(p, c->id_len);
 }
 
-struct bucket_policy client_policy(const struct client *c)
-{
-    return (struct bucket_policy){c->capacity, c->rate, c->mult, c->shift, c->frac};
-}
-
-static void set_policy(struct client *c, const struct bucket_policy *p)
-{
-    c->capacity = p->capacity;
-    c->rate = p->rate;
-    c->mult = p->mult;
-    c->shift = p->shift;
-    c->frac = p->frac;
-}
-
 bool client_id_canonical(struct str id, char out[CLIENT_ID_MAX + 1])
 {
     if (id.n == 0 || id.n > CLIENT_ID_MAX)
@@ -75,6 +61,7 @@ void client_table_init(struct client_table *t, const struct hash_key *key)
     /* The words' key stands in their file, so it is another one. */
     struct hash_key words = {hash_siphash24(key, "words 0", 7), hash_siphash24(key, "words 1", 7)};
     words_init(&t->words, &words);
+    policies_init(&t->policies, key);
 }
 
 void client_table_fini(struct client_table *t)
@@ -89,6 +76,7 @@ void client_table_fini(struct client_table *t)
     hash_table_fini(&t->by_id);
     hash_table_fini(&t->gone);
     words_fini(&t->words);
+    policies_fini(&t->policies);
 }
 
 static uint64_t hash_id(const struct client_table *t, struct str id)
@@ -179,49 +167,76 @@ struct client *client_table_next(const struct client *c)
 
 /* ---- coming and going ---- */
 
-struct client *client_table_add(struct client_table *t, struct str id, const struct bucket_policy *p)
+bool client_table_prepare(struct client_table *t, const struct client_settings *s, struct settling *out)
 {
-    uint64_t hash = hash_id(t, id);
+    *out = (struct settling){policies_get(&t->policies, s->capacity, s->rate), words_take(&t->words), s->mode};
+    if (out->policy && out->slot)
+        return true;
+    client_table_unprepare(t, out);
+    return false;
+}
+
+void client_table_unprepare(struct client_table *t, struct settling *ch)
+{
+    policies_put(&t->policies, ch->policy);
+    if (ch->slot)
+        words_give(&t->words, ch->slot);
+    *ch = (struct settling){0};
+}
+
+static struct client *client_new(struct client_table *t, struct str id, uint64_t hash)
+{
     unsigned levels = levels_of(hash);
     struct client *c = mem_try_alloc(sizeof *c + levels * sizeof(struct client *) + id.n);
-    if (!c)
+    if (!c || !hash_table_insert(&t->by_id, &c->node, hash)) {
+        mem_free(c);
         return NULL;
+    }
     assert(id.n <= CLIENT_ID_MAX);
     c->levels = (uint8_t)levels;
     c->id_len = (uint8_t)id.n;
     memcpy(links(c) + levels, id.p, id.n);
-    c->slot = words_take(&t->words);
-    if (!c->slot || !hash_table_insert(&t->by_id, &c->node, hash)) {
-        if (c->slot)
-            words_give(&t->words, c->slot);
-        mem_free(c);
+    return c;
+}
+
+struct client *client_table_add(struct client_table *t, struct str id, const struct client_settings *s)
+{
+    struct settling first;
+    struct ip ip;
+    if (!client_table_prepare(t, s, &first))
+        return NULL;
+    struct client *c = client_new(t, id, hash_id(t, id));
+    if (!c) {
+        client_table_unprepare(t, &first);
         return NULL;
     }
-    struct ip ip;
+    c->policy = first.policy;
+    c->slot = first.slot;
+    c->mode = first.mode & 3u;
     c->is_address = ip_parse(id, &ip);
     t->addresses += c->is_address;
-    set_policy(c, p);
     order_append(t, c);
     return c;
 }
 
 void client_table_show(struct client_table *t, struct client *c)
 {
-    struct bucket_policy p = client_policy(c);
     assert(!c->shown);
     c->shown = true;
     t->shown++;
-    words_set(&t->words, c->slot, client_id(c), &p, c->slot->word);
+    words_set(&t->words, c->slot, client_id(c), c->policy, c->slot->word);
 }
 
-void client_table_settle(struct client_table *t, struct client *c, const struct bucket_policy *p,
-                         struct word_slot *slot, uint64_t word)
+void client_table_settle(struct client_table *t, struct client *c, struct settling *ch, uint64_t word)
 {
     assert(c->shown);
-    words_set(&t->words, slot, client_id(c), p, word);
+    words_set(&t->words, ch->slot, client_id(c), ch->policy, word);
     words_give(&t->words, c->slot);
-    c->slot = slot;
-    set_policy(c, p);
+    policies_put(&t->policies, c->policy);
+    c->slot = ch->slot;
+    c->policy = ch->policy;
+    c->mode = ch->mode & 3u;
+    *ch = (struct settling){0};
 }
 
 bool client_table_recall(const struct client_table *t, const struct client *c, const struct bucket_policy *p,
@@ -288,6 +303,7 @@ void client_table_remove(struct client_table *t, struct client *c)
     order_remove(t, c);
     hash_table_remove(&t->by_id, &c->node);
     words_give(&t->words, c->slot);
+    policies_put(&t->policies, c->policy);
     mem_free(c);
 }
 

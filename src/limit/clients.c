@@ -14,7 +14,6 @@
 #include "limiter_impl.h"
 
 #include <assert.h>
-#include <math.h>
 
 /* Changes put in force in one turn of the loop. */
 #define GROUP_MAX 256u
@@ -24,9 +23,10 @@ struct change {
     enum journal_op op;
     struct client_change *waiter; /* NULL: nobody any more */
     struct client *client;        /* while in a group */
-    struct word_slot *slot;       /* of an update in a group: for its word */
-    double capacity, rate;
-    char id[]; /* with a zero */
+    unsigned given;               /* of an update: set of enum client_field, what `set` changes */
+    struct client_settings set;
+    struct settling to; /* of an update in a group: what it leads to */
+    char id[];          /* with a zero */
 };
 
 static void flush(struct posted *p);
@@ -54,7 +54,7 @@ void changes_fini(struct limiter *lim)
 
 /* ---- beginning ---- */
 
-static enum err begin(struct limiter *lim, enum journal_op op, const char *id, const double settings[2],
+static enum err begin(struct limiter *lim, enum journal_op op, const char *id, const struct client_fields *f,
                       struct client_change *waiter)
 {
     struct changes *cs = &lim->changes;
@@ -65,8 +65,10 @@ static enum err begin(struct limiter *lim, enum journal_op op, const char *id, c
     if (!c)
         return ERR_INTERNAL;
     c->op = op;
-    c->capacity = settings[0];
-    c->rate = settings[1];
+    if (f) {
+        c->given = f->given;
+        c->set = f->v.set;
+    }
     memcpy(c->id, id, n);
     c->waiter = waiter;
     waiter->change = c;
@@ -76,19 +78,19 @@ static enum err begin(struct limiter *lim, enum journal_op op, const char *id, c
     return ERR_OK;
 }
 
-enum err clients_register(struct limiter *lim, const char *id, double capacity, double rate, struct client_change *c)
+enum err clients_register(struct limiter *lim, const struct client_fields *f, struct client_change *c)
 {
-    return begin(lim, JOURNAL_REGISTER, id, (const double[]){capacity, rate}, c);
+    return begin(lim, JOURNAL_REGISTER, f->v.id, f, c);
 }
 
-enum err clients_update(struct limiter *lim, const char *id, double capacity, double rate, struct client_change *c)
+enum err clients_update(struct limiter *lim, const struct client_fields *f, struct client_change *c)
 {
-    return begin(lim, JOURNAL_UPDATE, id, (const double[]){capacity, rate}, c);
+    return begin(lim, JOURNAL_UPDATE, f->v.id, f, c);
 }
 
 enum err clients_delete(struct limiter *lim, const char *id, struct client_change *c)
 {
-    return begin(lim, JOURNAL_DELETE, id, (const double[]){NAN, NAN}, c);
+    return begin(lim, JOURNAL_DELETE, id, NULL, c);
 }
 
 void clients_cancel(struct limiter *lim, struct client_change *c)
@@ -126,21 +128,14 @@ static void log_change(const char *event, const struct client_view *v)
 {
     log_begin(LOG_INFO, event);
     log_z("client_id", v->id);
-    log_setting("capacity", v->capacity);
-    log_setting("rate_per_sec", v->rate);
+    log_setting("capacity", v->set.capacity);
+    log_setting("rate_per_sec", v->set.rate);
+    if (v->set.mode != CLIENT_ENFORCE)
+        log_z("mode", client_mode_name(v->set.mode));
     log_end();
 }
 
 /* ---- putting in force ---- */
-
-/* The policy a change leads to. */
-static struct bucket_policy policy_after(const struct change *c)
-{
-    struct bucket_policy p;
-    bucket_policy_init(&p, isnan(c->capacity) ? c->client->capacity : c->capacity,
-                       isnan(c->rate) ? c->client->rate : c->rate);
-    return p;
-}
 
 static struct ip address_of(const struct client *c)
 {
@@ -164,8 +159,7 @@ static void put_registration_in_force(struct limiter *lim, struct client *c)
 {
     if (c->is_address) {
         struct ip ip = address_of(c);
-        struct bucket_policy p = client_policy(c);
-        c->slot->word = word_of_registration(lim, &p, anon_table_leave(&lim->anon, &ip));
+        c->slot->word = word_of_registration(lim, c->policy, anon_table_leave(&lim->anon, &ip));
     }
     client_table_show(&lim->clients, c);
     metrics.clients_registered++;
@@ -174,10 +168,8 @@ static void put_registration_in_force(struct limiter *lim, struct client *c)
 static void put_update_in_force(struct limiter *lim, struct change *change)
 {
     struct client *c = change->client;
-    struct bucket_policy from = client_policy(c), to = policy_after(change);
-    uint64_t word = bucket_converted(&from, &to, c->slot->word, limiter_now(lim));
-    client_table_settle(&lim->clients, c, &to, change->slot, word);
-    change->slot = NULL;
+    uint64_t word = bucket_converted(c->policy, change->to.policy, c->slot->word, limiter_now(lim));
+    client_table_settle(&lim->clients, c, &change->to, word);
     metrics.clients_updated++;
 }
 
@@ -185,9 +177,8 @@ static void put_deletion_in_force(struct limiter *lim, struct client *c)
 {
     if (c->is_address) {
         struct ip ip = address_of(c);
-        struct bucket_policy p = client_policy(c);
         uint64_t now = limiter_now(lim);
-        anon_table_join(&lim->anon, &ip, bucket_converted(&p, &lim->anon.policy, c->slot->word, now), now);
+        anon_table_join(&lim->anon, &ip, bucket_converted(c->policy, &lim->anon.policy, c->slot->word, now), now);
     }
     client_table_remove(&lim->clients, c);
     metrics.clients_deleted++;
@@ -219,8 +210,7 @@ static void take_back(struct limiter *lim, struct change *change, enum err e)
         client_table_remove(&lim->clients, change->client);
     else
         change->client->busy = false;
-    if (change->slot)
-        words_give(&lim->clients.words, change->slot);
+    client_table_unprepare(&lim->clients, &change->to);
     finish(change, e, NULL);
 }
 
@@ -246,32 +236,46 @@ static void view_after(const struct limiter *lim, const struct change *change, c
                        struct client_view *v)
 {
     const struct client *c = change->client;
-    struct bucket_policy from = client_policy(c), to = policy_after(change);
-    uint64_t now = limiter_now(lim), word = bucket_converted(&from, &to, c->slot->word, now);
+    bool updated = change->op == JOURNAL_UPDATE;
+    const struct bucket_policy *to = updated ? change->to.policy : c->policy;
+    uint64_t word = bucket_converted(c->policy, to, c->slot->word, limiter_now(lim));
     if (change->op == JOURNAL_REGISTER && c->is_address) {
         struct ip ip = address_of(c);
-        word = word_of_registration(lim, &to, anon_table_peek(&lim->anon, &ip));
+        word = word_of_registration(lim, to, anon_table_peek(&lim->anon, &ip));
     }
     client_view_of(c, at->now, v);
-    v->capacity = to.capacity;
-    v->rate = to.rate;
-    v->tokens = client_tokens_shown(bucket_tokens(&to, word, at->now));
+    if (updated)
+        v->set = change->set;
+    v->tokens = client_tokens_shown(bucket_tokens(to, word, at->now));
+}
+
+/* What an update does not give stays as it is. */
+static void complete(struct change *c)
+{
+    const struct client *now = c->client;
+    if (!(c->given & CLIENT_CAPACITY))
+        c->set.capacity = now->policy->capacity;
+    if (!(c->given & CLIENT_RATE))
+        c->set.rate = now->policy->rate;
+    if (!(c->given & CLIENT_MODE))
+        c->set.mode = (enum client_mode)now->mode;
 }
 
 static enum err reserve(struct limiter *lim, struct change *c)
 {
-    struct bucket_policy p;
-    if (c->op != JOURNAL_REGISTER && !c->client)
-        return ERR_NO_SUCH_CLIENT;
-    if (c->op == JOURNAL_UPDATE && !(c->slot = words_take(&lim->clients.words)))
-        return ERR_INTERNAL;
-    if (c->op != JOURNAL_REGISTER)
-        return ERR_OK;
-    if (c->client)
-        return ERR_CLIENT_EXISTS;
-    bucket_policy_init(&p, c->capacity, c->rate);
-    c->client = client_table_add(&lim->clients, str_of(c->id), &p);
-    return c->client ? ERR_OK : ERR_INTERNAL;
+    switch (c->op) {
+    case JOURNAL_REGISTER:
+        if (c->client)
+            return ERR_CLIENT_EXISTS;
+        c->client = client_table_add(&lim->clients, str_of(c->id), &c->set);
+        return c->client ? ERR_OK : ERR_INTERNAL;
+    case JOURNAL_UPDATE:
+        if (!c->client)
+            return ERR_NO_SUCH_CLIENT;
+        complete(c);
+        return client_table_prepare(&lim->clients, &c->set, &c->to) ? ERR_OK : ERR_INTERNAL;
+    default: return c->client ? ERR_OK : ERR_NO_SUCH_CLIENT;
+    }
 }
 
 /* Checks a waiting change, and moves it to the group with its line in `lines`, or ends it; or leaves it waiting behind

@@ -31,7 +31,7 @@ static void format_sum(struct str summed, char out[SUM_SIZE + 1])
 static bool append_client(struct buf *out, enum journal_op op, const struct client_view *v)
 {
     if (op != JOURNAL_DELETE)
-        return client_view_json(out, v);
+        return client_stored_json(out, v);
     return buf_append_str(out, STR("{\"client_id\":")) && json_append_string(out, str_of(v->id)) &&
            buf_append_str(out, STR("}"));
 }
@@ -123,8 +123,9 @@ static bool read_change(const struct json_doc *d, struct change *c, struct text_
         return fail(fault, 0, "this is no line of the journal");
     struct client_fields f;
     struct client_fault what;
-    unsigned settings = c->op == JOURNAL_DELETE ? 0 : CLIENT_CAPACITY | CLIENT_RATE | CLIENT_TOKENS;
-    if (!client_fields_read(client, CLIENT_ID | settings, 0, &f, &what))
+    bool set = c->op != JOURNAL_DELETE;
+    unsigned needed = set ? CLIENT_ID | CLIENT_CAPACITY | CLIENT_RATE | CLIENT_TOKENS : CLIENT_ID;
+    if (!client_fields_read(client, needed, set ? CLIENT_MODE : 0, &f, &what))
         return fail(fault, json_offset(d, what.at), what.what);
     c->v = f.v;
     return true;
@@ -147,14 +148,14 @@ static bool parse_line(struct str line, struct change *c, struct text_fault *fau
 
 /* Registering a client that is there happens when the snapshot was begun before, and ended after it was registered. It
  * then moves to the end, where all the registrations since come in their order. */
-static struct client *place_client(struct client_table *t, const struct change *change, const struct bucket_policy *p)
+static struct client *place_client(struct client_table *t, const struct change *change)
 {
     struct client *c = client_table_find(t, str_of(change->v.id));
     if (c && change->op == JOURNAL_REGISTER)
         client_table_move_last(t, c);
     if (c)
         return c;
-    c = client_table_add(t, str_of(change->v.id), p);
+    c = client_table_add(t, str_of(change->v.id), &change->v.set);
     if (c)
         client_table_show(t, c);
     return c;
@@ -163,25 +164,22 @@ static struct client *place_client(struct client_table *t, const struct change *
 static bool apply_setting(struct client_table *t, const struct change *change, const struct instant *at,
                           uint64_t saved_wall_ns)
 {
-    struct bucket_policy p;
+    struct settling to;
     uint64_t word;
-    bucket_policy_init(&p, change->v.capacity, change->v.rate);
     size_t before = t->shown;
-    struct client *c = place_client(t, change, &p);
-    struct word_slot *slot = c ? words_take(&t->words) : NULL;
-    if (!slot)
+    struct client *c = place_client(t, change);
+    if (!c || !client_table_prepare(t, &change->v.set, &to))
         return false;
     bool older = t->shown == before && change->wall_ns < saved_wall_ns;
-    if (client_table_recall(t, c, &p, at->now, &word)) {
+    if (client_table_recall(t, c, to.policy, at->now, &word)) {
         c->exact = true;
     } else if (c->exact || older) {
-        struct bucket_policy old = client_policy(c);
-        word = bucket_converted(&old, &p, c->slot->word, at->now);
+        word = bucket_converted(c->policy, to.policy, c->slot->word, at->now);
     } else {
         uint64_t away = at->wall_ns > change->wall_ns ? at->wall_ns - change->wall_ns : 0;
-        word = bucket_refilled(&p, bucket_word(&p, change->v.tokens, at->now), at->now, away);
+        word = bucket_refilled(to.policy, bucket_word(to.policy, change->v.tokens, at->now), at->now, away);
     }
-    client_table_settle(t, c, &p, slot, word);
+    client_table_settle(t, c, &to, word);
     return true;
 }
 

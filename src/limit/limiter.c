@@ -39,6 +39,7 @@
 #include "limit/limiter.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "http/write.h"
@@ -46,7 +47,8 @@
 
 #include <stdio.h>
 
-#define SWEEP_INTERVAL (100 * NS_PER_MS)
+#define SWEEP_INTERVAL  (100 * NS_PER_MS)
+#define NOTICE_INTERVAL (60 * NS_PER_S)
 
 #define CLIENT_POLICY  STR("\"client\"")
 #define DEFAULT_POLICY STR("\"default\"")
@@ -82,6 +84,39 @@ static bool fields_wanted(const struct limiter *lim, bool passed)
     return mode == RATELIMIT_ALWAYS || (mode == RATELIMIT_LIMITED && !passed);
 }
 
+/* ---- what goes on for long is logged once a minute ---- */
+
+static void notice_log(struct notice *n)
+{
+    log_begin(LOG_WARN, n->event);
+    log_u64("requests", n->count);
+    log_end();
+    n->count = 0;
+    /* Without memory for the timer the next one is logged at once. */
+    (void)!loop_arm(n->loop, &n->timer, loop_now(n->loop) + NOTICE_INTERVAL);
+}
+
+static void on_notice(struct timer *t)
+{
+    struct notice *n = container_of(t, struct notice, timer);
+    if (n->count > 0)
+        notice_log(n);
+}
+
+static void notice_init(struct notice *n, struct loop *l, const char *event)
+{
+    n->loop = l;
+    n->event = event;
+    timer_init(&n->timer, on_notice);
+}
+
+static void notice_count(struct notice *n)
+{
+    n->count++;
+    if (!timer_armed(&n->timer))
+        notice_log(n);
+}
+
 /* ---- decisions ---- */
 
 static void deny(struct limit_answer *out, enum err e)
@@ -96,9 +131,8 @@ static void answer_from_bucket(const struct limiter *lim, const struct bucket_po
 {
     uint64_t now = limiter_now(lim);
     if (!passed) {
-        uint64_t wait = bucket_seconds_to_token(p, word, now);
         deny(out, ERR_RATE_LIMITED);
-        out->retry_after_s = wait > 0 ? wait : 1;
+        out->retry_after_s = limiter_retry_after(p, word, now);
     }
     if (!fields_wanted(lim, passed))
         return;
@@ -111,15 +145,30 @@ static void answer_from_bucket(const struct limiter *lim, const struct bucket_po
     out->fields_len = w.n;
 }
 
+uint64_t limiter_retry_after(const struct bucket_policy *p, uint64_t word, uint64_t now)
+{
+    uint64_t wait = bucket_seconds_to_token(p, word, now);
+    return wait > 0 ? wait : 1;
+}
+
 static void ask_registered(struct limiter *lim, struct client *c, struct limit_answer *out)
 {
-    struct bucket_policy p = client_policy(c);
-    bool passed = bucket_take(&p, &c->slot->word, limiter_now(lim));
-    if (passed)
+    bool off = c->mode == CLIENT_OFF, shadow = c->mode == CLIENT_SHADOW;
+    bool passed = off || bucket_take(c->policy, &c->slot->word, limiter_now(lim));
+    if (passed && !off)
         store_note_tokens(lim->store);
+    c->allowed += passed || shadow;
+    c->limited += !passed;
     out->client_id = client_id(c);
     out->registered = true;
-    answer_from_bucket(lim, &p, c->slot->word, passed, out);
+    if (shadow && !passed) {
+        out->shadow_limited = true;
+        metrics.shadow_limited++;
+        notice_count(&lim->shadow_limited);
+    }
+    /* A client whose limit is not kept is not told to keep it. */
+    if (!off && !shadow)
+        answer_from_bucket(lim, c->policy, c->slot->word, passed, out);
 }
 
 /* The sweep runs only while there is something to sweep. */
@@ -148,7 +197,10 @@ static void ask_anonymous(struct limiter *lim, const struct ip *ip, struct limit
         passed = bucket_take(&lim->anon.policy, &lim->unix_word, limiter_now(lim));
         word = lim->unix_word;
     }
-    metrics.overflow_shared += shared;
+    if (shared) {
+        metrics.overflow_shared++;
+        notice_count(&lim->overflow_shared);
+    }
     answer_from_bucket(lim, &lim->anon.policy, word, passed, out);
 }
 
@@ -187,20 +239,20 @@ static struct client *find_by_address(const struct limiter *lim, const struct ip
     return c && c->shown ? c : NULL;
 }
 
-/* An IPv6 address that is not registered counts for its network. */
-static void name_network(const struct limiter *lim, const struct ip *ip, struct limit_answer *out)
+size_t limiter_network_text(const struct limiter *lim, const struct ip *ip, char *out, size_t size)
 {
-    if (!ip || ip_is_v4(ip) || lim->anon.ipv6_prefix == 128)
-        return;
     struct ip network = anon_table_key(&lim->anon, ip);
-    size_t n = ip_format(&network, out->id_text);
-    struct head_writer w = head_writer_on(out->id_text + n, sizeof out->id_text - n);
+    size_t n = ip_format(&network, out);
+    if (ip_is_v4(ip) || lim->anon.ipv6_prefix == 128)
+        return n;
+    struct head_writer w = head_writer_on(out + n, size - n);
     write_str(&w, STR("/"));
     write_u64(&w, lim->anon.ipv6_prefix);
-    out->client_id = str_make(out->id_text, n + w.n);
+    out[n + w.n] = '\0';
+    return n + w.n;
 }
 
-static bool is_exempt(const struct limiter *lim, const struct ip *ip)
+bool limiter_is_exempt(const struct limiter *lim, const struct ip *ip)
 {
     const struct cidr_set *exempt = &lim->config->rate_limit.exempt;
     return ip ? cidr_set_contains_ip(exempt, ip) : exempt->unix_peers;
@@ -208,7 +260,8 @@ static bool is_exempt(const struct limiter *lim, const struct ip *ip)
 
 static void ask_unknown(struct limiter *lim, const struct ip *ip, struct limit_answer *out)
 {
-    name_network(lim, ip, out);
+    if (ip && !ip_is_v4(ip))
+        out->client_id = str_make(out->id_text, limiter_network_text(lim, ip, out->id_text, sizeof out->id_text));
     switch (lim->config->rate_limit.unknown) {
     case UNKNOWN_LIMIT: ask_anonymous(lim, ip, out); break;
     case UNKNOWN_REJECT: deny(out, ERR_UNKNOWN_CLIENT); break;
@@ -224,6 +277,7 @@ void limiter_ask(struct limiter *lim, const struct peer *peer, const struct head
     out->error = ERR_OK;
     out->client_id = STR("");
     out->registered = false;
+    out->shadow_limited = false;
     out->retry_after_s = 0;
     out->fields_len = 0;
     if (!find_named(lim, h, &c)) {
@@ -231,7 +285,7 @@ void limiter_ask(struct limiter *lim, const struct peer *peer, const struct head
         return;
     }
     const struct ip *ip = identity_address(lim->config, peer, h, &address) ? &address : NULL;
-    if (is_exempt(lim, ip))
+    if (limiter_is_exempt(lim, ip))
         return;
     if (!c)
         c = find_by_address(lim, ip, out);
@@ -272,6 +326,8 @@ struct limiter *limiter_new(struct loop *l, struct worker *w, struct config *con
     lim->zero = loop_now(l) - (loop_now(l) > NS_PER_S ? NS_PER_S : 0);
     lim->id_header = str_of(config->rate_limit.client_id_header);
     timer_init(&lim->sweep, on_sweep);
+    notice_init(&lim->overflow_shared, l, "limit_overflow");
+    notice_init(&lim->shadow_limited, l, "limit_shadow");
     changes_init(lim);
     if (!init_tables(lim)) {
         snprintf(error, n, "out of memory for rate_limit.max_tracked");
@@ -304,6 +360,8 @@ void limiter_free(struct limiter *lim)
     if (!lim)
         return;
     loop_cancel(lim->loop, &lim->sweep);
+    loop_cancel(lim->loop, &lim->overflow_shared.timer);
+    loop_cancel(lim->loop, &lim->shadow_limited.timer);
     store_free(lim->store);
     changes_fini(lim);
     client_table_fini(&lim->clients);

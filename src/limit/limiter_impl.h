@@ -19,6 +19,14 @@ struct changes {
     void *closed_arg;
 };
 
+/* Something that happens to many requests: logged the first time, then at most once a minute, with how often. */
+struct notice {
+    struct loop *loop;
+    const char *event;
+    uint64_t count; /* since the last line */
+    struct timer timer;
+};
+
 struct limiter {
     struct loop *loop;
     struct config *config;
@@ -32,6 +40,7 @@ struct limiter {
     struct changes changes;
     struct store *store;
     struct timer sweep;
+    struct notice overflow_shared, shadow_limited;
 };
 
 /* The buckets' time. */
@@ -39,6 +48,14 @@ static inline uint64_t limiter_now(const struct limiter *lim)
 {
     return loop_now(lim->loop) - lim->zero;
 }
+
+bool limiter_is_exempt(const struct limiter *lim, const struct ip *ip); /* NULL: a peer on a unix socket */
+
+/* Writes what an address that is not registered counts for, with a zero: itself, or its network. Returns the length. */
+size_t limiter_network_text(const struct limiter *lim, const struct ip *ip, char *out, size_t size);
+
+/* Retry-After of a request that found too little in the bucket. */
+uint64_t limiter_retry_after(const struct bucket_policy *p, uint64_t word, uint64_t now);
 
 void changes_init(struct limiter *lim);
 void changes_fini(struct limiter *lim);

@@ -12,7 +12,7 @@ bool snapshot_append_client(struct buf *out, const struct client *c, const struc
 {
     struct client_view v;
     client_view_of(c, at->now, &v);
-    return buf_append_str(out, first ? STR("\n") : STR(",\n")) && client_view_json(out, &v);
+    return buf_append_str(out, first ? STR("\n") : STR(",\n")) && client_stored_json(out, &v);
 }
 
 bool snapshot_append_end(struct buf *out, const struct instant *at)
@@ -125,15 +125,13 @@ static bool add_client(struct scan *s, const struct client_fields *f, size_t sta
         snprintf(s->fault->what, sizeof s->fault->what, "the client \"%s\" stands in the file twice", f->v.id);
         return false;
     }
-    struct bucket_policy p;
-    bucket_policy_init(&p, f->v.capacity, f->v.rate);
-    struct client *c = client_table_add(s->table, id, &p);
+    struct client *c = client_table_add(s->table, id, &f->v.set);
     if (!c) {
         s->fault->no_memory = true;
         return fail(s, start, "there is no memory for so many clients");
     }
     if (f->given & CLIENT_TOKENS)
-        c->slot->word = bucket_word(&p, f->v.tokens, s->now->now);
+        c->slot->word = bucket_word(c->policy, f->v.tokens, s->now->now);
     client_table_show(s->table, c);
     return true;
 }
@@ -148,7 +146,8 @@ static bool read_client(struct scan *s)
         return false;
     struct client_fields f;
     struct client_fault fault;
-    bool ok = client_fields_read(json_root(d), CLIENT_ID | CLIENT_CAPACITY | CLIENT_RATE, CLIENT_TOKENS, &f, &fault);
+    bool ok = client_fields_read(json_root(d), CLIENT_ID | CLIENT_CAPACITY | CLIENT_RATE, CLIENT_TOKENS | CLIENT_MODE,
+                                 &f, &fault);
     if (ok)
         ok = add_client(s, &f, start);
     else
@@ -246,10 +245,8 @@ bool snapshot_parse(struct str text, struct client_table *t, const struct instan
         return false;
     /* A wall clock that has stepped back since counts as no time. */
     uint64_t away = at->wall_ns > s.saved_wall_ns ? at->wall_ns - s.saved_wall_ns : 0;
-    for (struct client *c = client_table_after(t, 0); c; c = client_table_next(c)) {
-        struct bucket_policy p = client_policy(c);
-        c->slot->word = bucket_refilled(&p, c->slot->word, at->now, away);
-    }
+    for (struct client *c = client_table_after(t, 0); c; c = client_table_next(c))
+        c->slot->word = bucket_refilled(c->policy, c->slot->word, at->now, away);
     *saved_wall_ns = s.seen_saved_at ? s.saved_wall_ns : 0;
     return true;
 }

@@ -127,6 +127,7 @@ static bool admit(struct exchange *x, const struct request *r)
         exchange_fail(x, ERR_INTERNAL);
         return false;
     }
+    x->shadow_limited = a.shadow_limited;
     if (a.verdict == LIMIT_ALLOW)
         return true;
     if (a.error == ERR_RATE_LIMITED)

@@ -54,6 +54,7 @@ struct exchange {
     struct str head; /* as it goes to a backend */
     struct str method_text, target, request_id, client_id;
     struct str extra;    /* RateLimit field lines for the response */
+    bool shadow_limited; /* it would have been refused, were its client's mode not shadow */
     struct str upgrade;  /* the protocols that the client would switch to, "" for none */
     struct buf kept;     /* content that may have to be sent (again) */
     struct buf trailers; /* behind it, as they came */

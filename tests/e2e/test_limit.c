@@ -220,6 +220,40 @@ static void test_exempt(void **state)
     world_finish(w);
 }
 
+/* In shadow mode all passes; the log has what would not, each in its line, and together once a minute. */
+static void test_shadow_and_off(void **state)
+{
+    struct world *w = *state;
+
+    start(w, SCARCE(1), NULL);
+    assert_int_equal(
+        register_client(w, "{\"client_id\":\"s\",\"capacity\":2,\"rate_per_sec\":0.01,\"mode\":\"shadow\"}"), 201);
+    assert_int_equal(register_client(w, "{\"client_id\":\"o\",\"capacity\":2,\"rate_per_sec\":0.01,\"mode\":\"off\"}"),
+                     201);
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(get_from(w, "127.0.0.1", "X-Client-ID: s\r\n"), 200);
+        assert_int_equal(get_from(w, "127.0.0.1", "X-Client-ID: o\r\n"), 200);
+    }
+    daemon_expect_event(&w->daemon, 0, "request", "client_id=s status=200 shadow=rate_limited");
+    daemon_expect_event(&w->daemon, 0, "limit_shadow", "requests=1");
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "limit_shadow", NULL), 1);
+    world_finish(w);
+}
+
+/* Whoever finds no room for a bucket of its own shares one, and the log says so. */
+static void test_overflow_is_logged(void **state)
+{
+    struct world *w = *state;
+
+    start(w, SCARCE(3) ", \"max_tracked\": 1", NULL);
+    expect_left(w, 3, "127.0.0.1", "");
+    assert_int_equal(get_from(w, "127.0.0.2", ""), 200);
+    expect_left(w, 2, "127.0.0.3", "");
+    daemon_expect_event(&w->daemon, 0, "limit_overflow", "requests=1");
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "limit_overflow", NULL), 1);
+    world_finish(w);
+}
+
 static void test_unknown_clients_allowed(void **state)
 {
     struct world *w = *state;
@@ -365,6 +399,8 @@ int main(void)
         WORLD_TEST(test_registered_address),
         WORLD_TEST(test_registration_takes_over_the_tokens),
         WORLD_TEST(test_exempt),
+        WORLD_TEST(test_shadow_and_off),
+        WORLD_TEST(test_overflow_is_logged),
         WORLD_TEST(test_unknown_clients_allowed),
         WORLD_TEST(test_unknown_clients_rejected),
         WORLD_TEST(test_headers_only_when_limited),

@@ -190,30 +190,67 @@ static void whose_is_it(void **state)
     close_world(&w);
 }
 
+#define TOTALS ",\"mode\":\"enforce\",\"allowed\":0,\"limited\":0"
+
 static void the_five_calls(void **state)
 {
     (void)state;
     struct world w;
     open_plain(&w);
     assert_int_equal(do_register(&w, "{\"client_id\":\"user1\",\"capacity\":10,\"rate_per_sec\":1}"), 201);
-    expect_body("{\"client_id\":\"user1\",\"capacity\":10,\"rate_per_sec\":1,\"tokens\":10}\n");
+    expect_body("{\"client_id\":\"user1\",\"capacity\":10,\"rate_per_sec\":1,\"tokens\":10" TOTALS "}\n");
     assert_int_equal(do_register(&w, "{\"client_id\":\"user1\",\"capacity\":10,\"rate_per_sec\":1}"), 409);
     assert_int_equal(update(&w, "{\"client_id\":\"user1\",\"capacity\":5.5}"), 200);
-    expect_body("{\"client_id\":\"user1\",\"capacity\":5.5,\"rate_per_sec\":1,\"tokens\":5.5}\n");
+    expect_body("{\"client_id\":\"user1\",\"capacity\":5.5,\"rate_per_sec\":1,\"tokens\":5.5" TOTALS "}\n");
     assert_int_equal(update(&w, "{\"client_id\":\"user1\",\"rate_per_sec\":0.001,\"capacity\":3}"), 200);
-    expect_body("{\"client_id\":\"user1\",\"capacity\":3,\"rate_per_sec\":0.001,\"tokens\":3}\n");
+    expect_body("{\"client_id\":\"user1\",\"capacity\":3,\"rate_per_sec\":0.001,\"tokens\":3" TOTALS "}\n");
     assert_int_equal(update(&w, "{\"client_id\":\"user2\",\"capacity\":3}"), 404);
     assert_int_equal(get(&w, "/clients/get?id=user1"), 200);
-    expect_body("{\"client_id\":\"user1\",\"capacity\":3,\"rate_per_sec\":0.001,\"tokens\":3}\n");
+    expect_body("{\"client_id\":\"user1\",\"capacity\":3,\"rate_per_sec\":0.001,\"tokens\":3" TOTALS "}\n");
     assert_int_equal(get(&w, "/clients/get?id=user2"), 404);
     assert_int_equal(get(&w, "/clients/list"), 200);
-    expect_body("{\"clients\":[{\"client_id\":\"user1\",\"capacity\":3,\"rate_per_sec\":0.001,\"tokens\":3}],"
+    expect_body("{\"clients\":[{\"client_id\":\"user1\",\"capacity\":3,\"rate_per_sec\":0.001,\"tokens\":3" TOTALS "}],"
                 "\"total\":1,\"next\":null}\n");
     assert_int_equal(call(&w, METHOD_DELETE, "/clients/delete?id=user1", ""), 200);
-    expect_body("{\"client_id\":\"user1\",\"capacity\":3,\"rate_per_sec\":0.001,\"tokens\":3}\n");
+    expect_body("{\"client_id\":\"user1\",\"capacity\":3,\"rate_per_sec\":0.001,\"tokens\":3" TOTALS "}\n");
     assert_int_equal(call(&w, METHOD_DELETE, "/clients/delete?id=user1", ""), 404);
     assert_int_equal(get(&w, "/clients/list"), 200);
     expect_body("{\"clients\":[],\"total\":0,\"next\":null}\n");
+    close_world(&w);
+}
+
+static void modes(void **state)
+{
+    (void)state;
+    struct world w;
+    open_plain(&w);
+    assert_int_equal(do_register(&w, "{\"client_id\":\"a\",\"capacity\":1,\"rate_per_sec\":1,\"mode\":\"shadow\"}"),
+                     201);
+    expect_said("\"mode\":\"shadow\"");
+    assert_int_equal(update(&w, "{\"client_id\":\"a\",\"mode\":\"off\"}"), 200);
+    expect_body("{\"client_id\":\"a\",\"capacity\":1,\"rate_per_sec\":1,\"tokens\":1,\"mode\":\"off\",\"allowed\":0,"
+                "\"limited\":0}\n");
+    assert_int_equal(update(&w, "{\"client_id\":\"a\",\"mode\":\"none\"}"), 400);
+    expect_said("mode is malformed; it must be \"enforce\", \"shadow\" or \"off\"");
+    assert_int_equal(update(&w, "{\"client_id\":\"a\",\"mode\":null}"), 400);
+    close_world(&w);
+}
+
+static void asking_first(void **state)
+{
+    (void)state;
+    struct world w;
+    open_plain(&w);
+    assert_int_equal(do_register(&w, "{\"client_id\":\"a\",\"capacity\":5,\"rate_per_sec\":1}"), 201);
+    assert_int_equal(get(&w, "/clients/check?id=a"), 200);
+    expect_said("{\"client_id\":\"a\",\"registered\":true,\"verdict\":\"allow\",\"status\":null,"
+                "\"reason\":\"within_limit\",\"mode\":\"enforce\",\"capacity\":5,\"rate_per_sec\":1,\"tokens\":5,"
+                "\"retry_after\":null,\"full_in\":0,\"full_at\":\"20");
+    assert_int_equal(get(&w, "/clients/check?id=127.0.0.1"), 200);
+    expect_said("\"registered\":false,\"verdict\":\"allow\"");
+    assert_int_equal(get(&w, "/clients/check?id=b"), 404);
+    assert_int_equal(get(&w, "/clients/check"), 400);
+    assert_int_equal(get(&w, "/clients/check?id=a&id=a"), 400);
     close_world(&w);
 }
 
@@ -257,7 +294,7 @@ static void bad_bodies_name_the_field(void **state)
         expect_said(cases[i].said);
     }
     assert_int_equal(update(&w, "{\"client_id\":\"a\"}"), 400);
-    expect_said("capacity or rate_per_sec");
+    expect_said("capacity, rate_per_sec or mode");
     assert_int_equal(update(&w, "{\"capacity\":1}"), 400);
     expect_said("client_id is missing");
     close_world(&w);
@@ -331,7 +368,8 @@ static void other_calls_and_methods(void **state)
                  {"/clients/update?x=1", METHOD_POST, "Allow: PUT\r\n"},
                  {"/clients/delete?id=a", METHOD_GET, "Allow: DELETE\r\n"},
                  {"/clients/get?id=a", METHOD_HEAD, "Allow: GET\r\n"},
-                 {"/clients/list", METHOD_OTHER, "Allow: GET\r\n"}};
+                 {"/clients/list", METHOD_OTHER, "Allow: GET\r\n"},
+                 {"/clients/check?id=a", METHOD_POST, "Allow: GET\r\n"}};
     struct world w;
     open_plain(&w);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -411,6 +449,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(whose_is_it),
         cmocka_unit_test(the_five_calls),
+        cmocka_unit_test(modes),
+        cmocka_unit_test(asking_first),
         cmocka_unit_test(addresses_have_one_spelling),
         cmocka_unit_test(bad_bodies_name_the_field),
         cmocka_unit_test(ids_in_queries),

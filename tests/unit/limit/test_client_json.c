@@ -32,7 +32,7 @@ static void whole_client_is_read(void **state)
     assert_true(read_as("{\"client_id\":\"2001:DB8::0\",\"capacity\":1.5,\"rate_per_sec\":1e9,\"tokens\":-2}",
                         CLIENT_ID | SETTINGS, CLIENT_TOKENS, &f, what));
     assert_string_equal(f.v.id, "2001:db8::");
-    assert_true(f.v.capacity == 1.5 && f.v.rate == 1e9 && f.v.tokens == -2);
+    assert_true(f.v.set.capacity == 1.5 && f.v.set.rate == 1e9 && f.v.tokens == -2);
     assert_int_equal(f.given, CLIENT_ID | SETTINGS | CLIENT_TOKENS);
     assert_true(read_as("{\"client_id\":\"a\"}", CLIENT_ID, SETTINGS, &f, what));
     assert_int_equal(f.given, CLIENT_ID);
@@ -58,12 +58,15 @@ static void faults_name_the_field(void **state)
         {"{\"client_id\":\"a\",\"capacity\":1,\"rate_per_sec\":0}", "rate_per_sec is 0; it must be a number above 0"},
         {"{\"client_id\":\"a\",\"capacity\":1,\"rate_per_sec\":-1}", "rate_per_sec is -1"},
         {"{\"client_id\":\"a\",\"capacity\":1,\"rate_per_sec\":1,\"tokens\":1}", "the field \"tokens\" is not known"},
+        {"{\"client_id\":\"a\",\"capacity\":1,\"rate_per_sec\":1,\"mode\":\"OFF\"}",
+         "mode is malformed; it must be \"enforce\", \"shadow\" or \"off\""},
+        {"{\"client_id\":\"a\",\"capacity\":1,\"rate_per_sec\":1,\"mode\":true}", "mode is a boolean"},
         {"{\"client_id\":\"a\",\"capacity\":1,\"rate_per_sec\":1,\"x\\n\":1}", "the field \"x?\" is not known"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct client_fields f;
         char what[160];
-        assert_false(read_as(cases[i].text, CLIENT_ID | SETTINGS, 0, &f, what));
+        assert_false(read_as(cases[i].text, CLIENT_ID | SETTINGS, CLIENT_MODE, &f, what));
         assert_memory_equal(what, cases[i].what, strlen(cases[i].what));
     }
 }
@@ -72,10 +75,20 @@ static void clients_are_written(void **state)
 {
     (void)state;
     struct buf out = BUF_INIT;
-    struct client_view v = {"a\"\\<", 1e9, 0.25, 9.5};
-    assert_true(client_view_json(&out, &v));
+    struct client_view v = {"a\"\\<", {1e9, 0.25, CLIENT_ENFORCE}, 9.5, 7, UINT64_MAX};
+    assert_true(client_stored_json(&out, &v));
     assert_true(str_eq(buf_str(&out), STR("{\"client_id\":\"a\\\"\\\\<\",\"capacity\":1000000000,"
                                           "\"rate_per_sec\":0.25,\"tokens\":9.5}")));
+    out.len = 0;
+    assert_true(client_view_json(&out, &v));
+    assert_true(str_eq(buf_str(&out), STR("{\"client_id\":\"a\\\"\\\\<\",\"capacity\":1000000000,"
+                                          "\"rate_per_sec\":0.25,\"tokens\":9.5,\"mode\":\"enforce\","
+                                          "\"allowed\":7,\"limited\":18446744073709551615}")));
+    out.len = 0;
+    v.set.mode = CLIENT_SHADOW;
+    assert_true(client_stored_json(&out, &v));
+    assert_true(str_eq(buf_str(&out), STR("{\"client_id\":\"a\\\"\\\\<\",\"capacity\":1000000000,"
+                                          "\"rate_per_sec\":0.25,\"tokens\":9.5,\"mode\":\"shadow\"}")));
     buf_fini(&out);
 }
 

@@ -10,17 +10,11 @@
 
 static const struct hash_key key = {1, 2};
 
-static struct bucket_policy policy(void)
-{
-    struct bucket_policy p;
-    bucket_policy_init(&p, 10, 1);
-    return p;
-}
+static const struct client_settings settings = {10, 1, CLIENT_ENFORCE};
 
 static struct client *add(struct client_table *t, const char *id)
 {
-    struct bucket_policy p = policy();
-    struct client *c = client_table_add(t, str_of(id), &p);
+    struct client *c = client_table_add(t, str_of(id), &settings);
     assert_non_null(c);
     client_table_show(t, c);
     return c;
@@ -84,7 +78,7 @@ static void table_finds_what_was_added(void **state)
         struct client *c = client_table_find(&t, str_of(id));
         assert_non_null(c);
         assert_true(str_eq(client_id(c), str_of(id)));
-        assert_true(client_policy(c).capacity == 10);
+        assert_true(c->policy->capacity == 10);
     }
     assert_null(client_table_find(&t, STR("c5000")));
     assert_null(client_table_find(&t, STR("c")));
@@ -109,10 +103,9 @@ static void hidden_clients_are_not_walked(void **state)
 {
     (void)state;
     struct client_table t;
-    struct bucket_policy p = policy();
     client_table_init(&t, &key);
     add(&t, "a");
-    struct client *hidden = client_table_add(&t, STR("b"), &p);
+    struct client *hidden = client_table_add(&t, STR("b"), &settings);
     add(&t, "c");
     assert_ptr_equal(client_table_find(&t, STR("b")), hidden);
     assert_int_equal(t.shown, 2);

@@ -122,17 +122,28 @@ static void on_ended(struct client_change *c, enum err e)
     w->e = e;
 }
 
+/* A NaN is not given. */
+static struct client_fields fields_of(const char *id, double capacity, double rate)
+{
+    struct client_fields f = {.given = CLIENT_ID, .v.set = {capacity, rate, CLIENT_ENFORCE}};
+    f.given |= (isnan(capacity) ? 0u : CLIENT_CAPACITY) | (isnan(rate) ? 0u : CLIENT_RATE);
+    snprintf(f.v.id, sizeof f.v.id, "%s", id);
+    return f;
+}
+
 static void begin_register(struct world *w, struct waiter *waiter, const char *id, double capacity, double rate)
 {
+    struct client_fields f = fields_of(id, capacity, rate);
     *waiter = (struct waiter){.change.done = on_ended};
-    assert_int_equal(clients_register(w->lim, id, capacity, rate, &waiter->change), ERR_OK);
+    assert_int_equal(clients_register(w->lim, &f, &waiter->change), ERR_OK);
     assert_false(waiter->ended);
 }
 
 static void begin_update(struct world *w, struct waiter *waiter, const char *id, double capacity, double rate)
 {
+    struct client_fields f = fields_of(id, capacity, rate);
     *waiter = (struct waiter){.change.done = on_ended};
-    assert_int_equal(clients_update(w->lim, id, capacity, rate, &waiter->change), ERR_OK);
+    assert_int_equal(clients_update(w->lim, &f, &waiter->change), ERR_OK);
 }
 
 static void begin_delete(struct world *w, struct waiter *waiter, const char *id)
@@ -174,7 +185,7 @@ static void expect(struct world *w, const char *id, double capacity, double rate
     struct client_view v;
     assert_int_equal(clients_get(w->lim, id, &v), ERR_OK);
     assert_string_equal(v.id, id);
-    assert_true(v.capacity == capacity && v.rate == rate);
+    assert_true(v.set.capacity == capacity && v.set.rate == rate);
     if (fabs(v.tokens - tokens) > 0.01)
         fail_msg("%s has %g tokens, not %g", id, v.tokens, tokens);
 }
@@ -217,9 +228,42 @@ static void the_five_calls(void **state)
     begin_delete(&w, &last, "a");
     assert_int_equal(wait_for(&w, &last), ERR_OK);
     assert_string_equal(last.change.view.id, "a");
-    assert_true(last.change.view.capacity == 100);
+    assert_true(last.change.view.set.capacity == 100);
     expect_none(&w, "a");
     assert_int_equal(clients_total(w.lim), 0);
+    close_world(&w);
+}
+
+static void modes_come_and_go(void **state)
+{
+    (void)state;
+    struct world w;
+    struct waiter waiter;
+    struct client_view v;
+    open_world(&w);
+    assert_int_equal(do_register(&w, "a", 2, 0.001), ERR_OK);
+    use(&w, "a", 2);
+    struct client_fields f = {.given = CLIENT_ID | CLIENT_MODE, .v = {.id = "a", .set.mode = CLIENT_SHADOW}};
+    waiter = (struct waiter){.change.done = on_ended};
+    assert_int_equal(clients_update(w.lim, &f, &waiter.change), ERR_OK);
+    assert_int_equal(wait_for(&w, &waiter), ERR_OK);
+    assert_int_equal(waiter.change.view.set.mode, CLIENT_SHADOW);
+    use(&w, "a", 3); /* the bucket is empty */
+    assert_int_equal(clients_get(w.lim, "a", &v), ERR_OK);
+    assert_int_equal(v.allowed, 5);
+    assert_int_equal(v.limited, 3);
+    assert_int_equal(do_update(&w, "a", 3, NAN), ERR_OK);   /* the mode stays when it is not given */
+    for (unsigned graceful = 0; graceful < 2; graceful++) { /* from the journal, and from clients.json */
+        if (graceful)
+            stop(&w);
+        else
+            crash(&w);
+        must_start(&w);
+        assert_int_equal(clients_get(w.lim, "a", &v), ERR_OK);
+        assert_int_equal(v.set.mode, CLIENT_SHADOW);
+        assert_true(v.set.capacity == 3 && v.set.rate == 0.001);
+        assert_int_equal(v.allowed + v.limited, 0); /* since the start */
+    }
     close_world(&w);
 }
 
@@ -485,7 +529,8 @@ static void closing_finishes_what_was_begun(void **state)
     begin_register(&w, &a, "a", 10, 0.001);
     begin_update(&w, &b, "a", 20, NAN);
     limiter_close(w.lim, on_closed, &c);
-    assert_int_equal(clients_register(w.lim, "late", 1, 1, &late.change), ERR_STORE_FAILED);
+    struct client_fields f = fields_of("late", 1, 1);
+    assert_int_equal(clients_register(w.lim, &f, &late.change), ERR_STORE_FAILED);
     while (!c.ended)
         loop_turn(w.loop, TIMER_NEVER);
     assert_true(c.ok && a.ended && b.ended);
@@ -778,6 +823,7 @@ int main(void)
     signal(SIGXFSZ, SIG_IGN);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_five_calls),
+        cmocka_unit_test(modes_come_and_go),
         cmocka_unit_test(changes_show_when_they_are_durable),
         cmocka_unit_test(many_changes_share_a_sync),
         cmocka_unit_test(one_id_by_many_is_registered_once),

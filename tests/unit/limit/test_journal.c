@@ -16,7 +16,7 @@ static const struct instant now = {100 * NS_PER_S, UINT64_C(1769860800) * NS_PER
 
 static void line(struct buf *out, enum journal_op op, const char *id, double capacity, double tokens, uint64_t ago_s)
 {
-    struct client_view v = {.capacity = capacity, .rate = 1, .tokens = tokens};
+    struct client_view v = {.set = {capacity, 1, CLIENT_ENFORCE}, .tokens = tokens};
     memcpy(v.id, id, strlen(id) + 1);
     assert_true(journal_append(out, op, &v, now.wall_ns - ago_s * NS_PER_S));
 }
@@ -105,7 +105,7 @@ static void older_lines_leave_the_tokens(void **state)
     assert_int_equal(replay(buf_str(&first), &t, 100, &good), JOURNAL_WHOLE);
     assert_int_equal(replay(buf_str(&text), &t, 20, &good), JOURNAL_WHOLE);
     assert_true(tokens_of(&t, "a") == 1);
-    assert_true(client_table_find(&t, STR("a"))->capacity == 5);
+    assert_true(client_table_find(&t, STR("a"))->policy->capacity == 5);
     client_table_fini(&t);
     buf_fini(&first);
     buf_fini(&text);

@@ -1,9 +1,12 @@
 /* Unit tests of limit/limiter.c: who is asked for what, and what the answer says. Rates are so small that the time the
  * test takes does not count. */
+#include "base/metrics.h"
+#include "limit/check.h"
 #include "limit/clients.h"
 #include "limit/limiter.h"
 
 #include <ftw.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -82,11 +85,18 @@ static void wait_for(struct world *w, struct waiter *waiter)
     assert_int_equal(waiter->e, ERR_OK);
 }
 
-static void register_client(struct world *w, const char *id, double capacity)
+static void register_in_mode(struct world *w, const char *id, double capacity, enum client_mode mode)
 {
     struct waiter waiter = {.change.done = on_ended};
-    assert_int_equal(clients_register(w->lim, id, capacity, 0.0001, &waiter.change), ERR_OK);
+    struct client_fields f = {.v.set = {capacity, 0.0001, mode}};
+    snprintf(f.v.id, sizeof f.v.id, "%s", id);
+    assert_int_equal(clients_register(w->lim, &f, &waiter.change), ERR_OK);
     wait_for(w, &waiter);
+}
+
+static void register_client(struct world *w, const char *id, double capacity)
+{
+    register_in_mode(w, id, capacity, CLIENT_ENFORCE);
 }
 
 static void delete_client(struct world *w, const char *id)
@@ -267,6 +277,111 @@ static void exempt_wins(void **state)
     close_world(&w);
 }
 
+static void limits_that_are_only_watched(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client_view v;
+    open_world(&w, SCARCE);
+    register_in_mode(&w, "shadow1", 2, CLIENT_SHADOW);
+    register_in_mode(&w, "off1", 2, CLIENT_OFF);
+    assert_int_equal(ask(&w, "1.2.3.4", "shadow1"), ERR_OK);
+    assert_false(w.answer.shadow_limited);
+    assert_int_equal(ask_until_denied(&w, "1.2.3.4", "shadow1"), 1000);
+    assert_true(w.answer.shadow_limited);
+    expect_client(&w, "shadow1");
+    assert_int_equal(w.answer.fields_len, 0);
+    assert_int_equal(clients_get(w.lim, "shadow1", &v), ERR_OK);
+    assert_int_equal(v.allowed, 1001);
+    assert_int_equal(v.limited, 999);
+    assert_int_equal(metrics.shadow_limited, 999);
+    assert_int_equal(ask_until_denied(&w, "1.2.3.4", "off1"), 1000);
+    assert_int_equal(w.answer.fields_len, 0);
+    assert_int_equal(clients_get(w.lim, "off1", &v), ERR_OK);
+    assert_true(v.tokens == 2);
+    assert_int_equal(v.allowed, 1000);
+    assert_int_equal(v.limited, 0);
+    close_world(&w);
+}
+
+static void totals_are_counted(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client_view v;
+    open_world(&w, SCARCE);
+    register_client(&w, "user1", 3);
+    assert_int_equal(ask_until_denied(&w, "1.2.3.4", "user1"), 3);
+    assert_int_equal(ask(&w, "1.2.3.4", "user1"), ERR_RATE_LIMITED);
+    assert_int_equal(clients_get(w.lim, "user1", &v), ERR_OK);
+    assert_int_equal(v.allowed, 3);
+    assert_int_equal(v.limited, 2);
+    close_world(&w);
+}
+
+static void expect_asked(const struct world *w, const char *id, enum check_reason reason, double tokens)
+{
+    struct client_check c;
+    for (unsigned again = 0; again < 2; again++) { /* it takes nothing */
+        assert_int_equal(clients_check(w->lim, id, &c), ERR_OK);
+        if (c.reason != reason || fabs(c.tokens - tokens) > 0.01)
+            fail_msg("%s: reason %d, %g tokens", id, (int)c.reason, c.tokens);
+    }
+}
+
+static void asking_takes_nothing(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client_check c;
+    open_world(&w, SCARCE ",\"exempt\":[\"7.0.0.0/8\"]");
+    register_client(&w, "user1", 3);
+    register_in_mode(&w, "shadow1", 1, CLIENT_SHADOW);
+    register_in_mode(&w, "off1", 1, CLIENT_OFF);
+    register_client(&w, "7.7.7.7", 3);
+    expect_asked(&w, "user1", CHECK_WITHIN_LIMIT, 3);
+    assert_int_equal(ask_until_denied(&w, "1.2.3.4", "user1"), 3);
+    expect_asked(&w, "user1", CHECK_RATE_LIMITED, 0);
+    assert_int_equal(ask_until_denied(&w, "1.2.3.4", "shadow1"), 1000);
+    expect_asked(&w, "shadow1", CHECK_SHADOW_LIMITED, 0);
+    expect_asked(&w, "off1", CHECK_OFF, 1);
+    expect_asked(&w, "7.7.7.7", CHECK_EXEMPT, 0);
+    expect_asked(&w, "7.7.7.8", CHECK_EXEMPT, 0);
+    expect_asked(&w, "9.9.9.9", CHECK_WITHIN_LIMIT, 2);
+    assert_int_equal(ask(&w, "9.9.9.9", NULL), ERR_OK);
+    expect_asked(&w, "9.9.9.9", CHECK_WITHIN_LIMIT, 1);
+    assert_int_equal(ask(&w, "2001:db8::1", NULL), ERR_OK);
+    assert_int_equal(clients_check(w.lim, "2001:db8::2", &c), ERR_OK);
+    assert_string_equal(c.id, "2001:db8::/64");
+    assert_true(fabs(c.tokens - 1) < 0.01);
+    assert_int_equal(ask_until_denied(&w, NULL, NULL), 2);
+    expect_asked(&w, "unix:", CHECK_RATE_LIMITED, 0);
+    assert_int_equal(clients_check(w.lim, "user2", &c), ERR_NO_SUCH_CLIENT);
+
+    assert_int_equal(clients_check(w.lim, "user1", &c), ERR_OK);
+    assert_int_equal(ask(&w, "1.2.3.4", "user1"), ERR_RATE_LIMITED);
+    assert_int_equal(c.retry_after_s, w.answer.retry_after_s);
+    assert_true(fabs(c.full_in_s - 30000) < 5);
+    struct buf json = BUF_INIT;
+    assert_true(client_check_json(&json, &c));
+    assert_true(str_starts_with(buf_str(&json), STR("{\"client_id\":\"user1\",\"registered\":true,\"verdict\":\"deny\","
+                                                    "\"status\":429,\"reason\":\"rate_limited\"")));
+    buf_fini(&json);
+    close_world(&w);
+}
+
+static void asking_where_the_unknown_are_refused(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, SCARCE ",\"unknown_clients\":\"reject\"");
+    expect_asked(&w, "9.9.9.9", CHECK_UNKNOWN_CLIENT, 0);
+    close_world(&w);
+    open_world(&w, SCARCE ",\"unknown_clients\":\"allow\"");
+    expect_asked(&w, "9.9.9.9", CHECK_UNLIMITED, 0);
+    close_world(&w);
+}
+
 static void unknown_clients_as_configured(void **state)
 {
     (void)state;
@@ -337,6 +452,10 @@ int main(void)
         cmocka_unit_test(addresses_take_their_tokens_along),
         cmocka_unit_test(names_come_back_full),
         cmocka_unit_test(exempt_wins),
+        cmocka_unit_test(limits_that_are_only_watched),
+        cmocka_unit_test(totals_are_counted),
+        cmocka_unit_test(asking_takes_nothing),
+        cmocka_unit_test(asking_where_the_unknown_are_refused),
         cmocka_unit_test(unknown_clients_as_configured),
         cmocka_unit_test(fields_as_configured),
         cmocka_unit_test(id_field_may_be_another_or_none),

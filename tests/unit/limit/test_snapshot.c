@@ -35,12 +35,10 @@ static double tokens_of(const struct client_table *t, const char *id)
 
 static struct client *add(struct client_table *t, const char *id, double capacity, double tokens)
 {
-    struct bucket_policy p;
-    bucket_policy_init(&p, capacity, 1);
-    struct client *c = client_table_add(t, str_of(id), &p);
+    struct client *c = client_table_add(t, str_of(id), &(struct client_settings){capacity, 1, CLIENT_ENFORCE});
     assert_non_null(c);
     client_table_show(t, c);
-    c->slot->word = bucket_word(&p, tokens, now.now);
+    c->slot->word = bucket_word(c->policy, tokens, now.now);
     return c;
 }
 
