@@ -107,6 +107,11 @@ $(BUILD)/bench/%: tests/bench/%.c
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $<
 
+$(BUILD)/bench/bench_limit: tests/bench/bench_limit.c $(call libs_of,limit)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< $(call libs_of,limit) $(LDLIBS)
+
 include tests/tests.mk
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -159,6 +159,7 @@ valgrind: packages-build+test+valgrind
 
 bench: packages-build+bench
 	@$(MAKE) --no-print-directory all $(BENCH_BIN)
+	@folder=$$(mktemp -d) && $(BUILD)/bench/bench_limit "$$folder"; status=$$?; rm -rf "$$folder"; exit $$status
 	@tests/bench/bench.sh $(abspath $(BUILD))
 
 install: all

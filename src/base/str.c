@@ -25,6 +25,8 @@ bool str_eq_nocase(struct str a, struct str b)
 {
     if (a.n != b.n)
         return false;
+    if (a.n > 0 && memcmp(a.p, b.p, a.n) == 0) /* as a rule they are spelled alike */
+        return true;
     for (size_t i = 0; i < a.n; i++)
         if (ascii_lower((unsigned char)a.p[i]) != ascii_lower((unsigned char)b.p[i]))
             return false;

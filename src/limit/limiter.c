@@ -69,6 +69,21 @@ static void write_policy(struct head_writer *w, struct str name, const struct bu
     write_str(w, STR(";r="));
 }
 
+/* Written once for many requests. */
+static void write_client_policy(struct limiter *lim, struct head_writer *w, const struct bucket_policy *p)
+{
+    size_t places = sizeof lim->texts / sizeof lim->texts[0];
+    struct policy_text *t = &lim->texts[(uintptr_t)p / sizeof *p % places];
+    if (t->capacity != p->capacity || t->rate != p->rate) {
+        struct head_writer own = head_writer_on(t->text, sizeof t->text);
+        write_policy(&own, CLIENT_POLICY, p);
+        t->capacity = p->capacity;
+        t->rate = p->rate;
+        t->n = own.n;
+    }
+    write_str(w, str_make(t->text, t->n));
+}
+
 static void write_state(struct head_writer *w, const struct bucket_policy *p, uint64_t word, uint64_t now)
 {
     uint64_t left = bucket_whole_tokens(p, word, now);
@@ -126,7 +141,7 @@ static void deny(struct limit_answer *out, enum err e)
 }
 
 /* The outcome of a bucket whose word is `word` after it decided. */
-static void answer_from_bucket(const struct limiter *lim, const struct bucket_policy *p, uint64_t word, bool passed,
+static void answer_from_bucket(struct limiter *lim, const struct bucket_policy *p, uint64_t word, bool passed,
                                struct limit_answer *out)
 {
     uint64_t now = limiter_now(lim);
@@ -138,7 +153,7 @@ static void answer_from_bucket(const struct limiter *lim, const struct bucket_po
         return;
     struct head_writer w = head_writer_on(out->fields, sizeof out->fields);
     if (out->registered)
-        write_policy(&w, CLIENT_POLICY, p);
+        write_client_policy(lim, &w, p);
     else
         write_str(&w, str_make(lim->default_fields, lim->default_fields_len));
     write_state(&w, p, word, now);

@@ -27,6 +27,13 @@ struct notice {
     struct timer timer;
 };
 
+/* The RateLimit fields of a policy for registered clients, up to the tokens: what depends on its numbers alone. */
+struct policy_text {
+    double capacity, rate; /* 0: nothing is here yet */
+    size_t n;
+    char text[96];
+};
+
 struct limiter {
     struct loop *loop;
     struct config *config;
@@ -37,6 +44,7 @@ struct limiter {
     uint64_t unix_word;      /* the bucket of the peers on unix sockets */
     char default_fields[96]; /* of the default policy, up to the tokens */
     size_t default_fields_len;
+    struct policy_text texts[16]; /* of the policies in use lately */
     struct changes changes;
     struct store *store;
     struct timer sweep;

@@ -17,11 +17,14 @@ bool ip_parse(struct str s, struct ip *out)
     char text[IP_TEXT_SIZE];
     if (s.n == 0 || s.n >= sizeof text || memchr(s.p, '\0', s.n))
         return false;
+    bool v6 = str_find(s, ':') < s.n;
+    if (!v6 && (s.p[0] < '0' || s.p[0] > '9')) /* most names, without another look */
+        return false;
     memcpy(text, s.p, s.n);
     text[s.n] = '\0';
 
     struct ip ip;
-    if (str_find(s, ':') < s.n) {
+    if (v6) {
         if (inet_pton(AF_INET6, text, ip.b) != 1)
             return false;
     } else {

@@ -1,0 +1,267 @@
+/* What a decision of the limiter costs, and what its tables take, with a million clients.
+ *
+ *   bench_limit FOLDER     FOLDER is empty, and stays so but for its clients.json and what goes with it
+ *
+ * `warm`: the same thousand clients over and over, so that all of theirs is in the caches. `cold`: any of the million.
+ * Names and addresses are made ready a thousand at a time, outside what is timed; a request's own are in the cache,
+ * too. The longest single step is the wall time of one call, measured while a table fills: growth, memory and the
+ * kernel's pages included. On a busy machine it also has the time for which others ran: the bench says how often it was
+ * over. */
+#include "base/clock.h"
+#include "limit/anon_table.h"
+#include "limit/clients.h"
+#include "limit/limiter.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define CLIENTS 1000000u
+#define BATCH   1000u
+#define BATCHES 3000u
+#define STEP_MS 1
+
+static void die(const char *what)
+{
+    fprintf(stderr, "bench_limit: %s\n", what);
+    exit(1);
+}
+
+static uint64_t resident(void)
+{
+    unsigned long pages = 0, total = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (!f || fscanf(f, "%lu %lu", &total, &pages) != 2)
+        die("/proc/self/statm cannot be read");
+    fclose(f);
+    return (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* Numbers that follow no order that a prefetcher could see (splitmix64). */
+static uint64_t scattered(uint64_t i)
+{
+    uint64_t z = (i + 1) * UINT64_C(0x9e3779b97f4a7c15);
+    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+    return z ^ z >> 31;
+}
+
+static void name_of(unsigned i, char out[17])
+{
+    snprintf(out, 17, "client-%09u", i);
+}
+
+static struct ip address_of(unsigned i)
+{
+    struct ip ip = {.b = {[10] = 0xff, [11] = 0xff, 20, (uint8_t)(i >> 16), (uint8_t)(i >> 8), (uint8_t)i}};
+    return ip;
+}
+
+static void write_clients(const char *folder)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/clients.json", folder);
+    FILE *f = fopen(path, "w");
+    if (!f)
+        die("clients.json cannot be written");
+    fputs("{\"clients\":[\n", f);
+    for (unsigned i = 0; i < CLIENTS; i++) {
+        char name[17];
+        name_of(i, name);
+        fprintf(f, "%s{\"client_id\":\"%s\",\"capacity\":1000000,\"rate_per_sec\":%u,\"tokens\":1000000}\n",
+                i ? "," : "", name, 1 + i % 3);
+    }
+    if (fputs("]}\n", f) < 0 || fclose(f) != 0)
+        die("clients.json cannot be written");
+}
+
+struct bench {
+    struct loop *loop;
+    struct worker *worker;
+    struct config *config;
+    struct limiter *lim;
+};
+
+static void open_bench(struct bench *b, const char *folder, const char *headers)
+{
+    char text[1024], error[512];
+    int status;
+    struct buf errors = BUF_INIT;
+    snprintf(text, sizeof text,
+             "{\"backends\":[{\"address\":\"127.0.0.1:1\"}],\"rate_limit\":{\"clients_file\":\"%s/clients.json\","
+             "\"headers\":\"%s\",\"default\":{\"capacity\":1000000,\"rate_per_sec\":1}}}",
+             folder, headers);
+    b->config = config_parse(str_of(text), "bench", NULL, &errors);
+    if (!b->config)
+        die("the config is not valid");
+    b->loop = loop_new();
+    b->worker = worker_new(b->loop, "bench");
+    b->lim = limiter_new(b->loop, b->worker, b->config, error, sizeof error, &status);
+    if (!b->lim)
+        die(error);
+}
+
+enum who { BY_NAME, BY_ADDRESS };
+
+/* Nanoseconds a decision: identity, table, bucket; and, where `headers` are on, the fields of the response. */
+static double decision_ns(const struct bench *b, enum who who, bool cold)
+{
+    static char names[BATCH][17];
+    static struct peer peers[BATCH];
+    static struct limit_answer answer;
+    uint64_t spent = 0;
+    for (unsigned batch = 0; batch < BATCHES; batch++) {
+        for (unsigned i = 0; i < BATCH; i++) {
+            uint64_t n = scattered(cold ? (uint64_t)batch * BATCH + i : i) % CLIENTS;
+            name_of((unsigned)n, names[i]);
+            peers[i].ip = address_of(who == BY_NAME ? 0 : (unsigned)n);
+        }
+        uint64_t begun = clock_monotonic();
+        for (unsigned i = 0; i < BATCH; i++) {
+            struct field field = {STR("X-Client-ID"), str_make(names[i], 16), FIELD_OTHER};
+            struct headers h = {.v = &field, .n = who == BY_NAME, .max = 1};
+            limiter_ask(b->lim, &peers[i], &h, &answer);
+            if (answer.verdict != LIMIT_ALLOW || answer.registered != (who == BY_NAME))
+                die("a request was not decided as it must be");
+        }
+        spent += clock_monotonic() - begun;
+    }
+    return (double)spent / ((double)BATCHES * BATCH);
+}
+
+struct steps {
+    uint64_t longest;
+    unsigned over; /* STEP_MS */
+};
+
+static void note_step(struct steps *s, uint64_t ns)
+{
+    if (ns > s->longest)
+        s->longest = ns;
+    s->over += ns > STEP_MS * NS_PER_MS;
+}
+
+static void say_table(const char *what, uint64_t bytes, const struct steps *s)
+{
+    printf("%-34s %5.1f bytes each; longest step %7.1f us, %u over %d ms\n", what, (double)bytes / CLIENTS,
+           (double)s->longest / 1e3, s->over, STEP_MS);
+}
+
+static void fill_clients(const char *folder)
+{
+    (void)folder;
+    static struct client_table t;
+    static const struct hash_key key = {1, 2};
+    struct steps steps = {0};
+    uint64_t before = resident();
+    client_table_init(&t, &key);
+    for (unsigned i = 0; i < CLIENTS; i++) {
+        char name[17];
+        name_of(i, name);
+        uint64_t begun = clock_monotonic();
+        struct client *c = client_table_add(&t, str_of(name), &(struct client_settings){10, 1 + i % 3, CLIENT_ENFORCE});
+        if (!c)
+            die("no memory");
+        client_table_show(&t, c);
+        note_step(&steps, clock_monotonic() - begun);
+    }
+    say_table("registered, 16-byte id, in memory", resident() - before, &steps);
+    client_table_fini(&t);
+}
+
+static void fill_anonymous(const char *folder)
+{
+    (void)folder;
+    static struct anon_table t;
+    static const struct hash_key key = {1, 2};
+    struct bucket_policy p;
+    struct steps steps = {0};
+    uint64_t before = resident(), word;
+    bool shared;
+    bucket_policy_init(&p, 10, 0.001);
+    if (!anon_table_init(&t, &key, &p, CLIENTS, 64))
+        die("no memory");
+    for (unsigned i = 0; i < CLIENTS; i++) {
+        struct ip ip = address_of(i);
+        uint64_t begun = clock_monotonic();
+        if (!anon_table_take(&t, &ip, NS_PER_S, &word, &shared) || shared)
+            die("a request was not decided as it must be");
+        note_step(&steps, clock_monotonic() - begun);
+    }
+    say_table("unregistered", resident() - before, &steps);
+    steps = (struct steps){0};
+    while (t.count > 0) {
+        uint64_t begun = clock_monotonic();
+        anon_table_sweep(&t, NS_PER_S * 1000000);
+        note_step(&steps, clock_monotonic() - begun);
+    }
+    say_table("... all of them full, and swept", 0, &steps);
+    anon_table_fini(&t);
+}
+
+static void load(const char *folder)
+{
+    struct bench b;
+    write_clients(folder);
+    uint64_t before = resident(), begun = clock_monotonic();
+    open_bench(&b, folder, "off");
+    printf("%-34s %5.1f bytes each; loaded in %.2f s\n", "registered, with all that is theirs",
+           (double)(resident() - before) / CLIENTS, (double)(clock_monotonic() - begun) / 1e9);
+}
+
+static void decide(const char *folder, const char *headers)
+{
+    static const char *const whose[] = {"registered", "unregistered"};
+    struct bench b;
+    open_bench(&b, folder, headers);
+    for (unsigned i = 0; i < CLIENTS; i++) { /* each address has a bucket */
+        static struct limit_answer answer;
+        struct peer peer = {.ip = address_of(i)};
+        struct headers none = {0};
+        limiter_ask(b.lim, &peer, &none, &answer);
+    }
+    for (int who = BY_NAME; who <= BY_ADDRESS; who++)
+        printf("decision%-20s %-12s %6.1f ns warm, %6.1f ns cold\n",
+               strcmp(headers, "off") == 0 ? "" : ", and its fields", whose[who], decision_ns(&b, (enum who)who, false),
+               decision_ns(&b, (enum who)who, true));
+}
+
+static void decide_bare(const char *folder)
+{
+    decide(folder, "off");
+}
+
+static void decide_with_fields(const char *folder)
+{
+    decide(folder, "always");
+}
+
+/* In a process of its own, so that none finds the memory of the one before. */
+static void run(void (*fn)(const char *folder), const char *folder)
+{
+    int status;
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid < 0)
+        die("no process");
+    if (pid == 0) {
+        fn(folder);
+        fflush(stdout);
+        _exit(0);
+    }
+    if (waitpid(pid, &status, 0) != pid || status != 0)
+        die("a part has failed");
+}
+
+int main(int argc, char **argv)
+{
+    static void (*const parts[])(const char *folder) = {fill_clients, fill_anonymous, load, decide_bare,
+                                                        decide_with_fields};
+    if (argc != 2)
+        die("usage: bench_limit FOLDER");
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        run(parts[i], argv[1]);
+    return 0;
+}
