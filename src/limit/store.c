@@ -25,8 +25,12 @@
 #include <errno.h>
 #include <string.h>
 
-/* Clients written in one turn of the loop: some tenths of a millisecond. */
-#define SLICE 256u
+/* Clients written in one turn of the loop, a tenth of a millisecond or two, and the pause before the next ones: so a
+ * save of any size takes some tenth of the loop's time, and the disk is not flooded. A last save, or one that changes
+ * wait for, is made without pauses. */
+#define SLICE       128u
+#define SLICE_FINAL 4096u
+#define PACE        NS_PER_MS
 
 /* Lines kept in memory for the journal after a save. */
 #define TAIL_MAX (16u * 1024u * 1024u)
@@ -280,7 +284,8 @@ int store_save_fill(struct store *st)
     if (s->first && !buf_append_str(&s->piece, SNAPSHOT_BEGIN))
         return -ENOMEM;
     struct client *c = client_table_after(st->setup.table, s->walked);
-    for (unsigned i = 0; i < SLICE && c && c->seq <= s->walk_end; i++, c = client_table_next(c)) {
+    unsigned slice = s->final ? SLICE_FINAL : SLICE;
+    for (unsigned i = 0; i < slice && c && c->seq <= s->walk_end; i++, c = client_table_next(c)) {
         if (!snapshot_append_client(&s->piece, c, &s->at, s->first))
             return -ENOMEM;
         s->first = false;
@@ -332,6 +337,19 @@ static void save_abort(struct store *st, int result)
 
 static void save_step(struct store *st);
 
+static void save_go_on(struct store *st)
+{
+    bool haste = st->broken || st->save.final || journal_is_long(st) || st->save.tail.len > TAIL_MAX / 4;
+    /* Without memory for the timer there is no pause. */
+    if (haste || !loop_arm(st->setup.loop, &st->pace, loop_now(st->setup.loop) + PACE))
+        save_step(st);
+}
+
+static void on_pace(struct timer *t)
+{
+    save_step(container_of(t, struct store, pace));
+}
+
 static void save_written(struct job *j)
 {
     struct store *st = container_of(j, struct store, save.job);
@@ -340,7 +358,7 @@ static void save_written(struct job *j)
     else if (st->closing && !st->save.final)
         save_abort(st, 0);
     else if (!st->save.last_piece)
-        save_step(st);
+        save_go_on(st);
     else
         st->save.state = SAVE_READY;
     pump(st);
@@ -505,6 +523,7 @@ void store_start(struct store *st)
 {
     timer_init(&st->interval, on_interval);
     timer_init(&st->retry, on_retry);
+    timer_init(&st->pace, on_pace);
     arm_interval(st);
 }
 
@@ -516,6 +535,10 @@ void store_close(struct store *st, void (*done)(void *arg, bool ok), void *arg)
     st->closed_arg = arg;
     loop_cancel(st->setup.loop, &st->interval);
     loop_cancel(st->setup.loop, &st->retry);
+    if (timer_armed(&st->pace)) { /* a save in its pause: what is saved at the end is newer */
+        loop_cancel(st->setup.loop, &st->pace);
+        save_abort(st, 0);
+    }
     pump(st);
 }
 
@@ -525,6 +548,7 @@ void store_free(struct store *st)
         return;
     loop_cancel(st->setup.loop, &st->interval);
     loop_cancel(st->setup.loop, &st->retry);
+    loop_cancel(st->setup.loop, &st->pace);
     store_save_abort(&st->save.job);
     buf_fini(&st->save.piece);
     buf_fini(&st->save.tail);

@@ -76,7 +76,7 @@ struct store {
     struct save save;
     struct words_file words;
     struct extension extension;
-    struct timer interval, retry;
+    struct timer interval, retry, pace;
     bool closing;
     void (*closed)(void *arg, bool ok);
     void *closed_arg;

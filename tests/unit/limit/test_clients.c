@@ -1,6 +1,7 @@
 /* Unit tests of limit/clients.c and the store below it: changes, lists, restarts, and disks that fail. */
 #include "limit/clients.h"
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/metrics.h"
 
@@ -784,6 +785,41 @@ static void failed_save_at_stop_is_reported(void **state)
 }
 
 /* Long journals are folded in while changes go on; nothing is lost or out of order at any moment. */
+/* A save of many clients makes pauses; the stop does not wait for it, and what is then saved is newer. */
+static void a_save_with_pauses(void **state)
+{
+    (void)state;
+    enum { CLIENTS = 3000 };
+    struct world w;
+    struct buf text = BUF_INIT;
+    open_world(&w);
+    crash(&w);
+    w.save_interval = "5ms";
+    assert_true(buf_append_str(&text, STR("{\"clients\":[")));
+    for (unsigned i = 0; i < CLIENTS; i++)
+        assert_true(
+            buf_printf(&text, "%s\n{\"client_id\":\"c%u\",\"capacity\":10,\"rate_per_sec\":0.001}", i ? "," : "", i));
+    assert_true(buf_append(&text, "\n]}\n", 5)); /* with its zero */
+    put_file(w.path, buf_str(&text).p);
+    buf_fini(&text);
+
+    for (unsigned whole = 0; whole < 2; whole++) {
+        must_start(&w);
+        uint64_t saves = metrics.store_saves, begun = clock_monotonic(), least = CLIENTS / 128 * NS_PER_MS;
+        use(&w, "c2999", 3);
+        while (metrics.store_saves == saves && (whole || clock_monotonic() < begun + 12 * NS_PER_MS))
+            loop_turn(w.loop, TIMER_NEVER);
+        assert_true(!whole || clock_monotonic() >= begun + least);
+        stop(&w);
+        must_start(&w);
+        assert_int_equal(clients_total(w.lim), CLIENTS);
+        expect(&w, "c2999", 10, 0.001, whole ? 4 : 7);
+        stop(&w);
+    }
+    must_start(&w);
+    close_world(&w);
+}
+
 static void saves_while_changes_go_on(void **state)
 {
     (void)state;
@@ -846,6 +882,7 @@ int main(void)
         cmocka_unit_test(full_disk_changes_nothing_and_recovers),
         cmocka_unit_test(crash_on_a_full_disk),
         cmocka_unit_test(failed_save_at_stop_is_reported),
+        cmocka_unit_test(a_save_with_pauses),
         cmocka_unit_test(saves_while_changes_go_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
