@@ -465,6 +465,14 @@ int64_t file_size(int fd)
     return fstat(fd, &st) < 0 ? -errno : st.st_size;
 }
 
+int file_still_at(int fd, const char *path)
+{
+    struct stat mine, there;
+    if (fstat(fd, &mine) < 0 || stat(path, &there) < 0)
+        return -errno;
+    return mine.st_dev == there.st_dev && mine.st_ino == there.st_ino ? 0 : -ESTALE;
+}
+
 int file_remove(const char *path)
 {
     if (unlink(path) < 0)

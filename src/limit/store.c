@@ -94,6 +94,9 @@ static void append_work(struct job *j)
     a->result = file_write_all(fd, buf_str(&a->lines));
     if (a->result == 0)
         a->result = file_sync_data(fd);
+    /* What is synced to a file that has no name any more, or not that one, is not found by the next start. */
+    if (a->result == 0)
+        a->result = file_still_at(fd, a->journal->path);
     /* What was not acknowledged had better not come back after a crash; if even this fails, it may. */
     if (a->result < 0)
         (void)!file_truncate(fd, a->good);
@@ -148,8 +151,8 @@ static void extend_words(struct store *st)
 {
     struct extension *e = &st->extension;
     const struct words *words = &st->setup.table->words;
-    if (words->unkept && !st->unkept_logged && st->words.installed) {
-        log_failure("tokens", -ENOSPC); /* some are in memory only */
+    if ((words->unkept || st->save.words_gone) && !st->unkept_logged && st->words.installed) {
+        log_failure("tokens", st->save.words_gone ? -ENOENT : -ENOSPC); /* some, or all, are in memory only */
         st->unkept_logged = true;
     }
     bool enough = words->room >= WORDS_LOW;
@@ -245,12 +248,30 @@ static int renew_journal(const struct save *s)
     return journal->fd < 0 ? journal->fd : 0;
 }
 
+/* Where the lock has gone with its folder, it is taken anew: nothing is written beside a process that has come to use
+ * the files meanwhile. */
+static int keep_lock(const struct save *s)
+{
+    if (file_still_at(*s->lock, s->lock_path) == 0)
+        return 0;
+    int holder, fd = file_lock(s->lock_path, &holder);
+    if (fd < 0)
+        return fd == -EWOULDBLOCK ? -EBUSY : fd;
+    file_close(*s->lock);
+    *s->lock = fd;
+    return 0;
+}
+
 void store_save_commit(struct job *j)
 {
     struct save *s = container_of(j, struct save, job);
-    s->result = s->journal_result = s->words_result = 0;
-    if (s->fd >= 0)
+    s->journal_result = s->words_result = 0;
+    s->result = keep_lock(s);
+    s->words_gone = s->words->installed && file_still_at(s->words->fd, s->words->path) < 0;
+    if (s->fd >= 0 && s->result == 0)
         s->result = file_replace_commit(s->path, s->fd);
+    else if (s->fd >= 0)
+        file_replace_abort(s->path, s->fd);
     s->fd = -1;
     if (s->result == 0 && !s->tail_lost)
         s->journal_result = renew_journal(s);
@@ -438,10 +459,10 @@ static void journal_removed(struct job *j)
 {
     struct store *st = container_of(j, struct store, save.job);
     const struct save *s = &st->save;
-    bool ok = s->journal_result == 0 && s->words_result == 0;
+    int journal = s->result < 0 ? s->result : s->journal_result;
+    bool ok = journal == 0 && s->words_result == 0;
     if (!ok)
-        log_failure(s->journal_result < 0 ? "journal" : "tokens",
-                    s->journal_result < 0 ? s->journal_result : s->words_result);
+        log_failure(journal < 0 ? "journal" : "tokens", journal < 0 ? journal : s->words_result);
     save_reset(st);
     close_end(st, ok);
 }

@@ -34,10 +34,13 @@ struct save {
     const char *path;
     struct journal_file *journal;
     struct words_file *words;
+    const char *lock_path;
+    int *lock;
     int fd; /* of the temporary, -1 before the first piece */
     struct buf piece;
     int result, journal_result, words_result;
     bool last_piece, final; /* final: the journal is removed */
+    bool words_gone;        /* somebody has removed their file */
 
     struct instant at;
     uint64_t walked, walk_end; /* seq of the last client written, and of the last one to be */
@@ -70,7 +73,7 @@ struct store {
     bool broken;                            /* the journal cannot be relied on until a save has replaced it */
     bool tokens_moved, save_wanted;
     bool lost_logged;   /* that words are gone from their mapping, */
-    bool unkept_logged; /* and that some are in no file */
+    bool unkept_logged; /* and that some are in no file, or their file is gone */
     uint64_t retry_at;  /* while broken: not before */
     struct append append;
     struct save save;

@@ -333,6 +333,8 @@ static struct store *store_new(const struct store_setup *setup)
     st->append.journal = st->save.journal = &st->journal;
     st->save.path = st->path;
     st->save.words = &st->words;
+    st->save.lock_path = st->lock_path;
+    st->save.lock = &st->lock;
     store_start(st);
     if (words_file_init(&st->words, setup->path) && st->path && st->journal_path && st->lock_path)
         return st;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* Few tokens, and none that come back while a test looks. */
@@ -114,8 +115,9 @@ static void test_success_is_one_line_of_json(void **state)
     client_send(&c, "GET /clients/list HTTP/1.1\r\nHost: h\r\n\r\n");
     r = client_expect(&c, 200);
     assert_string_equal(message_field(r, "Content-Type"), "application/json");
-    assert_string_equal(r->body.p, "{\"clients\":[{\"client_id\":\"user1\",\"capacity\":10,\"rate_per_sec\":1,"
-                                   "\"tokens\":10,\"mode\":\"enforce\",\"allowed\":0,\"limited\":0}],\"total\":1,\"next\":null}\n");
+    assert_string_equal(
+        r->body.p, "{\"clients\":[{\"client_id\":\"user1\",\"capacity\":10,\"rate_per_sec\":1,"
+                   "\"tokens\":10,\"mode\":\"enforce\",\"allowed\":0,\"limited\":0}],\"total\":1,\"next\":null}\n");
     client_close(&c);
     world_finish(w);
 }
@@ -535,6 +537,37 @@ static void test_store_failure(void **state)
     world_finish(w);
 }
 
+/* The folder of the clients' files is taken away and comes back empty: what cannot be found by the next start is not
+ * answered with a success, traffic goes on, and all is well again by itself. */
+static void test_vanished_folder(void **state)
+{
+    struct world *w = *state;
+
+    assert_int_equal(mkdir(world_path(w, "data"), 0755), 0);
+    world_origin(w, origin_answer_all, NULL, NULL);
+    world_start(w, "\"rate_limit\": {\"default\": {\"capacity\": 5, \"rate_per_sec\": 0.01}, \"clients_file\": "
+                   "\"data/clients.json\"}");
+    put_client(w, "before", 3, 1);
+    assert_int_equal(rename(world_path(w, "data"), world_path(w, "away")), 0);
+    expect(w, "POST", "/clients/register", ONE, 503);
+    expect(w, "PUT", "/clients/update", "{\"client_id\":\"before\",\"capacity\":5}", 503);
+    expect(w, "DELETE", "/clients/delete?id=before", NULL, 503);
+    expect(w, "GET", "/clients/get?id=a", NULL, 404);
+    expect_stored(w, "before", 3, 1, 3);
+    assert_int_equal(request_as(w, "before"), 200);
+    daemon_expect_event(&w->daemon, 0, "store_failed", "what=journal");
+    assert_int_equal(mkdir(world_path(w, "data"), 0755), 0);
+    daemon_expect_event(&w->daemon, 0, "store_recovered", NULL);
+    put_client(w, "after", 2, 1);
+    assert_int_equal(access(world_path(w, "data/clients.json.lock"), F_OK), 0); /* and is still ours alone */
+    daemon_kill(&w->daemon);
+    world_restart(w);
+    expect_stored(w, "before", 3, 1, 3);
+    expect_stored(w, "after", 2, 1, 2);
+    expect(w, "GET", "/clients/get?id=a", NULL, 404);
+    world_finish(w);
+}
+
 /* Many clients at once, each answered only when its own change is on disk. */
 static void test_many_registrations_at_once(void **state)
 {
@@ -585,6 +618,7 @@ int main(void)
         WORLD_TEST(test_file_of_before),
         WORLD_TEST(test_second_daemon_on_the_same_files),
         WORLD_TEST(test_store_failure),
+        WORLD_TEST(test_vanished_folder),
         WORLD_TEST(test_many_registrations_at_once),
     };
 

@@ -451,6 +451,20 @@ static void test_lock(void **state)
     assert_int_equal(file_lock(folder, &holder), -EISDIR);
 }
 
+static void test_still_at(void **state)
+{
+    (void)state;
+    assert_int_equal(file_replace(path, STR("a")), 0);
+    int fd = file_open_append(path);
+    assert_true(fd >= 0);
+    assert_int_equal(file_still_at(fd, path), 0);
+    assert_int_equal(file_replace(path, STR("a")), 0);
+    assert_int_equal(file_still_at(fd, path), -ESTALE);
+    assert_int_equal(file_remove(path), 0);
+    assert_int_equal(file_still_at(fd, path), -ENOENT);
+    file_close(fd);
+}
+
 static void test_lock_of_unknown_holder(void **state)
 {
     (void)state;
@@ -636,6 +650,7 @@ int main(void)
         TEST(test_reserve),
         TEST(test_map),
         TEST(test_lock),
+        TEST(test_still_at),
         TEST(test_lock_of_unknown_holder),
         TEST(test_kind),
         TEST(test_write_now_pipe),
