@@ -232,6 +232,28 @@ static void test_wrk_while_backends_fall(void **state)
     world_finish(w);
 }
 
+/* One client on 64 connections at full speed: capacity + rate x T pass, no more, and hardly less. */
+static void test_the_bound_under_load(void **state)
+{
+    struct world *w = *state;
+    struct bytes out;
+    bool big = is_big_run();
+
+    need_program(WRK);
+    world_origin(w, origin_answer_all, NULL, NULL);
+    world_start(w, "\"rate_limit\": {\"default\": {\"capacity\": 100, \"rate_per_sec\": 50}}, "
+                   "\"log\": {\"format\": \"json\", \"access\": false}");
+    uint64_t begun = deadline_in(0);
+    RUN(w, &out, WRK, "-t1", "-c64", big ? "-d30s" : "-d4s", url(w, "/"));
+    double seconds = (double)(deadline_in(0) - begun) / 1000, passed = origin_requests(w->origins[0]);
+    double most = 100 + 50 * (seconds + 0.001), least = 0.99 * (100 + 50 * (big ? 30 : 4));
+    print_message("%g passed in %g s\n%s", passed, seconds, out.p);
+    CHECK(passed <= most, "%g requests passed in %g s, %g are allowed", passed, seconds, most);
+    CHECK(passed >= least, "%g requests passed, not %g", passed, least);
+    bytes_free(&out);
+    world_finish(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -240,6 +262,7 @@ int main(void)
         WORLD_TEST(test_h2load),
         WORLD_TEST(test_wrk),
         WORLD_TEST(test_wrk_while_backends_fall),
+        WORLD_TEST(test_the_bound_under_load),
     };
 
     software_environment();
