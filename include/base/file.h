@@ -44,6 +44,7 @@ int64_t file_size(int fd) __attribute__((warn_unused_result));
 /* Is the file behind `fd` still the one that `path` names? 0; -ENOENT when nothing has that name any more, -ESTALE when
  * another file has it. What is written to it then is not found again. */
 int file_still_at(int fd, const char *path) __attribute__((warn_unused_result));
+bool file_exists(const char *path);
 void file_close(int fd);
 /* Removes a file and syncs its folder; -ENOENT is 0. */
 int file_remove(const char *path) __attribute__((warn_unused_result));

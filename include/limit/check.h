@@ -26,7 +26,7 @@ struct client_check {
     const struct bucket_policy *policy; /* of the bucket that is asked, NULL when none is; valid for this turn */
     double tokens;
     uint64_t retry_after_s; /* of CHECK_RATE_LIMITED, as the field Retry-After has it */
-    double full_in_s;       /* seconds until the bucket is full, 0 when it is */
+    double full_in_s;       /* seconds until the bucket is full, 0 when it is; capped at BUCKET_SECONDS_MAX */
     uint64_t full_wall_ns;  /* when that is, 0 when it is too far away to say (beyond the year 2500) */
 };
 

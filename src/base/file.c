@@ -473,6 +473,12 @@ int file_still_at(int fd, const char *path)
     return mine.st_dev == there.st_dev && mine.st_ino == there.st_ino ? 0 : -ESTALE;
 }
 
+bool file_exists(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0;
+}
+
 int file_remove(const char *path)
 {
     if (unlink(path) < 0)

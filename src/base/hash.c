@@ -52,7 +52,8 @@ static inline uint64_t sip_whole_word(const unsigned char *p)
 }
 
 /* In place, with the rounds known: half the time of one function for both. */
-__attribute__((always_inline)) static inline uint64_t sip(const struct hash_key *key, const unsigned char *p, size_t n, unsigned c, unsigned d)
+__attribute__((always_inline)) static inline uint64_t sip(const struct hash_key *key, const unsigned char *p, size_t n,
+                                                          unsigned c, unsigned d)
 {
     uint64_t v[4] = {key->k0 ^ UINT64_C(0x736f6d6570736575), key->k1 ^ UINT64_C(0x646f72616e646f6d),
                      key->k0 ^ UINT64_C(0x6c7967656e657261), key->k1 ^ UINT64_C(0x7465646279746573)};

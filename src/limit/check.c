@@ -25,7 +25,10 @@ static void ask_bucket(const struct limiter *lim, const struct bucket_policy *p,
     if (!passed)
         c->retry_after_s = limiter_retry_after(p, word, now);
     double missing = p->capacity - bucket_tokens(p, word, now);
-    c->full_in_s = missing > 0 ? ceil(missing / p->rate * MS_PER_S) / MS_PER_S : 0;
+    double wait = missing > 0 ? missing / p->rate : 0;
+    if (!(wait < (double)BUCKET_SECONDS_MAX)) /* infinite, for the smallest of rates */
+        wait = (double)BUCKET_SECONDS_MAX;
+    c->full_in_s = ceil(wait * MS_PER_S) / MS_PER_S;
     c->full_wall_ns = c->full_in_s * (double)NS_PER_S < (double)(WALL_MAX - wall)
                           ? wall + (uint64_t)(c->full_in_s * (double)NS_PER_S)
                           : 0;

@@ -111,11 +111,15 @@ static void notice_log(struct notice *n)
     (void)!loop_arm(n->loop, &n->timer, loop_now(n->loop) + NOTICE_INTERVAL);
 }
 
-static void on_notice(struct timer *t)
+static void notice_flush(struct notice *n)
 {
-    struct notice *n = container_of(t, struct notice, timer);
     if (n->count > 0)
         notice_log(n);
+}
+
+static void on_notice(struct timer *t)
+{
+    notice_flush(container_of(t, struct notice, timer));
 }
 
 static void notice_init(struct notice *n, struct loop *l, const char *event)
@@ -367,6 +371,8 @@ struct limiter *limiter_new(struct loop *l, struct worker *w, struct config *con
 
 void limiter_close(struct limiter *lim, void (*done)(void *arg, bool ok), void *arg)
 {
+    notice_flush(&lim->overflow_shared);
+    notice_flush(&lim->shadow_limited);
     changes_close(lim, done, arg);
 }
 

@@ -25,9 +25,10 @@
 #include <errno.h>
 #include <string.h>
 
-/* Clients written in one turn of the loop, a tenth of a millisecond or two, and the pause before the next ones: so a
- * save of any size takes some tenth of the loop's time, and the disk is not flooded. A last save, or one that changes
- * wait for, is made without pauses. */
+/* Clients written in one turn of the loop, at least, some tenths of a millisecond; and the pause before the next ones:
+ * so a save leaves the loop and the disk to others. Where that would take more than half of save_interval, the slices
+ * are larger. A save begins when half of it has passed, so tokens in clients.json are never older than the whole. A
+ * last save, or one that changes wait for, is made without pauses. */
 #define SLICE       128u
 #define SLICE_FINAL 4096u
 #define PACE        NS_PER_MS
@@ -63,7 +64,7 @@ static void log_failure(const char *what, int result)
     metrics.store_failures++;
     log_begin(LOG_ERROR, "store_failed");
     log_z("what", what);
-    log_z("error", strerror(-result));
+    log_z("error", result == -EWOULDBLOCK ? "another process has come to use the files" : strerror(-result));
     log_end();
 }
 
@@ -94,9 +95,12 @@ static void append_work(struct job *j)
     a->result = file_write_all(fd, buf_str(&a->lines));
     if (a->result == 0)
         a->result = file_sync_data(fd);
-    /* What is synced to a file that has no name any more, or not that one, is not found by the next start. */
+    /* What is synced to a file that has no name any more, or not that one, is not found by the next start; and without
+     * the lock another process may have come to use it. */
     if (a->result == 0)
         a->result = file_still_at(fd, a->journal->path);
+    if (a->result == 0)
+        a->result = file_still_at(*a->lock, a->lock_path);
     /* What was not acknowledged had better not come back after a crash; if even this fails, it may. */
     if (a->result < 0)
         (void)!file_truncate(fd, a->good);
@@ -151,8 +155,8 @@ static void extend_words(struct store *st)
 {
     struct extension *e = &st->extension;
     const struct words *words = &st->setup.table->words;
-    if ((words->unkept || st->save.words_gone) && !st->unkept_logged && st->words.installed) {
-        log_failure("tokens", st->save.words_gone ? -ENOENT : -ENOSPC); /* some, or all, are in memory only */
+    if (words->unkept && !st->unkept_logged && st->words.installed) {
+        log_failure("tokens", -ENOSPC); /* some are in memory only */
         st->unkept_logged = true;
     }
     bool enough = words->room >= WORDS_LOW;
@@ -217,12 +221,30 @@ static void append_start(struct store *st)
 
 /* ---- saving: on the helper thread ---- */
 
+/* Where the lock has gone with its folder, it is taken anew: nothing is written beside a process that has come to use
+ * the files meanwhile. */
+static int keep_lock(struct save *s)
+{
+    int holder, r = file_still_at(*s->lock, s->lock_path);
+    if (r != -ENOENT && r != -ESTALE)
+        return r;
+    int fd = file_lock(s->lock_path, &holder);
+    if (fd < 0)
+        return fd;
+    file_close(*s->lock);
+    *s->lock = fd;
+    s->relocked = true;
+    return 0;
+}
+
 void store_save_write(struct job *j)
 {
     struct save *s = container_of(j, struct save, job);
-    if (s->fd < 0)
-        s->fd = file_replace_begin(s->path);
-    s->result = s->fd < 0 ? s->fd : file_write_all(s->fd, buf_str(&s->piece));
+    s->result = s->fd < 0 ? keep_lock(s) : 0;
+    if (s->result == 0 && s->fd < 0)
+        s->fd = s->result = file_replace_begin(s->path);
+    if (s->result >= 0)
+        s->result = file_write_all(s->fd, buf_str(&s->piece));
 }
 
 void store_save_abort(struct job *j)
@@ -248,31 +270,21 @@ static int renew_journal(const struct save *s)
     return journal->fd < 0 ? journal->fd : 0;
 }
 
-/* Where the lock has gone with its folder, it is taken anew: nothing is written beside a process that has come to use
- * the files meanwhile. */
-static int keep_lock(const struct save *s)
-{
-    if (file_still_at(*s->lock, s->lock_path) == 0)
-        return 0;
-    int holder, fd = file_lock(s->lock_path, &holder);
-    if (fd < 0)
-        return fd == -EWOULDBLOCK ? -EBUSY : fd;
-    file_close(*s->lock);
-    *s->lock = fd;
-    return 0;
-}
-
 void store_save_commit(struct job *j)
 {
     struct save *s = container_of(j, struct save, job);
     s->journal_result = s->words_result = 0;
     s->result = keep_lock(s);
     s->words_gone = s->words->installed && file_still_at(s->words->fd, s->words->path) < 0;
-    if (s->fd >= 0 && s->result == 0)
+    bool replaces = s->fd >= 0;
+    if (replaces && s->result == 0)
         s->result = file_replace_commit(s->path, s->fd);
-    else if (s->fd >= 0)
-        file_replace_abort(s->path, s->fd);
+    else
+        file_close(s->fd); /* a temporary of that name is perhaps another process' by now */
     s->fd = -1;
+    /* What was clean is not, when somebody has taken the files away. */
+    if (!replaces && s->result == 0 && (s->relocked || (s->some && !file_exists(s->path))))
+        s->result = -ESTALE;
     if (s->result == 0 && !s->tail_lost)
         s->journal_result = renew_journal(s);
     /* Last: as long as it is there, it goes with what has just been saved. */
@@ -281,6 +293,14 @@ void store_save_commit(struct job *j)
 }
 
 /* ---- saving: on the loop ---- */
+
+static unsigned slice_of(const struct store *st)
+{
+    /* A pause and its slice take up to two PACEs. */
+    uint64_t pauses = st->setup.save_interval / 4 / PACE, clients = st->setup.table->shown;
+    uint64_t n = pauses > 0 ? clients / pauses + 1 : SLICE_FINAL;
+    return n < SLICE ? SLICE : n > SLICE_FINAL ? SLICE_FINAL : (unsigned)n;
+}
 
 void store_save_prepare(struct store *st)
 {
@@ -293,6 +313,9 @@ void store_save_prepare(struct store *st)
     s->tail_lost = false;
     s->tail_count = 0;
     s->final = st->closing;
+    s->relocked = false;
+    s->some = st->setup.table->shown > 0;
+    s->slice = s->final ? SLICE_FINAL : slice_of(st);
     s->fd = -1;
     st->save_wanted = false;
     st->tokens_moved = false;
@@ -305,8 +328,7 @@ int store_save_fill(struct store *st)
     if (s->first && !buf_append_str(&s->piece, SNAPSHOT_BEGIN))
         return -ENOMEM;
     struct client *c = client_table_after(st->setup.table, s->walked);
-    unsigned slice = s->final ? SLICE_FINAL : SLICE;
-    for (unsigned i = 0; i < slice && c && c->seq <= s->walk_end; i++, c = client_table_next(c)) {
+    for (unsigned i = 0; i < s->slice && c && c->seq <= s->walk_end; i++, c = client_table_next(c)) {
         if (!snapshot_append_client(&s->piece, c, &s->at, s->first))
             return -ENOMEM;
         s->first = false;
@@ -330,7 +352,7 @@ static void close_end(struct store *st, bool ok)
 
 static void save_failed(struct store *st, int result)
 {
-    log_failure("clients_file", result);
+    log_failure(result == -EWOULDBLOCK ? "lock" : "clients_file", result);
     st->tokens_moved = true;
     retry_later(st);
 }
@@ -434,6 +456,10 @@ static void save_committed(struct job *j)
     }
     if (s->words_result < 0)
         log_failure("tokens", s->words_result);
+    if (s->words_gone && !st->gone_logged) {
+        log_failure("tokens", -ENOENT); /* after a kill they will be those of the last save */
+        st->gone_logged = true;
+    }
     save_reset(st);
     if (final)
         close_end(st, ok);
@@ -459,6 +485,12 @@ static void journal_removed(struct job *j)
 {
     struct store *st = container_of(j, struct store, save.job);
     const struct save *s = &st->save;
+    if (s->result == -ESTALE) {
+        st->tokens_moved = true; /* all is to be saved */
+        save_reset(st);
+        pump(st);
+        return;
+    }
     int journal = s->result < 0 ? s->result : s->journal_result;
     bool ok = journal == 0 && s->words_result == 0;
     if (!ok)
@@ -522,7 +554,7 @@ static void arm_interval(struct store *st)
 {
     uint64_t every = st->setup.save_interval;
     if (every > 0)
-        (void)!loop_arm(st->setup.loop, &st->interval, loop_now(st->setup.loop) + every);
+        (void)!loop_arm(st->setup.loop, &st->interval, loop_now(st->setup.loop) + every / 2);
 }
 
 static void on_interval(struct timer *t)

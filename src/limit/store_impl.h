@@ -18,6 +18,8 @@ struct append {
     struct job job;
     enum append_state state;
     struct journal_file *journal;
+    const char *lock_path;
+    const int *lock;
     struct buf lines;
     size_t count;
     uint64_t good; /* the journal's length before */
@@ -40,7 +42,10 @@ struct save {
     struct buf piece;
     int result, journal_result, words_result;
     bool last_piece, final; /* final: the journal is removed */
-    bool words_gone;        /* somebody has removed their file */
+    bool words_gone;        /* somebody has removed their file, */
+    bool relocked;          /* and that of the lock */
+    bool some;              /* there are clients */
+    unsigned slice;         /* clients that are written in one turn of the loop */
 
     struct instant at;
     uint64_t walked, walk_end; /* seq of the last client written, and of the last one to be */
@@ -73,7 +78,8 @@ struct store {
     bool broken;                            /* the journal cannot be relied on until a save has replaced it */
     bool tokens_moved, save_wanted;
     bool lost_logged;   /* that words are gone from their mapping, */
-    bool unkept_logged; /* and that some are in no file, or their file is gone */
+    bool unkept_logged; /* that some are in no file, */
+    bool gone_logged;   /* and that their file is gone */
     uint64_t retry_at;  /* while broken: not before */
     struct append append;
     struct save save;

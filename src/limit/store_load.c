@@ -335,6 +335,8 @@ static struct store *store_new(const struct store_setup *setup)
     st->save.words = &st->words;
     st->save.lock_path = st->lock_path;
     st->save.lock = &st->lock;
+    st->append.lock_path = st->lock_path;
+    st->append.lock = &st->lock;
     store_start(st);
     if (words_file_init(&st->words, setup->path) && st->path && st->journal_path && st->lock_path)
         return st;
