@@ -23,8 +23,9 @@ static void check_view(const struct client_view *v)
 {
     char id[CLIENT_ID_MAX + 1];
     CHECK(client_id_canonical(str_of(v->id), id) && str_eq(str_of(id), str_of(v->id)));
-    CHECK(bucket_capacity_is_valid(v->capacity) && bucket_rate_is_valid(v->rate));
-    CHECK(v->tokens <= v->capacity);
+    CHECK(bucket_capacity_is_valid(v->set.capacity) && bucket_rate_is_valid(v->set.rate));
+    CHECK(v->tokens <= v->set.capacity);
+    CHECK((unsigned)v->set.mode < CLIENT_MODES);
 }
 
 static void check_table(const struct client_table *t, struct buf *written)
@@ -87,7 +88,8 @@ static void try_client(struct str text)
     struct json_doc *d = json_parse(text, false, &e);
     if (!d)
         return;
-    if (client_fields_read(json_root(d), CLIENT_ID | CLIENT_CAPACITY | CLIENT_RATE, CLIENT_TOKENS, &f, &fault)) {
+    if (client_fields_read(json_root(d), CLIENT_ID | CLIENT_CAPACITY | CLIENT_RATE, CLIENT_TOKENS | CLIENT_MODE, &f,
+                           &fault)) {
         CHECK(journal_append(&line, JOURNAL_REGISTER, &f.v, now.wall_ns));
         CHECK(journal_append(&line, JOURNAL_DELETE, &f.v, now.wall_ns));
         try_journal(buf_str(&line));
