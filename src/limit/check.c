@@ -7,7 +7,6 @@
 #include "limiter_impl.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 
 /* The last second of the year 2500: nanoseconds since 1970 are 64 bits. */
@@ -28,7 +27,9 @@ static void ask_bucket(const struct limiter *lim, const struct bucket_policy *p,
     double wait = missing > 0 ? missing / p->rate : 0;
     if (!(wait < (double)BUCKET_SECONDS_MAX)) /* infinite, for the smallest of rates */
         wait = (double)BUCKET_SECONDS_MAX;
-    c->full_in_s = ceil(wait * MS_PER_S) / MS_PER_S;
+    uint64_t ms = (uint64_t)(wait * MS_PER_S);
+    ms += (double)ms < wait * MS_PER_S; /* rounded up */
+    c->full_in_s = (double)ms / MS_PER_S;
     c->full_wall_ns = c->full_in_s * (double)NS_PER_S < (double)(WALL_MAX - wall)
                           ? wall + (uint64_t)(c->full_in_s * (double)NS_PER_S)
                           : 0;
