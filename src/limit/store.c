@@ -87,23 +87,31 @@ static void set_broken(struct store *st, int result)
 
 /* ---- appending ---- */
 
-/* On the helper thread. */
+/* Is the journal still the one that the next start will find, and the lock, so that nobody else writes to it? */
+static int journal_is_ours(const struct append *a)
+{
+    int r = file_still_at(a->journal->fd, a->journal->path);
+    return r < 0 ? r : file_still_at(*a->lock, a->lock_path);
+}
+
+/* On the helper thread. Both may be taken away at any time, so they are looked at before anything is written, and again
+ * before that is called a success, or cut off: the end of the journal may be another process' by then. */
 static void append_work(struct job *j)
 {
     struct append *a = container_of(j, struct append, job);
     int fd = a->journal->fd;
+    a->result = journal_is_ours(a);
+    if (a->result < 0)
+        return;
     a->result = file_write_all(fd, buf_str(&a->lines));
     if (a->result == 0)
         a->result = file_sync_data(fd);
-    /* What is synced to a file that has no name any more, or not that one, is not found by the next start; and without
-     * the lock another process may have come to use it. */
-    if (a->result == 0)
-        a->result = file_still_at(fd, a->journal->path);
-    if (a->result == 0)
-        a->result = file_still_at(*a->lock, a->lock_path);
+    int ours = journal_is_ours(a);
     /* What was not acknowledged had better not come back after a crash; if even this fails, it may. */
-    if (a->result < 0)
+    if (a->result < 0 && ours == 0)
         (void)!file_truncate(fd, a->good);
+    if (a->result == 0)
+        a->result = ours;
 }
 
 /* What a save that is under way has perhaps not seen any more belongs to the next journal. */
@@ -250,8 +258,10 @@ void store_save_write(struct job *j)
 void store_save_abort(struct job *j)
 {
     struct save *s = container_of(j, struct save, job);
-    if (s->fd >= 0)
+    if (s->fd >= 0 && file_still_at(*s->lock, s->lock_path) == 0)
         file_replace_abort(s->path, s->fd);
+    else
+        file_close(s->fd); /* a temporary of that name is perhaps another process' by now */
     s->fd = -1;
 }
 
@@ -280,7 +290,7 @@ void store_save_commit(struct job *j)
     if (replaces && s->result == 0)
         s->result = file_replace_commit(s->path, s->fd);
     else
-        file_close(s->fd); /* a temporary of that name is perhaps another process' by now */
+        file_close(s->fd);
     s->fd = -1;
     /* What was clean is not, when somebody has taken the files away. */
     if (!replaces && s->result == 0 && (s->relocked || (s->some && !file_exists(s->path))))

@@ -859,11 +859,13 @@ static void without_the_lock_nothing_is_written(void **state)
     second = first;
     snprintf(lock, sizeof lock, "%s.lock", first.path);
     assert_int_equal(do_register(&first, "a", 10, 0.001), ERR_OK);
+    stop(&first);
+    must_start(&first);
     assert_int_equal(unlink(lock), 0);
-    must_start(&second);
-    assert_int_equal(do_register(&first, "b", 10, 0.001), ERR_STORE_FAILED);
-    assert_int_equal(do_register(&first, "b", 10, 0.001), ERR_STORE_FAILED);
+    must_start(&second); /* it finds the journal empty, and goes on with the same */
     assert_int_equal(do_register(&second, "c", 10, 0.001), ERR_OK);
+    assert_int_equal(do_register(&first, "b", 10, 0.001), ERR_STORE_FAILED);
+    assert_int_equal(do_register(&first, "b", 10, 0.001), ERR_STORE_FAILED);
     crash(&first);
     crash(&second);
     must_start(&second);
