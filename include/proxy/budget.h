@@ -1,5 +1,6 @@
 /* The retry budget: over the last 10 seconds retries may be at most a share of the requests begun, and 3 a second
- * always may be made. Without it, retries multiply the load on backends that are failing because of load. */
+ * always may be made. What of these has not been used is saved up, up to 30, for failures come in bursts (so it is in
+ * Finagle's RetryBudget). Without it, retries multiply the load on backends that are failing because of load. */
 #ifndef LB_PROXY_BUDGET_H
 #define LB_PROXY_BUDGET_H
 

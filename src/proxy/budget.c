@@ -32,7 +32,8 @@ bool budget_take(struct retry_budget *b, uint64_t now, unsigned percent)
     if (second != b->second)
         advance(b, second);
     unsigned slot = (unsigned)(second % BUDGET_SECONDS);
-    if (b->retries[slot] >= BUDGET_ALWAYS && (b->retries_sum + 1) * 100 > b->begun_sum * percent)
+    bool always = b->retries[slot] < BUDGET_ALWAYS || b->retries_sum < BUDGET_SECONDS * BUDGET_ALWAYS;
+    if (!always && (b->retries_sum + 1) * 100 > b->begun_sum * percent)
         return false;
     b->retries[slot]++;
     b->retries_sum++;

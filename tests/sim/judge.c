@@ -173,8 +173,9 @@ static unsigned retries_since(uint64_t since)
     return n;
 }
 
-/* Promise: retries are at most a share of the requests begun in ten seconds, and three a second besides. The daemon
- * counts by whole seconds of its own, so one more at each side; a process that begins anew counts anew. */
+/* Promise: retries are at most a share of the requests begun in ten seconds, and three a second besides, of
+ * which thirty can be saved up. The daemon counts by whole seconds of its own, so one more at each side; a process that
+ * begins anew counts anew. */
 static void on_retry(const char *line)
 {
     static const uint64_t windows[] = {1, 3, 10};
@@ -193,7 +194,7 @@ static void on_retry(const char *line)
         begun += requests[i]->sent_at + 11 * S > sim_now();
     for (unsigned i = 0; i < sizeof windows / sizeof windows[0]; i++) {
         uint64_t length = windows[i] * S, since = sim_now() > length ? sim_now() - length : 0;
-        uint64_t always = 3 * (windows[i] + 2);
+        uint64_t always = 30 + 3 * (windows[i] + 2);
         if (process.begun > since) /* some were the one before's */
             always *= 1 + world.deaths;
         unsigned n = retries_since(since);

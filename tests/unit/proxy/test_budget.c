@@ -20,9 +20,22 @@ static void three_a_second_always(void **state)
 {
     (void)state;
     struct retry_budget b = {0};
-    for (uint64_t s = 1000; s < 1030; s++)
+    assert_int_equal(take_all(&b, 999 * NS_PER_S, 20), 30); /* what was saved up */
+    for (uint64_t s = 1000; s < 1009; s++)
         assert_int_equal(take_all(&b, s * NS_PER_S, 20), 3);
-    assert_int_equal(take_all(&b, 2000 * NS_PER_S, 0), 3);
+    assert_int_equal(take_all(&b, 1009 * NS_PER_S, 20), 3); /* the burst has left the window, with 27 since */
+    assert_int_equal(take_all(&b, 2000 * NS_PER_S, 0), 30);
+}
+
+/* The first failures of a backend that has died, before anything is known of it, at a balancer with little to do. */
+static void a_burst_at_little_load(void **state)
+{
+    (void)state;
+    struct retry_budget b = {0};
+    for (int i = 0; i < 15; i++)
+        budget_count(&b, 1000 * NS_PER_S);
+    for (int i = 0; i < 15; i++)
+        assert_true(budget_take(&b, 1000 * NS_PER_S, 20));
 }
 
 static void a_share_of_the_requests(void **state)
@@ -47,14 +60,15 @@ static void the_window_slides(void **state)
     b = (struct retry_budget){0};
     for (int i = 0; i < 1000; i++)
         budget_count(&b, now);
-    assert_int_equal(take_all(&b, now + 10 * NS_PER_S, 20), 3); /* out of it */
-    assert_int_equal(take_all(&b, now + 3600 * NS_PER_S, 20), 3);
+    assert_int_equal(take_all(&b, now + 10 * NS_PER_S, 20), 30); /* out of it */
+    assert_int_equal(take_all(&b, now + 3600 * NS_PER_S, 20), 30);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(three_a_second_always),
+        cmocka_unit_test(a_burst_at_little_load),
         cmocka_unit_test(a_share_of_the_requests),
         cmocka_unit_test(the_window_slides),
     };
