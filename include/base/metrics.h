@@ -7,7 +7,7 @@
 /* clang-format off */
 #define METRICS_CATALOGUE(X) \
     X(connections_accepted,   "client connections accepted") \
-    X(connections_refused,    "client connections answered 503 because of limits.connections") \
+    X(connections_refused,    "client connections answered 503 because of limits.connections or connections_per_client") \
     X(accept_errors,          "accept calls that failed") \
     X(requests,               "requests begun") \
     X(responses_own,          "responses made by the balancer itself") \
@@ -23,7 +23,10 @@
     X(backend_connects,       "connections to backends opened") \
     X(backend_reuses,         "pooled connections used again") \
     X(backend_failures,       "attempts that failed") \
-    X(ejections,              "backends ejected by passive checks")                                                         \
+    X(ejections,              "backends ejected by passive checks") \
+    X(queued,                 "requests that waited for a place at a backend") \
+    X(queue_full,             "requests refused because the queue was full") \
+    X(queue_timeouts,         "requests that no backend had a place for in time") \
     X(health_probes,          "health checks sent") \
     X(health_failures,        "health checks failed") \
     X(bytes_in,               "bytes received from clients") \

@@ -63,6 +63,7 @@ struct config {
     } timeouts;
     struct {
         unsigned connections;
+        unsigned connections_per_client; /* 0: see config_connections_per_client() */
         size_t header_bytes;
         unsigned header_fields;
         size_t target_bytes;
@@ -100,8 +101,7 @@ struct config {
 #define CONFIG_FAULTS_MAX   500u
 
 /* Reads and checks `path`. NULL when anything is wrong: then `errors` holds one line for each fault, "file:line:column:
- * key.path: what was found; what is allowed" with '\n' at the end. On success `errors` may hold warnings in the same
- * form (keys that are set but do not act yet), each beginning with "warning: " after the position. */
+ * key.path: what was found; what is allowed" with '\n' at the end. */
 struct config *config_load(const char *path, struct buf *errors, bool *no_memory) __attribute__((warn_unused_result));
 
 /* The same from text, `name` standing for the file in messages. `getenv_fn` gives the environment (NULL: the process's
@@ -122,12 +122,19 @@ struct config_key {
     const char *fallback; /* the default as JSON; NULL: none */
     const char *allowed;  /* "a whole number from 1 to 100" */
     const char *doc;      /* one line for people */
-    bool required, acts;  /* acts: false for keys that are checked but do nothing in this version */
+    bool required;
     bool reloadable;
 };
 
 /* Calls fn(arg, key) for each key in the order of the reference. */
 void config_schema_each(void (*fn)(void *arg, const struct config_key *key), void *arg);
+
+/* Connections that one address may have: unless set, a tenth of all, and at least one. */
+static inline unsigned config_connections_per_client(const struct config *c)
+{
+    unsigned tenth = c->limits.connections / 10;
+    return c->limits.connections_per_client ? c->limits.connections_per_client : tenth > 0 ? tenth : 1;
+}
 
 static inline bool config_status_expected(const struct config *c, unsigned status)
 {

@@ -19,8 +19,8 @@
 struct loader {
     const struct json_doc *doc;
     env_get_fn *get;
-    struct report faults, warnings;
-    struct config *config, *defaults;
+    struct report faults;
+    struct config *config;
     struct config_backend backend_defaults;
     struct seen {
         const struct json *value; /* the key's first value, NULL: not given */
@@ -33,7 +33,6 @@ struct scope {
     const char *parent; /* its path in the schema */
     const char *shown;  /* its path in messages */
     void *base;         /* where its members are stored */
-    const void *defaults;
 };
 
 /* A value with its row, its path in messages, and what it may be. */
@@ -74,8 +73,5 @@ void fault_unknown(struct loader *l, const struct scope *scope, const struct jso
 
 /* Reports a reference that could not be expanded; `name` is the variable's. */
 void fault_reference(struct loader *l, const struct entry *e, enum env_result r, const char *name);
-
-/* Warns that the key is set to something that does not act in this version. */
-void warn_inert(struct loader *l, const struct entry *e, const struct value *v);
 
 #endif

@@ -29,9 +29,8 @@ enum schema_type {
 enum schema_flag {
     SCHEMA_REQUIRED = 1,
     SCHEMA_NULLABLE = 2,
-    SCHEMA_INERT = 4,  /* checked, but does not act in this version */
-    SCHEMA_FIXED = 8,  /* a reload cannot change it */
-    SCHEMA_SECRET = 16 /* never shown in messages */
+    SCHEMA_FIXED = 4, /* a reload cannot change it */
+    SCHEMA_SECRET = 8 /* never shown in messages */
 };
 
 struct schema_key {

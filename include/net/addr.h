@@ -25,6 +25,7 @@ bool ip_parse(struct str s, struct ip *out) __attribute__((warn_unused_result));
 size_t ip_format(const struct ip *ip, char out[IP_TEXT_SIZE]);
 
 bool ip_is_v4(const struct ip *ip);
+bool ip_is_loopback(const struct ip *ip); /* 127.0.0.0/8 or ::1 */
 bool ip_eq(const struct ip *a, const struct ip *b);
 
 /* Keeps the first `bits` (0 to 128) of the 128-bit form and zeroes the rest. */

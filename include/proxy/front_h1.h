@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/list.h"
 #include "net/addr.h"
+#include "proxy/crowd.h"
 #include "proxy/proxy.h"
 
 struct front_h1;
@@ -18,11 +19,12 @@ struct front_h1;
 /* The connection that stands at `link` in the proxy's list of connections. */
 struct front_h1 *front_h1_of(struct list *link);
 
-/* Serves `fd`, which it takes, until the connection ends. */
-void front_h1_accept(struct proxy *px, int fd, const struct peer *peer);
+/* Serves `fd`, which it takes, until the connection ends; then leaves `group`, which may be NULL. */
+void front_h1_accept(struct proxy *px, int fd, const struct peer *peer, struct crowd_group *group);
 
-/* Answers 503 without reading and closes: over limits.connections. */
-void front_h1_refuse(struct proxy *px, int fd);
+/* Answers 503 without reading and closes: over limits.connections, or, where
+ * `one_client`, over limits.connections_per_client. */
+void front_h1_refuse(struct proxy *px, int fd, bool one_client);
 
 /* Last call: see proxy_drain(). */
 void front_h1_drain(struct front_h1 *f);

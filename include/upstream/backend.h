@@ -1,4 +1,4 @@
-/* One backend, as the files of this layer see it; the layers above use upstream.h. */
+/* One backend and the set of them, as the files of this layer see them; the layers above use upstream.h. */
 #ifndef LB_UPSTREAM_BACKEND_H
 #define LB_UPSTREAM_BACKEND_H
 
@@ -7,6 +7,7 @@
 #include "event/loop.h"
 #include "event/worker.h"
 #include "http/headers.h"
+#include "upstream/policy.h"
 #include "upstream/upstream.h"
 
 #define BACKEND_ADDRS_MAX 8
@@ -16,24 +17,31 @@ struct health_check;
 /* Failures of real requests, see passive.c. */
 struct passive_check {
     unsigned in_a_row;
+    bool on_trial;      /* back from an ejection: one request at a time, until one succeeds */
     uint64_t ejection;  /* the last one's length, 0 when a request has succeeded since */
     struct timer timer; /* the end of the ejection */
 };
 
 struct backend {
+    unsigned refs; /* the set, its connections, and exchanges that name it in the log */
     struct upstream *upstream;
-    const struct config_backend *config;
+    struct config *snapshot;             /* counted; what `config` is a part of */
+    const struct config_backend *config; /* a reload changes both, unless it removes the backend */
 
     struct addr addrs[BACKEND_ADDRS_MAX]; /* where it is; more than one only for a name */
     int addr_count;                       /* 0: a name that has not been resolved yet */
     int addr_at;                          /* the one that answered last */
 
-    bool up;        /* as far as active checks know */
-    bool ejected;   /* by passive ones */
-    bool available; /* up and not ejected, as the log knows it */
-    bool announced; /* the log knows it */
-    uint64_t since; /* when `available` last changed, monotonic ns */
-    int turn;       /* smooth weighted round robin: the current weight */
+    bool up;           /* as far as active checks know */
+    bool ejected;      /* by passive ones */
+    bool available;    /* up and not ejected, as the log knows it */
+    bool announced;    /* the log knows it */
+    bool removed;      /* by a reload: what is under way there ends, nothing begins */
+    uint64_t since;    /* when `available` last changed, monotonic ns */
+    uint64_t warm;     /* when its slow start began, 0: it has its full share */
+    unsigned active;   /* requests that have a place there */
+    int turn;          /* smooth weighted round robin: the current weight, while it has no seat */
+    uint64_t identity; /* what its name hashes to, the same in each process */
 
     struct list idle; /* pooled connections, the newest first */
     unsigned idle_count, open_count;
@@ -46,9 +54,18 @@ struct upstream {
     struct loop *loop;
     struct config *config;
     struct worker *names; /* resolves; NULL when every backend is an address */
-    struct backend *backends;
+    struct backend **backends;
     unsigned count;
     struct field *fields; /* room to parse one response head into */
+
+    struct tier tiers[TIER_COUNT];
+    bool warming;       /* a backend is in its slow start ... */
+    uint64_t warm_next; /* ... and weights are due then */
+    uint64_t random;    /* the state of random_two's generator */
+
+    struct list queue; /* of struct waiter, the longest first */
+    unsigned waiting;
+    struct posted serve; /* looks whether the queue can move */
 };
 
 /* Says what active checks have found; logs backend_up or backend_down with the cause when that changes whether the
@@ -61,9 +78,13 @@ void backend_update(struct backend *be, const char *cause);
 void passive_init(struct backend *be);
 void passive_fini(struct backend *be);
 
-/* Smooth weighted round robin (the method of nginx's ngx_http_upstream_round_robin.c): each eligible backend's turn
- * grows by its weight, the largest is chosen and pays the sum. */
-struct backend *round_robin_pick(struct upstream *u, bool (*eligible)(const struct backend *be, const struct pick *p),
-                                 const struct pick *p);
+/* Chooses without regard to those who wait: for the queue itself. See upstream_pick(). */
+struct backend *upstream_choose(struct upstream *u, const struct pick *p, bool *full);
+
+/* Has the queue looked at soon, if anybody waits: a place may be free. */
+void queue_look(struct upstream *u);
+
+void queue_init(struct upstream *u);
+void queue_fini(struct upstream *u);
 
 #endif

@@ -5,6 +5,7 @@
 #ifndef LB_UPSTREAM_UPSTREAM_H
 #define LB_UPSTREAM_UPSTREAM_H
 
+#include "base/err.h"
 #include "config/config.h"
 #include "event/loop.h"
 
@@ -17,8 +18,10 @@ struct backend;
 
 /* What a choice depends on. */
 struct pick {
-    struct backend *tried[UPSTREAM_TRIED_MAX]; /* not to be chosen again while another is eligible */
+    const struct backend *tried[UPSTREAM_TRIED_MAX]; /* not to be chosen again while another is eligible */
     unsigned tried_count;
+    bool keyed;   /* `key` counts: else, and with other policies than `hash`, the request goes to anyone */
+    uint64_t key; /* what `hash_key` names, hashed by upstream_hash() */
 };
 
 /* Builds the backends of `config` (a reference is kept) and starts checking them. NULL, with errno, when memory runs
@@ -28,15 +31,54 @@ struct upstream *upstream_new(struct loop *l, struct config *config) __attribute
 /* Stops the checks and closes idle connections; no connection may be leased any more. NULL is fine. */
 void upstream_free(struct upstream *u);
 
-/* The backend whose turn it is, among those that are up and not tried; else among those that are up; a backup only when
- * no other can be. NULL when none is up. */
-struct backend *upstream_pick(struct upstream *u, const struct pick *p);
+/* Chooses the backend for a request by the `balance` of the config, among those that are up and not tried; else among
+ * those that are up; a backup only when no other can be. The request has a place there until backend_leave(). NULL when
+ * none is up, or, with `*full`, when those that are have no place left or others wait already: upstream_wait(). */
+struct backend *upstream_pick(struct upstream *u, const struct pick *p, bool *full) __attribute__((warn_unused_result));
+
+/* Gives the place back. */
+void backend_leave(struct backend *be);
+
+/* The hash of a key, the same in each process, so that several balancers agree. */
+uint64_t upstream_hash(struct str key);
+
+/* ---- the queue: requests for which there is no place ---- */
+
+struct waiter;
+
+/* The wait is over: `be` has a place for the request, or is NULL, and `e` says why: ERR_NO_BACKEND, ERR_QUEUE_TIMEOUT.
+ */
+typedef void waiter_fn(struct waiter *w, struct backend *be, enum err e);
+
+struct waiter { /* embedded; set up by waiter_init() */
+    struct list link;
+    struct timer deadline;
+    struct upstream *upstream;
+    const struct pick *pick; /* the request's */
+    waiter_fn *fn;
+};
+
+void waiter_init(struct waiter *w, const struct pick *p, waiter_fn *fn);
+
+/* Waits, first come first served, for at most queue.timeout; fn() is called from the loop. False when queue.size wait
+ * already, or memory has run out. */
+bool upstream_wait(struct upstream *u, struct waiter *w) __attribute__((warn_unused_result));
+
+/* Waits no longer. Harmless when it does not wait. */
+void upstream_unwait(struct waiter *w);
+
+/* How many wait. */
+unsigned upstream_waiting(const struct upstream *u);
 
 /* Backends in the config's order. */
 unsigned upstream_count(const struct upstream *u);
 struct backend *upstream_backend(struct upstream *u, unsigned i);
 
 struct str backend_name(const struct backend *be);
+
+/* A backend that a reload has removed lives until the last reference goes. backend_put() of NULL is fine. */
+struct backend *backend_get(struct backend *be);
+void backend_put(struct backend *be);
 
 /* Can it be chosen: up by its active checks, and not ejected by passive ones. */
 bool backend_is_available(const struct backend *be);

@@ -79,16 +79,6 @@ void fault_unknown(struct loader *l, const struct scope *scope, const struct jso
     report_add(&l->faults, json_key_offset(l->doc, m), "%s: found an unknown key; allowed: %s%s", shown, members, hint);
 }
 
-void warn_inert(struct loader *l, const struct entry *e, const struct value *v)
-{
-    struct buf found = BUF_INIT;
-    if (!value_describe(v, false, &found))
-        l->faults.no_memory = true;
-    report_add(&l->warnings, json_offset(l->doc, e->json),
-               "warning: %s: found %.*s, which does not act in this version", e->shown, STR_ARG(buf_str(&found)));
-    buf_fini(&found);
-}
-
 void fault_reference(struct loader *l, const struct entry *e, enum env_result r, const char *name)
 {
     char extra[ENV_NAME_MAX + 64] = ", which expands to over 65536 bytes", allowed[ENV_NAME_MAX + 64];

@@ -45,8 +45,6 @@ static bool load_value(struct loader *l, const struct entry *e, const struct sco
         fault_unfit(l, e, &v, why);
     else if (r == VALUE_NO_MEMORY)
         l->faults.no_memory = true;
-    else if (e->key->flags & SCHEMA_INERT && value_differs(e->key, scope->base, scope->defaults))
-        warn_inert(l, e, &v);
 out:
     buf_fini(&room);
     return r == VALUE_OK;
@@ -87,7 +85,7 @@ static bool load_networks(struct loader *l, const struct entry *e, const struct 
 
 static bool load_backend(struct loader *l, const struct entry *e, struct config_backend *b)
 {
-    struct scope scope = {"backends[]", e->shown, b, &l->backend_defaults};
+    struct scope scope = {"backends[]", e->shown, b};
     *b = l->backend_defaults;
     if (json_type(e->json) == JSON_OBJECT)
         return load_object(l, e->json, &scope);
@@ -122,7 +120,7 @@ static bool load_backends(struct loader *l, const struct entry *e)
 /* An object that is a member of the config: its own members are stored in the same base. */
 static bool load_nested(struct loader *l, const struct entry *e, const struct scope *outer)
 {
-    struct scope scope = {e->key->path, e->shown, outer->base, outer->defaults};
+    struct scope scope = {e->key->path, e->shown, outer->base};
     bool nullable = e->key->flags & SCHEMA_NULLABLE;
     bool *on = nullable ? (bool *)((char *)outer->base + e->key->offset) : NULL;
     if (json_type(e->json) == JSON_OBJECT)
@@ -132,9 +130,6 @@ static bool load_nested(struct loader *l, const struct entry *e, const struct sc
         return false;
     }
     *on = false;
-    struct value v = value_of(e->json);
-    if (e->key->flags & SCHEMA_INERT)
-        warn_inert(l, e, &v);
     return true;
 }
 
@@ -199,7 +194,7 @@ static void name_backends(struct loader *l)
 static void load_root(struct loader *l)
 {
     const struct json *root = json_root(l->doc);
-    struct scope scope = {"", "", l->config, l->defaults};
+    struct scope scope = {"", "", l->config};
     if (json_type(root) != JSON_OBJECT) {
         report_add(&l->faults, json_offset(l->doc, root), "found %s; allowed: an object",
                    json_type_name(json_type(root)));
@@ -232,8 +227,7 @@ static void load_text(struct loader *l, struct str text, const char *name)
     }
     l->doc = doc;
     l->config = snapshot_new(name);
-    l->defaults = snapshot_new(name);
-    if (l->config && l->defaults && snapshot_set_defaults(&l->backend_defaults, true))
+    if (l->config && snapshot_set_defaults(&l->backend_defaults, true))
         load_root(l);
     else
         l->faults.no_memory = true;
@@ -250,13 +244,10 @@ static struct config *parse(struct str text, const char *name, env_get_fn *geten
 {
     struct loader l = {.get = getenv_fn ? getenv_fn : get_from_process};
     load_text(&l, text, name);
-    l.faults.no_memory |= l.warnings.no_memory;
     bool good = report_empty(&l.faults);
     *no_memory = l.faults.no_memory;
-    report_write(good ? &l.warnings : &l.faults, name, text, errors);
+    report_write(&l.faults, name, text, errors);
     report_fini(&l.faults);
-    report_fini(&l.warnings);
-    config_put(l.defaults);
     if (good)
         return l.config;
     config_put(l.config);

@@ -56,15 +56,15 @@ const struct schema_key schema[] = {
      .doc = "shown in the log; defaults to the address; unique"},
     {"backends[].weight", UINT(1, 256), IN_BACKEND(weight), .fallback = "1",
      .doc = "its share of the requests, relative to the others'"},
-    {"backends[].max_connections", UINT(0, 1000000), .flags = SCHEMA_INERT, IN_BACKEND(max_connections), .fallback = "0",
+    {"backends[].max_connections", UINT(0, 1000000), IN_BACKEND(max_connections), .fallback = "0",
      .doc = "concurrent requests at most; 0: no cap"},
     {"backends[].backup", BOOL, IN_BACKEND(backup), .fallback = "false",
      .doc = "used only when no other backend can be"},
 
-    {"balance", .type = SCHEMA_WORD, .flags = SCHEMA_INERT, IN_CONFIG(balance), .fallback = "\"round_robin\"",
+    {"balance", .type = SCHEMA_WORD, IN_CONFIG(balance), .fallback = "\"round_robin\"",
      .words = balance_words, .allowed = "\"round_robin\", \"least_conn\", \"random_two\" or \"hash\"",
      .doc = "how a backend is picked"},
-    {"hash_key", .type = SCHEMA_HASH_KEY, .flags = SCHEMA_INERT, .offset = 0,
+    {"hash_key", .type = SCHEMA_HASH_KEY, .offset = 0,
      .allowed = "\"ip\", \"target\", \"header:NAME\" or \"cookie:NAME\"",
      .doc = "what is hashed; with \"balance\": \"hash\" only, and required there"},
 
@@ -96,7 +96,7 @@ const struct schema_key schema[] = {
     {"passive_check.max_ejection", DURATION, IN_CONFIG(passive.max_ejection), .fallback = "\"5m\"",
      .doc = "length of an ejection at most"},
 
-    {"slow_start", DURATION_OR_ZERO, .flags = SCHEMA_INERT, IN_CONFIG(slow_start), .fallback = "\"0s\"",
+    {"slow_start", DURATION_OR_ZERO, IN_CONFIG(slow_start), .fallback = "\"0s\"",
      .doc = "how long a returning backend takes to its full share"},
 
     {"retry", .type = SCHEMA_OBJECT, .allowed = "an object", .doc = "further attempts, each at another backend"},
@@ -105,11 +105,11 @@ const struct schema_key schema[] = {
     {"retry.budget_percent", UINT(0, 100), IN_CONFIG(retry.budget_percent), .fallback = "20",
      .doc = "retries at most, in percent of the requests of the last 10 s; 3 a second are always allowed"},
 
-    {"queue", .type = SCHEMA_OBJECT, .flags = SCHEMA_INERT, .allowed = "an object",
+    {"queue", .type = SCHEMA_OBJECT, .allowed = "an object",
      .doc = "requests that wait for a backend below its max_connections"},
-    {"queue.size", UINT(0, 1000000), .flags = SCHEMA_INERT, IN_CONFIG(queue.size), .fallback = "1024",
+    {"queue.size", UINT(0, 1000000), IN_CONFIG(queue.size), .fallback = "1024",
      .doc = "requests that may wait"},
-    {"queue.timeout", DURATION, .flags = SCHEMA_INERT, IN_CONFIG(queue.timeout), .fallback = "\"5s\"",
+    {"queue.timeout", DURATION, IN_CONFIG(queue.timeout), .fallback = "\"5s\"",
      .doc = "how long one may wait"},
 
     {"timeouts", .type = SCHEMA_OBJECT, .allowed = "an object", .doc = "how long the balancer waits"},
@@ -135,6 +135,8 @@ const struct schema_key schema[] = {
     {"limits", .type = SCHEMA_OBJECT, .allowed = "an object", .doc = "what a client may ask for"},
     {"limits.connections", UINT(1, 1000000), IN_CONFIG(limits.connections), .fallback = "10000",
      .doc = "client connections at once"},
+    {"limits.connections_per_client", UINT(0, 1000000), IN_CONFIG(limits.connections_per_client), .fallback = "0",
+     .doc = "of one address; 0: a tenth of limits.connections"},
     {"limits.header_bytes", SIZE(KIB, MIB, "a size from 1KiB to 1MiB"), IN_CONFIG(limits.header_bytes),
      .fallback = "\"16KiB\"", .doc = "bytes of a request or response head"},
     {"limits.header_fields", UINT(1, 1000), IN_CONFIG(limits.header_fields), .fallback = "100",
@@ -299,7 +301,6 @@ void config_schema_each(void (*fn)(void *arg, const struct config_key *key), voi
             .allowed = k->allowed,
             .doc = k->doc,
             .required = k->flags & SCHEMA_REQUIRED,
-            .acts = !(k->flags & SCHEMA_INERT),
             .reloadable = !(k->flags & SCHEMA_FIXED),
         };
         fn(arg, &row);

@@ -72,6 +72,12 @@ bool ip_is_v4(const struct ip *ip)
     return memcmp(ip->b, mapped_prefix, MAPPED_SIZE) == 0;
 }
 
+bool ip_is_loopback(const struct ip *ip)
+{
+    static const struct ip one = {{[15] = 1}};
+    return ip_is_v4(ip) ? ip->b[12] == 127 : ip_eq(ip, &one);
+}
+
 bool ip_eq(const struct ip *a, const struct ip *b)
 {
     return memcmp(a->b, b->b, sizeof a->b) == 0;

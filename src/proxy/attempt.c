@@ -11,13 +11,27 @@
 
 static const struct back_events events;
 
-static void attempt_start(struct exchange *x, struct backend *be, bool fresh, bool more);
+static void attempt_start(struct exchange *x, bool fresh, bool more);
 static void attempt_failed(struct exchange *x, const struct back_failure *f);
 
-static void remember_tried(struct pick *p, struct backend *be)
+/* The place that the request has got at `be` is this attempt's. */
+static void take_place(struct attempt *a, struct backend *be)
 {
-    if (p->tried_count < UPSTREAM_TRIED_MAX)
-        p->tried[p->tried_count++] = be;
+    backend_put(a->backend);
+    a->backend = backend_get(be);
+    a->placed = true;
+    a->count++;
+    a->stale_replaced = false;
+    if (a->pick.tried_count < UPSTREAM_TRIED_MAX)
+        a->pick.tried[a->pick.tried_count++] = be;
+}
+
+static void leave_place(struct attempt *a)
+{
+    if (!a->placed)
+        return;
+    a->placed = false;
+    backend_leave(a->backend);
 }
 
 /* Content for the backend's connection; with its end the trailers that may go on. True when it is full. */
@@ -55,10 +69,10 @@ static void send_request(struct exchange *x, bool more)
         x->front->ops->resume_upload(x->front);
 }
 
-static void attempt_start(struct exchange *x, struct backend *be, bool fresh, bool more)
+static void attempt_start(struct exchange *x, bool fresh, bool more)
 {
     struct attempt *a = &x->attempt;
-    a->backend = be;
+    struct backend *be = a->backend;
     a->ready = false;
     metrics.attempts++;
     /* What may not be sent twice goes only where a look shows that the connection stands. */
@@ -75,26 +89,58 @@ static void attempt_start(struct exchange *x, struct backend *be, bool fresh, bo
     attempt_failed(x, &f); /* at most retry.attempts deep */
 }
 
+static void attempt_at(struct exchange *x, struct backend *be, bool more)
+{
+    take_place(&x->attempt, be);
+    attempt_start(x, false, more);
+}
+
+static void on_wait_over(struct waiter *w, struct backend *be, enum err e)
+{
+    struct exchange *x = container_of(w, struct exchange, attempt.waiter);
+    if (be)
+        attempt_at(x, be, false);
+    else
+        exchange_fail(x, e);
+}
+
+/* No backend has a place for it: it waits, and its content is kept or not read, as while one is being connected to. */
+static void wait_for_place(struct exchange *x)
+{
+    waiter_init(&x->attempt.waiter, &x->attempt.pick, on_wait_over);
+    if (!upstream_wait(x->px->upstream, &x->attempt.waiter))
+        exchange_fail(x, ERR_QUEUE_FULL);
+}
+
 void attempt_begin(struct exchange *x, bool more)
 {
     exchange_enter(x, EXCHANGE_PICK);
     budget_count(&x->px->budget, loop_now(x->px->loop));
-    struct backend *be = upstream_pick(x->px->upstream, &x->attempt.pick);
-    if (!be) {
+    bool full;
+    struct backend *be = upstream_pick(x->px->upstream, &x->attempt.pick, &full);
+    if (be)
+        attempt_at(x, be, more);
+    else if (full)
+        wait_for_place(x);
+    else
         exchange_fail(x, ERR_NO_BACKEND);
-        return;
-    }
-    x->attempt.count++;
-    remember_tried(&x->attempt.pick, be);
-    attempt_start(x, be, false, more);
 }
 
 void attempt_drop(struct exchange *x)
 {
-    struct back_conn *c = x->attempt.conn;
-    x->attempt.conn = NULL;
-    x->attempt.ready = false;
+    struct attempt *a = &x->attempt;
+    struct back_conn *c = a->conn;
+    a->conn = NULL;
+    a->ready = false;
     back_release(c);
+    leave_place(a);
+    upstream_unwait(&a->waiter);
+}
+
+void attempt_fini(struct exchange *x)
+{
+    backend_put(x->attempt.backend);
+    x->attempt.backend = NULL;
 }
 
 /* ---- content ---- */
@@ -161,6 +207,7 @@ static void on_body(void *arg, char *p, size_t n, bool end, struct str trailers)
         backend_succeeded(x->attempt.backend);
         x->attempt.conn = NULL;
         x->attempt.ready = false;
+        leave_place(&x->attempt);
     }
     exchange_on_body(x, p, n, end, trailers);
 }
@@ -206,7 +253,7 @@ static bool replace_stale(struct exchange *x, const struct back_failure *f)
     metrics.stale_replaced++;
     log_retry(x, f, "fresh connection");
     exchange_enter(x, EXCHANGE_PICK);
-    attempt_start(x, a->backend, true, false);
+    attempt_start(x, true, false);
     return true;
 }
 
@@ -216,20 +263,23 @@ static bool another_attempt(struct exchange *x, const struct back_failure *f)
     struct attempt *a = &x->attempt;
     if (a->count > config->retry.attempts)
         return false;
-    struct backend *be = upstream_pick(x->px->upstream, &a->pick);
-    if (!be)
+    bool full;
+    struct backend *be = upstream_pick(x->px->upstream, &a->pick, &full);
+    if (!be && !full)
         return false;
     if (!budget_take(&x->px->budget, loop_now(x->px->loop), config->retry.budget_percent)) {
         metrics.retries_denied++;
+        if (be)
+            backend_leave(be);
         return false;
     }
     metrics.retries++;
     log_retry(x, f, "another backend");
-    a->count++;
-    a->stale_replaced = false;
-    remember_tried(&a->pick, be);
     exchange_enter(x, EXCHANGE_PICK);
-    attempt_start(x, be, false, false);
+    if (be)
+        attempt_at(x, be, false);
+    else
+        wait_for_place(x);
     return true;
 }
 
@@ -238,6 +288,7 @@ static void attempt_failed(struct exchange *x, const struct back_failure *f)
     bool again = may_send_again(x, f);
     if (again && replace_stale(x, f))
         return;
+    leave_place(&x->attempt);
     metrics.backend_failures++;
     if (!back_error_is_ours(f->sys_errno))
         backend_failed(x->attempt.backend, f->cause);

@@ -204,6 +204,7 @@ void exchange_begin(struct exchange *x, const struct request *r, struct str head
         exchange_fail(x, ERR_INTERNAL);
         return;
     }
+    hash_key_note(x, r);
     attempt_begin(x, more);
 }
 
@@ -352,6 +353,7 @@ void exchange_end(struct exchange *x)
     x->px->exchanges--;
     x->px->finished++;
     access_log_request(x);
+    attempt_fini(x);
     buf_fini(&x->kept);
     buf_fini(&x->trailers);
     arena_fini(&x->arena);

@@ -23,12 +23,14 @@ enum exchange_state {
 
 /* What hangs on a backend: one try at a time. */
 struct attempt {
-    struct backend *backend;
+    struct backend *backend; /* the last one, for the log too */
     struct back_conn *conn;
-    bool ready;          /* the connection takes content */
-    bool stale_replaced; /* the one fresh connection for a stale one has been spent */
-    unsigned count;      /* tries so far */
-    struct pick pick;    /* where */
+    bool placed;          /* it has a place there */
+    bool ready;           /* the connection takes content */
+    bool stale_replaced;  /* the one fresh connection for a stale one has been spent */
+    unsigned count;       /* tries so far */
+    struct pick pick;     /* where */
+    struct waiter waiter; /* for a place */
 };
 
 /* A call of the local handler. */
@@ -85,14 +87,21 @@ void exchange_enter(struct exchange *x, enum exchange_state to);
 void attempt_begin(struct exchange *x, bool more);
 /* Content for the backend. True when it is full or not there yet. */
 bool attempt_upload(struct exchange *x, const char *p, size_t n, bool end);
-/* Gives the backend up. */
+/* Gives the backend, or the wait for one, up. */
 void attempt_drop(struct exchange *x);
+/* What is kept of the last backend for the log. */
+void attempt_fini(struct exchange *x);
 
 /* What comes from the backend: told by attempt.c, done by exchange.c. */
 void exchange_on_interim(struct exchange *x, const struct response *r);
 void exchange_on_head(struct exchange *x, const struct response *r, struct str head, bool more);
 void exchange_on_body(struct exchange *x, char *p, size_t n, bool end, struct str trailers);
 void exchange_on_switch(struct exchange *x, const struct response *r);
+
+/* ---- hash_key.c ---- */
+
+/* Notes the key by which `balance: hash` chooses, if the request has it. */
+void hash_key_note(struct exchange *x, const struct request *r);
 
 /* ---- local.c ---- */
 

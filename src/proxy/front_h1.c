@@ -54,7 +54,7 @@ void front_gone(struct front_h1 *f)
     f->exchange = NULL;
     if (x)
         exchange_end(x);
-    proxy_connection_ended(f->px);
+    proxy_connection_ended(f->px, f->group);
     loop_reclaim(f->px->loop, &f->dead, front_reclaim);
 }
 
@@ -444,21 +444,24 @@ static void front_on_io(void *owner, struct io *io, enum io_event event)
 
 /* ---- begin, last call, end ---- */
 
-void front_h1_accept(struct proxy *px, int fd, const struct peer *peer)
+void front_h1_accept(struct proxy *px, int fd, const struct peer *peer, struct crowd_group *group)
 {
     struct front_h1 *f = mem_try_alloc(sizeof *f);
     if (!f) {
         metrics.out_of_memory++;
+        crowd_leave(&px->crowd, group);
         sock_close(fd);
         return;
     }
     f->front.ops = &front_h1_ops;
     f->front.peer = *peer;
     f->px = px;
+    f->group = group;
     f->first = f->up_ended = true;
     f->io = io_new(px->loop, fd, front_on_io, f);
     if (!f->io) {
         metrics.out_of_memory++;
+        crowd_leave(&px->crowd, group);
         mem_free(f);
         return;
     }
@@ -476,7 +479,7 @@ static void ignore_io(void *owner, struct io *io, enum io_event event)
     io_close(io);
 }
 
-void front_h1_refuse(struct proxy *px, int fd)
+void front_h1_refuse(struct proxy *px, int fd, bool one_client)
 {
     /* A flood must not hold descriptors for the sake of politeness. */
     if (io_lingering(px->loop) > px->config->limits.connections / 8 + 64) {
@@ -487,7 +490,7 @@ void front_h1_refuse(struct proxy *px, int fd)
     if (!io)
         return;
     io_set_write_timeout(io, px->config->timeouts.client_write);
-    io_write_str(io, local_refusal(), false);
+    io_write_str(io, local_refusal(one_client), false);
     io_close_lingering(io, FRONT_LINGER, FRONT_LINGER_BYTES);
 }
 

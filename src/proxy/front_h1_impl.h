@@ -14,6 +14,7 @@ enum front_state { FRONT_IDLE, FRONT_HEAD, FRONT_BUSY, FRONT_CLOSED };
 struct front_h1 {
     struct front front; /* first: the exchange knows only this */
     struct proxy *px;
+    struct crowd_group *group; /* the address that it counts for, or NULL */
     struct io *io;
     struct list link;
     struct dead dead;

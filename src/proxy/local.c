@@ -110,19 +110,23 @@ void local_options(struct exchange *x, struct str allowed)
     answer(x, &a, false);
 }
 
-#define REFUSAL                                                                                                        \
-    "{\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,"                                      \
-    "\"detail\":\"The load balancer has as many connections as it may have.\"}\n"
+#define PROBLEM(detail)                                                                                                \
+    "{\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\"detail\":\"" detail "\"}\n"
+#define REFUSAL(length, detail)                                                                                        \
+    STR("HTTP/1.1 503 Service Unavailable\r\n"                                                                         \
+        "Content-Type: application/problem+json\r\n"                                                                   \
+        "Content-Length: " length "\r\n"                                                                               \
+        "Retry-After: 1\r\n"                                                                                           \
+        "Connection: close\r\n"                                                                                        \
+        "\r\n" PROBLEM(detail))
+#define ALL_HAVE   "The load balancer has as many connections as it may have."
+#define CLIENT_HAS "This address has as many connections as it may have."
 
-struct str local_refusal(void)
+struct str local_refusal(bool one_client)
 {
-    _Static_assert(sizeof REFUSAL - 1 == 135, "the Content-Length below is wrong");
-    return STR("HTTP/1.1 503 Service Unavailable\r\n"
-               "Content-Type: application/problem+json\r\n"
-               "Content-Length: 135\r\n"
-               "Retry-After: 1\r\n"
-               "Connection: close\r\n"
-               "\r\n" REFUSAL);
+    static_assert(sizeof PROBLEM(ALL_HAVE) - 1 == 135, "the Content-Length below is wrong");
+    static_assert(sizeof PROBLEM(CLIENT_HAS) - 1 == 130, "the Content-Length below is wrong");
+    return one_client ? REFUSAL("130", CLIENT_HAS) : REFUSAL("135", ALL_HAVE);
 }
 
 /* ---- the local handler ---- */

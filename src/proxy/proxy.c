@@ -26,6 +26,7 @@ struct proxy *proxy_new(const struct proxy_setup *setup)
     px->limiter = setup->limiter;
     px->local = setup->local;
     list_init(&px->fronts);
+    crowd_init(&px->crowd);
     posted_init(&px->drained_post, tell_drained);
     clock_random(&px->id_key, sizeof px->id_key);
     px->fields = mem_try_alloc(px->config->limits.header_fields * sizeof *px->fields);
@@ -42,6 +43,7 @@ void proxy_free(struct proxy *px)
         return;
     loop_unpost(px->loop, &px->drained_post);
     config_put(px->config);
+    crowd_fini(&px->crowd);
     mem_free(px->fields);
     buf_fini(&px->head);
     mem_free(px);
@@ -79,36 +81,70 @@ struct str proxy_date(struct proxy *px)
 
 /* ---- connections ---- */
 
-static void refuse(struct proxy *px, int fd)
+/* Local peers are the balancer's own side, such as a proxy in front of it that speaks TLS: unless it is set for them,
+ * too, their connections are many clients'. */
+static bool is_counted(const struct config *config, const struct peer *peer)
+{
+    if (peer->is_unix || cidr_set_contains_peer(&config->trusted_proxies, peer))
+        return false;
+    return config->limits.connections_per_client > 0 || !ip_is_loopback(&peer->ip);
+}
+
+/* The group of the peer's address (IPv6: of its network, as the limiter counts). False when it is full. */
+static bool enter_crowd(struct proxy *px, const struct peer *peer, struct crowd_group **group)
+{
+    const struct config *config = px->config;
+    *group = NULL;
+    if (!is_counted(config, peer))
+        return true;
+    struct ip ip = ip_is_v4(&peer->ip) ? peer->ip : ip_mask(&peer->ip, config->rate_limit.ipv6_prefix);
+    *group = crowd_enter(&px->crowd, &ip, config_connections_per_client(config));
+    return *group != NULL;
+}
+
+static void log_refused(struct proxy *px, const struct peer *peer)
+{
+    char text[IP_TEXT_SIZE];
+    log_begin(LOG_WARN, "limit_connections");
+    if (peer)
+        log_str("client", str_make(text, ip_format(&peer->ip, text)));
+    log_u64("connections", px->connections);
+    log_u64("refused", px->refused_since_logged);
+    log_end();
+}
+
+/* `peer`: it has as many as it may have; NULL: all together have. */
+static void refuse(struct proxy *px, int fd, const struct peer *peer)
 {
     metrics.connections_refused++;
     px->refused_since_logged++;
     uint64_t now = loop_now(px->loop);
     if (now - px->refused_logged >= NS_PER_S || px->refused_logged == 0) { /* one line a second: a flood is one event */
-        log_begin(LOG_WARN, "limit_connections");
-        log_u64("connections", px->connections);
-        log_u64("refused", px->refused_since_logged);
-        log_end();
+        log_refused(px, peer);
         px->refused_logged = now;
         px->refused_since_logged = 0;
     }
-    front_h1_refuse(px, fd);
+    front_h1_refuse(px, fd, peer != NULL);
 }
 
 void proxy_accept(void *arg, int fd, const struct peer *peer)
 {
     struct proxy *px = arg;
+    struct crowd_group *group;
     metrics.connections_accepted++;
     if (px->connections >= px->config->limits.connections)
-        refuse(px, fd);
+        refuse(px, fd, NULL);
+    else if (!enter_crowd(px, peer, &group))
+        refuse(px, fd, peer);
     else
-        front_h1_accept(px, fd, peer);
+        front_h1_accept(px, fd, peer, group);
     if (px->connections > px->peak)
         px->peak = px->connections;
 }
 
-void proxy_connection_ended(struct proxy *px)
+void proxy_connection_ended(struct proxy *px, struct crowd_group *group)
 {
+    crowd_leave(&px->crowd, group);
     px->connections--;
     if (px->draining && px->connections == 0)
         loop_post(px->loop, &px->drained_post);

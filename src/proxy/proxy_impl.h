@@ -8,6 +8,7 @@
 #include "base/list.h"
 #include "http/write.h"
 #include "proxy/budget.h"
+#include "proxy/crowd.h"
 #include "proxy/proxy.h"
 
 struct proxy {
@@ -18,9 +19,10 @@ struct proxy {
     const struct local_handler *local;
 
     struct list fronts; /* every connection */
+    struct crowd crowd; /* ... by address */
     size_t connections, peak, exchanges;
     uint64_t finished;
-    uint64_t refused_logged, refused_since_logged; /* connections over the limit, for the log */
+    uint64_t refused_logged, refused_since_logged; /* connections over a limit, for the log */
 
     struct field *fields; /* room to parse one request head into */
     struct buf head;      /* room to write one head into */
@@ -37,8 +39,8 @@ struct proxy {
     void *drained_arg;
 };
 
-/* A connection has ended. */
-void proxy_connection_ended(struct proxy *px);
+/* A connection has ended, which counted for `group`. */
+void proxy_connection_ended(struct proxy *px, struct crowd_group *group);
 
 /* A writer with room for `n` bytes, valid until the next call; full from the begin when there is no memory. */
 struct head_writer proxy_head_writer(struct proxy *px, size_t n) __attribute__((warn_unused_result));
@@ -51,7 +53,7 @@ bool proxy_write_trailers(struct proxy *px, struct str section, bool to_backend,
 /* Now, as an HTTP date (RFC 9110 section 5.6.7). */
 struct str proxy_date(struct proxy *px);
 
-/* The whole 503 for a connection over limits.connections. */
-struct str local_refusal(void);
+/* The whole 503 for a connection over limits.connections or, for `one_client`, limits.connections_per_client. */
+struct str local_refusal(bool one_client);
 
 #endif

@@ -17,12 +17,14 @@ static uint64_t now_of(const struct back_conn *c)
 
 static const struct config *config_of(const struct back_conn *c)
 {
-    return c->backend->upstream->config;
+    return c->backend->snapshot;
 }
 
 static void back_reclaim(struct dead *d)
 {
-    mem_free(container_of(d, struct back_conn, dead));
+    struct back_conn *c = container_of(d, struct back_conn, dead);
+    backend_put(c->backend);
+    mem_free(c);
 }
 
 /* The endpoint has been closed, aborted or left to itself by the caller. */
@@ -152,6 +154,7 @@ struct back_conn *back_open(struct backend *be, uint64_t timeout_ns, const struc
         errno = error;
         return NULL;
     }
+    backend_get(be);
     be->open_count++;
     metrics.backend_connects++;
     return c;
@@ -253,7 +256,7 @@ static enum err parse_head(struct back_conn *c, struct str head, struct response
 {
     struct upstream *u = c->backend->upstream;
     r->headers.v = u->fields;
-    r->headers.max = u->config->limits.header_fields;
+    r->headers.max = u->config->limits.header_fields; /* as many as there is room for */
     return parse_response(head, c->head_request, c->upgrade, r);
 }
 

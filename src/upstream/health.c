@@ -69,7 +69,7 @@ static struct loop *loop_of(const struct health_check *h)
 
 static const struct config *config_of(const struct health_check *h)
 {
-    return h->backend->upstream->config;
+    return h->backend->snapshot;
 }
 
 static void schedule(struct health_check *h)
@@ -271,7 +271,7 @@ static void write_request(struct health_check *h)
 
 bool health_start(struct backend *be)
 {
-    const struct config *config = be->upstream->config;
+    const struct config *config = be->snapshot;
     bool named = be->config->endpoint.kind == ENDPOINT_NAME;
     if (!config->health.on && !named)
         return true;

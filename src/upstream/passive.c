@@ -1,8 +1,8 @@
 /* Passive checks: a backend at which real requests fail one after another is ejected for a while, long before `fall`
  * probes have failed.
  *
- *   failure, failure, ... (`failures` in a row) -> ejected for `ejection` -> back, on probation: one failure -> ejected
- * twice as long one success -> as if nothing had been */
+ *   failure, failure, ... (`failures` in a row) -> ejected for `ejection` -> back, on trial: one request at a time;
+ *     one failure -> ejected for twice as long, one success -> as if nothing had been */
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
@@ -12,13 +12,14 @@
 
 static const struct config *config_of(const struct backend *be)
 {
-    return be->upstream->config;
+    return be->snapshot;
 }
 
 static void on_ejection_over(struct timer *t)
 {
     struct backend *be = container_of(t, struct backend, passive.timer);
     be->ejected = false;
+    be->passive.on_trial = true;
     be->passive.in_a_row = config_of(be)->passive.failures - 1;
     backend_update(be, "ejection over");
 }
@@ -37,7 +38,7 @@ static bool is_last(const struct backend *be)
 {
     const struct upstream *u = be->upstream;
     for (unsigned i = 0; i < u->count; i++)
-        if (&u->backends[i] != be && u->backends[i].available)
+        if (u->backends[i] != be && u->backends[i]->available)
             return false;
     return true;
 }
@@ -52,6 +53,7 @@ static void eject(struct backend *be, const char *cause)
         return; /* without an end, no ejection */
     p->ejection = ejection;
     be->ejected = true;
+    p->on_trial = false;
     metrics.ejections++;
     char text[160];
     snprintf(text, sizeof text, "ejected for %llu ms: %s", (unsigned long long)(ejection / NS_PER_MS), cause);
@@ -62,6 +64,7 @@ void backend_succeeded(struct backend *be)
 {
     be->passive.in_a_row = 0;
     be->passive.ejection = 0;
+    be->passive.on_trial = false;
 }
 
 void backend_failed(struct backend *be, const char *cause)

@@ -28,7 +28,7 @@ void pool_put(struct back_conn *c)
 {
     struct backend *be = c->backend;
     assert(!io_is_paused(c->io)); /* it is watched */
-    if (!be->available) {
+    if (!be->available || be->removed) {
         back_close(c);
         return;
     }
@@ -37,7 +37,7 @@ void pool_put(struct back_conn *c)
     c->begun = loop_now(be->upstream->loop);
     io_set_owner(c->io, on_idle_io, c);
     io_set_write_timeout(c->io, 0);
-    io_set_read_timeout(c->io, IO_BY, be->upstream->config->timeouts.backend_idle);
+    io_set_read_timeout(c->io, IO_BY, be->snapshot->timeouts.backend_idle);
     list_push_front(&be->idle, &c->link);
     be->idle_count++;
 }

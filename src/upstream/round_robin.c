@@ -1,23 +1,36 @@
 /* Smooth weighted round robin: of weights 3, 2, 1 it makes a b a c b a, never a burst.
- * With equal weights it is the plain rotation. */
+ * With equal weights it is the plain rotation, which costs the same with a thousand backends as with one. */
 #include "upstream/backend.h"
 
-struct backend *round_robin_pick(struct upstream *u, bool (*eligible)(const struct backend *be, const struct pick *p),
-                                 const struct pick *p)
+static struct backend *rotate(const struct choice *c)
 {
-    struct backend *best = NULL;
-    int total = 0;
-    for (unsigned i = 0; i < u->count; i++) {
-        struct backend *be = &u->backends[i];
-        if (!eligible(be, p))
-            continue;
-        int weight = (int)be->config->weight;
-        be->turn += weight;
-        total += weight;
-        if (!best || be->turn > best->turn)
-            best = be;
+    struct tier *t = c->tier;
+    for (unsigned i = 0; i < t->count; i++) {
+        const struct seat *s = &t->seats[t->at];
+        t->at = t->at + 1 < t->count ? t->at + 1 : 0;
+        if (choice_allows(c, s))
+            return s->backend;
     }
-    if (best)
-        best->turn -= total;
-    return best;
+    return NULL;
+}
+
+struct backend *round_robin(const struct choice *c)
+{
+    struct tier *t = c->tier;
+    struct seat *best = NULL;
+    int total = 0;
+    if (t->even)
+        return rotate(c);
+    for (struct seat *s = t->seats; s < t->seats + t->count; s++) {
+        if (!choice_allows(c, s))
+            continue;
+        s->turn += s->weight;
+        total += s->weight;
+        if (!best || s->turn > best->turn)
+            best = s;
+    }
+    if (!best)
+        return NULL;
+    best->turn -= total;
+    return best->backend;
 }

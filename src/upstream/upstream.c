@@ -2,19 +2,30 @@
  * What a backend is to its connections stands in back_h1.c and pool.c, what it is to its checks in health.c. */
 #include "upstream/upstream.h"
 
+#include "base/clock.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "upstream/back_h1.h"
 #include "upstream/backend.h"
 #include "upstream/health.h"
 
+#include <assert.h>
 #include <errno.h>
 
-static void backend_init(struct backend *be, struct upstream *u, const struct config_backend *config)
+/* ---- a backend's life ---- */
+
+static struct backend *backend_new(struct upstream *u, struct config *snapshot, const struct config_backend *config)
 {
+    struct backend *be = mem_try_alloc(sizeof *be);
+    if (!be)
+        return NULL;
+    be->refs = 1;
     be->upstream = u;
+    be->snapshot = config_get(snapshot);
     be->config = config;
     be->since = loop_now(u->loop);
+    be->identity = upstream_hash(str_of(config->name));
     list_init(&be->idle);
     passive_init(be);
     if (config->endpoint.kind != ENDPOINT_NAME) {
@@ -22,117 +33,31 @@ static void backend_init(struct backend *be, struct upstream *u, const struct co
         be->addr_count = 1;
         be->up = be->available = be->announced = true;
     }
-}
-
-static bool start_names(struct upstream *u)
-{
-    for (unsigned i = 0; i < u->count && !u->names; i++) {
-        if (u->config->backends[i].endpoint.kind != ENDPOINT_NAME)
-            continue;
-        /* A thread apart from the disk's: a name server that does not answer must not hold up an fsync. */
-        u->names = worker_new(u->loop, "names");
-        if (!u->names)
-            return false;
-    }
-    return true;
-}
-
-struct upstream *upstream_new(struct loop *l, struct config *config)
-{
-    struct upstream *u = mem_try_alloc(sizeof *u);
-    if (!u)
-        return NULL;
-    u->loop = l;
-    u->config = config_get(config);
-    u->count = config->backend_count;
-    u->backends = mem_try_alloc(u->count * sizeof *u->backends);
-    u->fields = mem_try_alloc(config->limits.header_fields * sizeof *u->fields);
-    if (!u->backends || !u->fields)
-        goto fail;
-    for (unsigned i = 0; i < u->count; i++)
-        backend_init(&u->backends[i], u, &config->backends[i]);
-    if (!start_names(u))
-        goto fail;
-    for (unsigned i = 0; i < u->count; i++)
-        if (!health_start(&u->backends[i]))
-            goto fail;
-    return u;
-fail:;
-    int e = errno ? errno : ENOMEM;
-    upstream_free(u);
-    errno = e;
-    return NULL;
-}
-
-void upstream_free(struct upstream *u)
-{
-    if (!u)
-        return;
-    for (unsigned i = 0; u->backends && i < u->count; i++) {
-        if (!u->backends[i].upstream)
-            continue; /* half built */
-        health_stop(&u->backends[i]);
-        passive_fini(&u->backends[i]);
-        pool_flush(&u->backends[i]);
-    }
-    worker_abandon(u->names);
-    config_put(u->config);
-    mem_free(u->backends);
-    mem_free(u->fields);
-    mem_free(u);
-}
-
-static bool was_tried(const struct backend *be, const struct pick *p)
-{
-    for (unsigned i = 0; i < p->tried_count; i++)
-        if (p->tried[i] == be)
-            return true;
-    return false;
-}
-
-static bool is_first_choice(const struct backend *be, const struct pick *p)
-{
-    return be->available && !be->config->backup && !was_tried(be, p);
-}
-
-static bool is_backup_choice(const struct backend *be, const struct pick *p)
-{
-    return be->available && be->config->backup && !was_tried(be, p);
-}
-
-static bool is_any_choice(const struct backend *be, const struct pick *p)
-{
-    (void)p;
-    return be->available;
-}
-
-/* Ejected, with all others down since: better than nothing. */
-static bool is_last_choice(const struct backend *be, const struct pick *p)
-{
-    (void)p;
-    return be->up;
-}
-
-struct backend *upstream_pick(struct upstream *u, const struct pick *p)
-{
-    struct backend *be = round_robin_pick(u, is_first_choice, p);
-    if (!be)
-        be = round_robin_pick(u, is_backup_choice, p);
-    if (!be)
-        be = round_robin_pick(u, is_any_choice, p);
-    if (!be)
-        be = round_robin_pick(u, is_last_choice, p);
     return be;
 }
 
-unsigned upstream_count(const struct upstream *u)
+struct backend *backend_get(struct backend *be)
 {
-    return u->count;
+    be->refs++;
+    return be;
 }
 
-struct backend *upstream_backend(struct upstream *u, unsigned i)
+void backend_put(struct backend *be)
 {
-    return &u->backends[i];
+    if (!be || --be->refs > 0)
+        return;
+    assert(be->active == 0 && be->open_count == 0);
+    config_put(be->snapshot);
+    mem_free(be);
+}
+
+/* Ends all that it does by itself; what is under way there goes on. */
+static void backend_quit(struct backend *be)
+{
+    health_stop(be);
+    passive_fini(be);
+    pool_flush(be);
+    backend_put(be);
 }
 
 struct str backend_name(const struct backend *be)
@@ -147,10 +72,14 @@ bool backend_is_available(const struct backend *be)
 
 void backend_update(struct backend *be, const char *cause)
 {
-    bool available = be->up && !be->ejected;
-    if (be->available == available && be->announced)
+    struct upstream *u = be->upstream;
+    bool available = be->up && !be->ejected, returns = available && !be->available && be->announced;
+    if (be->available == available && be->announced) {
+        tiers_build(u, NULL); /* an ejected one may have come up or gone down */
+        queue_look(u);
         return;
-    uint64_t now = loop_now(be->upstream->loop);
+    }
+    uint64_t now = loop_now(u->loop);
     log_begin(available ? LOG_INFO : LOG_WARN, available ? "backend_up" : "backend_down");
     log_str("backend", backend_name(be));
     log_z("cause", cause);
@@ -159,13 +88,154 @@ void backend_update(struct backend *be, const char *cause)
     be->available = available;
     be->announced = true;
     be->since = now;
-    be->turn = 0; /* no debt or credit from before: it starts level with the others */
+    be->warm = returns && u->config->slow_start > 0 ? now : 0;
+    tiers_build(u, be);
+    queue_look(u);
     if (!available)
         pool_flush(be);
 }
 
 void backend_set_up(struct backend *be, bool up, const char *cause)
 {
+    bool same = be->up == up && be->announced;
     be->up = up;
-    backend_update(be, cause);
+    if (!same)
+        backend_update(be, cause);
+}
+
+/* ---- the set ---- */
+
+static bool start_names(struct upstream *u)
+{
+    for (unsigned i = 0; i < u->count && !u->names; i++) {
+        if (u->config->backends[i].endpoint.kind != ENDPOINT_NAME)
+            continue;
+        /* A thread apart from the disk's: a name server that does not answer must not hold up an fsync. */
+        u->names = worker_new(u->loop, "names");
+        if (!u->names)
+            return false;
+    }
+    return true;
+}
+
+static bool build(struct upstream *u)
+{
+    u->count = u->config->backend_count;
+    u->backends = mem_try_alloc(u->count * sizeof(struct backend *));
+    u->fields = mem_try_alloc(u->config->limits.header_fields * sizeof *u->fields);
+    if (!u->backends || !u->fields || !tiers_init(u->tiers, u->count))
+        return false;
+    for (unsigned i = 0; i < u->count; i++) {
+        u->backends[i] = backend_new(u, u->config, &u->config->backends[i]);
+        if (!u->backends[i])
+            return false;
+    }
+    tiers_build(u, NULL);
+    if (!start_names(u))
+        return false;
+    for (unsigned i = 0; i < u->count; i++)
+        if (!health_start(u->backends[i]))
+            return false;
+    return true;
+}
+
+struct upstream *upstream_new(struct loop *l, struct config *config)
+{
+    struct upstream *u = mem_try_alloc(sizeof *u);
+    if (!u)
+        return NULL;
+    u->loop = l;
+    u->config = config_get(config);
+    queue_init(u);
+    clock_random(&u->random, sizeof u->random);
+    errno = 0;
+    if (build(u))
+        return u;
+    int e = errno ? errno : ENOMEM;
+    upstream_free(u);
+    errno = e;
+    return NULL;
+}
+
+void upstream_free(struct upstream *u)
+{
+    if (!u)
+        return;
+    queue_fini(u);
+    for (unsigned i = 0; u->backends && i < u->count; i++)
+        if (u->backends[i])
+            backend_quit(u->backends[i]);
+    worker_abandon(u->names);
+    config_put(u->config);
+    tiers_fini(u->tiers);
+    mem_free(u->backends);
+    mem_free(u->fields);
+    mem_free(u);
+}
+
+unsigned upstream_count(const struct upstream *u)
+{
+    return u->count;
+}
+
+struct backend *upstream_backend(struct upstream *u, unsigned i)
+{
+    return u->backends[i];
+}
+
+/* ---- a choice ---- */
+
+uint64_t upstream_hash(struct str key)
+{
+    /* Not secret: the balancers beside this one must come to the same. Who aims keys at one backend meets the bound. */
+    static const struct hash_key common = {0x6c6f616462616c61, 0x6e6365722d6b6579};
+    return hash_bytes(&common, key.p, key.n);
+}
+
+static struct backend *choose_from(const struct choice *c, bool *full)
+{
+    const struct tier *t = c->tier;
+    if (t->count == 0)
+        return NULL;
+    struct backend *be = policy_of(c->upstream->config->balance)(c);
+    for (unsigned i = 0; i < t->count && !be && !*full; i++)
+        *full = choice_wants(c, &t->seats[i]);
+    return be;
+}
+
+/* First those that were not tried, the best tier first. When all were, any of the best tier that there is. */
+struct backend *upstream_choose(struct upstream *u, const struct pick *p, bool *full)
+{
+    struct choice c = {.upstream = u, .pick = p};
+    struct backend *be = NULL;
+    *full = false;
+    tiers_warm(u);
+    for (int strict = 1; strict >= 0; strict--) {
+        for (int t = 0; t < TIER_COUNT && !be && !*full; t++) {
+            bool last = t == TIER_LAST;
+            if (last && (u->tiers[TIER_PRIMARY].count > 0 || u->tiers[TIER_BACKUP].count > 0))
+                continue;
+            c.strict = strict;
+            c.tier = &u->tiers[t];
+            be = choose_from(&c, full);
+        }
+    }
+    if (be)
+        be->active++;
+    return be;
+}
+
+struct backend *upstream_pick(struct upstream *u, const struct pick *p, bool *full)
+{
+    if (u->waiting == 0)
+        return upstream_choose(u, p, full);
+    *full = true; /* those who wait come first */
+    return NULL;
+}
+
+void backend_leave(struct backend *be)
+{
+    assert(be->active > 0);
+    be->active--;
+    queue_look(be->upstream);
 }

@@ -689,30 +689,6 @@ static void test_all_in_one_run(void **state)
         false);
 }
 
-/* Keys that do not act yet are good, and warned of where they are not what they would be anyway. */
-static void test_warnings(void **state)
-{
-    (void)state;
-#define INERT ", which does not act in this version\n"
-    assert_lines(with("\"balance\":\"hash\",\"hash_key\":\"header:X-User\""),
-                 "c.json:1:43: warning: balance: found the string \"hash\"" INERT
-                 "c.json:1:61: warning: hash_key: found the string \"header:X-User\"" INERT,
-                 true);
-    assert_lines(with("\"passive_check\":{\"failures\":6}"), "", true); /* it acts */
-    assert_lines(with("\"slow_start\":\"1s\""), "c.json:1:46: warning: slow_start: found the string \"1s\"" INERT,
-                 true);
-    assert_lines(with("\"queue\":{\"size\":0,\"timeout\":\"${_x1}\"}"),
-                 "c.json:1:49: warning: queue.size: found 0" INERT
-                 "c.json:1:61: warning: queue.timeout: found the string \"${_x1}\" (here \"2s\")" INERT,
-                 true);
-    assert_lines(with("\"timeouts\":{\"tunnel\":\"2h\"}"), "", true);
-    assert_lines("{\"backends\":[{\"address\":\"a:1\",\"max_connections\":1}]}",
-                 "c.json:1:49: warning: backends[0].max_connections: found 1" INERT, true);
-    /* beside a fault there are only faults */
-    assert_lines(with("\"slow_start\":\"1s\",\"listen\":1"), "c.json:1:60: listen: found 1; allowed: " LISTEN "\n",
-                 false);
-}
-
 static void test_hash_keys(void **state)
 {
     (void)state;
@@ -869,7 +845,7 @@ static void test_load(void **state)
 }
 
 struct reference {
-    unsigned keys, inert, required, fixed;
+    unsigned keys, required, fixed;
 };
 
 static void count_key(void *arg, const struct config_key *k)
@@ -877,7 +853,6 @@ static void count_key(void *arg, const struct config_key *k)
     struct reference *r = arg;
     assert_true(*k->path && *k->type && *k->allowed && *k->doc);
     r->keys++;
-    r->inert += !k->acts;
     r->required += k->required;
     r->fixed += !k->reloadable;
 }
@@ -887,8 +862,7 @@ static void test_reference(void **state)
     (void)state;
     struct reference r = {0};
     config_schema_each(count_key, &r);
-    assert_int_equal(r.keys, 64);
-    assert_int_equal(r.inert, 7);
+    assert_int_equal(r.keys, 65);
     assert_int_equal(r.required, 2);
     assert_int_equal(r.fixed, 1);
 }
@@ -914,7 +888,6 @@ int main(void)
         cmocka_unit_test(test_unknown_keys),
         cmocka_unit_test(test_shown_strings),
         cmocka_unit_test(test_all_in_one_run),
-        cmocka_unit_test(test_warnings),
         cmocka_unit_test(test_hash_keys),
         cmocka_unit_test(test_many_faults),
         cmocka_unit_test(test_many_backends),

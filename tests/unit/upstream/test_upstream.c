@@ -44,7 +44,10 @@ static void close_world(struct world *w)
 /* The index of the backend chosen, or -1. */
 static int choose(struct world *w, const struct pick *p)
 {
-    struct backend *be = upstream_pick(w->upstream, p);
+    bool full;
+    struct backend *be = upstream_pick(w->upstream, p, &full);
+    if (be)
+        backend_leave(be);
     for (unsigned i = 0; i < upstream_count(w->upstream); i++)
         if (upstream_backend(w->upstream, i) == be)
             return (int)i;

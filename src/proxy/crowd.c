@@ -1,0 +1,63 @@
+/* Connections by client address. An address that has none is not remembered. */
+#include "proxy/crowd.h"
+
+#include "base/clock.h"
+#include "base/list.h"
+#include "base/mem.h"
+
+static struct crowd_group *group_of(struct hash_node *node)
+{
+    return container_of(node, struct crowd_group, node);
+}
+
+static bool is_of(const struct hash_node *node, const void *wanted)
+{
+    return ip_eq(&container_of(node, const struct crowd_group, node)->ip, wanted);
+}
+
+void crowd_init(struct crowd *c)
+{
+    hash_table_init(&c->groups);
+    clock_random(&c->key, sizeof c->key);
+}
+
+static void forget(struct hash_node *node)
+{
+    mem_free(group_of(node));
+}
+
+void crowd_fini(struct crowd *c)
+{
+    hash_table_clear(&c->groups, forget);
+}
+
+static struct crowd_group *found(struct crowd *c, const struct ip *ip, uint64_t hash)
+{
+    struct crowd_group *g = mem_try_alloc(sizeof *g);
+    if (!g)
+        return NULL;
+    g->ip = *ip;
+    if (hash_table_insert(&c->groups, &g->node, hash))
+        return g;
+    mem_free(g);
+    return NULL;
+}
+
+struct crowd_group *crowd_enter(struct crowd *c, const struct ip *ip, unsigned max)
+{
+    uint64_t hash = hash_bytes(&c->key, ip, sizeof *ip);
+    struct hash_node *node = hash_table_find(&c->groups, hash, is_of, ip);
+    struct crowd_group *g = node ? group_of(node) : found(c, ip, hash);
+    if (!g || g->count >= max)
+        return NULL;
+    g->count++;
+    return g;
+}
+
+void crowd_leave(struct crowd *c, struct crowd_group *g)
+{
+    if (!g || --g->count > 0)
+        return;
+    hash_table_remove(&c->groups, &g->node);
+    mem_free(g);
+}
