@@ -129,11 +129,10 @@ struct config_key {
 /* Calls fn(arg, key) for each key in the order of the reference. */
 void config_schema_each(void (*fn)(void *arg, const struct config_key *key), void *arg);
 
-/* Connections that one address may have: unless set, a tenth of all, and at least one. */
+/* Connections that one address may have: unless set, a tenth of all, rounded up. */
 static inline unsigned config_connections_per_client(const struct config *c)
 {
-    unsigned tenth = c->limits.connections / 10;
-    return c->limits.connections_per_client ? c->limits.connections_per_client : tenth > 0 ? tenth : 1;
+    return c->limits.connections_per_client ? c->limits.connections_per_client : (c->limits.connections + 9) / 10;
 }
 
 static inline bool config_status_expected(const struct config *c, unsigned status)

@@ -22,8 +22,10 @@ struct crowd {
 void crowd_init(struct crowd *c);
 void crowd_fini(struct crowd *c);
 
-/* The group of `ip` with one connection more; NULL when it has `max` already or there is no memory. */
-struct crowd_group *crowd_enter(struct crowd *c, const struct ip *ip, unsigned max) __attribute__((warn_unused_result));
+/* Counts one connection more for `ip`: `*group` is to be left at its end. False when it has `max` already. Without memory
+ * the connection goes uncounted, and `*group` is NULL. */
+bool crowd_enter(struct crowd *c, const struct ip *ip, unsigned max, struct crowd_group **group)
+    __attribute__((warn_unused_result));
 
 /* One connection less. NULL is fine. */
 void crowd_leave(struct crowd *c, struct crowd_group *g);

@@ -43,15 +43,17 @@ static struct crowd_group *found(struct crowd *c, const struct ip *ip, uint64_t 
     return NULL;
 }
 
-struct crowd_group *crowd_enter(struct crowd *c, const struct ip *ip, unsigned max)
+bool crowd_enter(struct crowd *c, const struct ip *ip, unsigned max, struct crowd_group **group)
 {
     uint64_t hash = hash_bytes(&c->key, ip, sizeof *ip);
     struct hash_node *node = hash_table_find(&c->groups, hash, is_of, ip);
     struct crowd_group *g = node ? group_of(node) : found(c, ip, hash);
-    if (!g || g->count >= max)
-        return NULL;
-    g->count++;
-    return g;
+    if (g && g->count >= max)
+        return false;
+    if (g)
+        g->count++;
+    *group = g;
+    return true;
 }
 
 void crowd_leave(struct crowd *c, struct crowd_group *g)

@@ -20,8 +20,7 @@ static bool find_cookie(struct str list, struct str name, struct str *value)
 static bool find_in_cookies(const struct headers *h, struct str name, struct str *value)
 {
     for (unsigned i = 0; i < h->n; i++)
-        if (h->v[i].id == FIELD_OTHER && str_eq_nocase(h->v[i].name, STR("cookie")) &&
-            find_cookie(h->v[i].value, name, value))
+        if (h->v[i].id == FIELD_COOKIE && find_cookie(h->v[i].value, name, value))
             return true;
     return false;
 }

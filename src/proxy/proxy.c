@@ -98,8 +98,7 @@ static bool enter_crowd(struct proxy *px, const struct peer *peer, struct crowd_
     if (!is_counted(config, peer))
         return true;
     struct ip ip = ip_is_v4(&peer->ip) ? peer->ip : ip_mask(&peer->ip, config->rate_limit.ipv6_prefix);
-    *group = crowd_enter(&px->crowd, &ip, config_connections_per_client(config));
-    return *group != NULL;
+    return crowd_enter(&px->crowd, &ip, config_connections_per_client(config), group);
 }
 
 static void log_refused(struct proxy *px, const struct peer *peer)

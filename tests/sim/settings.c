@@ -203,7 +203,7 @@ void settings_write(void)
     add_duration(&o, "backend_idle", s->backend_idle);
     add_duration(&o, "tunnel", s->tunnel);
     bytes_add_text(&o, "\"shutdown\":\"%" PRIu64 "ms\"},", s->shutdown / MS);
-    bytes_add_text(&o, "\"limits\":{\"connections\":%u},", s->connections);
+    bytes_add_text(&o, "\"limits\":{\"connections\":%u,\"connections_per_client\":%u},", s->connections, s->connections);
     bytes_add_text(&o, "\"admin\":{\"allow\":[\"127.0.0.0/8\",\"unix\"]},");
     bytes_add_text(&o, "\"log\":{\"format\":\"json\",\"file\":%s}}\n", s->log_to_file ? "\"lb.log\"" : "null");
     trace_text("config: %.*s", (int)o.len, bytes_at(&o));
