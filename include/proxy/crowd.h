@@ -22,8 +22,8 @@ struct crowd {
 void crowd_init(struct crowd *c);
 void crowd_fini(struct crowd *c);
 
-/* Counts one connection more for `ip`: `*group` is to be left at its end. False when it has `max` already. Without memory
- * the connection goes uncounted, and `*group` is NULL. */
+/* Counts one connection more for `ip`: `*group` is to be left at its end. False when it has `max` already. Without
+ * memory the connection goes uncounted, and `*group` is NULL. */
 bool crowd_enter(struct crowd *c, const struct ip *ip, unsigned max, struct crowd_group **group)
     __attribute__((warn_unused_result));
 

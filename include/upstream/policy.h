@@ -53,7 +53,7 @@ typedef struct backend *policy_fn(const struct choice *c);
  * weight, the largest is chosen and pays the sum. */
 policy_fn round_robin;
 
-/* The fewest requests under way for its weight; among equals, in turn. */
+/* The fewest requests under way for its weight; among equals, by smooth weighted round robin. */
 policy_fn least_conn;
 
 /* The less busy of two drawn by weight (Mitzenmacher, "The Power of Two Choices", 2001): nearly as even as least_conn,

@@ -1,26 +1,55 @@
-/* Least connections: where a request would find the fewest others, for the backend's weight. */
+/* Least connections: where there are the fewest requests, for the backend's weight. Among equals, and so always while
+ * nobody is busy, by smooth weighted round robin (as nginx's least_conn). */
 #include "upstream/backend.h"
 
-/* Would a request at `a` have less beside it than at `b`? */
-static bool is_less(const struct seat *a, const struct seat *b)
+/* Below 0, 0 or above 0: is `a` less busy than `b`, as busy, or busier? */
+static int compare(const struct seat *a, const struct seat *b)
 {
-    return (uint64_t)(a->backend->active + 1) * (uint64_t)b->weight <
-           (uint64_t)(b->backend->active + 1) * (uint64_t)a->weight;
+    uint64_t left = (uint64_t)a->backend->active * (uint64_t)b->weight;
+    uint64_t right = (uint64_t)b->backend->active * (uint64_t)a->weight;
+    return left < right ? -1 : left > right;
+}
+
+static struct seat *find_least(const struct choice *c)
+{
+    struct tier *t = c->tier;
+    struct seat *best = NULL;
+    for (unsigned i = 0; i < t->count; i++) { /* from behind the last one on */
+        unsigned at = t->at + i < t->count ? t->at + i : t->at + i - t->count;
+        struct seat *s = &t->seats[at];
+        if ((!best || compare(s, best) < 0) && choice_allows(c, s))
+            best = s;
+    }
+    return best;
+}
+
+/* Whose turn it is among those that are as busy as `least`. */
+static struct seat *take_turns(const struct choice *c, const struct seat *least)
+{
+    struct tier *t = c->tier;
+    struct seat *best = NULL;
+    int total = 0;
+    for (struct seat *s = t->seats; s < t->seats + t->count; s++) {
+        if (compare(s, least) != 0 || !choice_allows(c, s))
+            continue;
+        s->turn += s->weight;
+        total += s->weight;
+        if (!best || s->turn > best->turn)
+            best = s;
+    }
+    best->turn -= total;
+    return best;
 }
 
 struct backend *least_conn(const struct choice *c)
 {
     struct tier *t = c->tier;
-    const struct seat *best = NULL;
-    for (unsigned i = 0; i < t->count; i++) { /* from behind the last one on: among equals it goes round */
-        unsigned at = t->at + i < t->count ? t->at + i : t->at + i - t->count;
-        const struct seat *s = &t->seats[at];
-        if ((!best || is_less(s, best)) && choice_allows(c, s))
-            best = s;
-    }
-    if (!best)
+    struct seat *s = find_least(c);
+    if (!s)
         return NULL;
-    unsigned next = (unsigned)(best - t->seats) + 1;
+    if (!t->even)
+        return take_turns(c, s)->backend;
+    unsigned next = (unsigned)(s - t->seats) + 1;
     t->at = next < t->count ? next : 0;
-    return best->backend;
+    return s->backend;
 }

@@ -448,7 +448,7 @@ static bool is_excused(const struct request *r, unsigned status)
     case 500: return fault_since(SHOWN_HEAP, r->sent_at);
     case 502: return was_in_trouble(r) || stalled_since(r->sent_at);
     case 504: return (since >= least(s->connect, s->backend_response) && !world.gentle) || stalled_since(r->sent_at);
-    case 503: return over_limit || none_was_available(r) || was_in_trouble(r) || stalled_since(r->sent_at);
+    case 503: return over_limit || s->capped || none_was_available(r) || was_in_trouble(r) || stalled_since(r->sent_at);
     default: return false;
     }
 }

@@ -96,6 +96,23 @@ static void draw_limits(struct settings *s, struct rng *r)
     }
 }
 
+/* How backends are chosen. Apart from the rest, with numbers of its own. */
+static void draw_balance(struct settings *s)
+{
+    static const char *const balances[] = {"\"round_robin\"", "\"least_conn\"", "\"random_two\"",
+                                           "\"hash\",\"hash_key\":\"ip\"", "\"hash\",\"hash_key\":\"target\""};
+    struct rng r = rng_of("balance", 0);
+    uint64_t balance = rng_chance(&r, 400) ? 0 : rng_below(&r, 5);
+    s->balance = balances[balance];
+    s->by_turn = balance < 2;
+    s->slow_start = rng_chance(&r, 300) ? ms_between(&r, 50, 3000) : 0;
+    s->capped = !world.gentle && rng_chance(&r, 250);
+    s->queue_size = rng_chance(&r, 200) ? 0 : (unsigned)rng_spread(&r, 1, 100);
+    s->queue_timeout = ms_between(&r, 20, 3000);
+    for (unsigned i = 0; i < s->backends; i++)
+        s->backend[i].max_connections = s->capped && rng_chance(&r, 700) ? (unsigned)rng_between(&r, 1, 4) : 0;
+}
+
 void settings_draw(void)
 {
     struct rng r = rng_of("settings", 0);
@@ -105,6 +122,7 @@ void settings_draw(void)
     kernel.chunk = (unsigned)rng_below(&r, 3);
     kernel.latency = rng_spread(&r, 20 * US, world.gentle ? 2 * MS : 20 * MS);
     draw_backends(s, &r);
+    draw_balance(s);
     draw_timeouts(s, &r);
     s->unix_listen = rng_chance(&r, 60);
     draw_limits(s, &r);
@@ -146,10 +164,14 @@ static void add_backends(struct bytes *o)
             snprintf(address, sizeof address, "unix:/run/b%u.sock", i);
         else if (world.set.backend[i].named)
             snprintf(address, sizeof address, "b%u.example:9000", i);
-        bytes_add_text(o, "%s{\"address\":\"%s\",\"name\":\"b%u\",\"weight\":%u,\"backup\":%s}", i ? "," : "", address,
-                       i, world.set.backend[i].weight, world.set.backend[i].backup ? "true" : "false");
+        bytes_add_text(o, "%s{\"address\":\"%s\",\"name\":\"b%u\",\"weight\":%u,\"max_connections\":%u,\"backup\":%s}",
+                       i ? "," : "", address, i, world.set.backend[i].weight, world.set.backend[i].max_connections,
+                       world.set.backend[i].backup ? "true" : "false");
     }
-    bytes_add_text(o, "],");
+    bytes_add_text(o, "],\"balance\":%s,\"slow_start\":\"%" PRIu64 "ms\",", world.set.balance,
+                   world.set.slow_start / MS);
+    bytes_add_text(o, "\"queue\":{\"size\":%u,\"timeout\":\"%" PRIu64 "ms\"},", world.set.queue_size,
+                   world.set.queue_timeout / MS);
 }
 
 static void add_limiter(struct bytes *o)
@@ -203,7 +225,8 @@ void settings_write(void)
     add_duration(&o, "backend_idle", s->backend_idle);
     add_duration(&o, "tunnel", s->tunnel);
     bytes_add_text(&o, "\"shutdown\":\"%" PRIu64 "ms\"},", s->shutdown / MS);
-    bytes_add_text(&o, "\"limits\":{\"connections\":%u,\"connections_per_client\":%u},", s->connections, s->connections);
+    bytes_add_text(&o, "\"limits\":{\"connections\":%u,\"connections_per_client\":%u},", s->connections,
+                   s->connections);
     bytes_add_text(&o, "\"admin\":{\"allow\":[\"127.0.0.0/8\",\"unix\"]},");
     bytes_add_text(&o, "\"log\":{\"format\":\"json\",\"file\":%s}}\n", s->log_to_file ? "\"lb.log\"" : "null");
     trace_text("config: %.*s", (int)o.len, bytes_at(&o));

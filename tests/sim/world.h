@@ -30,7 +30,7 @@ struct settings { /* config.json, as the seed chose it */
     unsigned backends;
     struct {
         bool backup, unix_socket, named;
-        unsigned weight;
+        unsigned weight, max_connections;
     } backend[BACKENDS_MAX];
     bool unix_listen, limiter_on, checks_on, passive_on, log_to_file;
     uint64_t interval, check_timeout, ejection, max_ejection, save_interval;
@@ -39,7 +39,11 @@ struct settings { /* config.json, as the seed chose it */
         shutdown;
     bool tunnel_short; /* short enough to be waited for */
     unsigned connections, max_tracked;
-    const char *rate_headers;
+    const char *rate_headers, *balance;
+    bool by_turn; /* it gives each its exact share */
+    bool capped;  /* a backend has max_connections: requests may wait, and be refused for it */
+    unsigned queue_size;
+    uint64_t queue_timeout, slow_start;
     double capacity, rate; /* the default policy */
     double named_capacity[NAMED_MAX], named_rate[NAMED_MAX];
 };
