@@ -40,6 +40,7 @@ struct config {
     struct {
         bool on; /* false: health_check is null */
         char *path;
+        char *host; /* of the Host field; NULL: the backend's own name */
         uint64_t interval, timeout;
         unsigned fall, rise;
         uint8_t expect[75]; /* bit set of the statuses that count as success; see config_status_expected() */

@@ -26,7 +26,7 @@ struct back_failure {
     bool answered;     /* a byte of the response has arrived */
     bool reused;       /* the connection came out of the pool */
     bool heard_out;    /* a tunnel: the backend had ended its direction in order, and only takes no more */
-    const char *cause; /* for the log: "connection refused" */
+    const char *cause; /* for the log: "connect refused" */
 };
 
 /* What the lessee is told. Nothing follows on_fail, nor on_body with `end` (but see on_switch), nor back_release(). */

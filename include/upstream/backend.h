@@ -44,6 +44,12 @@ struct backend {
     uint64_t identity; /* what its name hashes to, the same in each process */
 
     struct list idle; /* pooled connections, the newest first */
+    struct {
+        uint64_t seen;    /* how long the last connection had been idle when the backend closed it, 0: none was */
+        uint64_t seen_at; /* when that was */
+        uint64_t bound;   /* what follows from two that agree: not kept for longer; 0: nothing is known */
+        uint64_t since;   /* when that was found out */
+    } keep;
     unsigned idle_count, open_count;
 
     struct health_check *health;
@@ -61,12 +67,18 @@ struct upstream {
     struct tier tiers[TIER_COUNT];
     bool warming;       /* a backend is in its slow start ... */
     uint64_t warm_next; /* ... and weights are due then */
-    uint64_t random;    /* the state of random_two's generator */
+    uint64_t random;    /* the state of upstream_random() */
 
     struct list queue; /* of struct waiter, the longest first */
     unsigned waiting;
     struct posted serve; /* looks whether the queue can move */
 };
+
+/* Is any backend available? */
+bool upstream_has_available(const struct upstream *u);
+
+/* A random number below `n`, which is not 0; for choices and jitter, not for secrets. */
+uint32_t upstream_random(struct upstream *u, uint32_t n);
 
 /* Says what active checks have found; logs backend_up or backend_down with the cause when that changes whether the
  * backend is available. Becoming unavailable closes the pooled connections. */
@@ -74,6 +86,10 @@ void backend_set_up(struct backend *be, bool up, const char *cause);
 
 /* Logs and acts on a change of `up` or `ejected`. */
 void backend_update(struct backend *be, const char *cause);
+
+/* The backend has closed a connection that had been idle for so long: see pool.c. */
+void pool_learn(struct backend *be, uint64_t idle);
+void pool_forget(struct backend *be);
 
 void passive_init(struct backend *be);
 void passive_fini(struct backend *be);

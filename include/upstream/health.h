@@ -1,4 +1,5 @@
-/* Active health checks: a GET of health_check.path on a connection of its own, every interval, over within the timeout.
+/* Active health checks: a GET of health_check.path on a connection of its own, every interval (or a little less, by
+ * chance), over within the timeout.
  *
  * Health is one integer, as in HAProxy: 0 .. rise-1 is down, rise .. rise+fall-1 is up. A success counts up and jumps
  * to the top when it reaches `rise`; a failure counts down and drops to 0 below `rise`. The first probe's failure drops
@@ -11,6 +12,9 @@
 #include "upstream/backend.h"
 
 #define HEALTH_RESOLVE_INTERVAL (10 * NS_PER_S) /* how often a name is asked for when checks are off */
+#define HEALTH_BACKOFF_SHARE    10u             /* a backend that is down is asked each tenth of that time ... */
+#define HEALTH_BACKOFF_MAX      5u              /* ... but at least each so many intervals */
+#define HEALTH_JITTER           100u            /* up to so many thousandths of a pause are left out, by chance */
 
 /* The integer's rule, by itself. */
 struct health_score {

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "config/check.h"
 #include "config/config.h"
+#include "http/target.h"
 
 #include <assert.h>
 #include <float.h>
@@ -74,6 +75,9 @@ const struct schema_key schema[] = {
      .check = check_target_path,
      .allowed = "a path that begins with \"/\", of at most 1024 visible ASCII characters without \"#\"",
      .doc = "target of the GET that is sent to each backend"},
+    {"health_check.host", .type = SCHEMA_STRING, .flags = SCHEMA_NULLABLE, IN_CONFIG(health.host), .fallback = "null",
+     .check = host_is_valid, .allowed = "host or host:port, or null",
+     .doc = "of its Host field; null: the backend's name"},
     {"health_check.interval", DURATION, IN_CONFIG(health.interval), .fallback = "\"2s\"",
      .doc = "between two checks of a backend"},
     {"health_check.timeout", DURATION, IN_CONFIG(health.timeout), .fallback = "\"1s\"",

@@ -69,6 +69,8 @@ static bool in_tunnel(const struct back_conn *c)
 
 static const char *cause_of(enum err e, int sys_errno)
 {
+    if (sys_errno == ECONNREFUSED)
+        return "connect refused";
     if (sys_errno)
         return strerrordesc_np(sys_errno);
     switch (e) {

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/metrics.h"
+#include "http/target.h"
 #include "http/write.h"
 #include "net/sock.h"
 #include "upstream/back_h1.h"
@@ -72,10 +73,25 @@ static const struct config *config_of(const struct health_check *h)
     return h->backend->snapshot;
 }
 
+/* From one check to the next. A backend that has been down for long is asked less often, so that what is wrong with it
+ * is found out a tenth of that time late at most; not while it shows signs of recovery, nor while clients wait for
+ * anyone to come back. A little less than that by chance, lest all balancers in front of a backend ask it at once. */
+static uint64_t pause_of(const struct health_check *h)
+{
+    const struct backend *be = h->backend;
+    uint64_t interval = config_of(h)->health.interval, pause = interval;
+    if (!be->up && be->announced && h->score.value == 0 && upstream_has_available(be->upstream)) {
+        uint64_t down = loop_now(loop_of(h)) - be->since;
+        pause = down / HEALTH_BACKOFF_SHARE > interval ? down / HEALTH_BACKOFF_SHARE : interval;
+        pause = pause < HEALTH_BACKOFF_MAX * interval ? pause : HEALTH_BACKOFF_MAX * interval;
+    }
+    return pause - pause / 1000 * upstream_random(be->upstream, HEALTH_JITTER);
+}
+
 static void schedule(struct health_check *h)
 {
     const struct config *config = config_of(h);
-    uint64_t interval = config->health.on ? config->health.interval : HEALTH_RESOLVE_INTERVAL;
+    uint64_t interval = config->health.on ? pause_of(h) : HEALTH_RESOLVE_INTERVAL;
     uint64_t now = loop_now(loop_of(h));
     /* Counted from the begin of the last one, so that a backend that hangs is found out as soon as one that refuses. */
     uint64_t next = h->begun + interval > now ? h->begun + interval : now;
@@ -257,12 +273,22 @@ static void on_timer(struct timer *t)
 
 /* ---- start and stop ---- */
 
-static void write_request(struct health_check *h)
+/* Its name, if that can be a host's. */
+static struct str host_of(const struct health_check *h)
 {
     const struct config_backend *b = h->backend->config;
+    if (config_of(h)->health.host)
+        return str_of(config_of(h)->health.host);
+    if (host_is_valid(str_of(b->name)))
+        return str_of(b->name);
+    return b->endpoint.kind == ENDPOINT_UNIX ? STR("localhost") : str_of(b->address);
+}
+
+static void write_request(struct health_check *h)
+{
     struct head_writer w = head_writer_on(h->request, sizeof h->request);
     write_request_line(&w, STR("GET"), str_of(config_of(h)->health.path));
-    write_field(&w, STR("Host"), b->endpoint.kind == ENDPOINT_UNIX ? STR("localhost") : str_of(b->address));
+    write_field(&w, STR("Host"), host_of(h));
     write_field(&w, STR("User-Agent"), STR("loadbalancer/" LB_VERSION " (health check)"));
     write_field(&w, STR("Connection"), STR("close"));
     write_end(&w);

@@ -1,5 +1,10 @@
 /* Idle connections to a backend, the newest used first so that the surplus grows old and is closed.
- * An idle connection is watched: whatever happens on it (bytes nobody asked for, its end, its age) closes it. */
+ * An idle connection is watched: whatever happens on it (bytes nobody asked for, its end, its age) closes it.
+ *
+ * A backend that closes idle connections may do so at the moment in which one is used again: that request would have to
+ * be sent anew, or, if it must not be, fail. So it is learned how long the backend keeps them, from its closing two
+ * that were idle for the same time, one after the other, and ours are closed a little earlier. (A backend that ends
+ * closes them all at once.) */
 #include "back_conn.h"
 #include "base/clock.h"
 #include "base/metrics.h"
@@ -9,6 +14,43 @@
 /* One that has waited for longer than this is looked at before it is used: what the backend says while it closes an
  * idle connection (some send a 408) had better not become the answer to a request that it has not seen. */
 #define LOOK_AFTER NS_PER_S
+
+#define LEARNED_FOR (600 * NS_PER_S)  /* then it is forgotten: the backend may have been given another setting */
+#define LEARN_LEAST (100 * NS_PER_MS) /* idle for less, it was no time-out that has ended it */
+#define AGREE_SHARE 8u                /* two times agree that differ by less than an eighth */
+
+static bool agree(uint64_t a, uint64_t b)
+{
+    return (a > b ? a - b : b - a) < b / AGREE_SHARE;
+}
+
+void pool_learn(struct backend *be, uint64_t idle)
+{
+    uint64_t now = loop_now(be->upstream->loop), seen = be->keep.seen, apart = now - be->keep.seen_at;
+    if (idle < LEARN_LEAST)
+        return;
+    be->keep.seen = idle;
+    be->keep.seen_at = now;
+    if (seen == 0 || apart < LEARN_LEAST || !agree(idle, seen)) /* what ends at once ends for another reason */
+        return;
+    uint64_t least = idle < seen ? idle : seen;
+    be->keep.bound = least - least / AGREE_SHARE;
+    be->keep.since = now;
+}
+
+void pool_forget(struct backend *be)
+{
+    be->keep.bound = be->keep.seen = 0;
+}
+
+/* How long a connection is kept idle. */
+static uint64_t keep_time(struct backend *be)
+{
+    uint64_t ours = be->snapshot->timeouts.backend_idle;
+    if (be->keep.bound > 0 && loop_now(be->upstream->loop) - be->keep.since > LEARNED_FOR)
+        pool_forget(be);
+    return be->keep.bound > 0 && be->keep.bound < ours ? be->keep.bound : ours;
+}
 
 static void pool_close(struct back_conn *c)
 {
@@ -20,8 +62,11 @@ static void pool_close(struct back_conn *c)
 static void on_idle_io(void *owner, struct io *io, enum io_event event)
 {
     (void)io;
-    (void)event;
-    pool_close(owner);
+    struct back_conn *c = owner;
+    struct backend *be = c->backend;
+    if (event == IO_EOF)
+        pool_learn(be, loop_now(be->upstream->loop) - c->begun);
+    pool_close(c);
 }
 
 void pool_put(struct back_conn *c)
@@ -37,7 +82,7 @@ void pool_put(struct back_conn *c)
     c->begun = loop_now(be->upstream->loop);
     io_set_owner(c->io, on_idle_io, c);
     io_set_write_timeout(c->io, 0);
-    io_set_read_timeout(c->io, IO_BY, be->snapshot->timeouts.backend_idle);
+    io_set_read_timeout(c->io, IO_BY, keep_time(be));
     list_push_front(&be->idle, &c->link);
     be->idle_count++;
 }

@@ -3,15 +3,6 @@
 
 #define DRAWS 8 /* that may fall on who cannot be chosen, before all are looked at */
 
-/* SplitMix64 (Steele, Lea and Flood 2014), from a seed of the kernel's. */
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
 /* The seat in which that part of the whole weight lies. */
 static const struct seat *seat_at(const struct tier *t, int part)
 {
@@ -28,8 +19,7 @@ static const struct seat *seat_at(const struct tier *t, int part)
 
 static const struct seat *draw(const struct choice *c)
 {
-    uint64_t r = next_random(&c->upstream->random) >> 32;
-    return seat_at(c->tier, (int)(r * (uint64_t)c->tier->total >> 32));
+    return seat_at(c->tier, (int)upstream_random(c->upstream, (uint32_t)c->tier->total));
 }
 
 static bool is_less_busy(const struct seat *a, const struct seat *b)

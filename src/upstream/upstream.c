@@ -91,6 +91,7 @@ void backend_update(struct backend *be, const char *cause)
     be->warm = returns && u->config->slow_start > 0 ? now : 0;
     tiers_build(u, be);
     queue_look(u);
+    pool_forget(be); /* it may come back as another */
     if (!available)
         pool_flush(be);
 }
@@ -183,6 +184,21 @@ struct backend *upstream_backend(struct upstream *u, unsigned i)
     return u->backends[i];
 }
 
+/* SplitMix64 (Steele, Lea and Flood 2014), from a seed of the kernel's. */
+uint32_t upstream_random(struct upstream *u, uint32_t n)
+{
+    uint64_t z = u->random += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    z ^= z >> 31;
+    return (uint32_t)((z >> 32) * n >> 32);
+}
+
+bool upstream_has_available(const struct upstream *u)
+{
+    return u->tiers[TIER_PRIMARY].count > 0 || u->tiers[TIER_BACKUP].count > 0;
+}
+
 /* ---- a choice ---- */
 
 uint64_t upstream_hash(struct str key)
@@ -212,8 +228,7 @@ struct backend *upstream_choose(struct upstream *u, const struct pick *p, bool *
     tiers_warm(u);
     for (int strict = 1; strict >= 0; strict--) {
         for (int t = 0; t < TIER_COUNT && !be && !*full; t++) {
-            bool last = t == TIER_LAST;
-            if (last && (u->tiers[TIER_PRIMARY].count > 0 || u->tiers[TIER_BACKUP].count > 0))
+            if (t == TIER_LAST && upstream_has_available(u))
                 continue;
             c.strict = strict;
             c.tier = &u->tiers[t];

@@ -1,8 +1,11 @@
 /* Which backend serves a request, and what happens when one cannot. */
+#include "harness/util.h"
 #include "harness/world.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* How the origins misbehave, by their mode. */
 enum { MODE_SERVE, MODE_RESET, MODE_HANG, MODE_CLOSE_AFTER, MODE_CLOSE_ON_SECOND, MODE_UNHEALTHY };
@@ -412,6 +415,54 @@ static void test_probe_path_and_status(void **state)
     world_finish(w);
 }
 
+static void test_probe_host(void **state)
+{
+    struct world *w = *state;
+    struct origin *o = world_origin(w, origin_answer_all, NULL, NULL);
+    char own[64];
+
+    world_start(w, "\"health_check\": {\"interval\": \"50ms\"}");
+    origin_wait_requests(o, 1);
+    snprintf(own, sizeof own, "\r\nHost: %s\r\n", origin_name(o));
+    assert_non_null(strstr(origin_head(o, 0), own));
+    world_stop(w);
+    unsigned before = origin_requests(o);
+    world_config(w, "\"health_check\": {\"interval\": \"50ms\", \"host\": \"shop.example:81\"}");
+    world_restart(w);
+    origin_wait_requests(o, before + 1);
+    assert_non_null(strstr(origin_head(o, before), "\r\nHost: shop.example:81\r\n"));
+    world_finish(w);
+}
+
+/* One that is down for long is asked less often, down to each fifth interval; its first success has it asked at the
+ * usual pace again. */
+static void test_checks_back_off(void **state)
+{
+    struct world *w = *state;
+    struct origin *sick;
+
+    world_origin(w, origin_answer_all, NULL, NULL);
+    sick = moody(w, NULL);
+    origin_set_mode(sick, MODE_UNHEALTHY);
+    ill = 0;
+    world_start(w, "\"health_check\": {\"interval\": \"40ms\", \"rise\": 4}");
+    uint64_t deadline = now_ms() + 10000, last = now_ms(), longest = 0;
+    for (unsigned seen = 0; longest < 160; usleep(1000)) {
+        assert_true(now_ms() < deadline);
+        if (ill == seen)
+            continue;
+        seen = ill;
+        longest = now_ms() - last > longest ? now_ms() - last : longest;
+        last = now_ms();
+    }
+    assert_true(now_ms() - (deadline - 10000) >= 1000); /* after a second, a tenth of that is 100 ms */
+    origin_set_mode(sick, MODE_SERVE);
+    uint64_t mended = now_ms();
+    daemon_expect_event(&w->daemon, 0, "backend_up", "backend=b2");
+    assert_true(now_ms() - mended < 5 * 40 + 3 * 40 + 400); /* not four times the long pause */
+    world_finish(w);
+}
+
 static void test_backup(void **state)
 {
     struct world *w = *state;
@@ -482,6 +533,42 @@ static void test_idle_backend_connections_end(void **state)
     world_finish(w);
 }
 
+/* Closes each connection that has been idle for 800 ms. */
+static void closing_script(struct origin_conn *c)
+{
+    struct pollfd p = {.fd = c->in.fd, .events = POLLIN};
+
+    while (poll(&p, 1, 800) == 1 && origin_read(c))
+        if (!origin_answer(c, "here"))
+            return;
+}
+
+/* Twice it is seen when the backend closes; from then on our connections are closed before that could race with a
+ * request: one that comes a little earlier than the backend's time finds a fresh one. */
+static void test_keep_time_is_learned(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+    struct origin *o = world_origin(w, closing_script, NULL, NULL);
+
+    world_start(w, NULL);
+    client_open(&c, w->port);
+    for (unsigned i = 1; i <= 2; i++) {
+        client_sendf(&c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        client_expect(&c, 200);
+        assert_int_equal(origin_connections(o), i);
+        origin_wait_closed(o); /* by the script */
+    }
+    uint64_t begin = now_ms();
+    client_sendf(&c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    client_expect(&c, 200);
+    assert_int_equal(origin_connections(o), 3);
+    origin_wait_closed(o); /* by the daemon */
+    assert_in_range(now_ms() - begin, 500, 795);
+    client_close(&c);
+    world_finish(w);
+}
+
 static void talkative_script(struct origin_conn *c)
 {
     while (origin_read(c))
@@ -526,11 +613,14 @@ int main(void)
         WORLD_TEST(test_fall_and_rise),
         WORLD_TEST(test_probe_timeout),
         WORLD_TEST(test_probe_path_and_status),
+        WORLD_TEST(test_probe_host),
+        WORLD_TEST(test_checks_back_off),
         WORLD_TEST(test_backup),
         WORLD_TEST(test_retry_at_the_backup),
         WORLD_TEST(test_backend_by_name),
         WORLD_TEST(test_idle_backend_connections_end),
         WORLD_TEST(test_bytes_behind_a_response),
+        WORLD_TEST(test_keep_time_is_learned),
     };
 
     return cmocka_run_group_tests_name("balance", tests, NULL, NULL);

@@ -862,7 +862,7 @@ static void test_reference(void **state)
     (void)state;
     struct reference r = {0};
     config_schema_each(count_key, &r);
-    assert_int_equal(r.keys, 65);
+    assert_int_equal(r.keys, 66);
     assert_int_equal(r.required, 2);
     assert_int_equal(r.fixed, 1);
 }
