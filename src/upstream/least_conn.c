@@ -2,6 +2,8 @@
  * nobody is busy, by smooth weighted round robin (as nginx's least_conn). */
 #include "upstream/backend.h"
 
+#include <assert.h>
+
 /* Below 0, 0 or above 0: is `a` less busy than `b`, as busy, or busier? */
 static int compare(const struct seat *a, const struct seat *b)
 {
@@ -37,6 +39,7 @@ static struct seat *take_turns(const struct choice *c, const struct seat *least)
         if (!best || s->turn > best->turn)
             best = s;
     }
+    assert(best); /* `least` is one of them */
     best->turn -= total;
     return best;
 }

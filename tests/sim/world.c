@@ -254,7 +254,8 @@ static void be_calm(void)
 static uint64_t time_to_notice(void)
 {
     const struct settings *s = &world.set;
-    uint64_t checks = (s->rise + 2 + 5) * (s->interval + s->check_timeout); /* those of one long down are up to 5 apart */
+    uint64_t checks =
+        (s->rise + 2 + 5) * (s->interval + s->check_timeout); /* those of one long down are up to 5 apart */
     bool named = false;
     for (unsigned i = 0; i < s->backends; i++)
         named |= s->backend[i].named;
