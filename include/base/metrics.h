@@ -23,6 +23,7 @@
     X(backend_connects,       "connections to backends opened") \
     X(backend_reuses,         "pooled connections used again") \
     X(backend_failures,       "attempts that failed") \
+    X(gateway_errors,         "responses of backends with status 502, 503 or 504") \
     X(ejections,              "backends ejected by passive checks") \
     X(queued,                 "requests that waited for a place at a backend") \
     X(queue_full,             "requests refused because the queue was full") \

@@ -32,7 +32,7 @@ int daemon_run(struct daemon *d, const char *dir, const char *name, const char *
 
 struct bytes daemon_stdout(const struct daemon *d);
 struct bytes daemon_stderr(const struct daemon *d);
-/* Nothing is in stderr but warnings about the config: no complaint of a sanitizer or of valgrind. */
+/* Nothing is in stderr: no complaint of a sanitizer or of valgrind. */
 void daemon_expect_clean_stderr(const struct daemon *d);
 
 /* Lines of its JSON log so far: a mark to look from. */

@@ -1,0 +1,250 @@
+/* Peers that are slow, silent or gone, by the thousand; and a daemon that has run out of descriptors. Everybody else is
+ * served as if nothing were, memory stays within what the README says, and the loop never spins. */
+#include "harness/world.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define SLOW_HEADS   2000 /* that send a byte of their head now and then */
+#define SLOW_READERS 50   /* that ask for a large body and do not take it */
+#define LARGE        (4u * 1024 * 1024)
+#define ASKED        400  /* requests of which the times are compared */
+#define HEAD_BYTES   4096 /* of memory for a head that is not whole, with the connection's own */
+#define EXCHANGE_KIB 320  /* for an exchange: see "Bounds" in docs/architecture.md */
+#define SPARE_KIB    4096
+
+static void large_script(struct origin_conn *c)
+{
+    static const char piece[65536];
+
+    while (origin_read(c)) {
+        if (strcmp(c->request.target, "/large") != 0) {
+            if (!origin_answer(c, "ok"))
+                return;
+            continue;
+        }
+        if (!origin_sendf(c, "HTTP/1.1 200 OK\r\nContent-Length: %u\r\n\r\n", LARGE))
+            return;
+        for (unsigned n = 0; n < LARGE; n += sizeof piece)
+            if (!origin_send_bytes(c, piece, sizeof piece))
+                return;
+    }
+}
+
+/* ---- how long the others wait ---- */
+
+static int compare_times(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+static uint64_t now_us(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+/* The time, in us, within which 99 of 100 requests are answered. */
+static uint64_t p99_us(struct client *c)
+{
+    uint64_t times[ASKED];
+
+    for (int i = 0; i < ASKED; i++) {
+        uint64_t begin = now_us();
+        client_send(c, "GET /small HTTP/1.1\r\nHost: h\r\n\r\n");
+        client_expect(c, 200);
+        times[i] = now_us() - begin;
+    }
+    qsort(times, ASKED, sizeof *times, compare_times);
+    return times[ASKED * 99 / 100];
+}
+
+/* ---- those who are up to no good ---- */
+
+struct crowd {
+    int port;
+    int slow[SLOW_HEADS], readers[SLOW_READERS];
+    int slow_count;
+    atomic_bool over;
+};
+
+static int open_fd(int port)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a) == 0)
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+static void send_text(int fd, const char *text)
+{
+    if (send(fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+        CHECK(errno == EAGAIN || errno == EPIPE || errno == ECONNRESET, "send: %s", strerror(errno));
+}
+
+/* Each slow head gets a byte in its turn, about 2,000 bytes a second in all; besides, connections come only to vanish:
+ * with a reset in the middle of a head, with one before any byte, with a FIN. */
+static void *pester(void *arg)
+{
+    struct crowd *k = arg;
+
+    for (unsigned turn = 0; !k->over; turn++) {
+        for (int i = 0; i < 20; i++)
+            send(k->slow[(turn * 20 + (unsigned)i) % (unsigned)k->slow_count], "a", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+        for (int i = 0; i < 6; i++) {
+            int fd = open_fd(k->port);
+            struct linger reset = {.l_onoff = 1};
+
+            if (fd < 0)
+                continue;
+            if (i % 3 == 1)
+                send(fd, "GET / HTTP/1.1\r\nHo", 18, MSG_NOSIGNAL);
+            if (i % 3 != 2)
+                setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+            close(fd);
+        }
+        usleep(10000);
+    }
+    return NULL;
+}
+
+static void open_crowd(struct crowd *k, int port)
+{
+    k->port = port;
+    k->slow_count = raise_fd_limit(SLOW_HEADS + 500) >= SLOW_HEADS + 400 ? SLOW_HEADS : 500;
+    for (int i = 0; i < k->slow_count; i++) {
+        k->slow[i] = open_fd(port);
+        CHECK(k->slow[i] >= 0, "connection %d: %s", i, strerror(errno));
+        send_text(k->slow[i], "GET / HTTP/1.1\r\nHost: h\r\nX-Slow: ");
+    }
+    for (int i = 0; i < SLOW_READERS; i++) {
+        k->readers[i] = open_fd(port);
+        CHECK(k->readers[i] >= 0, "reader %d: %s", i, strerror(errno));
+        send_text(k->readers[i], "GET /large HTTP/1.1\r\nHost: h\r\n\r\n");
+    }
+}
+
+static void close_crowd(struct crowd *k)
+{
+    for (int i = 0; i < k->slow_count; i++)
+        close(k->slow[i]);
+    for (int i = 0; i < SLOW_READERS; i++)
+        close(k->readers[i]);
+}
+
+static void test_slow_and_vanishing_peers(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+    struct crowd *k = calloc(1, sizeof *k);
+    pthread_t thread;
+    struct origin *o = world_origin(w, large_script, NULL, NULL);
+
+    world_start(w, "\"log\": {\"format\": \"json\", \"access\": false}, \"timeouts\": {\"client_header\": \"2m\"}");
+    client_open(&c, w->port);
+    p99_us(&c); /* warm */
+    uint64_t alone = p99_us(&c);
+    int fds = proc_fds(w->daemon.pid);
+    long rss = proc_kib(w->daemon.pid, "VmRSS");
+
+    open_crowd(k, w->port);
+    origin_wait_requests(o, SLOW_READERS + 2 * ASKED);
+    assert_int_equal(pthread_create(&thread, NULL, pester, k), 0);
+    uint64_t beside = UINT64_MAX;
+    for (int tries = 0; tries < 5 && beside > alone * 3 / 2; tries++) { /* the machine has its own moods */
+        uint64_t now = p99_us(&c);
+        beside = now < beside ? now : beside;
+    }
+    long more = proc_kib(w->daemon.pid, "VmRSS") - rss;
+    print_message("p99 %llu us alone, %llu us beside %d slow heads, %d slow readers and a storm; %ld KiB more\n",
+                  (unsigned long long)alone, (unsigned long long)beside, k->slow_count, SLOW_READERS, more);
+    assert_true(is_instrumented() || beside <= (alone > 2000 ? alone : 2000) * 3 / 2);
+    assert_true(is_instrumented() ||
+                more < k->slow_count * HEAD_BYTES / 1024 + SLOW_READERS * EXCHANGE_KIB + SPARE_KIB);
+    k->over = true;
+    pthread_join(thread, NULL);
+    close_crowd(k);
+    world_wait_fds(w, fds);
+    client_send(&c, "GET /small HTTP/1.1\r\nHost: h\r\n\r\n");
+    client_expect(&c, 200);
+    client_close(&c);
+    free(k);
+    world_finish(w);
+}
+
+/* ---- no descriptors left ---- */
+
+static void limit_fds(const struct world *w, rlim_t soft)
+{
+    struct rlimit l;
+
+    assert_int_equal(prlimit(w->daemon.pid, RLIMIT_NOFILE, NULL, &l), 0);
+    l.rlim_cur = soft;
+    assert_int_equal(prlimit(w->daemon.pid, RLIMIT_NOFILE, &l, NULL), 0);
+}
+
+/* The daemon may open nothing more: who is connected is served as before over the connections that there are, who
+ * comes waits, the loop sleeps; and when there are descriptors again, all goes on by itself. */
+static void test_out_of_descriptors(void **state)
+{
+    struct world *w = *state;
+    struct client c, late[20];
+
+    world_origin(w, origin_answer_all, NULL, NULL);
+    world_start(w, "\"health_check\": {\"interval\": \"100ms\"}");
+    client_open(&c, w->port);
+    client_send(&c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    client_expect(&c, 200);
+    limit_fds(w, (rlim_t)proc_fds(w->daemon.pid));
+    for (int i = 0; i < 20; i++) {
+        client_open(&late[i], w->port); /* into the backlog */
+        client_send(&late[i], "GET /late HTTP/1.1\r\nHost: h\r\n\r\n");
+    }
+    uint64_t cpu = proc_cpu_ns(w->daemon.pid), end = deadline_in(1000);
+    unsigned served = 0;
+    while (left_ms(end) > 0) {
+        client_send(&c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        client_expect(&c, 200);
+        served++;
+        usleep(20000);
+    }
+    cpu = proc_cpu_ns(w->daemon.pid) - cpu;
+    print_message("%u requests served without a descriptor to spare, in %.0f ms of CPU time\n", served,
+                  (double)cpu / 1e6);
+    assert_true(is_instrumented() || cpu < 200 * 1000000ull); /* one second's spinning would be 1000 ms */
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "backend_down", NULL), 0); /* ours says nothing about theirs */
+    limit_fds(w, 1000);
+    for (int i = 0; i < 20; i++) {
+        client_expect(&late[i], 200);
+        client_close(&late[i]);
+    }
+    client_close(&c);
+    world_finish(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        WORLD_TEST(test_slow_and_vanishing_peers),
+        WORLD_TEST(test_out_of_descriptors),
+    };
+
+    return cmocka_run_group_tests_name("hostile", tests, NULL, NULL);
+}
