@@ -120,7 +120,7 @@ $(BUILD)/unit/sim/%: tests/unit/sim/%.c $(SIM_PARTS)
 	$(Q)$(CC) $(CPPFLAGS) -Itests/sim $(CFLAGS) -U_FORTIFY_SOURCE $(LDFLAGS) -MMD -MP -o $@ $< $(SIM_PARTS) -lcmocka
 
 # The simulated kernel as a whole; the test takes the daemon's place in it.
-SIM_KERNEL := $(SIM_PARTS) $(patsubst %,$(BUILD)/obj/sim/%.o,ends events files heap libc maps names net process sockets threads vanish)
+SIM_KERNEL := $(SIM_PARTS) $(patsubst %,$(BUILD)/obj/sim/%.o,ends events files heap libc maps names net pipes process sockets threads vanish)
 $(BUILD)/unit/sim/test_sockets: tests/unit/sim/test_sockets.c $(SIM_KERNEL)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)

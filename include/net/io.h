@@ -13,6 +13,9 @@
  * Writing. io_write() sends at once what the socket takes; the rest is copied to the unsent buffer and sent when the
  * socket drains, then the handler gets IO_DRAINED. The writer bounds it: it stops its source when io_is_full().
  *
+ * Relaying. What is to be sent on as it comes need not be looked at: direct, the handler hears IO_WAITING while the
+ * bytes are still in the socket, and moves them to another endpoint by io_relay().
+ *
  * Time. A read deadline and a write deadline, one timer. Progress only notes the time.
  *
  * No setter calls the handler: what must be told is posted to later in the turn. After io_close() the handler is not
@@ -34,6 +37,7 @@ struct io;
 enum io_event {
     IO_CONNECTED, /* io_connect() completed */
     IO_READABLE,  /* unread bytes are at io_data() */
+    IO_WAITING,   /* io_set_direct(): bytes, or the end, wait in the socket, for io_relay() */
     IO_DRAINED,   /* everything written is with the kernel, after an io_write() that could not send all at once */
     IO_EOF,       /* the other end will send no more; told once, after all its bytes were consumed or while unread bytes
                      remain that the handler left */
@@ -91,6 +95,25 @@ bool io_is_eof(const struct io *io);
 bool io_write(struct io *io, const struct iovec *iov, int n, bool more);
 bool io_write_str(struct io *io, struct str s, bool more);
 bool io_flush(struct io *io);
+
+/* Direct, the handler is asked by IO_WAITING before bytes are received, when none are kept: if it does not io_relay()
+ * them, IO_READABLE follows as ever. io_set_owner() ends it. */
+void io_set_direct(struct io *io, bool on);
+
+/* In IO_WAITING: moves what waits in the socket of `from`, at most `max` bytes (> 0), to `to`, another endpoint of the
+ * same loop, behind what was written there; they do not pass through this process, but for what the socket of `to`
+ * does not take, which joins its unsent bytes. Returns how many; 0 when there were none, which IO_EOF or IO_ERROR of
+ * `from` tells, or when they cannot go that way now (`to` has unsent bytes or is broken, or no pipe is to be had):
+ * then IO_READABLE follows. When `to` breaks on it, its IO_ERROR follows. */
+size_t io_relay(struct io *from, struct io *to, uint64_t max);
+
+/* What is left of a body from which on relaying is worth it: docs/performance.md has the figures. */
+#define IO_RELAY_MIN (32u * 1024u)
+
+/* Receives at most IO_SIP bytes at a time, from now on or no more: enough for most heads, and what follows stays in the
+ * socket, for io_relay(). */
+#define IO_SIP 4096u
+void io_set_sipping(struct io *io, bool on);
 
 /* Bytes not yet with the kernel; is it over the high-water mark. */
 size_t io_unsent(const struct io *io);

@@ -27,6 +27,16 @@ int sock_connect_result(int fd);
 ssize_t sock_recv(int fd, void *p, size_t n);
 ssize_t sock_send(int fd, const struct iovec *iov, int iovcnt);
 
+/* Makes a pipe of about `size` bytes, or of the size that the system gives: ends[0] to read from, ends[1] to write to.
+ */
+int sock_pipe(int ends[2], int size);
+
+/* Moves up to `n` bytes between a pipe and a socket (splice(2)); no SIGPIPE may be raised in the process. */
+ssize_t sock_splice(int from, int to, size_t n);
+
+/* Reads `n` bytes that are in the pipe. */
+ssize_t sock_read_pipe(int fd, void *p, size_t n);
+
 /* True when nothing waits to be read and the connection was not ended (a look without taking: MSG_PEEK;
  * only a pending error is taken). */
 bool sock_is_quiet(int fd);

@@ -24,8 +24,12 @@ void exchange_begin(struct exchange *x, const struct request *r, struct str head
  * NULL. */
 void exchange_refuse(struct exchange *x, const struct request *r, enum err e);
 
-/* Content of the request (perhaps no bytes); `end` with the last of it. */
+/* Content of the request (perhaps no bytes); `end` with the last of it. `p` NULL: the `n` bytes have gone to
+ * exchange_sink() already. */
 void exchange_upload(struct exchange *x, const char *p, size_t n, bool end);
+
+/* Where content of known length may be moved to (io_relay()) instead; NULL when it must be told. */
+struct io *exchange_sink(struct exchange *x);
 
 /* Where the carrier puts the content's trailer section (struct chunked) before it tells the end; valid as long as the
  * exchange. */

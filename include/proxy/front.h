@@ -11,6 +11,7 @@
 #include <stddef.h>
 
 struct front;
+struct io;
 
 struct front_ops {
     /* An interim response. True when the carrier is full, as for send_body(). */
@@ -18,10 +19,12 @@ struct front_ops {
     /* The final response's head: `head` is the raw text `r` points into, `extra` field lines to add. `more`:
      * send_body() follows in this callback. */
     void (*send_head)(struct front *f, const struct response *r, struct str head, struct str extra, bool more);
-    /* Content; `end` with the last of it, and with it the trailer section as it came (struct chunked), or an empty one.
+    /* Content (`p` NULL: it has gone to sink() already); `end` with the last of it, and with it the trailer section as it came (struct chunked), or an empty one.
      * True when the carrier is full: stop until exchange_drained(). With `end` the carrier ends the exchange as soon as
      * the client has it all. */
     bool (*send_body)(struct front *f, const char *p, size_t n, bool end, struct str trailers);
+    /* Where content may be moved to (io_relay()) as it is, instead; NULL when it must be framed. */
+    struct io *(*sink)(struct front *f);
     /* The 101 in answer to a request that asked to switch protocols. From now on the carrier is a tunnel:
      * what the client sends is told by exchange_upload() as it is, with `end` when it will send no more; send_body()
      * sends likewise; when both have ended and the client has it all, the carrier ends the exchange. */

@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 struct back_conn;
+struct io;
 
 /* How an exchange failed. The connection is gone when this is told. */
 struct back_failure {
@@ -44,8 +45,11 @@ struct back_events {
     void (*on_switch)(void *arg, const struct response *r);
     /* Content, decoded; valid in the call. `end`: with these (perhaps no) bytes the response is complete, and the
      * connection is no longer the lessee's; `trailers` are its trailer section's field lines then (struct chunked),
-     * else empty. */
+     * else empty. `p` NULL: the `n` bytes have gone to sink() already. */
     void (*on_body)(void *arg, char *p, size_t n, bool end, struct str trailers);
+    /* Where content of known length that goes on unchanged may go by itself (io_relay()); NULL when it must be told.
+     * NULL for a lessee that wants to see it all. */
+    struct io *(*sink)(void *arg);
     /* What was sent is with the kernel: more may be sent after back_send_body() said full. */
     void (*on_drained)(void *arg);
     void (*on_fail)(void *arg, const struct back_failure *f);
@@ -79,9 +83,12 @@ struct back_request {
 void back_send_head(struct back_conn *c, const struct back_request *r, bool more);
 
 /* Sends content; `end` with the last of it (exactly framing.length bytes in all; must be called with `end` unless there
- * is no body), and with it, where the body is chunked, `trailers`: field lines, whole, as they are sent, or none. True
- * when the connection is full: stop until on_drained. */
+ * is no body), and with it, where the body is chunked, `trailers`: field lines, whole, as they are sent, or none. `p`
+ * NULL: the `n` bytes have gone to back_sink() already. True when the connection is full: stop until on_drained. */
 bool back_send_body(struct back_conn *c, const char *p, size_t n, bool end, struct str trailers);
+
+/* Where the request's content may be moved to (io_relay()) instead; NULL when it may not. */
+struct io *back_sink(const struct back_conn *c);
 
 /* Bytes that wait for the kernel. */
 size_t back_unsent(const struct back_conn *c);

@@ -486,7 +486,8 @@ static void on_io(void *owner, struct io *io, enum io_event event)
         /* A request that was whole has been answered by now, or reading would be paused. */
         conn_close_after_answer(c);
         break;
-    case IO_CONNECTED: break;
+    case IO_CONNECTED:
+    case IO_WAITING: break;
     case IO_TIMEOUT_READ:
     case IO_TIMEOUT_WRITE:
     case IO_ERROR:

@@ -28,66 +28,19 @@
  * the same: bytes, then EOF, then ERROR. After each call of the handler the endpoint may have been closed: `closed` is
  * asked before anything else is touched. (The memory stays until the end of the iteration.)
  *
- * Failure. fail() is the one way into it: `broken` is set, epoll and timer are left, ERROR is due. When it was sending
- * that failed, the other end may have said why before it went (a backend that refuses an upload answers early and
- * closes): what it sent still lies in the receive buffer, and is delivered first (salvage()).
+ * Failure. io_fail() is the one way into it: `broken` is set, epoll and timer are left, ERROR is due. When it was
+ * sending that failed, the other end may have said why before it went (a backend that refuses an upload answers early
+ * and closes): what it sent still lies in the receive buffer, and is delivered first (salvage()).
  *
  * Time. Two deadlines share a timer. Progress stores the time and leaves the timer as it is; a timer that comes up
  * early finds the true deadline and sets itself to it. So bytes move no timers. */
-#include "net/io.h"
-
-#include "base/buf.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "io_impl.h"
 #include "net/sock.h"
 
 #include <assert.h>
 #include <errno.h>
-
-/* A span of time that runs from `since`; a span of 0 never ends. */
-struct deadline {
-    uint64_t since, span;
-};
-
-/* Bytes since a point in time, in tenths of a second. */
-struct pace {
-    uint16_t since, moved;
-};
-
-struct io {
-    struct watch watch;
-    struct timer timer;
-    union { /* nothing is posted any more once it is dead */
-        struct posted posted;
-        struct dead dead;
-    };
-    struct loop *loop;
-    io_fn *fn;
-    void *owner;
-    struct buf in;     /* unread: lent by the loop's scratch buffer, or kept */
-    struct buf unsent; /* waits for the kernel, or for the write that `more` announced */
-    struct deadline read, write;
-    uint64_t bytes_in, bytes_out;
-    struct pace read_pace, write_pace; /* the latter runs while blocked */
-    int error;                         /* why it is broken */
-    bool connecting : 1;               /* the connect has not completed */
-    bool paused : 1;                   /* by the owner */
-    bool lent : 1;                     /* `in` is the loop's scratch buffer, not a block of ours */
-    bool reread : 1;                   /* IO_READABLE is due for what is kept */
-    bool eof : 1;                      /* FIN received */
-    bool eof_told : 1;                 /* ... and the owner knows */
-    bool blocked : 1;                  /* unsent bytes wait for LOOP_WRITE; IO_DRAINED is due after them */
-    bool fin : 1;                      /* to be sent behind the unsent bytes, or sent */
-    bool broken : 1;                   /* IO_ERROR is due or told; only what was received before can still be read */
-    bool broken_told : 1;              /* ... and the owner knows */
-    bool salvage : 1;                  /* broken by sending: the receive buffer may still hold something */
-    bool read_progress : 1;            /* the read deadline is of kind IO_PROGRESS */
-    bool paced : 1;                    /* bytes must keep IO_RATE_MIN */
-    bool late : 1;                     /* those that have just come do not */
-    bool closed : 1;                   /* by the owner: the handler is not called again */
-};
-
-static_assert(sizeof(struct io) <= 232, "an idle connection should stay cheap");
 
 /* For io_count(): one process, one loop, and the question is about the whole process. */
 static size_t count;
@@ -133,8 +86,6 @@ static bool keep_pace(const struct io *io, struct pace *p, size_t n)
     return kept || !io->paced;
 }
 
-static void fail(struct io *io, int error);
-
 /* Sees to it that the timer fires at the next deadline or before. */
 static void set_timer(struct io *io)
 {
@@ -142,7 +93,7 @@ static void set_timer(struct io *io)
     if (io->broken || next == TIMER_NEVER || (timer_armed(&io->timer) && io->timer.deadline <= next))
         return;
     if (!loop_arm(io->loop, &io->timer, next))
-        fail(io, ENOMEM);
+        io_fail(io, ENOMEM);
 }
 
 static void on_timer(struct timer *t)
@@ -183,12 +134,12 @@ static void ask(struct io *io)
     if (io->watch.registered)
         loop_rewatch(io->loop, &io->watch, wanted);
     else if (!loop_watch(io->loop, &io->watch, wanted))
-        fail(io, errno);
+        io_fail(io, errno);
 }
 
 /* --- failure ---------------------------------------------------------------------------------------------------- */
 
-static void fail(struct io *io, int error)
+void io_fail(struct io *io, int error)
 {
     io->salvage = false;
     if (io->broken)
@@ -200,9 +151,9 @@ static void fail(struct io *io, int error)
     loop_post(io->loop, &io->posted);
 }
 
-static void fail_sending(struct io *io, int error)
+void io_fail_sending(struct io *io, int error)
 {
-    fail(io, error);
+    io_fail(io, error);
     io->salvage = true;
 }
 
@@ -220,7 +171,7 @@ static void keep_rest(struct io *io)
     io->in = BUF_INIT;
     io->lent = false;
     if (left.len > 0 && !buf_append_str(&io->in, buf_str(&left)))
-        fail(io, ENOMEM);
+        io_fail(io, ENOMEM);
 }
 
 static void tell_readable(struct io *io)
@@ -233,14 +184,29 @@ static void tell_readable(struct io *io)
     ask(io);
 }
 
+void io_note_received(struct io *io, size_t n)
+{
+    io->bytes_in += n;
+    if (!io->read_progress)
+        return;
+    io->read.since = loop_now(io->loop);
+    io->late = !keep_pace(io, &io->read_pace, n) && io->read.span > 0;
+}
+
+void io_note_nothing(struct io *io, ssize_t result)
+{
+    if (result == 0) {
+        io->eof = true;
+        loop_post(io->loop, &io->posted);
+    } else if (result != -EAGAIN) {
+        io_fail(io, (int)-result);
+    }
+}
+
 /* Puts `n` bytes of the scratch buffer behind what is kept, or lends them when nothing is. */
 static bool take_in(struct io *io, char *scratch, size_t n)
 {
-    io->bytes_in += n;
-    if (io->read_progress) {
-        io->read.since = loop_now(io->loop);
-        io->late = !keep_pace(io, &io->read_pace, n) && io->read.span > 0;
-    }
+    io_note_received(io, n);
     if (io->in.len > 0)
         return buf_append(&io->in, scratch, n);
     if (io->in.block)
@@ -250,36 +216,51 @@ static bool take_in(struct io *io, char *scratch, size_t n)
     return true;
 }
 
+static void tell_late(struct io *io)
+{
+    if (!io->late)
+        return;
+    io->late = false;
+    io->read.span = 0;
+    io->fn(io->owner, io, IO_TIMEOUT_READ);
+}
+
 /* One recv(), and the handler when it brought bytes. Returns what recv() did. */
 static ssize_t receive(struct io *io)
 {
     char *scratch = loop_scratch(io->loop);
-    ssize_t n = sock_recv(io->watch.fd, scratch, LOOP_SCRATCH_SIZE);
+    ssize_t n = sock_recv(io->watch.fd, scratch, io->sips ? IO_SIP : LOOP_SCRATCH_SIZE);
     if (n <= 0)
         return n;
     if (!take_in(io, scratch, (size_t)n)) {
-        fail(io, ENOMEM);
+        io_fail(io, ENOMEM);
         return n;
     }
-    if (io->late) {
-        io->late = false;
-        io->read.span = 0;
-        io->fn(io->owner, io, IO_TIMEOUT_READ);
-    }
+    tell_late(io);
     if (!io->closed)
         tell_readable(io);
     return n;
 }
 
+/* Asks the owner first whether it moves what is waiting. True when it has, or has closed. */
+static bool is_moved(struct io *io)
+{
+    if (!io->direct || io->in.len > 0)
+        return false;
+    io->relayed = false;
+    io->fn(io->owner, io, IO_WAITING);
+    if (!io->closed)
+        tell_late(io);
+    return io->relayed || io->closed;
+}
+
 static void on_readable(struct io *io)
 {
+    if (is_moved(io))
+        return;
     ssize_t n = receive(io);
-    if (n == 0) {
-        io->eof = true;
-        loop_post(io->loop, &io->posted);
-    } else if (n < 0 && n != -EAGAIN) {
-        fail(io, (int)-n);
-    }
+    if (n <= 0)
+        io_note_nothing(io, n);
 }
 
 /* Delivers what came before the connection broke. The other end can add nothing, so the receive buffer bounds it. */
@@ -322,7 +303,7 @@ static size_t total(const struct iovec *iov, int n)
 static bool queue(struct io *io, const struct iovec *iov, int n, size_t skip)
 {
     if (!buf_reserve(&io->unsent, total(iov, n) - skip)) {
-        fail(io, ENOMEM);
+        io_fail(io, ENOMEM);
         return false;
     }
     for (int i = 0; i < n; i++) {
@@ -335,8 +316,7 @@ static bool queue(struct io *io, const struct iovec *iov, int n, size_t skip)
     return true;
 }
 
-/* From now on unsent bytes wait for the kernel, and the write deadline runs. */
-static void block(struct io *io)
+void io_block(struct io *io)
 {
     if (io->blocked)
         return;
@@ -356,7 +336,7 @@ static bool keep_unsent(struct io *io, const struct iovec *iov, int n, size_t se
         return false;
     if (sent > 0)
         io->write.since = loop_now(io->loop);
-    block(io);
+    io_block(io);
     return !io->broken;
 }
 
@@ -378,7 +358,7 @@ static bool transmit(struct io *io, const struct iovec *iov, int n)
     if (sent == -EAGAIN)
         sent = 0;
     if (sent < 0) {
-        fail_sending(io, (int)-sent);
+        io_fail_sending(io, (int)-sent);
         return false;
     }
     io->bytes_out += (uint64_t)sent;
@@ -437,7 +417,7 @@ bool io_flush(struct io *io)
         return !io->broken;
     if (!io->connecting)
         return transmit(io, NULL, 0);
-    block(io);
+    io_block(io);
     return !io->broken;
 }
 
@@ -456,7 +436,7 @@ static void on_connect(struct io *io)
 {
     int rc = sock_connect_result(io->watch.fd);
     if (rc < 0) {
-        fail(io, -rc);
+        io_fail(io, -rc);
         return;
     }
     io->connecting = false;
@@ -571,7 +551,8 @@ static void end(struct io *io, void (*close_fd)(int fd))
     loop_unpost(io->loop, &io->posted);
     close_fd(io->watch.fd);
     buf_fini(&io->unsent);
-    count--;
+    if (--count == 0)
+        relay_close_pipe();
     loop_reclaim(io->loop, &io->dead, reclaim);
 }
 
@@ -591,6 +572,17 @@ void io_set_owner(struct io *io, io_fn *fn, void *owner)
 {
     io->fn = fn;
     io->owner = owner;
+    io->direct = false;
+}
+
+void io_set_sipping(struct io *io, bool on)
+{
+    io->sips = on;
+}
+
+void io_set_direct(struct io *io, bool on)
+{
+    io->direct = on;
 }
 
 char *io_data(struct io *io, size_t *n)

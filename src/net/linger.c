@@ -68,6 +68,7 @@ static void on_event(void *owner, struct io *io, enum io_event event)
         if (!discard(g))
             io_pause(io);
         break;
+    case IO_WAITING: break;
     case IO_EOF:
         if (!sending)
             end(g);

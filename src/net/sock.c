@@ -3,6 +3,7 @@
 #include "net/sock.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -182,6 +183,38 @@ ssize_t sock_send(int fd, const struct iovec *iov, int iovcnt)
         if (errno != EINTR)
             return -errno;
     }
+}
+
+int sock_pipe(int ends[2], int size)
+{
+    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
+        return -errno;
+    (void)fcntl(ends[1], F_SETPIPE_SZ, size); /* refused, it stays as it is */
+    return 0;
+}
+
+ssize_t sock_splice(int from, int to, size_t n)
+{
+    for (;;) {
+        ssize_t moved = splice(from, NULL, to, NULL, n, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+        if (moved >= 0)
+            return moved;
+        if (errno != EINTR)
+            return -errno;
+    }
+}
+
+ssize_t sock_read_pipe(int fd, void *p, size_t n)
+{
+    size_t done = 0;
+    while (done < n) {
+        ssize_t got = read(fd, (char *)p + done, n - done);
+        if (got > 0)
+            done += (size_t)got;
+        else if (got == 0 || errno != EINTR)
+            return got < 0 ? -errno : (ssize_t)done;
+    }
+    return (ssize_t)done;
 }
 
 bool sock_is_quiet(int fd)

@@ -212,6 +212,12 @@ static void on_body(void *arg, char *p, size_t n, bool end, struct str trailers)
     exchange_on_body(x, p, n, end, trailers);
 }
 
+static struct io *sink(void *arg)
+{
+    struct exchange *x = arg;
+    return x->state == EXCHANGE_RELAY ? x->front->ops->sink(x->front) : NULL;
+}
+
 static void on_drained(void *arg)
 {
     struct exchange *x = arg;
@@ -318,6 +324,7 @@ static const struct back_events events = {
     .on_head = on_head,
     .on_switch = on_switch,
     .on_body = on_body,
+    .sink = sink,
     .on_drained = on_drained,
     .on_fail = on_fail,
 };

@@ -242,6 +242,13 @@ void exchange_upload(struct exchange *x, const char *p, size_t n, bool end)
         x->front->ops->pause_upload(x->front);
 }
 
+struct io *exchange_sink(struct exchange *x)
+{
+    /* What may have to be sent again is kept. */
+    bool direct = x->state == EXCHANGE_RELAY && x->attempt.ready && !x->replayable;
+    return direct ? back_sink(x->attempt.conn) : NULL;
+}
+
 struct buf *exchange_trailers(struct exchange *x)
 {
     return &x->trailers;

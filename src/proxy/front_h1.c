@@ -263,9 +263,9 @@ static void stop_upload(struct front_h1 *f)
     io_pause(f->io);
 }
 
+/* `wire`: bytes that content of `n` has taken. */
 static void upload(struct front_h1 *f, const char *p, size_t n, size_t wire, bool end)
 {
-    io_consume(f->io, wire);
     if (end) {
         f->up_ended = true;
         io_set_read_timeout(f->io, IO_BY, 0);
@@ -294,16 +294,18 @@ static void read_content(struct front_h1 *f, char *data, size_t n)
     if (f->up.kind == FRAMING_LENGTH) {
         size_t take = n < f->up_left ? n : (size_t)f->up_left;
         f->up_left -= take;
+        io_consume(f->io, take);
+        io_set_direct(f->io, f->up_left >= IO_RELAY_MIN);
         upload(f, data, take, take, f->up_left == 0);
         return;
     }
     size_t decoded, consumed;
     enum chunked_status status = chunked_decode(&f->chunked, data, n, &decoded, &consumed);
+    io_consume(f->io, consumed);
     if (status == CHUNKED_MORE || status == CHUNKED_END) {
         upload(f, data, decoded, consumed, status == CHUNKED_END);
         return;
     }
-    io_consume(f->io, consumed);
     f->keep_alive = false;
     metrics.out_of_memory += status == CHUNKED_NO_MEMORY;
     if (f->exchange && f->answered)
@@ -312,6 +314,19 @@ static void read_content(struct front_h1 *f, char *data, size_t n)
         exchange_fail(f->exchange, status == CHUNKED_BAD ? ERR_BAD_CHUNK : ERR_INTERNAL);
     else
         front_close_politely(f); /* answered already: what follows cannot be told apart */
+}
+
+/* Content waits that may go past us. */
+static void relay_content(struct front_h1 *f)
+{
+    struct io *to = f->exchange ? exchange_sink(f->exchange) : NULL;
+    size_t n = to ? io_relay(f->io, to, f->up_left) : 0;
+    if (n == 0)
+        return;
+    f->up_left -= n;
+    if (f->up_left == 0)
+        io_set_direct(f->io, false);
+    upload(f, NULL, n, n, f->up_left == 0);
 }
 
 /* ---- a tunnel ---- */
@@ -424,6 +439,7 @@ static void front_on_io(void *owner, struct io *io, enum io_event event)
     struct front_h1 *f = owner;
     switch (event) {
     case IO_READABLE: front_read(f); break;
+    case IO_WAITING: relay_content(f); break;
     case IO_DRAINED:
         if (f->tunnel) {
             exchange_drained(f->exchange);

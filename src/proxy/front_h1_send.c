@@ -132,10 +132,10 @@ static bool h1_send_body(struct front *front, const char *p, size_t n, bool end,
             return false;
         }
         k = chunked_pieces(iov, line, str_make(p, n), end, trailers);
-    } else if (n > 0) {
+    } else if (p && n > 0) {
         iov[k++] = (struct iovec){(void *)(uintptr_t)p, n};
     }
-    size_t wire = 0;
+    size_t wire = p ? 0 : n;
     for (int i = 0; i < k; i++)
         wire += iov[i].iov_len;
     exchange_count_out(f->exchange, wire);
@@ -155,6 +155,12 @@ static bool h1_send_body(struct front *front, const char *p, size_t n, bool end,
         return false;
     }
     return io_is_full(f->io);
+}
+
+static struct io *h1_sink(struct front *front)
+{
+    struct front_h1 *f = h1_of(front);
+    return f->down == FRAMING_LENGTH ? f->io : NULL;
 }
 
 static void h1_send_switch(struct front *front, const struct response *r, struct str extra)
@@ -246,6 +252,7 @@ const struct front_ops front_h1_ops = {
     .send_interim = h1_send_interim,
     .send_head = h1_send_head,
     .send_body = h1_send_body,
+    .sink = h1_sink,
     .send_switch = h1_send_switch,
     .send_local = h1_send_local,
     .pause_upload = h1_pause_upload,

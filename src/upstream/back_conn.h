@@ -30,6 +30,7 @@ struct back_conn {
     bool upgrade;      /* the request asks to switch protocols */
     bool keep_alive;   /* as far as the response's head tells */
     bool unsound;      /* an interim response speaks against that */
+    bool large;        /* the last response was one to relay: so may be the next */
     bool expecting;    /* the backend is to say first whether it wants the body */
 
     struct framing up, down; /* of the request and of the response */

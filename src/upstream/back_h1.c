@@ -58,6 +58,7 @@ void back_begin(struct back_conn *c, const struct back_events *ev, void *arg)
     /* Until the request has been sent whole, nothing is awaited from the backend. */
     io_set_read_timeout(c->io, IO_BY, 0);
     io_set_write_timeout(c->io, config_of(c)->timeouts.backend_response);
+    io_set_sipping(c->io, c->large);
 }
 
 static bool in_tunnel(const struct back_conn *c)
@@ -221,7 +222,7 @@ bool back_send_body(struct back_conn *c, const char *p, size_t n, bool end, stru
         stop_expecting(c);
     if (c->up.kind == FRAMING_CHUNKED)
         k = chunked_pieces(iov, line, str_make(p, n), end, trailers);
-    else if (n > 0)
+    else if (p && n > 0)
         iov[k++] = (struct iovec){(void *)(uintptr_t)p, n};
     if (k > 0)
         io_write(c->io, iov, k, false);
@@ -234,6 +235,11 @@ bool back_send_body(struct back_conn *c, const char *p, size_t n, bool end, stru
         request_sent(c);
     }
     return io_is_full(c->io);
+}
+
+struct io *back_sink(const struct back_conn *c)
+{
+    return c->state == BACK_LEASED && c->up.kind == FRAMING_LENGTH && !c->expecting ? c->io : NULL;
 }
 
 /* ---- receiving ---- */
@@ -271,6 +277,8 @@ static void final_head(struct back_conn *c, const struct response *r, struct str
 {
     c->down = r->framing;
     c->left = r->framing.kind == FRAMING_LENGTH ? r->framing.length : 0;
+    c->large = c->left >= IO_SIP + IO_RELAY_MIN;
+    io_set_sipping(c->io, false);
     c->keep_alive = r->keep_alive && !c->unsound && !c->sending && io_unsent(c->io) == 0; /* else it began too early */
     c->chunked = (struct chunked){.trailers = &c->trailers};
     c->response = RESPONSE_BODY;
@@ -341,10 +349,23 @@ static void take_length(struct back_conn *c, char *p, size_t n)
     size_t take = n < c->left ? n : (size_t)c->left;
     c->left -= take;
     io_consume(c->io, take);
+    io_set_direct(c->io, c->events->sink && c->left >= IO_RELAY_MIN);
     if (c->left == 0)
         response_ended(c, p, take, n == take);
     else if (take > 0)
         c->events->on_body(c->arg, p, take, false, STR(""));
+}
+
+/* Content waits that may go past us: a look at the end, instead of at the bytes, tells whether more lies behind it. */
+static void relay_body(struct back_conn *c)
+{
+    struct io *to = c->events->sink(c->arg);
+    size_t n = to ? io_relay(c->io, to, c->left) : 0;
+    c->left -= n;
+    if (c->left == 0)
+        response_ended(c, NULL, n, io_is_quiet(c->io));
+    else if (n > 0)
+        c->events->on_body(c->arg, NULL, n, false, STR(""));
 }
 
 static void take_chunked(struct back_conn *c, char *p, size_t n)
@@ -433,6 +454,7 @@ void back_on_io(void *owner, struct io *io, enum io_event event)
     switch (event) {
     case IO_CONNECTED: on_connected(c); break;
     case IO_READABLE: on_readable(c); break;
+    case IO_WAITING: relay_body(c); break;
     case IO_DRAINED: c->events->on_drained(c->arg); break;
     case IO_EOF: on_eof(c); break;
     case IO_TIMEOUT_READ:

@@ -143,6 +143,17 @@ int sim_setsockopt(int fd, int level, int option, const void *value, socklen_t n
 int sim_getsockopt(int fd, int level, int option, void *value, socklen_t *n);
 int sim_getsockname(int fd, struct sockaddr *a, socklen_t *n);
 
+/* What splice() does to a connected socket: as recv() and send(). */
+ssize_t stream_receive(int fd, void *p, size_t n);
+ssize_t stream_send(int fd, const void *p, size_t n);
+
+/* pipes.c */
+void pipes_begin(void);
+int sim_pipe2(int fds[2], int flags);
+ssize_t sim_splice(int from, off_t *from_at, int to, off_t *to_at, size_t n, unsigned flags);
+/* F_SETPIPE_SZ. */
+int pipe_set_size(int fd, int size);
+
 /* names.c */
 int sim_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **out);
 void sim_freeaddrinfo(struct addrinfo *list);

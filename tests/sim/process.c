@@ -84,6 +84,7 @@ void kernel_begin(void)
     yield_stream = rng_of("yield", 0);
     yield_chance = (unsigned)rng_below(&yield_stream, 101);
     writeback_begin();
+    pipes_begin();
 }
 
 /* ---- globals ---- */

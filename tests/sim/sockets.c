@@ -431,6 +431,17 @@ ssize_t sim_send(int fd, const void *p, size_t n, int flags)
     return sim_sendmsg(fd, &m, flags);
 }
 
+ssize_t stream_receive(int fd, void *p, size_t n)
+{
+    return recv_now(need_sock(fd, "splice"), p, n, 0);
+}
+
+ssize_t stream_send(int fd, const void *p, size_t n)
+{
+    struct iovec iov = {(void *)(uintptr_t)p, n};
+    return send_now(need_sock(fd, "splice"), &iov, 1, n);
+}
+
 int sim_shutdown(int fd, int how)
 {
     syscall_begin("shutdown", fd, how);

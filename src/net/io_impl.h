@@ -1,0 +1,76 @@
+/* Inside of an endpoint, shared by io.c (what goes through this process) and relay.c (what goes past it). */
+#ifndef LB_NET_IO_IMPL_H
+#define LB_NET_IO_IMPL_H
+
+#include "base/buf.h"
+#include "net/io.h"
+
+#include <assert.h>
+
+/* A span of time that runs from `since`; a span of 0 never ends. */
+struct deadline {
+    uint64_t since, span;
+};
+
+/* Bytes since a point in time, in tenths of a second. */
+struct pace {
+    uint16_t since, moved;
+};
+
+struct io {
+    struct watch watch;
+    struct timer timer;
+    union { /* nothing is posted any more once it is dead */
+        struct posted posted;
+        struct dead dead;
+    };
+    struct loop *loop;
+    io_fn *fn;
+    void *owner;
+    struct buf in;     /* unread: lent by the loop's scratch buffer, or kept */
+    struct buf unsent; /* waits for the kernel, or for the write that `more` announced */
+    struct deadline read, write;
+    uint64_t bytes_in, bytes_out;
+    struct pace read_pace, write_pace; /* the latter runs while blocked */
+    int error;                         /* why it is broken */
+    bool connecting : 1;               /* the connect has not completed */
+    bool paused : 1;                   /* by the owner */
+    bool lent : 1;                     /* `in` is the loop's scratch buffer, not a block of ours */
+    bool reread : 1;                   /* IO_READABLE is due for what is kept */
+    bool eof : 1;                      /* FIN received */
+    bool eof_told : 1;                 /* ... and the owner knows */
+    bool blocked : 1;                  /* unsent bytes wait for LOOP_WRITE; IO_DRAINED is due after them */
+    bool fin : 1;                      /* to be sent behind the unsent bytes, or sent */
+    bool broken : 1;                   /* IO_ERROR is due or told; only what was received before can still be read */
+    bool broken_told : 1;              /* ... and the owner knows */
+    bool salvage : 1;                  /* broken by sending: the receive buffer may still hold something */
+    bool read_progress : 1;            /* the read deadline is of kind IO_PROGRESS */
+    bool paced : 1;                    /* bytes must keep IO_RATE_MIN */
+    bool late : 1;                     /* those that have just come do not */
+    bool direct : 1;                   /* IO_WAITING comes first */
+    bool sips : 1;                     /* IO_SIP at a time */
+    bool relayed : 1;                  /* ... and the owner has moved what was waiting */
+    bool closed : 1;                   /* by the owner: the handler is not called again */
+};
+
+static_assert(sizeof(struct io) <= 232, "an idle connection should stay cheap");
+
+/* The one way into failure; with the second, what the other end sent before is still delivered. */
+void io_fail(struct io *io, int error);
+void io_fail_sending(struct io *io, int error);
+
+/* `n` bytes have come: for the totals, the read deadline and the pace. */
+void io_note_received(struct io *io, size_t n);
+
+/* A receiving call has brought no bytes: it returned 0 at the end, or -errno. */
+void io_note_nothing(struct io *io, ssize_t result);
+
+/* From now on unsent bytes wait for the kernel, and the write deadline runs. */
+void io_block(struct io *io);
+
+/* ---- relay.c ---- */
+
+/* No endpoint is left: gives the pipe back. */
+void relay_close_pipe(void);
+
+#endif
