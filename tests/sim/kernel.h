@@ -176,6 +176,9 @@ bool signals_ignored(int signo);
 bool signals_blocked(int signo);
 void signal_arrived(int signo);
 
+/* Ends of pipes that the process has made. */
+unsigned pipe_ends_open(void);
+
 /* ---- the network ---- */
 
 /* Where somebody listens, and who. */

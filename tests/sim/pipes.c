@@ -93,6 +93,16 @@ static int end_install(struct pipe *p, bool writes, int flags)
     return fd_install(&e->file);
 }
 
+unsigned pipe_ends_open(void)
+{
+    unsigned n = 0;
+    for (int fd = 0; fd < FDS_MAX; fd++) {
+        const struct file *f = fd_file(fd);
+        n += f && f->ops == &end_ops;
+    }
+    return n;
+}
+
 static int make_pipe(int fds[2], int flags)
 {
     struct pipe *p = zalloc(sizeof *p);
