@@ -23,7 +23,7 @@ struct lifecycle {
     struct loop *loop;
     struct proxy *proxy;
     struct limiter *limiter;   /* may be NULL */
-    struct listener *listener; /* owned from lifecycle_init() on */
+    struct listener *listener; /* owned; see lifecycle_listen() */
     uint64_t shutdown_timeout;
 
     enum lifecycle_state state;
@@ -33,8 +33,12 @@ struct lifecycle {
     size_t cut;
 };
 
-/* Sets the fields after the ones given by the caller (loop, proxy, limiter, listener, shutdown_timeout). */
+/* Sets the fields after the ones given by the caller (loop, proxy, limiter, shutdown_timeout; no listener yet). */
 void lifecycle_init(struct lifecycle *lc);
+
+/* Takes over a listener, which stands in the place of the one before from now on: that is closed, and what waits in its
+ * backlog served. Logs `listening`. */
+void lifecycle_listen(struct lifecycle *lc, struct listener *fresh);
 
 /* SIGTERM or SIGINT: the first begins the drain, the second ends it at once. The loop is stopped when all is done.
  * `name` is for the log. */

@@ -112,6 +112,17 @@ void lifecycle_init(struct lifecycle *lc)
     lc->cut = 0;
 }
 
+void lifecycle_listen(struct lifecycle *lc, struct listener *fresh)
+{
+    char text[ADDR_TEXT_SIZE];
+    struct listener *before = lc->listener;
+    lc->listener = fresh;
+    log_begin(LOG_INFO, "listening");
+    log_str("address", str_make(text, addr_format(listener_addr(fresh), text)));
+    log_end();
+    listener_close(before);
+}
+
 void lifecycle_stop(struct lifecycle *lc, const char *name)
 {
     if (lc->state == LIFECYCLE_RUNNING)

@@ -5,6 +5,7 @@
 #include "admin/clients_api.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "descriptors.h"
 #include "event/log_writer.h"
 #include "event/loop.h"
 #include "event/signals.h"
@@ -13,8 +14,8 @@
 #include "limit/limiter.h"
 #include "net/io.h"
 #include "net/listener.h"
-#include "net/sock.h"
 #include "proxy/proxy.h"
+#include "reload.h"
 #include "upstream/upstream.h"
 
 #include <errno.h>
@@ -24,9 +25,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define SPARE_DESCRIPTORS 64 /* beside the connections': log, store, epoll, checks */
-#define UPKEEP_INTERVAL   (2 * NS_PER_S)
-#define TRIM_PEAK         256 /* connections whose memory is worth giving back */
+#define UPKEEP_INTERVAL (2 * NS_PER_S)
+#define TRIM_PEAK       256 /* connections whose memory is worth giving back */
 
 struct server {
     struct config *config;
@@ -39,6 +39,7 @@ struct server {
     struct clients_api *api;
     struct proxy *proxy;
     struct lifecycle lifecycle;
+    struct reload *reload;
     struct timer upkeep;
     size_t peak; /* connections since memory was last given back */
 };
@@ -65,11 +66,7 @@ static void on_signal(void *arg, int signo)
     case SIGTERM: lifecycle_stop(&s->lifecycle, "SIGTERM"); break;
     case SIGINT: lifecycle_stop(&s->lifecycle, "SIGINT"); break;
     case SIGUSR1: log_writer_reopen(s->log_writer); break;
-    case SIGHUP:
-        log_begin(LOG_ERROR, "reload_failed");
-        log_z("cause", "reload is not in this version: restart to change the config");
-        log_end();
-        break;
+    case SIGHUP: reload_begin(s->reload); break;
     default: break;
     }
 }
@@ -98,22 +95,6 @@ static void on_upkeep(struct timer *t)
 }
 
 /* ---- start ---- */
-
-/* Each connection may need a second descriptor, towards a backend; one that finds none then is answered 502 or waits
- * for a pooled connection, so what must be there is one for each. */
-static int raise_descriptor_limit(const struct config *config)
-{
-    uint64_t connections = config->limits.connections;
-    uint64_t got = sock_raise_fd_limit(2 * connections + SPARE_DESCRIPTORS);
-    if (got >= connections + SPARE_DESCRIPTORS)
-        return EXIT_DONE;
-    uint64_t possible = got > SPARE_DESCRIPTORS ? got - SPARE_DESCRIPTORS : 0;
-    return fail(EXIT_RUNTIME,
-                "%s: limits.connections: %u connections need %llu descriptors, but RLIMIT_NOFILE can be raised only to "
-                "%llu: at most %llu connections are possible",
-                config->path, config->limits.connections, (unsigned long long)connections + SPARE_DESCRIPTORS,
-                (unsigned long long)got, (unsigned long long)possible);
-}
 
 static int start_base(struct server *s)
 {
@@ -165,18 +146,28 @@ static int start_listening(struct server *s)
         .loop = s->loop,
         .proxy = s->proxy,
         .limiter = s->limiter,
-        .listener = listener,
         .shutdown_timeout = s->config->timeouts.shutdown,
     };
     lifecycle_init(&s->lifecycle);
-    char text[ADDR_TEXT_SIZE];
-    log_begin(LOG_INFO, "listening");
-    log_str("address", str_make(text, addr_format(listener_addr(listener), text)));
-    log_end();
+    lifecycle_listen(&s->lifecycle, listener);
     timer_init(&s->upkeep, on_upkeep);
     if (!loop_arm(s->loop, &s->upkeep, loop_now(s->loop) + UPKEEP_INTERVAL))
         return fail(EXIT_RUNTIME, "cannot arm a timer: %s", strerrordesc_np(ENOMEM));
     return EXIT_DONE;
+}
+
+static int start_reloads(struct server *s)
+{
+    struct reload_setup setup = {.loop = s->loop,
+                                 .disk = s->disk,
+                                 .log_writer = s->log_writer,
+                                 .upstream = s->upstream,
+                                 .limiter = s->limiter,
+                                 .api = s->api,
+                                 .proxy = s->proxy,
+                                 .lifecycle = &s->lifecycle};
+    s->reload = reload_new(&setup, s->config);
+    return s->reload ? EXIT_DONE : fail(EXIT_RUNTIME, "cannot set reloads up: %s", strerrordesc_np(ENOMEM));
 }
 
 static void log_start(const struct server *s)
@@ -190,9 +181,10 @@ static void log_start(const struct server *s)
 
 static int start(struct server *s)
 {
-    int status = raise_descriptor_limit(s->config);
-    if (status == EXIT_DONE)
-        status = start_base(s);
+    char why[512];
+    if (!descriptors_raise(s->config, why, sizeof why))
+        return fail(EXIT_RUNTIME, "%s", why);
+    int status = start_base(s);
     if (status != EXIT_DONE)
         return status;
     log_start(s);
@@ -201,6 +193,8 @@ static int start(struct server *s)
         status = start_proxy(s);
     if (status == EXIT_DONE)
         status = start_listening(s);
+    if (status == EXIT_DONE)
+        status = start_reloads(s);
     return status;
 }
 
@@ -209,6 +203,7 @@ static int start(struct server *s)
 static void destroy(struct server *s)
 {
     listener_close(s->lifecycle.listener);
+    reload_free(s->reload);
     if (s->loop)
         loop_cancel(s->loop, &s->upkeep);
     if (s->proxy) {

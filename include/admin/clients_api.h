@@ -14,6 +14,9 @@ struct clients_api *clients_api_new(struct loop *l, struct config *config, struc
     __attribute__((warn_unused_result));
 void clients_api_free(struct clients_api *api);
 
+/* From now on who may call is as `config`, of which a reference is kept, has it. */
+void clients_api_set_config(struct clients_api *api, struct config *config);
+
 /* The handler to be given to the proxy; valid as long as the api. */
 const struct local_handler *clients_api_handler(const struct clients_api *api);
 

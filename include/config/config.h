@@ -113,6 +113,14 @@ struct config *config_load(const char *path, struct buf *errors, bool *no_memory
 struct config *config_parse(struct str text, const char *name, const char *(*getenv_fn)(const char *name),
                             struct buf *errors) __attribute__((warn_unused_result));
 
+/* The same for a reload: what `running`, the snapshot in force, has and only a restart can change is a fault, too. May
+ * be called on a helper thread; `running` is only read. */
+struct config *config_load_over(const char *path, const struct config *running, struct buf *errors, bool *no_memory)
+    __attribute__((warn_unused_result));
+
+/* Do both stand for the same place? Names are compared without regard to case. */
+bool config_same_endpoint(const struct endpoint *a, const struct endpoint *b);
+
 struct config *config_get(struct config *c);
 void config_put(struct config *c);
 

@@ -21,6 +21,7 @@ struct loader {
     env_get_fn *get;
     struct report faults;
     struct config *config;
+    const struct config *running; /* of a reload: what is in force; else NULL */
     struct config_backend backend_defaults;
     struct seen {
         const struct json *value; /* the key's first value, NULL: not given */

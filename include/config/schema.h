@@ -29,8 +29,9 @@ enum schema_type {
 enum schema_flag {
     SCHEMA_REQUIRED = 1,
     SCHEMA_NULLABLE = 2,
-    SCHEMA_FIXED = 4, /* a reload cannot change it */
-    SCHEMA_SECRET = 8 /* never shown in messages */
+    SCHEMA_FIXED = 4,      /* a reload cannot change it; of an object: whether it is null */
+    SCHEMA_SECRET = 8,     /* never shown in messages */
+    SCHEMA_FIXED_NULL = 16 /* a reload cannot change whether it is null */
 };
 
 struct schema_key {

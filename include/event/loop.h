@@ -84,6 +84,8 @@ void loop_unwatch(struct loop *l, struct watch *w);
 /* Arms or moves a timer (see timer.h). Out of memory aborts only at start; later the heap has room for every timer that
  * was armed before: returns false when a timer cannot be armed. */
 bool loop_arm(struct loop *l, struct timer *t, uint64_t deadline) __attribute__((warn_unused_result));
+/* Makes room for `n` timers more than are armed, so that in this turn that many can be armed for certain. */
+bool loop_reserve(struct loop *l, size_t n) __attribute__((warn_unused_result));
 void loop_cancel(struct loop *l, struct timer *t);
 
 void posted_init(struct posted *p, posted_fn *run);

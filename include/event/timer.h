@@ -40,6 +40,9 @@ void timer_heap_fini(struct timer_heap *h);
  * then stays unarmed. */
 bool timer_heap_arm(struct timer_heap *h, struct timer *t, uint64_t deadline) __attribute__((warn_unused_result));
 
+/* Makes room for `n` more timers than are armed: that many can be armed then without memory. */
+bool timer_heap_reserve(struct timer_heap *h, size_t n) __attribute__((warn_unused_result));
+
 /* Takes `t` out; harmless when it is not armed. */
 void timer_heap_cancel(struct timer_heap *h, struct timer *t);
 

@@ -48,6 +48,16 @@ uint64_t anon_table_leave(struct anon_table *t, const struct ip *ip);
 /* Puts a bucket back for an address that is registered no longer. Where there is one already, the emptier counts. */
 void anon_table_join(struct anon_table *t, const struct ip *ip, uint64_t word, uint64_t now);
 
+/* A reload, in two steps. The first makes an empty table that will take this one's place under other settings; false
+ * when there is no memory; who goes no further gives it to anon_table_fini(). The second moves everything over at `now`
+ * and frees what is left of the old one; nothing can fail in it. No client has more than before: tokens are kept,
+ * capped to the new capacity, those of full buckets and of addresses never seen, too: they had the old capacity. Where
+ * networks get another size, IPv6 addresses go on from the emptiest bucket of their /32. Takes time in proportion to
+ * the buckets. */
+bool anon_table_stage(const struct anon_table *t, const struct bucket_policy *policy, size_t max, unsigned ipv6_prefix,
+                      struct anon_table *fresh) __attribute__((warn_unused_result));
+void anon_table_replace(struct anon_table *t, struct anon_table *fresh, uint64_t now);
+
 /* Forgets full buckets in the next slice of the table; bounded in time. To be called regularly. */
 void anon_table_sweep(struct anon_table *t, uint64_t now);
 

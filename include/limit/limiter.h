@@ -47,6 +47,15 @@ struct limiter *limiter_new(struct loop *l, struct worker *w, struct config *con
  * exempt), bucket, fields. */
 void limiter_ask(struct limiter *lim, const struct peer *peer, const struct headers *h, struct limit_answer *out);
 
+/* A reload, in two steps of one turn. The first makes ready what can fail; NULL when memory runs out. The second puts
+ * `fresh` (a reference is kept; its rate_limit.on and clients_file are those of before) in force: registered clients
+ * are untouched, unregistered ones keep their tokens (anon_table.h says how). */
+struct limiter_change;
+struct limiter_change *limiter_stage(struct limiter *lim, struct config *fresh) __attribute__((warn_unused_result));
+void limiter_commit(struct limiter_change *c);
+/* NULL is fine. */
+void limiter_rollback(struct limiter_change *c);
+
 /* The client address of a request as interface.md defines it: the peer's, or from a trusted proxy the right-most
  * untrusted one of X-Forwarded-For. Usable without a limiter. Returns false for a unix peer of which nothing more is
  * known. */

@@ -33,6 +33,9 @@ struct store *store_open(const struct store_setup *setup, char *error, size_t n,
  * time. */
 void store_append(struct store *st, struct buf *lines, size_t count);
 
+/* Another save_interval, from now on. */
+void store_set_interval(struct store *st, uint64_t save_interval);
+
 /* Notes that some bucket has changed, so that the next save is due. */
 void store_note_tokens(struct store *st);
 

@@ -27,6 +27,12 @@ struct proxy *proxy_new(const struct proxy_setup *setup) __attribute__((warn_unu
 /* Connections must be gone. NULL is fine. */
 void proxy_free(struct proxy *px);
 
+/* A reload, in two steps of one turn. The first gets the memory that `fresh` needs; false when there is none. The
+ * second puts it in force (a reference is kept): for connections and exchanges under way, too, but a time-out that is
+ * running stays as it was set. Nothing needs to be undone after the first alone. */
+bool proxy_stage(struct proxy *px, const struct config *fresh) __attribute__((warn_unused_result));
+void proxy_commit(struct proxy *px, struct config *fresh);
+
 /* Takes a client's connection; fits listener_fn with the proxy as its argument. */
 void proxy_accept(void *px, int fd, const struct peer *peer);
 

@@ -62,7 +62,8 @@ struct upstream {
     struct worker *names; /* resolves; NULL when every backend is an address */
     struct backend **backends;
     unsigned count;
-    struct field *fields; /* room to parse one response head into */
+    struct field *fields; /* room to parse one response head into, */
+    unsigned field_room;  /* for that many: never less than a connection's snapshot may allow */
 
     struct tier tiers[TIER_COUNT];
     bool warming;       /* a backend is in its slow start ... */
@@ -79,6 +80,17 @@ bool upstream_has_available(const struct upstream *u);
 
 /* A random number below `n`, which is not 0; for choices and jitter, not for secrets. */
 uint32_t upstream_random(struct upstream *u, uint32_t n);
+/* A backend of the set, up if it is an address; `config` is a part of `snapshot`, which is counted. NULL without
+ * memory.
+ */
+struct backend *backend_new(struct upstream *u, struct config *snapshot, const struct config_backend *config)
+    __attribute__((warn_unused_result));
+
+/* Ends all that it does by itself, and the set's reference; what is under way there goes on. */
+void backend_quit(struct backend *be);
+
+/* Starts the thread that resolves names if `config` needs it and there is none yet. False, with errno, on failure. */
+bool upstream_start_names(struct upstream *u, const struct config *config) __attribute__((warn_unused_result));
 
 /* Says what active checks have found; logs backend_up or backend_down with the cause when that changes whether the
  * backend is available. Becoming unavailable closes the pooled connections. */
@@ -93,6 +105,9 @@ void pool_forget(struct backend *be);
 
 void passive_init(struct backend *be);
 void passive_fini(struct backend *be);
+
+/* The backend has another snapshot now. Without passive checks in it an ejection is over. */
+void passive_change(struct backend *be);
 
 /* Chooses without regard to those who wait: for the queue itself. See upstream_pick(). */
 struct backend *upstream_choose(struct upstream *u, const struct pick *p, bool *full);

@@ -25,8 +25,22 @@ void health_score_init(struct health_score *s, unsigned fall, unsigned rise, boo
 /* Counts one result; returns whether the backend is up now. */
 bool health_score_count(struct health_score *s, bool success);
 
+/* Other settings: what is up stays up with the failures that it has, at most one less than take it down; what is down
+ * stays down with its successes. */
+void health_score_change(struct health_score *s, unsigned fall, unsigned rise);
+
 /* Starts checking `be` at once. False when memory runs out. */
 bool health_start(struct backend *be) __attribute__((warn_unused_result));
 void health_stop(struct backend *be);
+
+/* A reload of a backend that stays, in two steps. The first makes what it will need under `fresh` and does not have
+ * (*staged, perhaps NULL); false when memory runs out. */
+bool health_stage(struct backend *be, const struct config *fresh, struct health_check **staged)
+    __attribute__((warn_unused_result));
+void health_discard(struct health_check *staged);
+/* The second, once be->snapshot is the new one: takes `staged` over. The check goes on with the new settings; where
+ * something else is asked of the backend, with a probe at once. Without checks the backend is up. Needs room for one
+ * timer, see loop_reserve(). */
+void health_change(struct backend *be, const struct config *old, struct health_check *staged);
 
 #endif

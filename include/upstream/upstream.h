@@ -18,7 +18,9 @@ struct backend;
 
 /* What a choice depends on. */
 struct pick {
-    const struct backend *tried[UPSTREAM_TRIED_MAX]; /* not to be chosen again while another is eligible */
+    struct backend *tried[UPSTREAM_TRIED_MAX]; /* not to be chosen again while another is eligible. Whoever keeps them
+                                                  over turns holds them: a reload may remove one, and another could
+                                                  come to stand in its place */
     unsigned tried_count;
     bool keyed;   /* `key` counts: else, and with other policies than `hash`, the request goes to anyone */
     uint64_t key; /* what `hash_key` names, hashed by upstream_hash() */
@@ -27,6 +29,27 @@ struct pick {
 /* Builds the backends of `config` (a reference is kept) and starts checking them. NULL, with errno, when memory runs
  * out or the thread that resolves names cannot be started. */
 struct upstream *upstream_new(struct loop *l, struct config *config) __attribute__((warn_unused_result));
+
+/* ---- a reload ---- */
+
+struct upstream_change;
+
+struct upstream_tally { /* backends that a reload ... */
+    unsigned added, removed, kept;
+};
+
+/* Gets everything ready that can fail to put `fresh` (a reference is kept) in the place of the config. NULL, with
+ * errno, when memory runs out or a thread cannot be started: nothing was changed. To be followed in the same turn by
+ * one of the two below. */
+struct upstream_change *upstream_stage(struct upstream *u, struct config *fresh) __attribute__((warn_unused_result));
+
+/* Puts it in force and frees the change. Backends are the same if their addresses are: those keep their health, what
+ * passive checks know, their connections, requests and turn. A removed one gets nothing new and lives until what is
+ * under way there has ended. A new one begins as at the start. */
+struct upstream_tally upstream_commit(struct upstream_change *c);
+
+/* As if nothing had been staged. NULL is fine. */
+void upstream_rollback(struct upstream_change *c);
 
 /* Stops the checks and closes idle connections; no connection may be leased any more. NULL is fine. */
 void upstream_free(struct upstream *u);

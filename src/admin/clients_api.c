@@ -482,6 +482,13 @@ void clients_api_free(struct clients_api *api)
     mem_free(api);
 }
 
+void clients_api_set_config(struct clients_api *api, struct config *config)
+{
+    struct config *old = api->config;
+    api->config = config_get(config);
+    config_put(old);
+}
+
 const struct local_handler *clients_api_handler(const struct clients_api *api)
 {
     return &api->handler;

@@ -55,7 +55,7 @@ static void check_target_bytes(struct loader *l)
     fault_value(l, &e, &v, extra, "");
 }
 
-static bool same_endpoint(const struct endpoint *a, const struct endpoint *b)
+bool config_same_endpoint(const struct endpoint *a, const struct endpoint *b)
 {
     if (a->kind != b->kind || a->port != b->port || !str_eq_nocase(str_of(a->host), str_of(b->host)))
         return false;
@@ -88,7 +88,7 @@ static void check_backend(struct loader *l, const struct json *json, size_t i)
 {
     const struct config_backend *all = l->config->backends, *b = &all[i];
     for (size_t j = 0; j < i && b->address; j++) {
-        if (all[j].address && same_endpoint(&all[j].endpoint, &b->endpoint)) {
+        if (all[j].address && config_same_endpoint(&all[j].endpoint, &b->endpoint)) {
             fault_duplicate(l, json, "address", i, j);
             break;
         }
@@ -110,8 +110,57 @@ static void check_backends(struct loader *l)
         check_backend(l, v, i++);
 }
 
+/* ---- what a reload cannot change ---- */
+
+static bool is_null(const struct schema_key *key, const struct config *c)
+{
+    const char *member = (const char *)c + key->offset;
+    return key->type == SCHEMA_OBJECT ? !*(const bool *)member : !*(char *const *)member;
+}
+
+/* Would a reload change what it cannot? */
+static bool is_beyond(const struct schema_key *key, const struct config *running, const struct config *fresh)
+{
+    if (key->flags & SCHEMA_FIXED_NULL)
+        return is_null(key, running) != is_null(key, fresh);
+    return key->flags & SCHEMA_FIXED && value_differs(key, running, fresh);
+}
+
+static void fault_fixed(struct loader *l, const struct schema_key *key)
+{
+    const struct json *value = loader_seen(l, key)->value;
+    const char *now = is_null(key, l->running) ? "null" : key->type == SCHEMA_OBJECT ? "an object" : "a path";
+    char allowed[REPORT_MESSAGE_MAX / 2];
+    if (key->flags & SCHEMA_FIXED && key->type == SCHEMA_STRING)
+        now = *(char *const *)((const char *)l->running + key->offset);
+    snprintf(allowed, sizeof(allowed), "%s, as it is now; only a restart can change that", now);
+    if (!value) {
+        report_add(&l->faults, json_offset(l->doc, json_root(l->doc)), "%s: found nothing; allowed: %s", key->path,
+                   allowed);
+        return;
+    }
+    struct entry e = {key, key->path, allowed, value};
+    struct value v = value_of(value);
+    fault_value(l, &e, &v, "", "");
+}
+
+/* What is inside an object that is null, or was, cannot differ: that it is null can. */
+static void check_fixed(struct loader *l)
+{
+    const struct config *running = l->running, *fresh = l->config;
+    for (size_t i = 0; running && i < schema_count; i++) {
+        const struct schema_key *key = &schema[i];
+        bool inside = key->type != SCHEMA_OBJECT && schema_is_member(key, "rate_limit");
+        if (inside && (!running->rate_limit.on || !fresh->rate_limit.on))
+            continue;
+        if (is_good(l, key->path) && is_beyond(key, running, fresh))
+            fault_fixed(l, key);
+    }
+}
+
 void loader_cross_check(struct loader *l)
 {
+    check_fixed(l);
     check_hash_key(l);
     check_target_bytes(l);
     check_backends(l);

@@ -239,35 +239,40 @@ static const char *get_from_process(const char *name)
     return getenv(name);
 }
 
-static struct config *parse(struct str text, const char *name, env_get_fn *getenv_fn, struct buf *errors,
-                            bool *no_memory)
+static struct config *parse(struct loader *l, struct str text, const char *name, struct buf *errors, bool *no_memory)
 {
-    struct loader l = {.get = getenv_fn ? getenv_fn : get_from_process};
-    load_text(&l, text, name);
-    bool good = report_empty(&l.faults);
-    *no_memory = l.faults.no_memory;
-    report_write(&l.faults, name, text, errors);
-    report_fini(&l.faults);
+    load_text(l, text, name);
+    bool good = report_empty(&l->faults);
+    *no_memory = l->faults.no_memory;
+    report_write(&l->faults, name, text, errors);
+    report_fini(&l->faults);
     if (good)
-        return l.config;
-    config_put(l.config);
+        return l->config;
+    config_put(l->config);
     return NULL;
 }
 
 struct config *config_parse(struct str text, const char *name, env_get_fn *getenv_fn, struct buf *errors)
 {
     bool no_memory;
-    return parse(text, name, getenv_fn, errors, &no_memory);
+    struct loader l = {.get = getenv_fn ? getenv_fn : get_from_process};
+    return parse(&l, text, name, errors, &no_memory);
 }
 
 struct config *config_load(const char *path, struct buf *errors, bool *no_memory)
 {
+    return config_load_over(path, NULL, errors, no_memory);
+}
+
+struct config *config_load_over(const char *path, const struct config *running, struct buf *errors, bool *no_memory)
+{
+    struct loader l = {.get = get_from_process, .running = running};
     struct config *c = NULL;
     struct buf text = BUF_INIT;
     int r = file_read(path, CONFIG_FILE_MAX, &text);
     *no_memory = r == -ENOMEM;
     if (r == 0)
-        c = parse(buf_str(&text), path, NULL, errors, no_memory);
+        c = parse(&l, buf_str(&text), path, errors, no_memory);
     else if (r == -EFBIG)
         (void)!buf_printf(errors, "%s: is larger than 1 MiB\n", path);
     else

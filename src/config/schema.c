@@ -150,7 +150,7 @@ const struct schema_key schema[] = {
     {"limits.body_bytes", SIZE(0, 1024.0 * 1024.0 * 1024.0 * MIB, "0 (no limit) or a size up to 1048576GiB"),
      IN_CONFIG(limits.body_bytes), .fallback = "0", .doc = "bytes of a request's content; 0: no limit"},
 
-    {"rate_limit", .type = SCHEMA_OBJECT, .flags = SCHEMA_NULLABLE, IN_CONFIG(rate_limit.on), .allowed = "an object, or null",
+    {"rate_limit", .type = SCHEMA_OBJECT, .flags = SCHEMA_NULLABLE | SCHEMA_FIXED, IN_CONFIG(rate_limit.on), .allowed = "an object, or null",
      .doc = "token buckets; null turns limiting and the client API off"},
     {"rate_limit.clients_file", .type = SCHEMA_STRING, .flags = SCHEMA_FIXED, IN_CONFIG(rate_limit.clients_file),
      .fallback = "\"clients.json\"", .check = check_file_path, .allowed = "a path of 1 to 4000 bytes",
@@ -196,7 +196,7 @@ const struct schema_key schema[] = {
     {"log.access", BOOL, IN_CONFIG(log.access), .fallback = "true", .doc = "a line for each request"},
     {"log.format", .type = SCHEMA_WORD, IN_CONFIG(log.format), .fallback = "\"text\"", .words = format_words,
      .allowed = "\"text\" or \"json\"", .doc = "for people or for machines"},
-    {"log.file", .type = SCHEMA_STRING, .flags = SCHEMA_NULLABLE, IN_CONFIG(log.file), .fallback = "null",
+    {"log.file", .type = SCHEMA_STRING, .flags = SCHEMA_NULLABLE | SCHEMA_FIXED_NULL, IN_CONFIG(log.file), .fallback = "null",
      .check = check_file_path, .allowed = "a path of 1 to 4000 bytes, or null", .doc = "null: stdout"},
 };
 /* clang-format on */

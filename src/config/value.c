@@ -285,8 +285,16 @@ static size_t size_of(enum schema_type type)
     }
 }
 
+static bool strings_differ(const char *a, const char *b)
+{
+    return a && b ? strcmp(a, b) != 0 : a != b;
+}
+
 bool value_differs(const struct schema_key *key, const void *a, const void *b)
 {
+    if (key->type == SCHEMA_STRING)
+        return strings_differ(*(char *const *)((const char *)a + key->offset),
+                              *(char *const *)((const char *)b + key->offset));
     if (key->type == SCHEMA_HASH_KEY)
         return ((const struct config *)a)->hash_key != ((const struct config *)b)->hash_key;
     return memcmp((const char *)a + key->offset, (const char *)b + key->offset, size_of(key->type)) != 0;

@@ -21,7 +21,9 @@
 struct log_writer {
     struct loop *loop;
     struct worker *worker;
-    const char *path; /* NULL: stdout */
+    char *path;      /* NULL: stdout */
+    char *next_path; /* of the file to go on in, open as next_fd; NULL: none */
+    int next_fd;
     struct loop_hook hook;
     struct timer pause; /* until it fires, nothing is written */
     bool is_stream, owns_fd;
@@ -31,7 +33,8 @@ struct log_writer {
     struct job job;
     bool in_flight;
     bool reopen_wanted; /* for the next job */
-    bool job_reopens;
+    bool job_reopens, job_moves;
+    int job_next;
     int job_reopen_error;
     bool job_tore_line; /* the file ends in the middle of a line */
     struct log_loss job_lost;
@@ -88,12 +91,21 @@ static void reopen_file(struct log_writer *lw)
     lw->job_tore_line = false;
 }
 
+static void move_on(struct log_writer *lw)
+{
+    file_close(lw->fd);
+    lw->fd = lw->job_next;
+    lw->job_tore_line = false;
+}
+
 static void run_job(struct job *j)
 {
     struct log_writer *lw = container_of(j, struct log_writer, job);
 
     if (lw->out.len)
         write_lines(lw);
+    if (lw->job_moves)
+        move_on(lw);
     if (lw->job_reopens)
         reopen_file(lw);
 }
@@ -119,13 +131,25 @@ static void on_job_done(struct job *j)
     (void)!loop_arm(lw->loop, &lw->pause, loop_now(lw->loop) + FILE_PAUSE);
 }
 
+/* The job goes on in the next file. */
+static void take_next(struct log_writer *lw)
+{
+    mem_free(lw->path);
+    lw->path = lw->next_path;
+    lw->next_path = NULL;
+    lw->job_next = lw->next_fd;
+}
+
 static void hand_to_worker(struct log_writer *lw)
 {
     log_take(&lw->out);
     log_set_backlog(lw->out.len);
     lw->job_lost = (struct log_loss){0};
-    lw->job_reopens = lw->reopen_wanted;
+    lw->job_moves = lw->next_path != NULL;
+    lw->job_reopens = lw->reopen_wanted && !lw->job_moves; /* the new one has just been opened */
     lw->reopen_wanted = false;
+    if (lw->job_moves)
+        take_next(lw);
     lw->in_flight = true;
     worker_submit(lw->worker, &lw->job, run_job, on_job_done);
 }
@@ -135,7 +159,7 @@ static void file_hook(struct loop_hook *h)
     struct log_writer *lw = container_of(h, struct log_writer, hook);
     bool patient = timer_armed(&lw->pause) && log_pending() < FILE_PATIENT;
 
-    if (lw->in_flight || (!lw->reopen_wanted && (patient || log_pending() == 0)))
+    if (lw->in_flight || (!lw->reopen_wanted && !lw->next_path && (patient || log_pending() == 0)))
         return;
     hand_to_worker(lw);
 }
@@ -237,14 +261,16 @@ static void prepare(struct log_writer *lw)
 struct log_writer *log_writer_new(struct loop *l, struct worker *w, const char *path)
 {
     struct log_writer *lw = mem_try_alloc(sizeof(*lw));
-    int fd = !lw ? -ENOMEM : path ? file_open_append(path) : STDOUT_FILENO;
+    char *own = lw && path ? file_path_with(path, "") : NULL;
+    int fd = !lw || (path && !own) ? -ENOMEM : path ? file_open_append(path) : STDOUT_FILENO;
 
     if (fd < 0) {
         mem_free(lw);
+        mem_free(own);
         errno = -fd;
         return NULL;
     }
-    *lw = (struct log_writer){.worker = w, .path = path, .fd = fd, .owns_fd = path != NULL};
+    *lw = (struct log_writer){.worker = w, .path = own, .fd = fd, .owns_fd = path != NULL};
     prepare(lw);
     attach(lw, l);
     return lw;
@@ -256,6 +282,34 @@ void log_writer_reopen(struct log_writer *lw)
         lw->reopen_wanted = true;
 }
 
+bool log_writer_can_move(const struct log_writer *lw)
+{
+    return lw->path && !lw->is_stream;
+}
+
+static void forget_next(struct log_writer *lw)
+{
+    if (!lw->next_path)
+        return;
+    file_close(lw->next_fd);
+    mem_free(lw->next_path);
+    lw->next_path = NULL;
+}
+
+bool log_writer_move(struct log_writer *lw, int fd, const char *path)
+{
+    char *own = file_path_with(path, "");
+
+    if (!own) {
+        file_close(fd);
+        return false;
+    }
+    forget_next(lw);
+    lw->next_path = own;
+    lw->next_fd = fd;
+    return true;
+}
+
 static void finish_file(struct log_writer *lw)
 {
     if (lw->in_flight)
@@ -263,6 +317,7 @@ static void finish_file(struct log_writer *lw)
     detach(lw);
     log_take(&lw->out);
     write_lines(lw);
+    forget_next(lw); /* its first line would have been the next one */
 }
 
 /* Waits on a loop of its own, so that nothing else runs meanwhile. */
@@ -300,5 +355,6 @@ void log_writer_free(struct log_writer *lw)
     if (lw->owns_fd)
         file_close(lw->fd);
     buf_fini(&lw->out);
+    mem_free(lw->path);
     mem_free(lw);
 }

@@ -168,6 +168,11 @@ bool loop_arm(struct loop *l, struct timer *t, uint64_t deadline)
     return timer_heap_arm(&l->timers, t, deadline);
 }
 
+bool loop_reserve(struct loop *l, size_t n)
+{
+    return timer_heap_reserve(&l->timers, n);
+}
+
 void loop_cancel(struct loop *l, struct timer *t)
 {
     timer_heap_cancel(&l->timers, t);

@@ -60,9 +60,8 @@ static void sift_down(struct timer_heap *h, struct timer *t)
     place(h, t, i);
 }
 
-static bool grow(struct timer_heap *h)
+static bool grow_to(struct timer_heap *h, size_t cap)
 {
-    size_t cap = h->cap ? 2 * h->cap : HEAP_FIRST;
     struct timer **slots = reallocarray(h->slots, cap, sizeof(struct timer *));
 
     if (!slots)
@@ -70,6 +69,16 @@ static bool grow(struct timer_heap *h)
     h->slots = slots;
     h->cap = cap;
     return true;
+}
+
+static bool grow(struct timer_heap *h)
+{
+    return grow_to(h, h->cap ? 2 * h->cap : HEAP_FIRST);
+}
+
+bool timer_heap_reserve(struct timer_heap *h, size_t n)
+{
+    return h->cap - h->count >= n || grow_to(h, h->count + n);
 }
 
 static void move_armed(struct timer_heap *h, struct timer *t, uint64_t deadline)

@@ -1,7 +1,6 @@
 /* Buckets of unregistered clients: open addressing in many small shards, each of which grows and shrinks by itself, so
  * that no single step touches more than one shard. */
-#include "limit/anon_table.h"
-
+#include "anon_table_impl.h"
 #include "base/mem.h"
 
 #include <assert.h>
@@ -12,22 +11,18 @@
 #define SWEEP_SHARDS  64u
 #define SWEEP_SLICES  64u
 
-struct entry {
-    struct ip key;
-    uint64_t word; /* 0: the place is free. No bucket that was charged has it */
-};
-
-struct anon_shard {
-    struct entry *v; /* linear probing, always with a free place */
-    uint32_t n, cap;
-};
-
-bool anon_table_init(struct anon_table *t, const struct hash_key *key, const struct bucket_policy *policy, size_t max,
-                     unsigned ipv6_prefix)
+size_t anon_shards_for(size_t max)
 {
     size_t shards = 1;
     while (shards * SHARD_ENTRIES * 2 <= max)
         shards *= 2;
+    return shards;
+}
+
+bool anon_table_init(struct anon_table *t, const struct hash_key *key, const struct bucket_policy *policy, size_t max,
+                     unsigned ipv6_prefix)
+{
+    size_t shards = anon_shards_for(max);
     *t = (struct anon_table){
         .key = *key, .policy = *policy, .ipv6_prefix = ipv6_prefix, .shard_mask = shards - 1, .max = max};
     t->shards = mem_try_alloc(shards * sizeof *t->shards);
@@ -55,33 +50,12 @@ struct ip anon_table_key(const struct anon_table *t, const struct ip *ip)
 
 /* ---- one shard ---- */
 
-static uint64_t hash_of(const struct anon_table *t, const struct ip *key)
+static struct anon_entry *find(const struct anon_table *t, uint64_t hash, const struct ip *key)
 {
-    return hash_bytes(&t->key, key->b, sizeof key->b);
-}
-
-/* The upper half of the hash chooses the shard, the lower one the place in it. */
-static struct anon_shard *shard_of(const struct anon_table *t, uint64_t hash)
-{
-    return &t->shards[(hash >> 32) & t->shard_mask];
-}
-
-/* The entry of `key`, or the free place where it belongs. The shard must have places. */
-static struct entry *probe(const struct anon_shard *s, uint64_t hash, const struct ip *key)
-{
-    assert(s->v);
-    uint32_t i = (uint32_t)((hash & UINT32_MAX) * s->cap >> 32);
-    while (s->v[i].word != 0 && !ip_eq(&s->v[i].key, key))
-        i = i + 1 < s->cap ? i + 1 : 0;
-    return &s->v[i];
-}
-
-static struct entry *find(const struct anon_table *t, uint64_t hash, const struct ip *key)
-{
-    const struct anon_shard *s = shard_of(t, hash);
+    const struct anon_shard *s = anon_shard_of(t, hash);
     if (s->n == 0)
         return NULL;
-    struct entry *e = probe(s, hash, key);
+    struct anon_entry *e = anon_probe(s, hash, key);
     return e->word != 0 ? e : NULL;
 }
 
@@ -95,7 +69,7 @@ static bool rebuild(struct anon_table *t, struct anon_shard *s, uint32_t cap, ui
     for (uint32_t i = 0; i < s->cap; i++) {
         if (s->v[i].word <= clock)
             continue;
-        *probe(&fresh, hash_of(t, &s->v[i].key), &s->v[i].key) = s->v[i];
+        *anon_probe(&fresh, anon_hash(t, &s->v[i].key), &s->v[i].key) = s->v[i];
         fresh.n++;
     }
     t->count -= s->n - fresh.n;
@@ -104,18 +78,12 @@ static bool rebuild(struct anon_table *t, struct anon_shard *s, uint32_t cap, ui
     return true;
 }
 
-/* Places for `n` entries and some to come: a shard grows again when seven of eight are taken. */
-static uint32_t places_for(uint32_t n)
-{
-    return n + n / 2 + 4;
-}
-
 static bool make_room(struct anon_table *t, struct anon_shard *s)
 {
     if (s->cap && s->n + 1 <= s->cap - s->cap / 8 - 1)
         return true;
     /* Without memory the last places are used up, but for the one that ends every search. */
-    return rebuild(t, s, places_for(s->n + 1), 0) || s->n + 1 < s->cap;
+    return rebuild(t, s, anon_places(s->n + 1), 0) || s->n + 1 < s->cap;
 }
 
 static void sweep_shard(struct anon_table *t, struct anon_shard *s, uint64_t clock)
@@ -125,7 +93,7 @@ static void sweep_shard(struct anon_table *t, struct anon_shard *s, uint64_t clo
         kept += s->v[i].word > clock;
     /* Without memory for the smaller shard the full buckets stay until the next time. */
     if (kept < s->n)
-        (void)!rebuild(t, s, kept ? places_for(kept) : 0, clock);
+        (void)!rebuild(t, s, kept ? anon_places(kept) : 0, clock);
 }
 
 static void sweep_next(struct anon_table *t, uint64_t clock)
@@ -150,10 +118,10 @@ static bool insert(struct anon_table *t, uint64_t hash, const struct ip *key, ui
     assert(word != 0);
     if (t->count >= t->max)
         sweep_next(t, bucket_clock(&t->policy, now));
-    struct anon_shard *s = shard_of(t, hash);
+    struct anon_shard *s = anon_shard_of(t, hash);
     if (t->count >= t->max || !make_room(t, s))
         return false;
-    *probe(s, hash, key) = (struct entry){*key, word};
+    *anon_probe(s, hash, key) = (struct anon_entry){*key, word};
     s->n++;
     t->count++;
     return true;
@@ -161,17 +129,11 @@ static bool insert(struct anon_table *t, uint64_t hash, const struct ip *key, ui
 
 /* ---- buckets ---- */
 
-static uint64_t *overflow_of(const struct anon_table *t, const struct ip *key)
-{
-    struct ip network = ip_mask(key, ip_is_v4(key) ? 96 + 16 : 32);
-    return &t->overflow[hash_of(t, &network) % ANON_OVERFLOWS];
-}
-
 bool anon_table_take(struct anon_table *t, const struct ip *ip, uint64_t now, uint64_t *word, bool *shared)
 {
     struct ip key = anon_table_key(t, ip);
-    uint64_t hash = hash_of(t, &key);
-    struct entry *e = find(t, hash, &key);
+    uint64_t hash = anon_hash(t, &key);
+    struct anon_entry *e = find(t, hash, &key);
     *shared = false;
     if (e) {
         bool passed = bucket_take(&t->policy, &e->word, now);
@@ -179,7 +141,7 @@ bool anon_table_take(struct anon_table *t, const struct ip *ip, uint64_t now, ui
         return passed;
     }
     /* A newcomer may have used the overflow bucket: it starts from what that holds (see limiter.c). */
-    uint64_t *overflow = overflow_of(t, &key);
+    uint64_t *overflow = anon_overflow_of(t, &key);
     *word = *overflow;
     bool passed = bucket_take(&t->policy, word, now);
     if (passed && insert(t, hash, &key, *word, now))
@@ -192,16 +154,16 @@ bool anon_table_take(struct anon_table *t, const struct ip *ip, uint64_t now, ui
 uint64_t anon_table_peek(const struct anon_table *t, const struct ip *ip)
 {
     struct ip key = anon_table_key(t, ip);
-    const struct entry *e = find(t, hash_of(t, &key), &key);
-    return e ? e->word : *overflow_of(t, &key);
+    const struct anon_entry *e = find(t, anon_hash(t, &key), &key);
+    return e ? e->word : *anon_overflow_of(t, &key);
 }
 
 uint64_t anon_table_leave(struct anon_table *t, const struct ip *ip)
 {
     struct ip key = anon_table_key(t, ip);
-    struct entry *e = find(t, hash_of(t, &key), &key);
+    struct anon_entry *e = find(t, anon_hash(t, &key), &key);
     if (!e)
-        return *overflow_of(t, &key);
+        return *anon_overflow_of(t, &key);
     uint64_t word = e->word;
     /* A word long past is a full bucket: the next sweep forgets it. */
     if (ip_eq(&key, ip) && (ip_is_v4(ip) || t->ipv6_prefix == 128))
@@ -212,11 +174,11 @@ uint64_t anon_table_leave(struct anon_table *t, const struct ip *ip)
 void anon_table_join(struct anon_table *t, const struct ip *ip, uint64_t word, uint64_t now)
 {
     struct ip key = anon_table_key(t, ip);
-    uint64_t hash = hash_of(t, &key);
-    struct entry *e = find(t, hash, &key);
+    uint64_t hash = anon_hash(t, &key);
+    struct anon_entry *e = find(t, hash, &key);
     if (bucket_is_full(&t->policy, word, now))
         return;
-    uint64_t *overflow = overflow_of(t, &key);
+    uint64_t *overflow = anon_overflow_of(t, &key);
     if (!e && *overflow < word && insert(t, hash, &key, word, now))
         return;
     uint64_t *held = e ? &e->word : overflow;

@@ -30,6 +30,9 @@
  *      is there already the higher word stays. Names begin full; only users of the client API can make names.
  *    - Updating converts the word: the tokens stay, capped to the new capacity. The bound is then the old settings' up
  *      to the change and the new rate's from it on.
+ *    - A reload of the default policy converts every anonymous word, the overflow buckets' too, so that who has none
+ *      yet begins with what it would have had. Networks of another size begin with the highest word that any part of
+ *      them was charged on (anon_change.c).
  *    - An update, like any change, is in force only once it is on disk; one that failed never was (clients.c).
  *    - Restarting. clients.json holds tokens as of saved_at; they refill for the time since then, by the wall clock,
  *      none if that has stepped back. After kill -9 the words themselves are found (docs/limiter.md).
@@ -316,6 +319,13 @@ void limiter_ask(struct limiter *lim, const struct peer *peer, const struct head
 
 /* ---- begin and end ---- */
 
+static void write_default_fields(struct limiter *lim, const struct bucket_policy *p)
+{
+    struct head_writer w = head_writer_on(lim->default_fields, sizeof lim->default_fields);
+    write_policy(&w, DEFAULT_POLICY, p);
+    lim->default_fields_len = w.n;
+}
+
 static bool init_tables(struct limiter *lim)
 {
     const struct config *config = lim->config;
@@ -323,9 +333,7 @@ static bool init_tables(struct limiter *lim)
     struct bucket_policy p;
     clock_random(keys, sizeof keys);
     bucket_policy_init(&p, config->rate_limit.default_capacity, config->rate_limit.default_rate);
-    struct head_writer w = head_writer_on(lim->default_fields, sizeof lim->default_fields);
-    write_policy(&w, DEFAULT_POLICY, &p);
-    lim->default_fields_len = w.n;
+    write_default_fields(lim, &p);
     client_table_init(&lim->clients, &keys[0]);
     return anon_table_init(&lim->anon, &keys[1], &p, config->rate_limit.max_tracked, config->rate_limit.ipv6_prefix);
 }
@@ -367,6 +375,54 @@ struct limiter *limiter_new(struct loop *l, struct worker *w, struct config *con
         return lim;
     limiter_free(lim);
     return NULL;
+}
+
+/* ---- a reload ---- */
+
+struct limiter_change {
+    struct limiter *limiter;
+    struct config *fresh;
+    struct anon_table anon;
+};
+
+struct limiter_change *limiter_stage(struct limiter *lim, struct config *fresh)
+{
+    struct limiter_change *c = mem_try_alloc(sizeof *c);
+    struct bucket_policy p;
+    if (!c)
+        return NULL;
+    c->limiter = lim;
+    c->fresh = config_get(fresh);
+    bucket_policy_init(&p, fresh->rate_limit.default_capacity, fresh->rate_limit.default_rate);
+    if (anon_table_stage(&lim->anon, &p, fresh->rate_limit.max_tracked, fresh->rate_limit.ipv6_prefix, &c->anon) &&
+        loop_reserve(lim->loop, 1))
+        return c;
+    limiter_rollback(c);
+    return NULL;
+}
+
+void limiter_rollback(struct limiter_change *c)
+{
+    if (!c)
+        return;
+    anon_table_fini(&c->anon);
+    config_put(c->fresh);
+    mem_free(c);
+}
+
+void limiter_commit(struct limiter_change *c)
+{
+    struct limiter *lim = c->limiter;
+    struct config *old = lim->config;
+    uint64_t now = limiter_now(lim);
+    lim->unix_word = bucket_converted(&lim->anon.policy, &c->anon.policy, lim->unix_word, now);
+    anon_table_replace(&lim->anon, &c->anon, now);
+    write_default_fields(lim, &lim->anon.policy);
+    lim->config = config_get(c->fresh);
+    lim->id_header = str_of(lim->config->rate_limit.client_id_header);
+    store_set_interval(lim->store, lim->config->rate_limit.save_interval);
+    config_put(old);
+    limiter_rollback(c);
 }
 
 void limiter_close(struct limiter *lim, void (*done)(void *arg, bool ok), void *arg)

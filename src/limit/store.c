@@ -590,6 +590,15 @@ void store_start(struct store *st)
     arm_interval(st);
 }
 
+void store_set_interval(struct store *st, uint64_t save_interval)
+{
+    if (st->closing || st->setup.save_interval == save_interval)
+        return;
+    st->setup.save_interval = save_interval;
+    /* Without a timer a failure to arm leaves it to the next reload; where one is armed there is room. */
+    arm_interval(st);
+}
+
 void store_close(struct store *st, void (*done)(void *arg, bool ok), void *arg)
 {
     assert(st->append.state == APPEND_NONE && !st->closing);

@@ -23,7 +23,7 @@ static void take_place(struct attempt *a, struct backend *be)
     a->count++;
     a->stale_replaced = false;
     if (a->pick.tried_count < UPSTREAM_TRIED_MAX)
-        a->pick.tried[a->pick.tried_count++] = be;
+        a->pick.tried[a->pick.tried_count++] = backend_get(be);
 }
 
 static void leave_place(struct attempt *a)
@@ -141,6 +141,9 @@ void attempt_fini(struct exchange *x)
 {
     backend_put(x->attempt.backend);
     x->attempt.backend = NULL;
+    struct pick *p = &x->attempt.pick;
+    while (p->tried_count > 0)
+        backend_put(p->tried[--p->tried_count]);
 }
 
 /* ---- content ---- */

@@ -29,12 +29,31 @@ struct proxy *proxy_new(const struct proxy_setup *setup)
     crowd_init(&px->crowd);
     posted_init(&px->drained_post, tell_drained);
     clock_random(&px->id_key, sizeof px->id_key);
-    px->fields = mem_try_alloc(px->config->limits.header_fields * sizeof *px->fields);
-    if (!px->fields) {
-        proxy_free(px);
-        return NULL;
-    }
-    return px;
+    if (proxy_stage(px, px->config))
+        return px;
+    proxy_free(px);
+    return NULL;
+}
+
+bool proxy_stage(struct proxy *px, const struct config *fresh)
+{
+    unsigned room = fresh->limits.header_fields;
+    if (room <= px->field_room)
+        return true;
+    struct field *fields = mem_try_alloc(room * sizeof *fields);
+    if (!fields)
+        return false;
+    mem_free(px->fields); /* nothing stays in it from one callback to the next */
+    px->fields = fields;
+    px->field_room = room;
+    return true;
+}
+
+void proxy_commit(struct proxy *px, struct config *fresh)
+{
+    struct config *old = px->config;
+    px->config = config_get(fresh);
+    config_put(old);
 }
 
 void proxy_free(struct proxy *px)

@@ -24,8 +24,9 @@ struct proxy {
     uint64_t finished;
     uint64_t refused_logged, refused_since_logged; /* connections over a limit, for the log */
 
-    struct field *fields; /* room to parse one request head into */
-    struct buf head;      /* room to write one head into */
+    struct field *fields; /* room to parse one request head into, of so many fields at least as the config allows */
+    unsigned field_room;
+    struct buf head; /* room to write one head into */
     struct retry_budget budget;
     struct hash_key id_key; /* request ids are a keyed hash of a counter: unique and not to be guessed */
     uint64_t id_counter;

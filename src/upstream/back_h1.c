@@ -264,7 +264,7 @@ static enum err parse_head(struct back_conn *c, struct str head, struct response
 {
     struct upstream *u = c->backend->upstream;
     r->headers.v = u->fields;
-    r->headers.max = u->config->limits.header_fields; /* as many as there is room for */
+    r->headers.max = u->field_room;
     return parse_response(head, c->head_request, c->upgrade, r);
 }
 

@@ -37,6 +37,17 @@ bool health_score_count(struct health_score *s, bool success)
     return s->value >= s->rise;
 }
 
+void health_score_change(struct health_score *s, unsigned fall, unsigned rise)
+{
+    unsigned failures = s->rise + s->fall - 1 - s->value; /* of one that is up */
+    if (s->value >= s->rise)
+        s->value = rise + (failures < fall ? fall - 1 - failures : 0);
+    else if (s->value >= rise)
+        s->value = rise - 1;
+    s->fall = fall;
+    s->rise = rise;
+}
+
 /* Asks for a name's addresses on the helper thread. Apart from the check, because a resolver may outlive it: a check
  * that ends first lets go by setting `check` to NULL. */
 struct resolve_job {
@@ -59,7 +70,7 @@ struct health_check {
     struct resolve_job *resolving;
     bool seen_address; /* the name has resolved before */
     char cause[96];
-    char request[1024];
+    char request[2048];
     size_t request_len;
 };
 
@@ -295,25 +306,124 @@ static void write_request(struct health_check *h)
     h->request_len = w.full ? 0 : w.n;
 }
 
-bool health_start(struct backend *be)
+static bool is_needed(const struct config *config, const struct config_backend *b)
 {
-    const struct config *config = be->snapshot;
-    bool named = be->config->endpoint.kind == ENDPOINT_NAME;
-    if (!config->health.on && !named)
-        return true;
+    return config->health.on || b->endpoint.kind == ENDPOINT_NAME;
+}
+
+static struct health_check *check_new(struct backend *be)
+{
     struct health_check *h = mem_try_alloc(sizeof *h);
     if (!h)
-        return false;
-    be->health = h;
+        return NULL;
     h->backend = be;
     timer_init(&h->timer, on_timer);
     timer_init(&h->deadline, on_deadline);
-    health_score_init(&h->score, config->health.fall, config->health.rise, be->up);
+    return h;
+}
+
+/* As the snapshot has it. */
+static void prepare(struct health_check *h, bool up)
+{
+    const struct config *config = config_of(h);
+    health_score_init(&h->score, config->health.fall, config->health.rise, up);
     if (config->health.on)
         write_request(h);
-    if (config->health.on && h->request_len == 0)
+}
+
+bool health_start(struct backend *be)
+{
+    if (!is_needed(be->snapshot, be->config))
+        return true;
+    struct health_check *h = check_new(be);
+    if (!h)
+        return false;
+    be->health = h;
+    prepare(h, be->up);
+    if (be->snapshot->health.on && h->request_len == 0)
         return false; /* the path does not fit: the config bounds it below this */
     return loop_arm(be->upstream->loop, &h->timer, loop_now(be->upstream->loop));
+}
+
+/* ---- a reload ---- */
+
+bool health_stage(struct backend *be, const struct config *fresh, struct health_check **staged)
+{
+    *staged = NULL;
+    if (be->health || !is_needed(fresh, be->config))
+        return true;
+    *staged = check_new(be);
+    return *staged != NULL;
+}
+
+void health_discard(struct health_check *staged)
+{
+    mem_free(staged);
+}
+
+static void drop_probe(struct health_check *h)
+{
+    loop_cancel(loop_of(h), &h->deadline);
+    back_release(h->conn);
+    h->conn = NULL;
+}
+
+/* The next probe is due at once. There is room for its timer: whoever reloads has made it. */
+static void probe_soon(struct health_check *h)
+{
+    h->begun = loop_now(loop_of(h));
+    if (!loop_arm(loop_of(h), &h->timer, h->begun))
+        schedule(h);
+}
+
+static void switch_off(struct backend *be)
+{
+    struct health_check *h = be->health;
+    if (is_needed(be->snapshot, be->config)) {
+        drop_probe(h);
+        schedule(h);
+    } else {
+        health_stop(be);
+    }
+    if (be->addr_count > 0)
+        backend_set_up(be, true, "health checks are off");
+}
+
+static bool asks_the_same(const struct config *a, const struct config *b)
+{
+    return strcmp(a->health.path, b->health.path) == 0 &&
+           memcmp(a->health.expect, b->health.expect, sizeof a->health.expect) == 0;
+}
+
+static void switch_over(struct health_check *h, const struct config *old)
+{
+    const struct config *config = config_of(h);
+    health_score_change(&h->score, config->health.fall, config->health.rise);
+    write_request(h);
+    if (!asks_the_same(old, config)) {
+        drop_probe(h); /* what was asked before says nothing about what is asked now */
+        probe_soon(h);
+    } else if (!h->conn && timer_armed(&h->timer) && old->health.interval != config->health.interval) {
+        loop_cancel(loop_of(h), &h->timer);
+        schedule(h);
+    }
+}
+
+void health_change(struct backend *be, const struct config *old, struct health_check *staged)
+{
+    bool on = be->snapshot->health.on, was_on = old->health.on;
+    if (staged)
+        be->health = staged;
+    if (!be->health)
+        return;
+    if (on && was_on) {
+        switch_over(be->health, old);
+    } else if (on) {
+        prepare(be->health, be->up);
+        probe_soon(be->health);
+    } else if (was_on) {
+        switch_off(be);
+    }
 }
 
 void health_stop(struct backend *be)

@@ -34,6 +34,22 @@ void passive_fini(struct backend *be)
     loop_cancel(be->upstream->loop, &be->passive.timer);
 }
 
+void passive_change(struct backend *be)
+{
+    struct passive_check *p = &be->passive;
+    const struct config *config = config_of(be);
+    if (p->on_trial)
+        p->in_a_row = config->passive.failures - 1;
+    if (config->passive.on)
+        return; /* an ejection that has begun ends when it was to end */
+    passive_fini(be);
+    backend_succeeded(be);
+    if (be->ejected) {
+        be->ejected = false;
+        backend_update(be, "passive checks are off");
+    }
+}
+
 static bool is_last(const struct backend *be)
 {
     const struct upstream *u = be->upstream;
@@ -69,7 +85,7 @@ void backend_succeeded(struct backend *be)
 
 void backend_failed(struct backend *be, const char *cause)
 {
-    if (!config_of(be)->passive.on || be->ejected)
+    if (!config_of(be)->passive.on || be->ejected || be->removed)
         return; /* requests that began before the ejection say nothing new */
     if (be->passive.in_a_row < config_of(be)->passive.failures)
         be->passive.in_a_row++;

@@ -15,7 +15,7 @@
 
 /* ---- a backend's life ---- */
 
-static struct backend *backend_new(struct upstream *u, struct config *snapshot, const struct config_backend *config)
+struct backend *backend_new(struct upstream *u, struct config *snapshot, const struct config_backend *config)
 {
     struct backend *be = mem_try_alloc(sizeof *be);
     if (!be)
@@ -51,8 +51,7 @@ void backend_put(struct backend *be)
     mem_free(be);
 }
 
-/* Ends all that it does by itself; what is under way there goes on. */
-static void backend_quit(struct backend *be)
+void backend_quit(struct backend *be)
 {
     health_stop(be);
     passive_fini(be);
@@ -106,10 +105,10 @@ void backend_set_up(struct backend *be, bool up, const char *cause)
 
 /* ---- the set ---- */
 
-static bool start_names(struct upstream *u)
+bool upstream_start_names(struct upstream *u, const struct config *config)
 {
-    for (unsigned i = 0; i < u->count && !u->names; i++) {
-        if (u->config->backends[i].endpoint.kind != ENDPOINT_NAME)
+    for (unsigned i = 0; i < config->backend_count && !u->names; i++) {
+        if (config->backends[i].endpoint.kind != ENDPOINT_NAME)
             continue;
         /* A thread apart from the disk's: a name server that does not answer must not hold up an fsync. */
         u->names = worker_new(u->loop, "names");
@@ -123,7 +122,8 @@ static bool build(struct upstream *u)
 {
     u->count = u->config->backend_count;
     u->backends = mem_try_alloc(u->count * sizeof(struct backend *));
-    u->fields = mem_try_alloc(u->config->limits.header_fields * sizeof *u->fields);
+    u->field_room = u->config->limits.header_fields;
+    u->fields = mem_try_alloc(u->field_room * sizeof *u->fields);
     if (!u->backends || !u->fields || !tiers_init(u->tiers, u->count))
         return false;
     for (unsigned i = 0; i < u->count; i++) {
@@ -132,7 +132,7 @@ static bool build(struct upstream *u)
             return false;
     }
     tiers_build(u, NULL);
-    if (!start_names(u))
+    if (!upstream_start_names(u, u->config))
         return false;
     for (unsigned i = 0; i < u->count; i++)
         if (!health_start(u->backends[i]))

@@ -864,7 +864,7 @@ static void test_reference(void **state)
     config_schema_each(count_key, &r);
     assert_int_equal(r.keys, 66);
     assert_int_equal(r.required, 2);
-    assert_int_equal(r.fixed, 1);
+    assert_int_equal(r.fixed, 2);
 }
 
 int main(void)

@@ -1,0 +1,14 @@
+/* How many descriptors the process may have open, and what the config asks of that. */
+#ifndef LB_DESCRIPTORS_H
+#define LB_DESCRIPTORS_H
+
+#include "config/config.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Raises RLIMIT_NOFILE to what limits.connections needs. False when that cannot be, with a message for people in `why`
+ * (size `n`) that says which number is possible. */
+bool descriptors_raise(const struct config *config, char *why, size_t n) __attribute__((warn_unused_result));
+
+#endif

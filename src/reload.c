@@ -1,0 +1,285 @@
+/* A reload: a new snapshot takes the place of the one in force, and nothing that goes on is touched by it.
+ *
+ *   SIGHUP -> read, check, open the log file (thread `disk`) -> stage: all that can fail -> commit
+ *                     |                                            |
+ *                     +-- any fault: reload_failed <- roll back ---+
+ *
+ * The file is read on the helper thread because a disk may take its time, and checked there because a long one does,
+ * too. Staging and commit are one turn of the loop: no request sees half of a config. */
+#include "reload.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "descriptors.h"
+#include "net/listener.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+struct reload {
+    struct reload_setup parts;
+    struct config *config; /* in force */
+    struct reading *reading;
+    bool again; /* asked for meanwhile */
+};
+
+/* What the helper thread works on, apart from the reload, which may end first. */
+struct reading {
+    struct job job;
+    struct reload *reload;  /* NULL: nobody waits for it any more */
+    struct config *running; /* only read there */
+    struct config *fresh;   /* NULL: `errors` says why */
+    struct buf errors;
+    bool no_memory;
+    int log_fd; /* of a changed log.file, else -1 */
+    uint64_t begun;
+};
+
+/* ---- what is said ---- */
+
+static void log_failed(struct str cause)
+{
+    log_begin(LOG_ERROR, "reload_failed");
+    log_str("cause", cause);
+    log_end();
+}
+
+static void log_failed_lines(struct str lines)
+{
+    while (lines.n > 0) {
+        size_t end = str_find(lines, '\n'), next = end < lines.n ? end + 1 : end;
+        log_failed(str_make(lines.p, end));
+        lines = str_make(lines.p + next, lines.n - next);
+    }
+}
+
+static void log_done(const struct reading *rd, const struct upstream_tally *t)
+{
+    log_begin(LOG_INFO, "reload");
+    log_z("config", rd->fresh->path);
+    log_u64("added", t->added);
+    log_u64("removed", t->removed);
+    log_u64("kept", t->kept);
+    log_ms("duration_ms", clock_monotonic() - rd->begun);
+    log_end();
+}
+
+/* ---- on the helper thread ---- */
+
+static bool log_file_changes(const struct config *running, const struct config *fresh)
+{
+    return running->log.file && fresh->log.file && strcmp(running->log.file, fresh->log.file) != 0;
+}
+
+static bool open_log(struct reading *rd)
+{
+    const char *path = rd->fresh->log.file;
+    rd->log_fd = file_open_append(path);
+    if (rd->log_fd < 0) {
+        (void)!buf_printf(&rd->errors, "%s: log.file: %s cannot be opened: %s\n", rd->fresh->path, path,
+                          strerrordesc_np(-rd->log_fd));
+        return false;
+    }
+    enum file_kind kind = file_kind(rd->log_fd);
+    if (kind == FILE_REGULAR || kind == FILE_OTHER)
+        return true;
+    (void)!buf_printf(&rd->errors, "%s: log.file: %s is no regular file: only a restart can change to it\n",
+                      rd->fresh->path, path);
+    return false;
+}
+
+static void read_config(struct job *j)
+{
+    struct reading *rd = container_of(j, struct reading, job);
+    rd->fresh = config_load_over(rd->running->path, rd->running, &rd->errors, &rd->no_memory);
+    if (!rd->fresh || !log_file_changes(rd->running, rd->fresh) || open_log(rd))
+        return;
+    config_put(rd->fresh); /* nobody else has it yet */
+    rd->fresh = NULL;
+}
+
+/* ---- staging ---- */
+
+struct staged {
+    struct listener *listener; /* NULL: the address is the same */
+    struct upstream_change *upstream;
+    struct limiter_change *limiter;
+};
+
+static bool say(struct buf *errors, const struct config *config, const char *what, int error)
+{
+    (void)!buf_printf(errors, "%s: %s: %s\n", config->path, what, strerrordesc_np(error));
+    return false;
+}
+
+static bool stage_listener(struct reload *r, struct reading *rd, struct staged *s)
+{
+    int error = 0;
+    if (config_same_endpoint(&r->config->listen, &rd->fresh->listen))
+        return true;
+    s->listener = listener_new(r->parts.loop, &rd->fresh->listen.addr, proxy_accept, r->parts.proxy, &error);
+    if (s->listener)
+        return true;
+    (void)!buf_printf(&rd->errors, "%s: listen: cannot listen on %s: %s\n", rd->fresh->path, rd->fresh->listen_text,
+                      strerrordesc_np(error));
+    return false;
+}
+
+static bool stage_log(struct reload *r, struct reading *rd)
+{
+    int fd = rd->log_fd;
+    if (fd < 0)
+        return true;
+    rd->log_fd = -1;
+    if (log_writer_can_move(r->parts.log_writer))
+        return log_writer_move(r->parts.log_writer, fd, rd->fresh->log.file) ||
+               say(&rd->errors, rd->fresh, "log.file", ENOMEM);
+    file_close(fd);
+    (void)!buf_printf(&rd->errors, "%s: log.file: %s is no regular file: only a restart can change from it\n",
+                      rd->fresh->path, r->config->log.file);
+    return false;
+}
+
+static void roll_back(struct staged *s)
+{
+    listener_close(s->listener);
+    upstream_rollback(s->upstream);
+    limiter_rollback(s->limiter);
+}
+
+/* The log comes last: once it has another file, nothing can fail any more. */
+static bool stage(struct reload *r, struct reading *rd, struct staged *s)
+{
+    const struct reload_setup *p = &r->parts;
+    char why[512];
+    *s = (struct staged){0};
+    if (!descriptors_raise(rd->fresh, why, sizeof why)) {
+        (void)!buf_printf(&rd->errors, "%s\n", why);
+        return false;
+    }
+    s->upstream = upstream_stage(p->upstream, rd->fresh);
+    if (!s->upstream)
+        return say(&rd->errors, rd->fresh, "backends", errno);
+    s->limiter = p->limiter ? limiter_stage(p->limiter, rd->fresh) : NULL;
+    if (p->limiter && !s->limiter)
+        return say(&rd->errors, rd->fresh, "rate_limit", ENOMEM);
+    if (!proxy_stage(p->proxy, rd->fresh))
+        return say(&rd->errors, rd->fresh, "limits.header_fields", ENOMEM);
+    return stage_listener(r, rd, s) && stage_log(r, rd);
+}
+
+/* ---- putting it in force ---- */
+
+static void commit(struct reload *r, struct reading *rd, struct staged *s)
+{
+    const struct reload_setup *p = &r->parts;
+    struct config *old = r->config;
+    r->config = config_get(rd->fresh);
+    log_configure(r->config->log.level, r->config->log.format);
+    proxy_commit(p->proxy, r->config);
+    clients_api_set_config(p->api, r->config);
+    if (s->limiter)
+        limiter_commit(s->limiter);
+    struct upstream_tally tally = upstream_commit(s->upstream);
+    p->lifecycle->shutdown_timeout = r->config->timeouts.shutdown;
+    log_done(rd, &tally);
+    if (s->listener)
+        lifecycle_listen(p->lifecycle, s->listener);
+    config_put(old);
+}
+
+/* ---- begin and end ---- */
+
+static void reading_free(struct reading *rd)
+{
+    if (!rd)
+        return;
+    if (rd->log_fd >= 0)
+        file_close(rd->log_fd);
+    config_put(rd->fresh);
+    config_put(rd->running);
+    buf_fini(&rd->errors);
+    mem_free(rd);
+}
+
+static void finish(struct reload *r, struct reading *rd)
+{
+    struct staged s;
+    if (r->parts.lifecycle->state != LIFECYCLE_RUNNING) {
+        log_failed(STR("the balancer is stopping"));
+        return;
+    }
+    if (rd->fresh && stage(r, rd, &s)) {
+        commit(r, rd, &s);
+        return;
+    }
+    if (rd->fresh)
+        roll_back(&s);
+    if (rd->errors.len > 0)
+        log_failed_lines(buf_str(&rd->errors));
+    else
+        log_failed(STR("out of memory"));
+}
+
+static void on_read(struct job *j)
+{
+    struct reading *rd = container_of(j, struct reading, job);
+    struct reload *r = rd->reload;
+    if (r) {
+        r->reading = NULL;
+        finish(r, rd);
+    }
+    reading_free(rd);
+    if (r && r->again)
+        reload_begin(r);
+}
+
+void reload_begin(struct reload *r)
+{
+    r->again = r->reading != NULL;
+    if (r->again)
+        return;
+    if (r->parts.lifecycle->state != LIFECYCLE_RUNNING) {
+        log_failed(STR("the balancer is stopping"));
+        return;
+    }
+    struct reading *rd = mem_try_alloc(sizeof *rd);
+    if (!rd) {
+        log_failed(STR("out of memory"));
+        return;
+    }
+    rd->reload = r;
+    rd->running = config_get(r->config);
+    rd->log_fd = -1;
+    rd->begun = clock_monotonic();
+    r->reading = rd;
+    worker_submit(r->parts.disk, &rd->job, read_config, on_read);
+}
+
+bool reload_under_way(const struct reload *r)
+{
+    return r->reading != NULL;
+}
+
+struct reload *reload_new(const struct reload_setup *setup, struct config *config)
+{
+    struct reload *r = mem_try_alloc(sizeof *r);
+    if (!r)
+        return NULL;
+    r->parts = *setup;
+    r->config = config_get(config);
+    return r;
+}
+
+void reload_free(struct reload *r)
+{
+    if (!r)
+        return;
+    if (r->reading)
+        r->reading->reload = NULL;
+    config_put(r->config);
+    mem_free(r);
+}
