@@ -1,4 +1,4 @@
-/* A reload of the config (SIGHUP): read and checked on the helper thread, staged and put in force in one turn of the
+/* A reload of the config (SIGHUP): read and checked on a helper thread, staged and put in force in one turn of the
  * loop, whole or not at all. */
 #ifndef LB_RELOAD_H
 #define LB_RELOAD_H
@@ -14,7 +14,6 @@
 /* What a reload changes; all of it outlives the reload. */
 struct reload_setup {
     struct loop *loop;
-    struct worker *disk;
     struct log_writer *log_writer;
     struct upstream *upstream;
     struct limiter *limiter; /* may be NULL */
@@ -36,7 +35,7 @@ void reload_begin(struct reload *r);
 /* Is one under way? */
 bool reload_under_way(const struct reload *r);
 
-/* A reload that is under way comes to nothing. NULL is fine. */
+/* A reload that is under way comes to nothing, and is not waited for. NULL is fine. */
 void reload_free(struct reload *r);
 
 #endif

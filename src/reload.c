@@ -1,11 +1,11 @@
 /* A reload: a new snapshot takes the place of the one in force, and nothing that goes on is touched by it.
  *
- *   SIGHUP -> read, check, open the log file (thread `disk`) -> stage: all that can fail -> commit
+ *   SIGHUP -> read, check, open the log file (thread `reload`) -> stage: all that can fail -> commit
  *                     |                                            |
  *                     +-- any fault: reload_failed <- roll back ---+
  *
- * The file is read on the helper thread because a disk may take its time, and checked there because a long one does,
- * too. Staging and commit are one turn of the loop: no request sees half of a config. */
+ * The file is read on a helper thread because it may take its time (a network's, a pipe), and checked there because a
+ * long one does, too; on one of its own, for no fsync and no log line is to wait for it. Staging and commit are one turn of the loop: no request sees half of a config. */
 #include "reload.h"
 
 #include "base/clock.h"
@@ -22,14 +22,15 @@
 struct reload {
     struct reload_setup parts;
     struct config *config; /* in force */
+    struct worker *reader; /* from the first reload on */
     struct reading *reading;
     bool again; /* asked for meanwhile */
 };
 
-/* What the helper thread works on, apart from the reload, which may end first. */
+/* What the helper thread works on. It may outlive the reload, but is not reported then. */
 struct reading {
     struct job job;
-    struct reload *reload;  /* NULL: nobody waits for it any more */
+    struct reload *reload;
     struct config *running; /* only read there */
     struct config *fresh;   /* NULL: `errors` says why */
     struct buf errors;
@@ -195,8 +196,6 @@ static void commit(struct reload *r, struct reading *rd, struct staged *s)
 
 static void reading_free(struct reading *rd)
 {
-    if (!rd)
-        return;
     if (rd->log_fd >= 0)
         file_close(rd->log_fd);
     config_put(rd->fresh);
@@ -228,13 +227,28 @@ static void on_read(struct job *j)
 {
     struct reading *rd = container_of(j, struct reading, job);
     struct reload *r = rd->reload;
-    if (r) {
-        r->reading = NULL;
-        finish(r, rd);
-    }
+    r->reading = NULL;
+    finish(r, rd);
     reading_free(rd);
-    if (r && r->again)
+    if (r->again)
         reload_begin(r);
+}
+
+static void read_it(struct reload *r)
+{
+    if (!r->reader)
+        r->reader = worker_new(r->parts.loop, "reload");
+    struct reading *rd = r->reader ? mem_try_alloc(sizeof *rd) : NULL;
+    if (!rd) {
+        log_failed(str_of(r->reader ? "out of memory" : "the thread that reads the file cannot be started"));
+        return;
+    }
+    rd->reload = r;
+    rd->running = config_get(r->config);
+    rd->log_fd = -1;
+    rd->begun = clock_monotonic();
+    r->reading = rd;
+    worker_submit(r->reader, &rd->job, read_config, on_read);
 }
 
 void reload_begin(struct reload *r)
@@ -246,17 +260,7 @@ void reload_begin(struct reload *r)
         log_failed(STR("the balancer is stopping"));
         return;
     }
-    struct reading *rd = mem_try_alloc(sizeof *rd);
-    if (!rd) {
-        log_failed(STR("out of memory"));
-        return;
-    }
-    rd->reload = r;
-    rd->running = config_get(r->config);
-    rd->log_fd = -1;
-    rd->begun = clock_monotonic();
-    r->reading = rd;
-    worker_submit(r->parts.disk, &rd->job, read_config, on_read);
+    read_it(r);
 }
 
 bool reload_under_way(const struct reload *r)
@@ -279,7 +283,9 @@ void reload_free(struct reload *r)
     if (!r)
         return;
     if (r->reading)
-        r->reading->reload = NULL;
+        worker_abandon(r->reader); /* it may never be over */
+    else
+        worker_free(r->reader);
     config_put(r->config);
     mem_free(r);
 }

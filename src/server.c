@@ -159,7 +159,6 @@ static int start_listening(struct server *s)
 static int start_reloads(struct server *s)
 {
     struct reload_setup setup = {.loop = s->loop,
-                                 .disk = s->disk,
                                  .log_writer = s->log_writer,
                                  .upstream = s->upstream,
                                  .limiter = s->limiter,
