@@ -102,11 +102,11 @@ static void level_networks(struct anon_table *t)
 }
 
 /* Networks of another size are other clients. What an address was charged for is in the bucket of its old network or in
- * that one's overflow bucket; from now on it begins with its overflow bucket, so that has to have the higher word. An
- * old network larger than those that share an overflow bucket has members in all of them. */
+ * that one's overflow bucket; from now on it begins with its overflow bucket, so that has to have the higher word. A
+ * network larger than those that share an overflow bucket, old or new, has members in many of them. */
 static void merge_networks(struct anon_table *t, unsigned ipv6_prefix)
 {
-    bool wide = t->ipv6_prefix < ANON_OVERFLOW_PREFIX;
+    bool wide = t->ipv6_prefix < ANON_OVERFLOW_PREFIX || ipv6_prefix < ANON_OVERFLOW_PREFIX;
     uint64_t highest = 0;
     for (size_t i = 0; i < ANON_OVERFLOWS; i++)
         raise(&highest, t->overflow[i]);

@@ -844,6 +844,67 @@ static void test_load(void **state)
     buf_fini(&errors);
 }
 
+/* Writes `text` to a file and loads it over what `running` says. */
+static struct config *load_over(const char *running, const char *text, struct buf *errors)
+{
+    char name[] = "/tmp/test_config.XXXXXX";
+    bool no_memory;
+    int fd = mkstemp(name);
+    struct config *old = good(running);
+    assert_true(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+    close(fd);
+    struct config *c = config_load_over(name, old, errors, &no_memory);
+    unlink(name);
+    config_put(old);
+    return c;
+}
+
+static void reload_good(const char *running, const char *member)
+{
+    struct buf errors = BUF_INIT;
+    char before[4096];
+    snprintf(before, sizeof before, "%s", with(running));
+    struct config *c = load_over(before, with(member), &errors);
+    if (!c)
+        fail_msg("%s -> %s: %.*s", running, member, STR_ARG(buf_str(&errors)));
+    config_put(c);
+    buf_fini(&errors);
+}
+
+static void reload_bad(const char *running, const char *member, const char *fault)
+{
+    struct buf errors = BUF_INIT;
+    char before[4096];
+    snprintf(before, sizeof before, "%s", with(running));
+    assert_null(load_over(before, with(member), &errors));
+    assert_true(buf_append(&errors, "", 1));
+    if (!strstr(buf_str(&errors).p, fault))
+        fail_msg("%s -> %s: %s", running, member, buf_str(&errors).p);
+    buf_fini(&errors);
+}
+
+static void test_what_a_reload_cannot_change(void **state)
+{
+    (void)state;
+    reload_good("\"slow_start\":\"1s\"", "\"slow_start\":\"2s\"");
+    reload_good("\"log\":{\"file\":\"a\"}", "\"log\":{\"file\":\"b\"}");
+    reload_bad("\"log\":{\"file\":\"a\"}", "\"log\":{}", "log.file: found nothing; allowed: a path");
+    reload_bad("\"log\":{\"file\":\"a\"}", "\"log\":{\"file\":null}",
+               ":1:47: log.file: found null; allowed: a path, as it is now; only a restart can change that\n");
+    reload_bad("\"log\":{}", "\"log\":{\"file\":\"a\"}",
+               "log.file: found the string \"a\"; allowed: null, as it is now; only a restart can change that\n");
+    reload_bad("\"rate_limit\":{}", "\"rate_limit\":null",
+               "rate_limit: found null; allowed: an object, as it is now; only a restart can change that\n");
+    reload_bad("\"rate_limit\":null", "\"slow_start\":\"1s\"",
+               "rate_limit: found nothing; allowed: null, as it is now; only a restart can change that\n");
+    reload_bad(
+        "\"rate_limit\":{}", "\"rate_limit\":{\"clients_file\":\"x\"}",
+        "rate_limit.clients_file: found the string \"x\"; allowed: clients.json, as it is now; only a restart can "
+        "change that\n");
+    /* All faults at once. */
+    reload_bad("\"rate_limit\":{}", "\"rate_limit\":{\"clients_file\":\"x\"},\"blance\":1", ": blance: ");
+}
+
 struct reference {
     unsigned keys, required, fixed;
 };
@@ -871,6 +932,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_what_a_reload_cannot_change),
         cmocka_unit_test(test_more_defaults),
         cmocka_unit_test(test_written_defaults),
         cmocka_unit_test(test_backends),

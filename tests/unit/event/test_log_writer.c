@@ -430,12 +430,46 @@ static void test_others_who_share_the_pipe_are_not_affected(void **state)
     assert_int_equal(flags & O_NONBLOCK, 0);
 }
 
+/* Lines so far go to the old file, later ones to the new one, in whatever moment it is asked for. */
+static void test_moving(void **state)
+{
+    (void)state;
+    char line[32];
+    writer = log_writer_new(loop, worker, path);
+    assert_non_null(writer);
+    assert_true(log_writer_can_move(writer));
+    for (int i = 0; i < 60; i++) {
+        snprintf(line, sizeof line, "line_%d", i);
+        log_begin(LOG_INFO, line);
+        log_end();
+        if (i % 10 == 5) {
+            int fd = file_open_append(i % 20 == 5 ? rotated : path);
+            assert_true(fd >= 0 && log_writer_move(writer, fd, i % 20 == 5 ? rotated : path));
+        }
+        if (i % 3 == 0)
+            loop_turn(loop, 0);
+    }
+    log_writer_free(writer);
+    writer = NULL;
+    struct buf one = BUF_INIT, two = BUF_INIT;
+    assert_int_equal(file_read(path, 1 << 20, &one), 0);
+    assert_int_equal(file_read(rotated, 1 << 20, &two), 0);
+    assert_true(buf_append(&one, "", 1) && buf_append(&two, "", 1));
+    for (int i = 0; i < 60; i++) {
+        snprintf(line, sizeof line, " line_%d\n", i);
+        assert_int_equal(!!strstr(buf_str(&one).p, line) + !!strstr(buf_str(&two).p, line), 1);
+    }
+    buf_fini(&one);
+    buf_fini(&two);
+}
+
 #define WRITER_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         WRITER_TEST(test_a_file),
+        WRITER_TEST(test_moving),
         WRITER_TEST(test_free_writes_the_rest),
         WRITER_TEST(test_a_file_that_cannot_be_opened),
         WRITER_TEST(test_rotation),

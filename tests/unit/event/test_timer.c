@@ -24,6 +24,25 @@ static void test_empty(void **state)
     timer_heap_fini(&h);
 }
 
+static void test_reserve(void **state)
+{
+    static struct timer timers[200];
+    struct timer_heap h;
+
+    (void)state;
+    timer_heap_init(&h);
+    for (int i = 0; i < 200; i++)
+        timer_init(&timers[i], NULL);
+    must_arm(&h, &timers[0], 7);
+    assert_true(timer_heap_reserve(&h, 199));
+    struct timer **slots = h.slots;
+    for (unsigned i = 1; i < 200; i++)
+        must_arm(&h, &timers[i], i);
+    assert_ptr_equal(h.slots, slots);
+    assert_int_equal(timer_heap_next(&h), 1);
+    timer_heap_fini(&h);
+}
+
 static void test_order_and_due(void **state)
 {
     static const uint64_t deadlines[] = {50, 10, 40, 20, 30, 10};
@@ -178,11 +197,9 @@ static void test_like_the_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_empty),
-        cmocka_unit_test(test_order_and_due),
-        cmocka_unit_test(test_later_costs_nothing_until_it_comes_up),
-        cmocka_unit_test(test_earlier),
-        cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_empty),          cmocka_unit_test(test_reserve),
+        cmocka_unit_test(test_order_and_due),  cmocka_unit_test(test_later_costs_nothing_until_it_comes_up),
+        cmocka_unit_test(test_earlier),        cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_like_the_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
