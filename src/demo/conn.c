@@ -8,8 +8,10 @@
 #include "base/mem.h"
 #include "http/chunked.h"
 #include "http/write.h"
+#include "ledger.h"
 #include "net/io.h"
 #include "route.h"
+#include "show.h"
 
 #include <stdio.h>
 
@@ -20,6 +22,7 @@
 #define OUTAGE_BODY_MAX 4096u
 #define PIECES_A_TURN   16
 #define HEAD_MAX        1024u
+#define CUT_AFTER       (20 * NS_PER_MS)
 
 static const struct head_limits head_limits = {
     .head_bytes = 64u * 1024u, .target_bytes = 32u * 1024u, .fields = DEMO_FIELDS_MAX};
@@ -28,7 +31,8 @@ enum conn_state {
     CONN_HEAD,  /* waits for a request head */
     CONN_BODY,  /* takes the request's content */
     CONN_DELAY, /* the request is whole, its answer is due after the delay */
-    CONN_SEND   /* sends a long answer */
+    CONN_SEND,  /* sends a long answer */
+    CONN_CUT    /* has sent half an answer, which is to be all */
 };
 
 struct conn {
@@ -43,6 +47,7 @@ struct conn {
     struct head_scan scan;
     struct route route;
     bool to_head, keep_alive;
+    bool used; /* it has had a request before */
     unsigned minor;
     struct framing framing; /* of the request */
     struct chunked chunked;
@@ -60,6 +65,20 @@ struct conn *conn_of_link(struct list *link)
 static bool hangs(const struct conn *c)
 {
     return c->server->outage == OUTAGE_HANG;
+}
+
+/* Does this outage concern the answer to this request? /_outage is always served. */
+static bool suffers(const struct conn *c, enum outage_mode mode)
+{
+    if (c->server->outage != mode || c->route.kind == ROUTE_OUTAGE)
+        return false;
+    return c->route.kind != ROUTE_HEALTH || !c->server->health_ok;
+}
+
+/* /health is spared: a check does not read that far. */
+static bool is_cut_off(const struct conn *c)
+{
+    return suffers(c, OUTAGE_CUT) && c->route.kind != ROUTE_HEALTH && !c->to_head;
 }
 
 static void conn_reclaim(struct dead *d)
@@ -114,7 +133,24 @@ static void conn_answered(struct conn *c)
     buf_fini(&c->body);
     c->state = CONN_HEAD;
     c->scan = (struct head_scan){0};
+    c->used = true;
     if (!c->keep_alive)
+        conn_close_after_answer(c);
+}
+
+/* Half the answer is out; a moment for it to be passed on, then the end. */
+static void conn_cut(struct conn *c)
+{
+    c->state = CONN_CUT;
+    if (!loop_arm(c->server->loop, &c->delay, loop_now(c->server->loop) + CUT_AFTER))
+        conn_reset(c);
+}
+
+static void conn_cut_off(struct conn *c)
+{
+    if (c->server->spoilt++ % 2 == 0)
+        conn_reset(c);
+    else
         conn_close_after_answer(c);
 }
 
@@ -145,10 +181,15 @@ static void conn_answer(struct conn *c, unsigned status, struct str json)
         write_field_u64(&w, STR("Content-Length"), json.n);
     }
     write_end(&w);
+    if (is_cut_off(c))
+        json.n /= 2;
     if (!io_write_str(c->io, head_writer_str(&w), !no_body && !c->to_head) ||
         (!no_body && !c->to_head && !io_write_str(c->io, json, false)))
         return; /* IO_ERROR follows */
-    conn_answered(c);
+    if (is_cut_off(c))
+        conn_cut(c);
+    else
+        conn_answered(c);
 }
 
 /* Answers a request that cannot be served, and closes. */
@@ -165,36 +206,9 @@ static void conn_refuse(struct conn *c, unsigned status, const char *why)
     buf_fini(&json);
 }
 
-static bool show_field(struct buf *out, const struct field *f, bool first)
-{
-    struct buf line = BUF_INIT;
-    bool ok = buf_printf(&line, "%.*s: %.*s", STR_ARG(f->name), STR_ARG(f->value)) &&
-              buf_append_str(out, first ? STR("") : STR(",")) && json_append_string(out, buf_str(&line));
-
-    buf_fini(&line);
-    return ok;
-}
-
-/* The JSON up to where the size of the content stands: the head is gone when that is known. */
-static bool show_request(struct conn *c, const struct request *r)
-{
-    struct buf *out = &c->shown;
-
-    if (!buf_append_str(out, STR("{\"backend\":")) || !json_append_string(out, str_of(c->server->options->name)) ||
-        !buf_append_str(out, STR(",\"method\":")) || !json_append_string(out, r->method_text) ||
-        !buf_append_str(out, STR(",\"target\":")) || !json_append_string(out, r->target) ||
-        !buf_append_str(out, STR(",\"fields\":[")))
-        return false;
-    for (unsigned i = 0; i < r->headers.n; i++)
-        if (!show_field(out, &r->headers.v[i], i == 0))
-            return false;
-    return buf_append_str(out, STR("]"));
-}
-
 static void answer_show(struct conn *c, unsigned status)
 {
-    if (buf_printf(&c->shown, ",\"body_bytes\":%llu,\"served\":%llu}\n", (unsigned long long)c->body_bytes,
-                   (unsigned long long)c->server->served))
+    if (show_end(&c->shown, c->body_bytes, c->server->served))
         conn_answer(c, status, buf_str(&c->shown));
     else
         conn_reset(c);
@@ -203,27 +217,26 @@ static void answer_show(struct conn *c, unsigned status)
 /* The outage is on when its answer arrives; the connection is taken from the list, so that it does not end that too. */
 static void answer_outage(struct conn *c)
 {
-    enum outage_mode mode;
-    uint64_t ns;
+    struct outage o;
     const char *why;
     char json[64];
     int n;
 
-    if (!route_parse_outage(buf_str(&c->body), &mode, &ns, &why)) {
+    if (!route_parse_outage(buf_str(&c->body), &o, &why)) {
         conn_refuse(c, 400, why);
         return;
     }
-    n = snprintf(json, sizeof json, "{\"outage\":\"%s\",\"for_ms\":%llu}\n", outage_mode_name(mode),
-                 (unsigned long long)(ns / NS_PER_MS));
+    n = snprintf(json, sizeof json, "{\"outage\":\"%s\",\"for_ms\":%llu}\n", outage_mode_name(o.mode),
+                 (unsigned long long)(o.ns / NS_PER_MS));
     c->keep_alive = false;
     list_remove(&c->link);
-    demo_server_outage(c->server, mode, ns);
+    demo_server_outage(c->server, &o);
     conn_answer(c, 200, str_make(json, (size_t)n));
 }
 
 static void answer_health(struct conn *c)
 {
-    if (c->server->outage == OUTAGE_500)
+    if (suffers(c, OUTAGE_500) || suffers(c, OUTAGE_SICK))
         conn_answer(c, 503, STR("{\"status\":\"failing\"}\n"));
     else
         conn_answer(c, 200, STR("{\"status\":\"ok\"}\n"));
@@ -261,6 +274,10 @@ static void send_on(struct conn *c)
         if (!write_piece(c, piece, sends_chunks(c)))
             return; /* IO_ERROR follows */
     }
+    if (is_cut_off(c)) {
+        conn_cut(c);
+        return;
+    }
     if (sends_chunks(c) && !c->to_head && !io_write_str(c->io, CHUNKED_LAST, false))
         return;
     conn_answered(c);
@@ -282,13 +299,35 @@ static void answer_bytes(struct conn *c)
     write_end(&w);
     c->state = CONN_SEND;
     c->sent = 0;
-    c->send_left = c->to_head ? 0 : c->route.number;
+    c->send_left = c->to_head ? 0 : is_cut_off(c) ? c->route.number / 2 : c->route.number;
     if (io_write_str(c->io, head_writer_str(&w), false))
         send_on(c);
 }
 
+/* What OUTAGE_BAD says: no HTTP at all, lines that are none, a status that is none, and a content that is two. */
+static void answer_badly(struct conn *c)
+{
+    static const char *const bad[] = {
+        "what is this?\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length 2\r\n\r\nok",
+        "HTTP/1.1 2000 OK\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+    };
+
+    if (io_write_str(c->io, str_of(bad[c->server->spoilt++ % (sizeof bad / sizeof *bad)]), false))
+        conn_close_after_answer(c);
+}
+
 static void answer(struct conn *c)
 {
+    if (suffers(c, OUTAGE_DROP)) {
+        conn_reset(c);
+        return;
+    }
+    if (suffers(c, OUTAGE_BAD)) {
+        answer_badly(c);
+        return;
+    }
     if (c->route.kind == ROUTE_HEALTH) {
         answer_health(c);
         return;
@@ -312,7 +351,10 @@ static void on_delay_over(struct timer *t)
 
     if (hangs(c))
         return; /* conn_wake() answers */
-    answer(c);
+    if (c->state == CONN_CUT)
+        conn_cut_off(c);
+    else
+        answer(c);
     conn_update_reading(c);
 }
 
@@ -350,7 +392,7 @@ static void end_echo(struct conn *c)
 
 static void request_done(struct conn *c)
 {
-    uint64_t delay = c->server->options->delay;
+    uint64_t delay = c->server->options->delay + (suffers(c, OUTAGE_SLOW) ? DEMO_SLOW : 0);
 
     if (c->route.kind == ROUTE_ECHO) {
         end_echo(c);
@@ -417,9 +459,10 @@ static void begin_request(struct conn *c, const struct request *r)
     c->body_left = r->framing.kind == FRAMING_LENGTH ? r->framing.length : 0;
     c->body_bytes = 0;
     c->state = CONN_BODY;
-    if (c->route.kind == ROUTE_ECHO && c->server->outage == OUTAGE_500)
-        c->route.kind = ROUTE_SHOW;
-    if (!show_request(c, r)) {
+    if (c->route.kind == ROUTE_ECHO && c->server->outage != OUTAGE_NONE)
+        c->route.kind = ROUTE_SHOW; /* whose answer begins after the content, and so can be spoilt */
+    ledger_enter(c->server, r);
+    if (!show_begin(&c->shown, c->server->options->name, r)) {
         conn_reset(c);
         return;
     }
@@ -458,7 +501,7 @@ static void conn_read(struct conn *c)
 {
     bool on = true;
 
-    if (c->server->outage == OUTAGE_RESET) {
+    if (c->server->outage == OUTAGE_RESET || (c->server->outage == OUTAGE_REUSE && c->used && c->state == CONN_HEAD)) {
         conn_reset(c);
         return;
     }
@@ -502,6 +545,8 @@ void conn_wake(struct conn *c)
 {
     if (!hangs(c) && c->state == CONN_DELAY && !timer_armed(&c->delay))
         answer(c);
+    else if (!hangs(c) && c->state == CONN_CUT && !timer_armed(&c->delay))
+        conn_cut_off(c);
     else if (c->state == CONN_SEND)
         loop_post(c->server->loop, &c->send_on);
     conn_update_reading(c);

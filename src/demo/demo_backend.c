@@ -30,8 +30,9 @@ static const char usage_text[] =
     "  --delay TIME         wait before each answer, such as 5ms\n"
     "  --outage-every TIME  begin an outage each TIME\n"
     "  --outage-for TIME    how long each lasts; less than --outage-every\n"
-    "  --outage-mode MODE   refuse (default), hang, 500 or reset\n"
+    "  --outage-mode MODE   refuse (default), hang, 500, reset, drop, cut, bad, reuse, slow or sick\n"
     "  --outage-offset TIME begin the first one after TIME (default: --outage-every), to stagger several backends\n"
+    "  --ledger FILE        append a line for each POST that arrives: its X-Request-ID\n"
     "  -h, --help           this text\n"
     "\n"
     "Paths: /health; POST /_outage {\"mode\":\"refuse\",\"for\":\"10s\"} (mode none ends it); POST /echo;\n"
@@ -44,7 +45,7 @@ static int usage_error(const char *what, const char *value, const char *why)
     return EXIT_USAGE;
 }
 
-enum option_id { OPT_LISTEN = 256, OPT_NAME, OPT_DELAY, OPT_EVERY, OPT_FOR, OPT_MODE, OPT_OFFSET };
+enum option_id { OPT_LISTEN = 256, OPT_NAME, OPT_DELAY, OPT_EVERY, OPT_FOR, OPT_MODE, OPT_OFFSET, OPT_LEDGER };
 
 static const struct option long_options[] = {
     {"listen", required_argument, NULL, OPT_LISTEN},
@@ -54,6 +55,7 @@ static const struct option long_options[] = {
     {"outage-for", required_argument, NULL, OPT_FOR},
     {"outage-mode", required_argument, NULL, OPT_MODE},
     {"outage-offset", required_argument, NULL, OPT_OFFSET},
+    {"ledger", required_argument, NULL, OPT_LEDGER},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
@@ -74,7 +76,7 @@ static bool take_listen(struct demo_options *o, const char *text, const char **w
 
 static bool take_mode(struct demo_options *o, const char *text, const char **why)
 {
-    *why = "must be refuse, hang, 500 or reset";
+    *why = "must be refuse, hang, 500, reset, drop, cut, bad, reuse, slow or sick";
     return outage_mode_parse(str_of(text), &o->outage_mode);
 }
 
@@ -87,6 +89,7 @@ static bool take_option(struct demo_options *o, int id, const char *text, const 
     case OPT_EVERY: return take_duration(text, &o->outage_every, why);
     case OPT_FOR: return take_duration(text, &o->outage_for, why);
     case OPT_MODE: return take_mode(o, text, why);
+    case OPT_LEDGER: o->ledger = text; return true;
     default: return take_duration(text, &o->outage_offset, why);
     }
 }

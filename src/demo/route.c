@@ -43,28 +43,30 @@ static bool member_str(const struct json *object, const char *key, struct str *o
     return true;
 }
 
-static bool read_outage(const struct json *root, enum outage_mode *mode, uint64_t *ns, const char **why)
+static bool read_outage(const struct json *root, struct outage *o, const char **why)
 {
     struct str text;
 
+    *o = (struct outage){.mode = OUTAGE_NONE};
     *why = "the content is no object";
     if (json_type(root) != JSON_OBJECT)
         return false;
-    *why = "mode must be one of refuse, hang, 500, reset, none";
+    *why = "mode must be one of refuse, hang, 500, reset, drop, cut, bad, reuse, slow, sick, none";
     if (!member_str(root, "mode", &text))
         return false;
-    *ns = 0;
-    if (str_eq(text, STR("none"))) {
-        *mode = OUTAGE_NONE;
+    if (str_eq(text, STR("none")))
         return true;
-    }
-    if (!outage_mode_parse(text, mode))
+    if (!outage_mode_parse(text, &o->mode))
+        return false;
+    *why = "health must be ok";
+    o->health_ok = json_get(root, "health") != NULL;
+    if (o->health_ok && (!member_str(root, "health", &text) || !str_eq(text, STR("ok"))))
         return false;
     *why = "for must be a duration such as 10s";
-    return member_str(root, "for", &text) && str_parse_duration(text, ns) && *ns > 0;
+    return member_str(root, "for", &text) && str_parse_duration(text, &o->ns) && o->ns > 0;
 }
 
-bool route_parse_outage(struct str body, enum outage_mode *mode, uint64_t *ns, const char **why)
+bool route_parse_outage(struct str body, struct outage *o, const char **why)
 {
     struct json_error error;
     struct json_doc *doc = json_parse(body, false, &error);
@@ -74,7 +76,7 @@ bool route_parse_outage(struct str body, enum outage_mode *mode, uint64_t *ns, c
         *why = "the content is no JSON";
         return false;
     }
-    ok = read_outage(json_root(doc), mode, ns, why);
+    ok = read_outage(json_root(doc), o, why);
     json_free(doc);
     return ok;
 }

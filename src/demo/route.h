@@ -23,10 +23,9 @@ struct route {
 /* A path with a number that is malformed or out of range shows the request like any other. */
 struct route route_of(const struct request *r);
 
-/* Reads the body of POST /_outage, {"mode":"refuse","for":"10s"}; mode "none", without `for`, ends an outage. False
- * when it is wrong, `*why` says how. */
-bool route_parse_outage(struct str body, enum outage_mode *mode, uint64_t *ns, const char **why)
-    __attribute__((warn_unused_result));
+/* Reads the body of POST /_outage, {"mode":"refuse","for":"10s"}; mode "none", without `for`, ends an outage;
+ * "health":"ok" beside them sets health_ok. False when it is wrong, `*why` says how. */
+bool route_parse_outage(struct str body, struct outage *o, const char **why) __attribute__((warn_unused_result));
 
 /* The bytes of /bytes and /chunked from offset `at` on: a piece of at most ROUTE_PIECE of them. Byte i is '!' + i % 89.
  */

@@ -5,19 +5,21 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "conn.h"
+#include "ledger.h"
 
 #include <errno.h>
 
 #define LISTEN_AGAIN_AFTER (100 * NS_PER_MS)
 
 static const char *const mode_names[] = {
-    [OUTAGE_NONE] = "none", [OUTAGE_REFUSE] = "refuse", [OUTAGE_HANG] = "hang",
-    [OUTAGE_500] = "500",   [OUTAGE_RESET] = "reset",
+    [OUTAGE_NONE] = "none",   [OUTAGE_REFUSE] = "refuse", [OUTAGE_HANG] = "hang", [OUTAGE_500] = "500",
+    [OUTAGE_RESET] = "reset", [OUTAGE_DROP] = "drop",     [OUTAGE_CUT] = "cut",   [OUTAGE_BAD] = "bad",
+    [OUTAGE_REUSE] = "reuse", [OUTAGE_SLOW] = "slow",     [OUTAGE_SICK] = "sick",
 };
 
 bool outage_mode_parse(struct str s, enum outage_mode *out)
 {
-    for (enum outage_mode m = OUTAGE_REFUSE; m <= OUTAGE_RESET; m++) {
+    for (enum outage_mode m = OUTAGE_REFUSE; m < OUTAGE_MODES; m++) {
         if (str_eq(s, str_of(mode_names[m]))) {
             *out = m;
             return true;
@@ -108,15 +110,18 @@ static void on_outage_end(struct timer *t)
     outage_end(container_of(t, struct demo_server, outage_end));
 }
 
-static void outage_begin(struct demo_server *s, enum outage_mode mode, uint64_t ns)
+static void outage_begin(struct demo_server *s, const struct outage *o)
 {
-    if (!arm_in(s, &s->outage_end, ns))
+    enum outage_mode mode = o->mode;
+
+    if (!arm_in(s, &s->outage_end, o->ns))
         return;
     s->outage = mode;
+    s->health_ok = o->health_ok;
     log_begin(LOG_INFO, "outage_begin");
     log_z("name", s->options->name);
     log_z("mode", outage_mode_name(mode));
-    log_ms("for_ms", ns);
+    log_ms("for_ms", o->ns);
     log_end();
     if (mode == OUTAGE_REFUSE) {
         loop_cancel(s->loop, &s->listen_again);
@@ -129,11 +134,11 @@ static void outage_begin(struct demo_server *s, enum outage_mode mode, uint64_t 
         wake_all(s);
 }
 
-void demo_server_outage(struct demo_server *s, enum outage_mode mode, uint64_t ns)
+void demo_server_outage(struct demo_server *s, const struct outage *o)
 {
     outage_end(s);
-    if (mode != OUTAGE_NONE)
-        outage_begin(s, mode, ns);
+    if (o->mode != OUTAGE_NONE)
+        outage_begin(s, o);
 }
 
 static void on_outage_next(struct timer *t)
@@ -143,19 +148,20 @@ static void on_outage_next(struct timer *t)
 
     while (s->next_at <= loop_now(s->loop))
         s->next_at += o->outage_every;
-    demo_server_outage(s, o->outage_mode, o->outage_for);
+    demo_server_outage(s, &(struct outage){.mode = o->outage_mode, .ns = o->outage_for});
     if (!loop_arm(s->loop, t, s->next_at))
         loop_stop(s->loop);
 }
 
 bool demo_server_init(struct demo_server *s, struct loop *l, const struct demo_options *options, int *error)
 {
-    *s = (struct demo_server){.loop = l, .options = options, .at = options->listen.addr, .outage = OUTAGE_NONE};
+    *s = (struct demo_server){
+        .loop = l, .options = options, .at = options->listen.addr, .outage = OUTAGE_NONE, .ledger = -1};
     list_init(&s->conns);
     timer_init(&s->outage_end, on_outage_end);
     timer_init(&s->outage_next, on_outage_next);
     timer_init(&s->listen_again, listen_again);
-    if (!server_listen(s, error))
+    if (!ledger_open(s, error) || !server_listen(s, error))
         return false;
     s->next_at = loop_now(l) + (options->outage_offset ? options->outage_offset : options->outage_every);
     if (options->outage_every && !loop_arm(l, &s->outage_next, s->next_at)) {
@@ -174,4 +180,5 @@ void demo_server_fini(struct demo_server *s)
     listener_close(s->listener);
     s->listener = NULL;
     reset_all(s);
+    ledger_close(s);
 }

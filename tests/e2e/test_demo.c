@@ -161,6 +161,112 @@ static void test_reset(void **state)
     finish(w);
 }
 
+/* A request whole, its connection reset instead of an answer; /health too, unless it is to be spared. */
+static void test_drop(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+    int port = start(w, NULL);
+
+    begin_outage(port, "drop", "60s");
+    client_open(&c, port);
+    client_send(&c, "GET /health HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_int_equal(client_read(&c, false), READ_RESET);
+    client_close(&c);
+    assert_int_equal(
+        http_request(port, "POST", "/_outage", "", "{\"mode\":\"drop\",\"for\":\"60s\",\"health\":\"ok\"}", NULL), 200);
+    assert_int_equal(http_get(port, "/health", NULL), 200);
+    client_open(&c, port);
+    client_send(&c, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx");
+    assert_int_equal(client_read(&c, false), READ_RESET);
+    client_close(&c);
+    finish(w);
+}
+
+static void test_cut(void **state)
+{
+    static const char *const targets[] = {"/", "/bytes/1000", "/chunked/1000", "/bytes/1000"};
+    struct world *w = *state;
+    struct client c;
+    int port = start(w, NULL);
+
+    begin_outage(port, "cut", "60s");
+    for (size_t i = 0; i < 4; i++) {
+        client_open(&c, port);
+        client_sendf(&c, "GET %s HTTP/1.1\r\nHost: h\r\n\r\n", targets[i]);
+        assert_int_equal(client_read(&c, false), i % 2 == 0 ? READ_RESET : READ_CUT);
+        assert_int_equal(c.response.status, 200);
+        client_close(&c);
+    }
+    assert_int_equal(http_get(port, "/health", NULL), 200);
+    finish(w);
+}
+
+static void test_bad(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+    int port = start(w, NULL);
+
+    begin_outage(port, "bad", "60s");
+    for (size_t i = 0; i < 4; i++) {
+        client_open(&c, port);
+        client_send(&c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert_int_equal(client_read(&c, false), READ_MALFORMED);
+        client_close(&c);
+    }
+    finish(w);
+}
+
+static void test_reuse(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+    int port = start(w, NULL);
+
+    begin_outage(port, "reuse", "60s");
+    client_open(&c, port);
+    client_send(&c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    client_expect(&c, 200);
+    client_expect_silence(&c, 20);
+    client_send(&c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_int_equal(client_read(&c, false), READ_RESET);
+    client_close(&c);
+    finish(w);
+}
+
+static void test_slow_and_sick(void **state)
+{
+    struct world *w = *state;
+    uint64_t begun;
+    int port = start(w, NULL);
+
+    begin_outage(port, "slow", "60s");
+    begun = now_ms();
+    assert_int_equal(http_get(port, "/", NULL), 200);
+    assert_true(now_ms() - begun >= 499u);
+    begin_outage(port, "sick", "60s");
+    assert_int_equal(http_get(port, "/", NULL), 200);
+    assert_int_equal(http_get(port, "/health", NULL), 503);
+    finish(w);
+}
+
+static void test_ledger(void **state)
+{
+    struct world *w = *state;
+    int port = start(w, (const char *const[]){"--ledger", "posts", NULL});
+    struct bytes lines;
+
+    assert_int_equal(http_request(port, "POST", "/", "X-Request-ID: a-1\r\n", "x", NULL), 200);
+    assert_int_equal(http_request(port, "PUT", "/", "X-Request-ID: a-2\r\n", "x", NULL), 200);
+    assert_int_equal(http_request(port, "POST", "/echo", "X-Request-ID: a-3\r\n", "x", NULL), 200);
+    daemon_kill(&w->helpers[0]);
+    lines = file_content(world_path(w, "posts"));
+    assert_string_equal(lines.p, "a-1\na-3\n");
+    bytes_free(&lines);
+    world_finish(w);
+}
+
 static void test_scheduled_outages(void **state)
 {
     struct world *w = *state;
@@ -186,6 +292,7 @@ static void test_bad_outage_requests(void **state)
                                          "{\"mode\":\"refuse\"}",
                                          "{\"mode\":\"odd\",\"for\":\"1s\"}",
                                          "{\"mode\":\"hang\",\"for\":\"1\"}",
+                                         "{\"mode\":\"drop\",\"for\":\"1s\",\"health\":\"bad\"}",
                                          "{\"mode\":\"hang\",\"for\":\"0s\"}"};
     struct world *w = *state;
     int port = start(w, NULL);
@@ -230,6 +337,12 @@ int main(void)
         WORLD_TEST(test_500),
         WORLD_TEST(test_hang),
         WORLD_TEST(test_reset),
+        WORLD_TEST(test_drop),
+        WORLD_TEST(test_cut),
+        WORLD_TEST(test_bad),
+        WORLD_TEST(test_reuse),
+        WORLD_TEST(test_slow_and_sick),
+        WORLD_TEST(test_ledger),
         WORLD_TEST(test_scheduled_outages),
         WORLD_TEST(test_bad_outage_requests),
         WORLD_TEST(test_usage),
