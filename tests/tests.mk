@@ -1,6 +1,6 @@
 # Tests, lint, fuzzing, coverage, bench: included by the Makefile.
 
-.PHONY: compare unit e2e fuzz-replay sim sim-mutants check coverage valgrind packages-%
+.PHONY: compare chaos chaos-short unit e2e fuzz-replay sim sim-mutants check coverage valgrind packages-%
 
 packages-%:
 	@.ci/install-packages $(subst +, ,$*)
@@ -46,6 +46,32 @@ $(BUILD)/e2e/test_conformance $(BUILD)/e2e/compare: $(BUILD)/e2e/%: tests/e2e/%.
 compare: packages-build+test+bench
 	@$(MAKE) --no-print-directory all $(BUILD)/e2e/compare
 	@tests/e2e/compare.sh $(BUILD)
+
+# ---- chaos ----
+
+# Outages under load, and the promises about them, see docs/chaos.md. CHAOS_ONLY and CHAOS_SKIP: names of scenarios, with commas between.
+CHAOS_OBJ := $(patsubst tests/%.c,$(BUILD)/obj/e2e/%.o,$(wildcard tests/chaos/*.c))
+CHAOS_ONLY ?=
+CHAOS_SKIP ?=
+
+chaos: packages-build+test+bench
+	@$(MAKE) --no-print-directory all $(BUILD)/chaos/chaos
+	@tests/chaos/chaos.sh $(BUILD) --only "$(CHAOS_ONLY)" --skip "$(CHAOS_SKIP)"
+
+# Ours only, in a minute.
+chaos-short: packages-build+test
+	@$(MAKE) --no-print-directory all $(BUILD)/chaos/chaos
+	@LB_BUILD=$(abspath $(BUILD)) $(BUILD)/chaos/chaos --short --only "$(CHAOS_ONLY)" --skip "$(CHAOS_SKIP)"
+
+$(BUILD)/obj/e2e/chaos/%.o: tests/chaos/%.c
+	@mkdir -p $(@D)
+	$(call say,CC,$@)
+	$(Q)$(CC) $(CPPFLAGS) -Itests/e2e $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/chaos/chaos: $(CHAOS_OBJ) $(HARNESS_OBJ)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcjson -lcmocka -lcrypto -lm
 
 # ---- fuzzing ----
 
@@ -133,7 +159,7 @@ $(BUILD)/sim: $(SIM_OBJ) $(BUILD)/obj/sim-daemon.o
 # ---- lint ----
 
 SOURCES := $(wildcard src/*.c src/*/*.c src/*/*.h include/*.h include/*/*.h tests/unit/*/*.c tests/e2e/*.[ch] \
-             tests/e2e/harness/*.[ch] tests/e2e/conformance/*.[ch] tests/fuzz/*.[ch] tests/bench/*.c tests/sim/*.[ch])
+             tests/e2e/harness/*.[ch] tests/e2e/conformance/*.[ch] tests/fuzz/*.[ch] tests/bench/*.c tests/sim/*.[ch] tests/chaos/*.[ch])
 
 lint: packages-build+lint+test
 	@$(MAKE) --no-print-directory all

@@ -1,0 +1,42 @@
+#!/bin/sh
+# chaos.sh BUILD [ARGUMENT...]: plays all scenarios of tests/chaos with the load balancer, HAProxy and nginx, and writes docs/chaos.md
+# from what came out: what stands in tests/chaos/method.md, the versions, and the table. Given --only or --skip with a name, it leaves
+# docs/chaos.md alone.
+set -eu
+
+build=$(cd "$1" && pwd)
+shift
+dir=$(mktemp -d "${TMPDIR:-/tmp}/loadbalancer-chaos-XXXXXX")
+trap 'rm -rf "$dir"' EXIT
+
+whole=yes
+for argument in "$@"; do
+    case $argument in
+    --only | --skip | "") ;;
+    *) whole=no ;;
+    esac
+done
+
+version_of() { # PROGRAM ARGUMENT
+    if [ -x "$1" ]; then
+        "$@" 2>&1 | sed -n '1s/ *\([^ ]*\) *- https.*/ \1/;1p'
+    fi
+}
+
+status=0
+LB_BUILD=$build "$build/chaos/chaos" --table "$dir/table" "$@" || status=$?
+[ -s "$dir/table" ] || exit "$status"
+if [ "$whole" = no ]; then
+    cat "$dir/table"
+    exit "$status"
+fi
+{
+    cat tests/chaos/method.md
+    printf '\n## The last run\n\n'
+    echo "$("$build/loadbalancer" --version); $(version_of /usr/sbin/haproxy -v); $(version_of /usr/sbin/nginx -v); Linux $(uname -r | cut -d. -f1,2), $(nproc) cores, $(date -u +%Y-%m-%d)."
+    echo
+    cat "$dir/table"
+} >"$dir/chaos.md"
+mv "$dir/chaos.md" docs/chaos.md
+echo "The table is in docs/chaos.md."
+exit "$status"
