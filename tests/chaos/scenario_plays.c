@@ -189,7 +189,7 @@ static bool leaver_is_left_alone(struct stage *s)
 {
     uint64_t since = now_us() - 200 * MS;
 
-    return load_answered_since(s->load, -1, since) >= 10 && load_answered_since(s->load, LEAVER, since) == 0;
+    return load_answered_since(s->load, -1, since) >= 20 && load_answered_since(s->load, LEAVER, since) == 0;
 }
 
 bool play_reload(struct stage *s, const struct scenario *c)
