@@ -191,7 +191,7 @@ static void plan_shortage(void)
         struct rng r = rng_of("shortage", 100 + i);
         struct deed *d = plan("shortage", i, 60, do_shortage, &kernel.faults.heap_enomem);
         if (d)
-            d->rate = (unsigned)rng_spread(&r, 10, 300);
+            d->rate = (unsigned)rng_spread(&r, 100, 800);
     }
 }
 
