@@ -65,6 +65,9 @@ struct back_conn *back_open(struct backend *be, uint64_t timeout_ns, const struc
  * memory, no ports) and nothing about the backend. */
 bool back_error_is_ours(int sys_errno);
 
+/* What the log says of an errno of back_open(): a phrase such as "connect refused". */
+const char *back_error_text(int sys_errno);
+
 /* Leases a pooled connection, ready at once; NULL when there is none. With `sure`, for a request that may not be sent
  * twice, it is looked at first (one system call); so it is when it has waited for more than a second. */
 struct back_conn *pool_get(struct backend *be, bool sure, const struct back_events *ev, void *arg)

@@ -85,7 +85,7 @@ static void attempt_start(struct exchange *x, bool fresh, bool more)
     a->conn = back_open(be, x->px->config->timeouts.connect, &events, x);
     if (a->conn)
         return;
-    struct back_failure f = {.error = ERR_CONNECT_FAILED, .sys_errno = errno, .cause = strerrordesc_np(errno)};
+    struct back_failure f = {.error = ERR_CONNECT_FAILED, .sys_errno = errno, .cause = back_error_text(errno)};
     attempt_failed(x, &f); /* at most retry.attempts deep */
 }
 

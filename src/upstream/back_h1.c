@@ -68,12 +68,15 @@ static bool in_tunnel(const struct back_conn *c)
 
 /* ---- failure ---- */
 
+const char *back_error_text(int sys_errno)
+{
+    return sys_errno == ECONNREFUSED ? "connect refused" : strerrordesc_np(sys_errno);
+}
+
 static const char *cause_of(enum err e, int sys_errno)
 {
-    if (sys_errno == ECONNREFUSED)
-        return "connect refused";
     if (sys_errno)
-        return strerrordesc_np(sys_errno);
+        return back_error_text(sys_errno);
     switch (e) {
     case ERR_CONNECT_TIMEOUT: return "connect timeout";
     case ERR_RESPONSE_TIMEOUT: return "response timeout";

@@ -199,7 +199,7 @@ static void probe(struct health_check *h)
         if (back_error_is_ours(errno))
             schedule(h); /* says nothing about the backend */
         else
-            probe_ended(h, false, strerrordesc_np(errno));
+            probe_ended(h, false, back_error_text(errno));
         return;
     }
     if (!loop_arm(loop_of(h), &h->deadline, loop_now(loop_of(h)) + timeout))
