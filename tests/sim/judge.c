@@ -92,6 +92,7 @@ static struct life *present(void)
 static struct {
     struct bytes line;
     struct known backends[BACKENDS_MAX];
+    uint64_t gone_at;    /* when a reload has removed the backend that comes and goes; 0: it is there */
     bool lagging;        /* lines have waited: the log does not tell in time what the daemon knows */
     uint64_t none_until; /* no backend was known to be available until then; UINT64_MAX: none is now */
     uint64_t retry_at[RETRIES_KEPT];
@@ -132,11 +133,17 @@ static unsigned backend_of(const char *line)
     return i;
 }
 
+/* Does it come and go by reloads? Then the log's lines do not say what is known of it. */
+static bool wanders(unsigned backend)
+{
+    return world.varied && backend == settings_wanderer();
+}
+
 static void note_availability(void)
 {
     bool any = false;
     for (unsigned i = 0; i < world.set.backends; i++)
-        any |= seen.backends[i].available;
+        any |= seen.backends[i].available && !wanders(i);
     if (any && seen.none_until == UINT64_MAX)
         seen.none_until = sim_now();
     if (!any && seen.none_until != UINT64_MAX)
@@ -161,8 +168,17 @@ static void on_health(unsigned backend, bool up, const char *line)
     char cause[64] = "";
     field(line, "cause", cause, sizeof cause);
     set_known(backend, up);
-    if (strncmp(cause, "status ", 7) == 0 && !seen.lagging)
+    if (strncmp(cause, "status ", 7) == 0 && !seen.lagging && !wanders(backend))
         backend_check_count(backend, up);
+}
+
+static void on_reload(const char *line)
+{
+    if (number(line, "removed") > 0)
+        seen.gone_at = sim_now();
+    if (number(line, "added") > 0)
+        seen.gone_at = 0;
+    note_availability();
 }
 
 static unsigned retries_since(uint64_t since)
@@ -260,6 +276,8 @@ static void on_line(const char *line)
         on_health(backend_of(line), false, line);
     else if (strcmp(event, "backend_up") == 0)
         on_health(backend_of(line), true, line);
+    else if (strcmp(event, "reload") == 0)
+        on_reload(line);
     else if (strcmp(event, "retry") == 0)
         on_retry(line);
     else if (strcmp(event, "log_dropped") == 0)
@@ -306,6 +324,7 @@ void judge_start(void)
 {
     bytes_clear(&seen.line);
     forget_known();
+    seen.gone_at = 0;
     seen.lagging = world.set.log_to_file;
 }
 
@@ -338,6 +357,8 @@ void judge_end_of_life(bool killed, int status)
 static bool surely(unsigned backend, uint64_t turn, bool available)
 {
     const struct known *k = &seen.backends[backend];
+    if (wanders(backend))
+        return false;
     if (k->turn < turn)
         return k->available == available;
     return k->turn == turn && !k->flapped && k->available == available && k->before == available;
@@ -357,6 +378,14 @@ static void check_choice(const struct request *r, unsigned backend, uint64_t tur
                      r->id, backend, i);
 }
 
+/* Promise: a backend that a reload has removed gets no request that came after it. */
+static void check_gone(const struct request *r, unsigned backend)
+{
+    if (backend == settings_wanderer() && seen.gone_at > 0 && r->sent_at > seen.gone_at && !seen.lagging &&
+        !fault_since(SHOWN_HEAP, process.begun))
+        sim_fail("reload", "request %u was sent to backend %u, which is not in the config any more", r->id, backend);
+}
+
 void judge_delivery(struct request *r, unsigned backend, uint64_t turn)
 {
     r->deliveries++;
@@ -370,6 +399,7 @@ void judge_delivery(struct request *r, unsigned backend, uint64_t turn)
     if (r->deliveries > 2 * (world.set.attempts + 1))
         sim_fail("retries", "request %u was delivered %u times", r->id, r->deliveries);
     check_choice(r, backend, turn);
+    check_gone(r, backend);
 }
 
 /* ---- answers ---- */

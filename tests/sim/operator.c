@@ -78,8 +78,10 @@ static void do_hup(struct deed *d)
     if (rng_chance(&stream, 500))
         disk_put("config.json", bad, sizeof bad - 1);
     else
-        settings_write();
+        settings_write_changed(&stream);
     process_signal(SIGHUP);
+    if (rng_chance(&stream, 200))
+        process_signal(SIGHUP); /* once more while the first is at it */
 }
 
 static void do_rotate(struct deed *d)

@@ -154,18 +154,32 @@ static void add_duration(struct bytes *o, const char *key, uint64_t ns)
     bytes_add_text(o, "\"%s\":\"%" PRIu64 "ms\",", key, ns / MS);
 }
 
-static void add_backends(struct bytes *o)
+/* What is different from the settings. */
+struct change {
+    bool absent; /* the wanderer */
+    unsigned weight[BACKENDS_MAX];
+    uint64_t longer; /* each time-out that may be */
+};
+
+unsigned settings_wanderer(void)
+{
+    return world.set.backends > 1 ? world.set.backends - 1 : BACKENDS_MAX;
+}
+
+static void add_backends(struct bytes *o, const struct change *c)
 {
     bytes_add_text(o, "\"backends\":[");
     for (unsigned i = 0; i < world.set.backends; i++) {
         char address[40];
+        if (c->absent && i == settings_wanderer())
+            continue;
         snprintf(address, sizeof address, "10.0.0.%u:9000", i + 1);
         if (world.set.backend[i].unix_socket)
             snprintf(address, sizeof address, "unix:/run/b%u.sock", i);
         else if (world.set.backend[i].named)
             snprintf(address, sizeof address, "b%u.example:9000", i);
         bytes_add_text(o, "%s{\"address\":\"%s\",\"name\":\"b%u\",\"weight\":%u,\"max_connections\":%u,\"backup\":%s}",
-                       i ? "," : "", address, i, world.set.backend[i].weight, world.set.backend[i].max_connections,
+                       i ? "," : "", address, i, c->weight[i], world.set.backend[i].max_connections,
                        world.set.backend[i].backup ? "true" : "false");
     }
     bytes_add_text(o, "],\"balance\":%s,\"slow_start\":\"%" PRIu64 "ms\",", world.set.balance,
@@ -206,23 +220,23 @@ static void add_checks(struct bytes *o)
         bytes_add_text(o, "\"passive_check\":null,");
 }
 
-void settings_write(void)
+static void write_config(const struct change *c)
 {
     const struct settings *s = &world.set;
     struct bytes o = {0};
     bytes_add_text(&o, "{\"listen\":\"%s\",", s->unix_listen ? "unix:/run/lb.sock" : ":8080");
-    add_backends(&o);
+    add_backends(&o, c);
     add_checks(&o);
     add_limiter(&o);
     bytes_add_text(&o, "\"retry\":{\"attempts\":%u,\"budget_percent\":%u},\"timeouts\":{", s->attempts,
                    s->budget_percent);
-    add_duration(&o, "client_header", s->client_header);
-    add_duration(&o, "client_idle", s->client_idle);
-    add_duration(&o, "client_body", s->client_body);
-    add_duration(&o, "client_write", s->client_write);
-    add_duration(&o, "connect", s->connect);
-    add_duration(&o, "backend_response", s->backend_response);
-    add_duration(&o, "backend_idle", s->backend_idle);
+    add_duration(&o, "client_header", s->client_header + c->longer);
+    add_duration(&o, "client_idle", s->client_idle + c->longer);
+    add_duration(&o, "client_body", s->client_body + c->longer);
+    add_duration(&o, "client_write", s->client_write + c->longer);
+    add_duration(&o, "connect", s->connect + c->longer);
+    add_duration(&o, "backend_response", s->backend_response + c->longer);
+    add_duration(&o, "backend_idle", s->backend_idle + c->longer);
     add_duration(&o, "tunnel", s->tunnel);
     bytes_add_text(&o, "\"shutdown\":\"%" PRIu64 "ms\"},", s->shutdown / MS);
     bytes_add_text(&o, "\"limits\":{\"connections\":%u,\"connections_per_client\":%u},", s->connections,
@@ -232,4 +246,21 @@ void settings_write(void)
     trace_text("config: %.*s", (int)o.len, bytes_at(&o));
     disk_put("config.json", bytes_at(&o), o.len);
     bytes_free(&o);
+}
+
+void settings_write(void)
+{
+    struct change none = {0};
+    for (unsigned i = 0; i < world.set.backends; i++)
+        none.weight[i] = world.set.backend[i].weight;
+    write_config(&none);
+}
+
+void settings_write_changed(struct rng *r)
+{
+    struct change c = {.absent = rng_chance(r, 500), .longer = ms_between(r, 0, 2000)};
+    for (unsigned i = 0; i < world.set.backends; i++)
+        c.weight[i] = (unsigned)rng_between(r, 1, 5);
+    world.varied = true;
+    write_config(&c);
 }

@@ -78,7 +78,7 @@ int sim_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn
         return EAGAIN;
     struct helper *h = &helpers[helper_count++];
     *h = (struct helper){.fn = fn, .arg = arg};
-    h->thread = thread_start(helper_count == 1 ? "disk" : "names", run_helper, h);
+    h->thread = thread_start(helper_count == 1 ? "disk" : "helper", run_helper, h);
     *thread = helper_count;
     return 0;
 }

@@ -320,11 +320,24 @@ static _Noreturn void fail_stuck(void)
              bytes_at(&who), bytes_at(&callers));
 }
 
+/* A process that was begun since has the settings already: then this changes nothing. */
+static void restore(void)
+{
+    world.restored = true;
+    if (!world.varied)
+        return;
+    settings_write();
+    process_signal(SIGHUP);
+    busy_until = sim_now();
+}
+
 static void step_phase(void)
 {
     clients_check_stuck();
     if (world.phase != PHASE_CHAOS && sim_now() - phase_since > 120 * S)
         fail_stuck();
+    if (world.phase == PHASE_CALM && !world.restored && process_alive() && process.serving && !world.draining)
+        restore();
     bool up = process_alive() && started_well && net_listens(&world.listen) && !world.draining;
     /* A request from before may still end badly, and eject a backend. */
     if (!clients_done())
@@ -337,7 +350,7 @@ static void step_phase(void)
             be_calm();
         break;
     case PHASE_CALM:
-        if (up && clients_done() && sim_now() >= well_since + time_to_notice()) {
+        if (up && world.restored && clients_done() && sim_now() >= well_since + time_to_notice()) {
             enter(PHASE_VERIFY);
             backends_count_from_here();
             clients_verify();

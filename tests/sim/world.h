@@ -63,6 +63,8 @@ struct world {
     bool draining;                                              /* SIGTERM was sent to the present process */
     uint64_t drain_begun;
     unsigned double_signals;
+    bool varied;   /* a reload has changed the config of some process */
+    bool restored; /* ... and after the chaos it is what it was */
     bool disk_full, log_stalled; /* log_stalled: at least once in the life of this process */
 };
 extern struct world world;
@@ -81,6 +83,11 @@ void world_forget_parts(void);
 void settings_draw(void);
 /* Writes config.json to the simulated disk. */
 void settings_write(void);
+/* The same with something changed that a reload is to take over: weights, time-outs, and whether the backend that comes
+ * and goes is there. */
+void settings_write_changed(struct rng *r);
+/* That backend's number; BACKENDS_MAX when none does. */
+unsigned settings_wanderer(void);
 /* Plans all that is to befall the daemon. */
 void operator_plan(void);
 /* The machine starts: its clock is at zero, its boot has a name of its own. */
