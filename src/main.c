@@ -14,7 +14,8 @@ static const char usage_text[] =
     "  -v, --version       print the version and exit\n"
     "  -h, --help          print this and exit\n"
     "\n"
-    "Signals: SIGTERM, SIGINT stop gracefully (a second one at once); SIGUSR1 reopens the log file.\n"
+    "Signals: SIGTERM, SIGINT stop gracefully (a second one at once); SIGHUP reloads the configuration;\n"
+    "SIGUSR1 reopens the log file.\n"
     "Exit status: 0 done, 1 run-time failure, 2 bad usage, config or data, 3 stopped with work cut off.\n";
 
 struct options {
