@@ -5,7 +5,8 @@
  *                     +-- any fault: reload_failed <- roll back ---+
  *
  * The file is read on a helper thread because it may take its time (a network's, a pipe), and checked there because a
- * long one does, too; on one of its own, for no fsync and no log line is to wait for it. Staging and commit are one turn of the loop: no request sees half of a config. */
+ * long one does, too; on one of its own, for no fsync and no log line is to wait for it. Staging and commit are one
+ * turn of the loop: no request sees half of a config. */
 #include "reload.h"
 
 #include "base/clock.h"

@@ -563,8 +563,8 @@ static void test_admin_and_proxies(void **state)
     assert_int_equal(http_get(w->port, "/clients/list", NULL), 200);
     reload(w, "\"admin\": {\"token\": \"secret\"}, " BUCKET(1, ""));
     assert_int_equal(http_get(w->port, "/clients/list", NULL), 401);
-    assert_int_equal(
-        http_request(w->port, "GET", "/clients/list", "Authorization: Bearer secret\r\n", NULL, NULL), 200);
+    assert_int_equal(http_request(w->port, "GET", "/clients/list", "Authorization: Bearer secret\r\n", NULL, NULL),
+                     200);
     reload(w, "\"admin\": {\"allow\": []}, \"trusted_proxies\": [\"127.0.0.1\"], " BUCKET(1, ""));
     assert_int_equal(http_get(w->port, "/clients/list", NULL), 403);
     assert_int_equal(pass(w, "X-Forwarded-For: 192.0.2.1\r\n", 9), 1);

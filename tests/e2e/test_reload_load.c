@@ -107,8 +107,7 @@ static void write_config(struct world *w, int i)
              "\"limits\": {\"header_fields\": %d}, \"queue\": {\"size\": %d}, "
              "\"rate_limit\": {\"default\": {\"capacity\": %d, \"rate_per_sec\": 1000000}}, "
              "\"log\": {\"format\": \"json\", \"access\": false}",
-             i % 4 == 3 ? "least_conn" : "round_robin", 50 + i % 7, 50 + i % 5, 50 + 10 * (i % 5), 10 + i,
-             900000 + i);
+             i % 4 == 3 ? "least_conn" : "round_robin", 50 + i % 7, 50 + i % 5, 50 + 10 * (i % 5), 10 + i, 900000 + i);
     world_config(w, extra);
 }
 

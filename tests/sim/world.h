@@ -63,8 +63,8 @@ struct world {
     bool draining;                                              /* SIGTERM was sent to the present process */
     uint64_t drain_begun;
     unsigned double_signals;
-    bool varied;   /* a reload has changed the config of some process */
-    bool restored; /* ... and after the chaos it is what it was */
+    bool varied;                 /* a reload has changed the config of some process */
+    bool restored;               /* ... and after the chaos it is what it was */
     bool disk_full, log_stalled; /* log_stalled: at least once in the life of this process */
 };
 extern struct world world;
