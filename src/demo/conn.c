@@ -186,7 +186,7 @@ static void begin_request(struct conn *c, const struct request *r)
     if (c->route.kind == ROUTE_ECHO && c->server->outage != OUTAGE_NONE)
         c->route.kind = ROUTE_SHOW; /* whose answer begins after the content, and so can be spoilt */
     ledger_enter(c->server, r);
-    if (!show_begin(&c->shown, c->server->options->name, r)) {
+    if ((c->used && conn_suffers(c, OUTAGE_REUSE)) || !show_begin(&c->shown, c->server->options->name, r)) {
         conn_reset(c);
         return;
     }
@@ -225,7 +225,7 @@ static void conn_read(struct conn *c)
 {
     bool on = true;
 
-    if (c->server->outage == OUTAGE_RESET || (c->server->outage == OUTAGE_REUSE && c->used && c->state == CONN_HEAD)) {
+    if (c->server->outage == OUTAGE_RESET) {
         conn_reset(c);
         return;
     }

@@ -21,7 +21,7 @@ enum outage_mode {
     OUTAGE_DROP,   /* every request is taken whole, and its connection reset instead of an answer */
     OUTAGE_CUT,    /* an answer stops in the middle of its content: by turns with a reset and with an orderly end */
     OUTAGE_BAD,    /* every answer is no HTTP, in a few ways */
-    OUTAGE_REUSE,  /* a connection is reset when it is used a second time */
+    OUTAGE_REUSE,  /* a connection is reset at its second request */
     OUTAGE_SLOW,   /* every answer but that of /health comes DEMO_SLOW later */
     OUTAGE_SICK,   /* /health answers 503, all else goes well */
     OUTAGE_MODES

@@ -32,6 +32,8 @@ static void count_record(struct counts *n, const struct stage *s, const struct r
 {
     n->requests++;
     n->outcomes[r->outcome]++;
+    if (r->outcome == CALL_OK && r->ended - r->begun > n->worst_wait)
+        n->worst_wait = r->ended - r->begun;
     if (r->outcome != CALL_OK)
         count_failure(n, s, r);
     else if (r->kind == CALL_POST)
@@ -171,12 +173,14 @@ static void judge_shares(struct stage *s, const struct counts *n)
 
 static void judge_everybody(struct stage *s, const struct counts *n)
 {
+    uint64_t longest = 2 * (uint64_t)s->pace->response_ms * MS;
     bool lives = process_is_running(&s->balancer);
 
     stage_promise(s, "no POST twice", n->twice == 0 && n->delivered >= n->posts,
                   "%u delivered (%u were answered), %u of them again", n->delivered, n->posts, n->twice);
     stage_promise(s, "503 only while none is eligible", n->unasked_503 == 0, "%u", n->unasked_503);
     stage_promise(s, "whole and right", n->outcomes[CALL_WRONG] == 0, "%u were not", n->outcomes[CALL_WRONG]);
+    judge_time(s, "answered in time", n->worst_wait, longest);
     stage_promise(s, "the balancer lives", lives, "%s", lives ? "it runs" : "it has ended");
 }
 

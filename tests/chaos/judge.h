@@ -19,6 +19,7 @@ struct counts {
     unsigned cut_safe;    /* idempotent ones that were cut; they count as failed, too */
     unsigned unasked_503; /* 503s while a backend was eligible */
     uint64_t worst_gap;   /* us between two successes */
+    uint64_t worst_wait;  /* us for one */
     unsigned shares[BACKENDS], shared;
     unsigned posts, delivered, twice; /* answered well; in the ledger, and how many of these again */
 };

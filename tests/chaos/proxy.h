@@ -15,8 +15,8 @@ struct pace {
 
 #define FALL          3
 #define RISE          2
-#define FAILURES      5 /* in a row that eject */
-#define EJECTION      2 /* intervals; doubled up to ... */
+#define FAILURES      20 /* in a row that eject: many, so that many requests meet a fault */
+#define EJECTION      2  /* intervals; doubled up to ... */
 #define EJECTION_MOST 4
 
 struct proxy_world {

@@ -1,6 +1,8 @@
 /* The table of scenarios, and those in which one backend has one fault. */
 #include "scenario.h"
 
+#include <string.h>
+
 bool play_return(struct stage *s, int backend)
 {
     uint64_t at = 0;
@@ -17,31 +19,58 @@ void play_even(struct stage *s)
     AWAIT(s, LIMIT, load_ended_since(s->load, s->even_from) >= s->pace->even);
 }
 
-static bool fault_begin(struct stage *s, const struct scenario *c)
+/* Who hangs cannot be told to stop: it does so by itself. Others are told. */
+static bool ends_by_itself(const struct scenario *c)
 {
-    s->fault_at = now_us();
+    return strcmp(c->mode, "hang") == 0;
+}
+
+static bool fault_begin(struct stage *s, const struct scenario *c, int backend)
+{
+    unsigned ms = (unsigned)(fault_us(s) / MS);
+
     if (c->mode)
-        return stage_outage(s, s->hurt, c->mode, (unsigned)(fault_us(s) / MS), c->health_ok);
-    process_kill(&s->backends[s->hurt]);
-    s->label[s->hurt] = "killed";
+        return stage_outage(s, backend, c->mode, ends_by_itself(c) ? ms : 10 * ms, c->health_ok);
+    process_kill(&s->backends[backend]);
+    s->label[backend] = "killed";
     return true;
 }
 
+static bool fault_end(struct stage *s, const struct scenario *c, int backend)
+{
+    bool ok = true;
+
+    if (!c->mode)
+        ok = stage_start_backend(s, backend);
+    else if (!ends_by_itself(c))
+        ok = stage_outage(s, backend, "none", 1, false);
+    s->label[backend] = "";
+    return ok;
+}
+
+/* The first backend has the fault, or all have it; the time of the first is taken. */
 static bool fault(struct stage *s, const struct scenario *c)
 {
+    int hurt = c->everyone ? BACKENDS : 1;
     uint64_t down;
+    bool ok = true;
 
-    s->hurt = 0;
-    if (!fault_begin(s, c))
-        return false;
-    AWAIT(s, fault_us(s), false);
-    if (!c->mode && !stage_start_backend(s, s->hurt))
-        return false;
+    s->fault_at = now_us();
+    for (int i = 0; i < hurt; i++)
+        ok = ok && fault_begin(s, c, i);
+    AWAIT(s, fault_us(s), !ok);
+    for (int i = 0; i < hurt; i++)
+        ok = ok && fault_end(s, c, i);
     s->fault_end = now_us();
-    s->label[s->hurt] = "";
-    if ((down = watch_down_since(&s->watch, s->hurt, s->fault_at)) != 0)
+    if (c->everyone) {
+        s->excused_from = s->fault_at;
+        s->excused_until = s->fault_end;
+    }
+    if ((down = watch_down_since(&s->watch, 0, s->fault_at)) != 0)
         s->down_us = down - s->fault_at;
-    if (play_return(s, s->hurt))
+    for (int i = 0; i < hurt; i++)
+        ok = ok && play_return(s, i);
+    if (ok)
         play_even(s);
     return true;
 }
@@ -80,8 +109,15 @@ const struct scenario scenarios[] = {
      .mode = "cut",
      .brief = true,
      .promises = PROMISE_SAFE | PROMISE_CUT | PROMISE_DOWN | PROMISE_BACK_EJECTED | PROMISE_EVEN},
+    {.name = "all-cut",
+     .what = "all backends do that: not one answer of theirs can be whole",
+     .play = fault,
+     .mode = "cut",
+     .everyone = true,
+     .brief = true,
+     .promises = PROMISE_SAFE | PROMISE_CUT | PROMISE_BACK_EJECTED | PROMISE_EVEN},
     {.name = "reuse",
-     .what = "a backend resets kept connections at the moment they are used again",
+     .what = "a backend resets kept connections when the next request has arrived on them",
      .play = fault,
      .mode = "reuse",
      .brief = true,
@@ -99,6 +135,14 @@ const struct scenario scenarios[] = {
      .health_ok = true,
      .brief = true,
      .promises = PROMISE_SAFE | PROMISE_DOWN | PROMISE_BACK_EJECTED | PROMISE_EVEN},
+    {.name = "all-lie",
+     .what = "all backends do that: each request that may be sent again is, each POST arrives once",
+     .play = fault,
+     .mode = "drop",
+     .health_ok = true,
+     .everyone = true,
+     .brief = true,
+     .promises = PROMISE_SAFE | PROMISE_BACK_EJECTED | PROMISE_EVEN},
     {.name = "lies-ill",
      .what = "a backend's health fails, and its requests go well",
      .play = fault,

@@ -21,7 +21,8 @@ struct scenario {
     bool (*play)(struct stage *s, const struct scenario *c);
     const char *mode; /* the outage of fault(); NULL: kill -9 */
     bool health_ok;
-    bool brief; /* in the short form, too */
+    bool everyone; /* all backends have it, and requests may fail meanwhile */
+    bool brief;    /* in the short form, too */
     unsigned promises;
 };
 

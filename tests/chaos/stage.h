@@ -30,7 +30,6 @@ struct stage {
 
     /* Told by the scenario. */
     uint64_t fault_at, fault_end;         /* the fault's; 0: there was none */
-    int hurt;                             /* the backend that had it */
     uint64_t excused_from, excused_until; /* in between requests may fail */
     uint64_t even_from;                   /* from here on shares are counted; 0: not */
     uint64_t down_us, back_us;            /* time to take it out, to take it in again; 0: not seen */
