@@ -73,6 +73,12 @@ $(BUILD)/chaos/chaos: $(CHAOS_OBJ) $(HARNESS_OBJ)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcjson -lcmocka -lcrypto -lm
 
+CHAOS_PARTS := $(patsubst %,$(BUILD)/obj/e2e/chaos/%.o,call watch)
+$(BUILD)/unit/chaos/%: tests/unit/chaos/%.c $(CHAOS_PARTS) $(HARNESS_OBJ)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CPPFLAGS) -Itests/e2e -Itests/chaos $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< $(CHAOS_PARTS) $(HARNESS_OBJ) -lcjson -lcmocka -lcrypto
+
 # ---- fuzzing ----
 
 FUZZ_SECONDS ?= 30

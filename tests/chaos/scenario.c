@@ -53,7 +53,7 @@ static bool fault(struct stage *s, const struct scenario *c)
 {
     int hurt = c->everyone ? BACKENDS : 1;
     uint64_t down;
-    bool ok = true;
+    bool ok = true, back = true;
 
     s->fault_at = now_us();
     for (int i = 0; i < hurt; i++)
@@ -69,10 +69,10 @@ static bool fault(struct stage *s, const struct scenario *c)
     if ((down = watch_down_since(&s->watch, 0, s->fault_at)) != 0)
         s->down_us = down - s->fault_at;
     for (int i = 0; i < hurt; i++)
-        ok = ok && play_return(s, i);
-    if (ok)
+        back = back && ok && play_return(s, i);
+    if (back)
         play_even(s);
-    return true;
+    return ok;
 }
 
 #define EVEN_AFTER (PROMISE_DOWN | PROMISE_BACK | PROMISE_EVEN)
