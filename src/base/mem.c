@@ -2,10 +2,17 @@
 #include "base/mem.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 void *mem_try_alloc(size_t size)
 {
     return calloc(1, size ? size : 1);
+}
+
+void *mem_try_alloc_room(size_t size, size_t zeroed)
+{
+    void *p = malloc(size);
+    return p ? memset(p, 0, zeroed) : NULL;
 }
 
 void mem_free(void *p)

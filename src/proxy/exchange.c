@@ -60,7 +60,7 @@ void exchange_enter(struct exchange *x, enum exchange_state to)
 
 struct exchange *exchange_new(struct proxy *px, struct front *f, uint64_t begun)
 {
-    struct exchange *x = mem_try_alloc(sizeof *x);
+    struct exchange *x = mem_try_alloc_room(sizeof *x, offsetof(struct exchange, room));
     if (!x)
         return NULL;
     x->px = px;
