@@ -119,8 +119,7 @@ void io_set_sipping(struct io *io, bool on);
 size_t io_unsent(const struct io *io);
 bool io_is_full(const struct io *io);
 
-/* Totals since the beginning, for the log and for "did any of it leave". */
-uint64_t io_bytes_in(const struct io *io);
+/* The total since the beginning, for "did any of it leave". */
 uint64_t io_bytes_out(const struct io *io);
 
 /* Read deadline: `ns` from now, absolute (IO_BY) or restarted by each byte received (IO_PROGRESS); ns 0 takes it away.

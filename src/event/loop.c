@@ -93,7 +93,7 @@ void watch_init(struct watch *w, int fd, watch_fn *on_ready)
 bool loop_watch(struct loop *l, struct watch *w, unsigned wanted)
 {
     assert(!w->registered);
-    w->wanted = wanted;
+    w->wanted = (uint8_t)wanted;
     w->registered = control(l, EPOLL_CTL_ADD, w) == 0;
     return w->registered;
 }
@@ -103,7 +103,7 @@ void loop_rewatch(struct loop *l, struct watch *w, unsigned wanted)
     assert(w->registered);
     if (w->wanted == wanted)
         return;
-    w->wanted = wanted;
+    w->wanted = (uint8_t)wanted;
     int rc = control(l, EPOLL_CTL_MOD, w);
     assert(rc == 0);
     (void)rc;
@@ -116,15 +116,21 @@ static void strike_out(struct loop *l, const struct watch *w)
             l->events[i].data.ptr = NULL;
 }
 
+void loop_unwatch_closing(struct loop *l, struct watch *w)
+{
+    if (w->registered)
+        strike_out(l, w);
+    w->registered = false;
+}
+
 void loop_unwatch(struct loop *l, struct watch *w)
 {
     if (!w->registered)
         return;
-    w->registered = false;
     int rc = control(l, EPOLL_CTL_DEL, w);
     assert(rc == 0);
     (void)rc;
-    strike_out(l, w);
+    loop_unwatch_closing(l, w);
 }
 
 /* Timers. */

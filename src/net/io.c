@@ -186,7 +186,6 @@ static void tell_readable(struct io *io)
 
 void io_note_received(struct io *io, size_t n)
 {
-    io->bytes_in += n;
     if (!io->read_progress)
         return;
     io->read.since = loop_now(io->loop);
@@ -546,7 +545,7 @@ static void end(struct io *io, void (*close_fd)(int fd))
     if (!io || io->closed)
         return;
     io->closed = true;
-    loop_unwatch(io->loop, &io->watch);
+    loop_unwatch_closing(io->loop, &io->watch);
     loop_cancel(io->loop, &io->timer);
     loop_unpost(io->loop, &io->posted);
     close_fd(io->watch.fd);
@@ -644,11 +643,6 @@ size_t io_unsent(const struct io *io)
 bool io_is_full(const struct io *io)
 {
     return io->unsent.len >= IO_HIGH_WATER;
-}
-
-uint64_t io_bytes_in(const struct io *io)
-{
-    return io->bytes_in;
 }
 
 uint64_t io_bytes_out(const struct io *io)

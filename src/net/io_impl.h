@@ -30,7 +30,7 @@ struct io {
     struct buf in;     /* unread: lent by the loop's scratch buffer, or kept */
     struct buf unsent; /* waits for the kernel, or for the write that `more` announced */
     struct deadline read, write;
-    uint64_t bytes_in, bytes_out;
+    uint64_t bytes_out;
     struct pace read_pace, write_pace; /* the latter runs while blocked */
     int error;                         /* why it is broken */
     bool connecting : 1;               /* the connect has not completed */
@@ -53,13 +53,13 @@ struct io {
     bool closed : 1;                   /* by the owner: the handler is not called again */
 };
 
-static_assert(sizeof(struct io) <= 232, "an idle connection should stay cheap");
+static_assert(sizeof(struct io) <= 216, "an idle connection should stay cheap");
 
 /* The one way into failure; with the second, what the other end sent before is still delivered. */
 void io_fail(struct io *io, int error);
 void io_fail_sending(struct io *io, int error);
 
-/* `n` bytes have come: for the totals, the read deadline and the pace. */
+/* `n` bytes have come: for the read deadline and the pace. */
 void io_note_received(struct io *io, size_t n);
 
 /* A receiving call has brought no bytes: it returned 0 at the end, or -errno. */
