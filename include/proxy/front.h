@@ -19,9 +19,9 @@ struct front_ops {
     /* The final response's head: `head` is the raw text `r` points into, `extra` field lines to add. `more`:
      * send_body() follows in this callback. */
     void (*send_head)(struct front *f, const struct response *r, struct str head, struct str extra, bool more);
-    /* Content (`p` NULL: it has gone to sink() already); `end` with the last of it, and with it the trailer section as it came (struct chunked), or an empty one.
-     * True when the carrier is full: stop until exchange_drained(). With `end` the carrier ends the exchange as soon as
-     * the client has it all. */
+    /* Content (`p` NULL: it has gone to sink() already); `end` with the last of it, and with it the trailer section as
+     * it came (struct chunked), or an empty one. True when the carrier is full: stop until exchange_drained(). With
+     * `end` the carrier ends the exchange as soon as the client has it all. */
     bool (*send_body)(struct front *f, const char *p, size_t n, bool end, struct str trailers);
     /* Where content may be moved to (io_relay()) as it is, instead; NULL when it must be framed. */
     struct io *(*sink)(struct front *f);

@@ -158,9 +158,9 @@ static bool new_exchange(struct front_h1 *f)
 /* Sets up for a request; a bad one leaves what is safe: HTTP/1.1, closing. */
 static void set_request(struct front_h1 *f, const struct request *r)
 {
-    f->up = r ? r->framing : (struct framing){FRAMING_NONE, 0};
-    f->up_left = f->up.kind == FRAMING_LENGTH ? f->up.length : 0;
-    f->up_ended = r && (f->up.kind == FRAMING_NONE || (f->up.kind == FRAMING_LENGTH && f->up.length == 0));
+    f->up = r ? (uint8_t)r->framing.kind : FRAMING_NONE;
+    f->up_left = f->up == FRAMING_LENGTH ? r->framing.length : 0;
+    f->up_ended = r && (f->up == FRAMING_NONE || (f->up == FRAMING_LENGTH && f->up_left == 0));
     f->chunked = (struct chunked){0};
     f->takes_trailers = r && r->takes_trailers;
     f->discarded = 0;
@@ -291,7 +291,7 @@ static void read_content(struct front_h1 *f, char *data, size_t n)
 {
     if (f->expects)
         front_expect_content(f); /* it does not wait for the 100 */
-    if (f->up.kind == FRAMING_LENGTH) {
+    if (f->up == FRAMING_LENGTH) {
         size_t take = n < f->up_left ? n : (size_t)f->up_left;
         f->up_left -= take;
         io_consume(f->io, take);
@@ -403,8 +403,8 @@ static void front_eof(struct front_h1 *f)
         f->keep_alive = false; /* what is missing of its content does not matter any more */
         return;
     }
-    bool unseen = f->scan.at < io_unread(f->io); /* a request, perhaps, and not just empty lines */
-    bool waiting = f->state == FRONT_BUSY ? f->up_ended : f->state == FRONT_IDLE && unseen;
+    /* What is unseen is a request, perhaps, and not just empty lines. */
+    bool waiting = f->state == FRONT_BUSY ? f->up_ended : f->state == FRONT_IDLE && f->scan.at < io_unread(f->io);
     if (!waiting)
         front_abandon(f, ERR_CLIENT_GONE);
 }

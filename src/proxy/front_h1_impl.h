@@ -9,6 +9,8 @@
 #include "proxy/front_h1.h"
 #include "proxy_impl.h"
 
+#include <assert.h>
+
 enum front_state { FRONT_IDLE, FRONT_HEAD, FRONT_BUSY, FRONT_CLOSED };
 
 struct front_h1 {
@@ -16,19 +18,21 @@ struct front_h1 {
     struct proxy *px;
     struct crowd_group *group; /* the address that it counts for, or NULL */
     struct io *io;
-    struct list link;
-    struct dead dead;
+    union {
+        struct list link;
+        struct dead dead; /* out of every list */
+    };
     struct exchange *exchange;
 
-    struct head_scan scan;
-    uint64_t begun; /* when the head's first byte came */
+    union {
+        struct head_scan scan;  /* IDLE, HEAD */
+        struct chunked chunked; /* BUSY: the request's content, if that is its framing */
+    };
+    uint64_t begun;     /* when the head's first byte came */
+    uint64_t up_left;   /* content of a known length */
+    uint32_t discarded; /* of the content, after the answer; one read more than FRONT_DISCARD_MAX at most */
 
-    struct framing up; /* the request's content */
-    uint64_t up_left;  /* of a known length */
-    struct chunked chunked;
-    uint32_t discarded;     /* of the content, after the answer; one read more than FRONT_DISCARD_MAX at most */
-    enum framing_kind down; /* how the response's content is sent */
-
+    uint8_t up, down; /* enum framing_kind: how the request's content comes, and how the response's is sent */
     uint8_t state;
     uint8_t minor;
     bool first; /* no request has been seen yet */
@@ -44,6 +48,8 @@ struct front_h1 {
     bool takes_trailers; /* the client has said so */
     bool tunnel;         /* both sides have switched to another protocol */
 };
+
+static_assert(sizeof(struct front_h1) <= 152, "an idle connection should stay cheap");
 
 /* ---- front_h1.c ---- */
 

@@ -15,7 +15,7 @@ static struct front_h1 *h1_of(struct front *f)
 /* May the connection outlive this exchange although its content has not been read yet? */
 static bool can_discard(const struct front_h1 *f)
 {
-    return !f->expects && (f->up.kind == FRAMING_CHUNKED || f->up_left <= FRONT_DISCARD_MAX);
+    return !f->expects && (f->up == FRAMING_CHUNKED || f->up_left <= FRONT_DISCARD_MAX);
 }
 
 static void decide_keep_alive(struct front_h1 *f)
@@ -94,7 +94,7 @@ static void h1_send_head(struct front *front, const struct response *r, struct s
         f->keep_alive = false;
     decide_keep_alive(f);
     reply.keep_alive = f->keep_alive;
-    f->down = reply.framing.kind;
+    f->down = (uint8_t)reply.framing.kind;
     f->answered = true;
     f->takes_trailers &= !r->nominates && f->down == FRAMING_CHUNKED;
     reply.trailers = f->takes_trailers;

@@ -1,0 +1,120 @@
+/* What requests cost where it can be counted: system calls, under strace, and memory. Times are the benchmark's. */
+#include "harness/software.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define STRACE      "/usr/bin/strace"
+#define CONNECTIONS 64
+#define ROUNDS      60
+#define IDLE        2000
+
+static void script(struct origin_conn *c)
+{
+    while (origin_read(c) && origin_answer(c, "small"))
+        ;
+}
+
+/* The calls in the table that `strace -c` writes, all of them together. */
+static long calls_in(const char *path)
+{
+    struct bytes table = file_content(path);
+    const char *line = strstr(table.p, "total");
+    long calls = 0;
+
+    assert_non_null(line);
+    while (line > table.p && line[-1] != '\n')
+        line--;
+    /* 100.00 seconds usecs/call calls errors total, some of which may be missing: the calls are the first whole number
+     * behind the seconds that is not usecs/call, which the last line has, too. */
+    assert_int_equal(sscanf(line, "%*f %*f %*d %ld", &calls), 1);
+    bytes_free(&table);
+    return calls;
+}
+
+/* All connections ask at once, and then all answers are read: so the daemon has much to do in each turn. */
+static void load(struct client *c, unsigned rounds)
+{
+    for (unsigned r = 0; r < rounds; r++) {
+        for (unsigned i = 0; i < CONNECTIONS; i++)
+            client_send(&c[i], "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        for (unsigned i = 0; i < CONNECTIONS; i++)
+            client_expect(&c[i], 200);
+    }
+}
+
+/* Four calls move the bytes of an exchange; the rest is its share of epoll_wait(). */
+static void test_system_calls_of_a_keep_alive_exchange(void **state)
+{
+    static struct client c[CONNECTIONS];
+    struct world *w = *state;
+    struct daemon strace = {0};
+    char pid[16];
+
+    need_program(STRACE);
+    world_origin(w, script, NULL, NULL);
+    world_start(w, "\"log\": {\"format\": \"json\", \"access\": false}");
+    for (unsigned i = 0; i < CONNECTIONS; i++)
+        client_open(&c[i], w->port);
+    load(c, 3);
+    snprintf(pid, sizeof pid, "%d", (int)w->daemon.pid);
+    daemon_start(&strace, w->dir, "strace", (const char *const[]){STRACE, "-c", "-f", "-o", "calls", "-p", pid, NULL});
+    for (uint64_t end = deadline_in(patience_ms()); proc_kib(w->daemon.pid, "TracerPid") == 0; rest())
+        if (left_ms(end) == 0)
+            skip(); /* it may not trace here */
+    load(c, ROUNDS);
+    daemon_signal(&strace, SIGINT);
+    daemon_wait(&strace);
+    double each = (double)calls_in(world_path(w, "calls")) / (ROUNDS * CONNECTIONS);
+    print_message("%.3f system calls an exchange\n", each);
+    CHECK(each > 3.9 && each <= 4.2, "an exchange takes %.3f system calls", each);
+    for (unsigned i = 0; i < CONNECTIONS; i++)
+        client_close(&c[i]);
+    daemon_fini(&strace);
+    world_finish(w);
+}
+
+static long memory_of(const struct world *w)
+{
+    return proc_kib(w->daemon.pid, "RssAnon");
+}
+
+/* 400 bytes for a connection that waits, and what the allocator and its pages add to that. */
+static void test_memory_of_an_idle_connection(void **state)
+{
+    static struct client c[IDLE];
+    struct world *w = *state;
+
+    if (is_instrumented())
+        skip();
+    raise_fd_limit(2 * IDLE + 200);
+    world_origin(w, script, NULL, NULL);
+    world_start(w, "\"log\": {\"format\": \"json\", \"access\": false}");
+    client_open(&c[0], w->port);
+    client_send(&c[0], "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    client_expect(&c[0], 200);
+    long before = memory_of(w);
+    for (unsigned i = 1; i < IDLE; i++) {
+        client_open(&c[i], w->port);
+        client_send(&c[i], "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        client_expect(&c[i], 200);
+    }
+    double each = (double)(memory_of(w) - before) * 1024 / (IDLE - 1);
+    print_message("%.0f bytes for an idle connection\n", each);
+    CHECK(each > 100 && each <= 400, "an idle connection takes %.0f bytes", each);
+    for (unsigned i = 0; i < IDLE; i++)
+        client_close(&c[i]);
+    world_finish(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        WORLD_TEST(test_system_calls_of_a_keep_alive_exchange),
+        WORLD_TEST(test_memory_of_an_idle_connection),
+    };
+
+    return cmocka_run_group_tests_name("cost", tests, NULL, NULL);
+}
