@@ -7,17 +7,18 @@ CC       := gcc
 endif
 SAN      ?=
 COVERAGE ?=
+LTO      ?=
 VERSION  := 0.1.0
 
 # Each variant of a build has a folder of its own, so that nothing is ever linked from two of them.
-variant  := $(if $(filter-out gcc,$(notdir $(CC))),-$(notdir $(CC)))$(if $(SAN),-san)$(if $(COVERAGE),-coverage)
+variant  := $(if $(filter-out gcc,$(notdir $(CC))),-$(notdir $(CC)))$(if $(SAN),-san)$(if $(COVERAGE),-coverage)$(if $(LTO),-lto)
 BUILD    ?= build$(variant)
 PREFIX   ?= /usr/local
 
 WARN     := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Wundef -Wvla -Werror
 HARDEN   := -fPIE -fstack-protector-strong -fno-plt
 FORTIFY  := -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3
-OPT      := -O2 -g
+OPT      := -O2 -g$(if $(LTO), -flto=auto)
 ifneq ($(SAN),)
 OPT      := -O1 -g -fno-omit-frame-pointer -fsanitize=$(SAN) -fno-sanitize-recover=all
 FORTIFY  :=

@@ -1,6 +1,6 @@
 # Tests, lint, fuzzing, coverage, bench: included by the Makefile.
 
-.PHONY: compare chaos chaos-short unit e2e fuzz-replay sim sim-mutants check coverage valgrind packages-%
+.PHONY: count compare chaos chaos-short unit e2e fuzz-replay sim sim-mutants check coverage valgrind packages-%
 
 packages-%:
 	@.ci/install-packages $(subst +, ,$*)
@@ -193,6 +193,11 @@ bench: packages-build+bench
 	@$(MAKE) --no-print-directory all $(BENCH_BIN)
 	@folder=$$(mktemp -d) && $(BUILD)/bench/bench_limit "$$folder"; status=$$?; rm -rf "$$folder"; exit $$status
 	@tests/bench/bench.sh $(abspath $(BUILD))
+
+# A request's instructions, against those in tests/bench/instructions.
+count: packages-build+bench
+	@$(MAKE) --no-print-directory all $(BENCH_BIN)
+	@tests/bench/count.sh $(BUILD)
 
 install: all
 	install -D -m 755 $(BUILD)/loadbalancer $(DESTDIR)$(PREFIX)/bin/loadbalancer

@@ -1,5 +1,10 @@
-/* The cheapest origin server that a benchmark can have: bench_backend PORT... listens on 127.0.0.1, and answers each
- * request head with the same 128 bytes of content. One thread, epoll; it understands no request content. */
+/* The cheapest origin server that a benchmark can have: bench_backend PORT... listens on 127.0.0.1. One thread, epoll.
+ *
+ *   GET /         128 bytes of content       GET /chunked/N   N bytes, chunked
+ *   GET /N        N bytes, at most 1 MiB     POST /           2 bytes, when Content-Length bytes have come
+ *
+ * It understands what its load generators send, and no more: heads end with an empty line, and one request follows
+ * another only in the same form. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -13,28 +18,33 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define FDS_MAX      16384
-#define PIPELINE_MAX 64
-#define BATCH        256
+#define FDS_MAX     65536
+#define BATCH       256
+#define CONTENT_MAX (1024u * 1024u)
+#define SHORT       128u
+#define HEAD_MAX    256u /* of a request's and of a response's */
+#define CHUNK       16384u
 
-#define TEN            "0123456789"
-#define CONTENT        TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN "0123456\n"
-#define RESPONSE       "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 128\r\n\r\n" CONTENT
-#define RESPONSE_BYTES (sizeof RESPONSE - 1)
+struct conn {
+    bool listens, closes;
+    uint8_t matched;                     /* bytes of CR LF CR LF seen at the end of what came so far */
+    uint32_t unread;                     /* content still to come */
+    uint32_t head_len;                   /* of the request's, as far as it is kept */
+    uint32_t out_len, out_sent, content; /* the response: its head with small content, and what follows behind it */
+    char head[HEAD_MAX], out[HEAD_MAX + SHORT];
+};
 
-_Static_assert(sizeof CONTENT - 1 == 128, "the content is 128 bytes");
+static struct conn *conns;
+static int epoll_fd;
+static char content[CONTENT_MAX], chunked[CONTENT_MAX + CONTENT_MAX / 1024];
 
-static bool is_listener[FDS_MAX];
-static uint8_t matched[FDS_MAX]; /* bytes of CR LF CR LF seen at the end of what came so far */
-
-static int add(int epoll_fd, int fd)
+static int watch(int op, int fd, uint32_t events)
 {
-    struct epoll_event e = {.events = EPOLLIN, .data.fd = fd};
-
-    return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &e);
+    struct epoll_event e = {.events = events, .data.fd = fd};
+    return epoll_ctl(epoll_fd, op, fd, &e);
 }
 
-static int listen_on(int epoll_fd, uint16_t port)
+static int listen_on(uint16_t port)
 {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -43,67 +53,159 @@ static int listen_on(int epoll_fd, uint16_t port)
         return -1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    if (bind(fd, (struct sockaddr *)&at, sizeof at) != 0 || listen(fd, 1024) != 0 || add(epoll_fd, fd) != 0)
+    if (bind(fd, (struct sockaddr *)&at, sizeof at) != 0 || listen(fd, 4096) != 0)
         return -1;
-    is_listener[fd] = true;
-    return 0;
+    conns[fd].listens = true;
+    return watch(EPOLL_CTL_ADD, fd, EPOLLIN);
 }
 
-static void accept_all(int epoll_fd, int listen_fd)
+static void accept_all(int listen_fd)
 {
     int fd;
 
     while ((fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0) {
-        if (fd >= FDS_MAX || add(epoll_fd, fd) != 0) {
+        if (fd >= FDS_MAX || watch(EPOLL_CTL_ADD, fd, EPOLLIN) != 0) {
             close(fd);
             continue;
         }
-        matched[fd] = 0;
+        conns[fd] = (struct conn){0};
     }
 }
 
-/* How many heads end in these bytes. */
-static unsigned count_heads(int fd, const char *p, size_t n)
+/* The body of a chunked response of `n` bytes of content, made when it is first asked for. */
+static uint32_t chunked_body(uint32_t n)
+{
+    static uint32_t made_for, len;
+    size_t at = 0;
+
+    if (made_for == n && len > 0)
+        return len;
+    for (uint32_t done = 0; done < n;) {
+        uint32_t piece = n - done < CHUNK ? n - done : CHUNK;
+
+        at += (size_t)sprintf(chunked + at, "%x\r\n", piece);
+        memcpy(chunked + at, content + done, piece);
+        memcpy(chunked + at + piece, "\r\n", 2);
+        at += piece + 2;
+        done += piece;
+    }
+    memcpy(chunked + at, "0\r\n\r\n", 5);
+    made_for = n;
+    len = (uint32_t)at + 5;
+    return len;
+}
+
+static const char *body_of(const struct conn *c)
+{
+    return strstr(c->out, "chunked") ? chunked : content;
+}
+
+/* The request's head is whole: makes its answer ready. */
+static void answer(struct conn *c)
+{
+    const char *length = strcasestr(c->head, "\r\ncontent-length:"), *path = strchr(c->head, ' ');
+    const char *close = c->closes ? "Connection: close\r\n" : "";
+    uint32_t n = SHORT;
+    int head;
+
+    c->unread = length ? (uint32_t)strtoul(length + 17, NULL, 10) : 0;
+    if (c->head[0] == 'P')
+        n = 2;
+    else if (path && strncmp(path, " /chunked/", 10) == 0)
+        n = (uint32_t)strtoul(path + 10, NULL, 10);
+    else if (path && path[2] >= '0' && path[2] <= '9')
+        n = (uint32_t)strtoul(path + 2, NULL, 10);
+    n = n < CONTENT_MAX ? n : CONTENT_MAX;
+    if (path && strncmp(path, " /chunked/", 10) == 0) {
+        head = sprintf(c->out, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n%s\r\n", close);
+        c->content = chunked_body(n);
+    } else {
+        head = sprintf(c->out, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %u\r\n%s\r\n", n, close);
+        c->content = n;
+    }
+    c->out_len = (uint32_t)head;
+    c->out_sent = 0;
+}
+
+/* Sends what is ready. False when the connection is of no use any more. */
+static bool flush(int fd, struct conn *c)
+{
+    while (c->out_sent < c->out_len + c->content) {
+        uint32_t at = c->out_sent > c->out_len ? c->out_sent - c->out_len : 0;
+        struct iovec iov[2] = {{c->out, c->out_len}, {(char *)(uintptr_t)body_of(c) + at, c->content - at}};
+        struct msghdr m = {.msg_iov = iov, .msg_iovlen = 2};
+
+        if (c->out_sent >= c->out_len)
+            m = (struct msghdr){.msg_iov = iov + 1, .msg_iovlen = 1};
+        else if (c->out_sent > 0)
+            iov[0] = (struct iovec){c->out + c->out_sent, c->out_len - c->out_sent};
+        ssize_t n = sendmsg(fd, &m, MSG_NOSIGNAL);
+        if (n < 0 && errno == EAGAIN)
+            return watch(EPOLL_CTL_MOD, fd, EPOLLIN | EPOLLOUT) == 0;
+        if (n < 0)
+            return false;
+        c->out_sent += (uint32_t)n;
+    }
+    c->out_len = c->out_sent = c->content = 0;
+    return !c->closes;
+}
+
+/* Takes what has come, to the end of a request. */
+static bool take(int fd, struct conn *c, const char *p, size_t n)
 {
     static const char end[] = "\r\n\r\n";
-    unsigned heads = 0, at = matched[fd];
 
-    for (size_t i = 0; i < n; i++) {
-        at = p[i] == end[at] ? at + 1 : p[i] == '\r' ? 1 : 0;
-        if (at == 4) {
-            heads++;
-            at = 0;
+    for (size_t i = 0; i < n;) {
+        if (c->unread > 0) {
+            uint32_t skip = n - i < c->unread ? (uint32_t)(n - i) : c->unread;
+            i += skip;
+            c->unread -= skip;
+        } else {
+            if (c->head_len < HEAD_MAX - 1)
+                c->head[c->head_len++] = p[i];
+            c->matched = (uint8_t)(p[i] == end[c->matched] ? c->matched + 1 : p[i] == '\r' ? 1 : 0);
+            i++;
+            if (c->matched < 4)
+                continue;
+            c->head[c->head_len] = '\0';
+            c->matched = 0;
+            c->head_len = 0;
+            answer(c);
         }
+        if (c->unread == 0 && !flush(fd, c))
+            return false;
     }
-    matched[fd] = (uint8_t)at;
-    return heads;
+    return true;
 }
 
-static bool serve(int fd)
+static bool serve(int fd, uint32_t ready)
 {
-    static char in[65536], out[PIPELINE_MAX * RESPONSE_BYTES];
-    ssize_t n = recv(fd, in, sizeof in, 0);
-    unsigned heads;
+    static char in[65536];
+    struct conn *c = &conns[fd];
 
-    if (n <= 0)
-        return n < 0 && errno == EAGAIN;
-    heads = count_heads(fd, in, (size_t)n);
-    if (heads > PIPELINE_MAX)
+    if ((ready & EPOLLOUT) && (!flush(fd, c) || watch(EPOLL_CTL_MOD, fd, EPOLLIN) != 0))
         return false;
-    for (unsigned i = 0; i < heads; i++)
-        memcpy(out + i * RESPONSE_BYTES, RESPONSE, RESPONSE_BYTES);
-    return heads == 0 || send(fd, out, heads * RESPONSE_BYTES, MSG_NOSIGNAL) == (ssize_t)(heads * RESPONSE_BYTES);
+    if (!(ready & EPOLLIN))
+        return true;
+    ssize_t n = recv(fd, in, sizeof in, 0);
+    return n > 0 ? take(fd, c, in, (size_t)n) : n < 0 && errno == EAGAIN;
 }
 
 int main(int argc, char **argv)
 {
     static struct epoll_event events[BATCH];
-    struct rlimit limit = {FDS_MAX, FDS_MAX};
-    int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    struct rlimit limit;
 
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = limit.rlim_max < FDS_MAX ? limit.rlim_max : FDS_MAX;
     setrlimit(RLIMIT_NOFILE, &limit);
+    conns = calloc(FDS_MAX, sizeof *conns);
+    epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (!conns || epoll_fd < 0)
+        return 1;
+    memset(content, 'x', sizeof content);
     for (int i = 1; i < argc; i++) {
-        if (listen_on(epoll_fd, (uint16_t)atoi(argv[i])) != 0) {
+        if (listen_on((uint16_t)atoi(argv[i])) != 0) {
             perror(argv[i]);
             return 1;
         }
@@ -114,9 +216,9 @@ int main(int argc, char **argv)
         for (int i = 0; i < n; i++) {
             int fd = events[i].data.fd;
 
-            if (is_listener[fd])
-                accept_all(epoll_fd, fd);
-            else if (!serve(fd))
+            if (conns[fd].listens)
+                accept_all(fd);
+            else if (!serve(fd, events[i].events))
                 close(fd);
         }
     }
