@@ -145,9 +145,9 @@ void front_settle(struct front_h1 *f)
 
 /* ---- requests ---- */
 
-static bool new_exchange(struct front_h1 *f)
+static bool new_exchange(struct front_h1 *f, uint64_t begun)
 {
-    f->exchange = exchange_new(f->px, &f->front, f->begun);
+    f->exchange = exchange_new(f->px, &f->front, begun);
     if (f->exchange)
         return true;
     metrics.out_of_memory++;
@@ -178,10 +178,11 @@ static void refuse_request(struct front_h1 *f, const struct request *r, enum err
 {
     if (f->state != FRONT_BUSY)
         front_enter(f, FRONT_BUSY);
+    uint64_t begun = f->begun;
     set_request(f, NULL);
     f->head_request = r && r->method == METHOD_HEAD;
     io_set_read_timeout(f->io, IO_BY, 0);
-    if (!new_exchange(f))
+    if (!new_exchange(f, begun))
         return;
     exchange_count_in(f->exchange, seen);
     exchange_refuse(f->exchange, r, e);
@@ -211,12 +212,13 @@ static void take_request(struct front_h1 *f, struct str head, size_t used, bool 
     if (r.minor == 0 && r.host.n == 0)
         r.host = own_host(f, host);
     front_enter(f, FRONT_BUSY);
+    uint64_t begun = f->begun;
     set_request(f, &r);
     if (f->up_ended || f->expects) /* it is for the backend to say that it may come, and that has a time of its own */
         io_set_read_timeout(f->io, IO_BY, 0);
     else
         io_set_read_timeout(f->io, IO_PROGRESS, f->px->config->timeouts.client_body);
-    if (!new_exchange(f))
+    if (!new_exchange(f, begun))
         return;
     f->chunked.trailers = exchange_trailers(f->exchange);
     exchange_count_in(f->exchange, head.n);

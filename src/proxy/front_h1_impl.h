@@ -28,8 +28,10 @@ struct front_h1 {
         struct head_scan scan;  /* IDLE, HEAD */
         struct chunked chunked; /* BUSY: the request's content, if that is its framing */
     };
-    uint64_t begun;     /* when the head's first byte came */
-    uint64_t up_left;   /* content of a known length */
+    union {
+        uint64_t begun;   /* HEAD: when its first byte came */
+        uint64_t up_left; /* BUSY: content of a known length, what is to come of it */
+    };
     uint32_t discarded; /* of the content, after the answer; one read more than FRONT_DISCARD_MAX at most */
 
     uint8_t up, down; /* enum framing_kind: how the request's content comes, and how the response's is sent */
