@@ -195,11 +195,11 @@ static void test_slow_and_vanishing_peers(void **state)
 /* The lowest number that its next descriptor can have. */
 static int next_fd(const struct world *w)
 {
-    char path[64];
+    char path[64], target[64];
 
     for (int fd = 0;; fd++) {
         snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)w->daemon.pid, fd);
-        if (readlink(path, path, sizeof path) < 0)
+        if (readlink(path, target, sizeof target) < 0)
             return fd;
     }
 }
