@@ -31,6 +31,8 @@ void access_log_request(const struct exchange *x)
     log_str("request_id", x->request_id);
     if (*x->reason)
         log_z("reason", x->reason);
+    if (x->attempt.over_budget)
+        log_z("retry", "over_budget");
     if (x->shadow_limited)
         log_z("shadow", "rate_limited");
     log_end();

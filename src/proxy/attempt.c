@@ -278,6 +278,7 @@ static bool another_attempt(struct exchange *x, const struct back_failure *f)
         return false;
     if (!budget_take(&x->px->budget, loop_now(x->px->loop), config->retry.budget_percent)) {
         metrics.retries_denied++;
+        a->over_budget = true;
         if (be)
             backend_leave(be);
         return false;

@@ -28,6 +28,7 @@ struct attempt {
     bool placed;          /* it has a place there */
     bool ready;           /* the connection takes content */
     bool stale_replaced;  /* the one fresh connection for a stale one has been spent */
+    bool over_budget;     /* another one was not made because of the retry budget */
     unsigned count;       /* tries so far */
     struct pick pick;     /* where */
     struct waiter waiter; /* for a place */

@@ -102,6 +102,8 @@ static void back_fail(struct back_conn *c, enum err e, int sys_errno)
         .heard_out = c->response == RESPONSE_TUNNEL_ENDED,
         .cause = cause_of(e, sys_errno),
     };
+    if (c->reused && !c->answered && e == ERR_BACKEND_RESET)
+        pool_learn(c->backend, c->idled); /* it had been about to close when it was used again */
     if (in_tunnel(c))
         io_abort(c->io); /* a FIN would pass off as whole what the backend has got */
     else

@@ -100,6 +100,7 @@ struct back_conn *pool_get(struct backend *be, bool sure, const struct back_even
         be->idle_count--;
         io_set_owner(c->io, back_on_io, c);
         c->reused = true;
+        c->idled = loop_now(be->upstream->loop) - c->begun;
         back_begin(c, ev, arg);
         c->looked_at = look;
         metrics.backend_reuses++;

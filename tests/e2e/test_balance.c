@@ -204,7 +204,7 @@ static void test_hanging_backend(void **state)
     moody(w, NULL);
     moody(w, NULL);
     origin_set_mode(w->origins[0], MODE_HANG);
-    world_start(w, "\"retry\": {\"budget_percent\": 100}, \"timeouts\": {\"backend_response\": \"200ms\"}");
+    world_start(w, "\"retry\": {\"budget_percent\": 100}, \"timeouts\": {\"backend_response\": \"600ms\"}");
     client_open(&c, w->port);
     assert_int_equal(ask(&c, "GET /"), 2);
     daemon_expect_event(&w->daemon, 0, "request", "method=GET status=200 attempts=2 backend=b2");
@@ -285,6 +285,29 @@ static void test_attempts_are_bounded(void **state)
     world_start(w, "\"retry\": {\"attempts\": 1, \"budget_percent\": 100}");
     assert_int_equal(http_get(w->port, "/", NULL), 502);
     daemon_expect_event(&w->daemon, 0, "request", "status=502 attempts=2");
+    world_finish(w);
+}
+
+/* Thirty retries are always there for ten seconds; behind them a share of the requests, of which there are few here. */
+static void test_the_budget_bounds_retries(void **state)
+{
+    struct world *w = *state;
+    size_t denied, made;
+    uint64_t deadline = deadline_in(patience_ms());
+
+    for (int i = 0; i < 2; i++)
+        origin_refuse(moody(w, NULL));
+    world_start(w, "\"retry\": {\"attempts\": 1}");
+    for (int i = 0; i < 50; i++)
+        assert_int_equal(http_get(w->port, "/", NULL), 502);
+    while (daemon_count_events(&w->daemon, 0, "request", NULL) < 50) {
+        assert_true(left_ms(deadline) > 0);
+        rest();
+    }
+    made = daemon_count_events(&w->daemon, 0, "retry", NULL);
+    denied = daemon_count_events(&w->daemon, 0, "request", "attempts=1 retry=over_budget");
+    assert_in_range(made, 30, 36); /* three more in each further second */
+    assert_int_equal(made + denied, 50);
     world_finish(w);
 }
 
@@ -607,6 +630,7 @@ int main(void)
         WORLD_TEST(test_content_is_sent_again),
         WORLD_TEST(test_large_content_is_not_sent_again),
         WORLD_TEST(test_attempts_are_bounded),
+        WORLD_TEST(test_the_budget_bounds_retries),
         WORLD_TEST(test_backend_that_closes_silently),
         WORLD_TEST(test_stale_connections),
         WORLD_TEST(test_first_probe_takes_a_backend_down),
