@@ -160,6 +160,14 @@ static void judge_times(struct stage *s, const struct scenario *c)
         judge_time(s, "back in time", s->back_us, EJECTION_MOST * s->pace->interval_ms * (uint64_t)MS);
 }
 
+/* Who hangs costs a request its time-out, each once. */
+static void judge_wait(struct stage *s, const struct scenario *c, const struct counts *n)
+{
+    unsigned answers = c->hurt == 2 ? 3 : 2;
+
+    judge_time(s, "answered in time", n->worst_wait, (uint64_t)answers * s->pace->response_ms * MS);
+}
+
 static void judge_shares(struct stage *s, const struct counts *n)
 {
     double worst = n->shared == 0 ? 100 : 0, fair = 100.0 / BACKENDS;
@@ -173,14 +181,12 @@ static void judge_shares(struct stage *s, const struct counts *n)
 
 static void judge_everybody(struct stage *s, const struct counts *n)
 {
-    uint64_t longest = 2 * (uint64_t)s->pace->response_ms * MS;
     bool lives = process_is_running(&s->balancer);
 
     stage_promise(s, "no POST twice", n->twice == 0 && n->delivered >= n->posts,
                   "%u delivered (%u were answered), %u of them again", n->delivered, n->posts, n->twice);
     stage_promise(s, "503 only while none is eligible", n->unasked_503 == 0, "%u", n->unasked_503);
     stage_promise(s, "whole and right", n->outcomes[CALL_WRONG] == 0, "%u were not", n->outcomes[CALL_WRONG]);
-    judge_time(s, "answered in time", n->worst_wait, longest);
     stage_promise(s, "the balancer lives", lives, "%s", lives ? "it runs" : "it has ended");
 }
 
@@ -189,6 +195,7 @@ void judge(struct stage *s, const struct scenario *c, struct counts *n)
     count(n, s);
     judge_failures(s, c, n);
     judge_times(s, c);
+    judge_wait(s, c, n);
     if (c->promises & PROMISE_EVEN)
         judge_shares(s, n);
     judge_everybody(s, n);

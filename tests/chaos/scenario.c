@@ -48,10 +48,11 @@ static bool fault_end(struct stage *s, const struct scenario *c, int backend)
     return ok;
 }
 
-/* The first backend has the fault, or all have it; the time of the first is taken. */
+/* The first backend has the fault, or the first ones; the time of the first to be out is taken, and of the last to be
+ * back. */
 static bool fault(struct stage *s, const struct scenario *c)
 {
-    int hurt = c->everyone ? BACKENDS : 1;
+    int hurt = c->hurt ? c->hurt : 1;
     uint64_t down;
     bool ok = true, back = true;
 
@@ -62,7 +63,7 @@ static bool fault(struct stage *s, const struct scenario *c)
     for (int i = 0; i < hurt; i++)
         ok = ok && fault_end(s, c, i);
     s->fault_end = now_us();
-    if (c->everyone) {
+    if (hurt == BACKENDS) {
         s->excused_from = s->fault_at;
         s->excused_until = s->fault_end;
     }
@@ -83,6 +84,11 @@ const struct scenario scenarios[] = {
      .play = fault,
      .brief = true,
      .promises = PROMISE_SAFE | EVEN_AFTER},
+    {.name = "two-die",
+     .what = "kill -9 of two backends at once, and their return",
+     .play = fault,
+     .hurt = 2,
+     .promises = PROMISE_SAFE | EVEN_AFTER},
     {.name = "all-die",
      .what = "kill -9 of all backends at once, and their return",
      .play = play_all_die,
@@ -93,6 +99,12 @@ const struct scenario scenarios[] = {
      .play = fault,
      .mode = "hang",
      .brief = true,
+     .promises = PROMISE_SAFE | EVEN_AFTER},
+    {.name = "two-hang",
+     .what = "two backends at once do that",
+     .play = fault,
+     .mode = "hang",
+     .hurt = 2,
      .promises = PROMISE_SAFE | EVEN_AFTER},
     {.name = "slow",
      .what = "a backend answers half a second later",
@@ -113,7 +125,7 @@ const struct scenario scenarios[] = {
      .what = "all backends do that: not one answer of theirs can be whole",
      .play = fault,
      .mode = "cut",
-     .everyone = true,
+     .hurt = BACKENDS,
      .brief = true,
      .promises = PROMISE_SAFE | PROMISE_CUT | PROMISE_BACK_EJECTED | PROMISE_EVEN},
     {.name = "reuse",
@@ -140,7 +152,7 @@ const struct scenario scenarios[] = {
      .play = fault,
      .mode = "drop",
      .health_ok = true,
-     .everyone = true,
+     .hurt = BACKENDS,
      .brief = true,
      .promises = PROMISE_SAFE | PROMISE_BACK_EJECTED | PROMISE_EVEN},
     {.name = "lies-ill",

@@ -21,8 +21,8 @@ struct scenario {
     bool (*play)(struct stage *s, const struct scenario *c);
     const char *mode; /* the outage of fault(); NULL: kill -9 */
     bool health_ok;
-    bool everyone; /* all backends have it, and requests may fail meanwhile */
-    bool brief;    /* in the short form, too */
+    int hurt;   /* how many backends have it; 0: one. Where all do, requests may fail meanwhile */
+    bool brief; /* in the short form, too */
     unsigned promises;
 };
 
@@ -34,6 +34,7 @@ bool play_all_die(struct stage *s, const struct scenario *c);
 bool play_flaps(struct stage *s, const struct scenario *c);
 bool play_balancer_killed(struct stage *s, const struct scenario *c);
 bool play_rolling(struct stage *s, const struct scenario *c);
+/* From scenario_reload.c. */
 bool play_reload(struct stage *s, const struct scenario *c);
 
 /* Waits until the backend answers again, and writes down how long that took since `fault_end`. */

@@ -1,7 +1,6 @@
 /* The scenarios that are more than one fault of one backend. */
 #include "scenario.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -170,47 +169,5 @@ bool play_rolling(struct stage *s, const struct scenario *c)
         if (!restart(s, i))
             return false;
     play_even(s);
-    return true;
-}
-
-/* ---- reload ---- */
-
-#define LEAVER (BACKENDS - 1)
-
-static void reload(struct stage *s, unsigned mask)
-{
-    s->label[LEAVER] = mask == ALL_BACKENDS ? "" : "not in config";
-    stage_configure(s, mask);
-    process_signal(&s->balancer, SIGHUP);
-}
-
-/* The last 200 ms' requests have been answered, and none by the one that left. */
-static bool leaver_is_left_alone(struct stage *s)
-{
-    uint64_t since = now_us() - 200 * MS;
-
-    return load_answered_since(s->load, -1, since) >= 20 && load_answered_since(s->load, LEAVER, since) == 0;
-}
-
-bool play_reload(struct stage *s, const struct scenario *c)
-{
-    bool left = false;
-
-    (void)c;
-    s->fault_at = now_us();
-    reload(s, ALL_BACKENDS & ~(1u << LEAVER));
-    AWAIT(s, 3 * S, (left = leaver_is_left_alone(s)));
-    for (unsigned i = 1; i < s->pace->reloads; i++) {
-        uint64_t at = now_us();
-
-        reload(s, i % 2 == 0 ? ALL_BACKENDS & ~(1u << LEAVER) : ALL_BACKENDS);
-        AWAIT(s, LIMIT, load_ended_since(s->load, at) >= 20);
-    }
-    s->fault_end = now_us();
-    reload(s, ALL_BACKENDS);
-    stage_promise(s, "a reload acts", left, "%s",
-                  left ? "it did" : "the backend that left the config still got requests");
-    if (play_return(s, LEAVER))
-        play_even(s);
     return true;
 }
