@@ -103,7 +103,7 @@ static void back_fail(struct back_conn *c, enum err e, int sys_errno)
         .cause = cause_of(e, sys_errno),
     };
     if (c->reused && !c->answered && e == ERR_BACKEND_RESET)
-        pool_learn(c->backend, c->idled); /* it had been about to close when it was used again */
+        pool_warn(c->backend, c->idled);
     if (in_tunnel(c))
         io_abort(c->io); /* a FIN would pass off as whole what the backend has got */
     else
@@ -189,11 +189,28 @@ static void on_connect_failed(struct back_conn *c, enum err e, int sys_errno)
 
 /* ---- sending ---- */
 
+static bool has_body(const struct framing *f)
+{
+    return f->kind == FRAMING_CHUNKED || f->kind == FRAMING_CLOSE || (f->kind == FRAMING_LENGTH && f->length > 0);
+}
+
+/* Between bytes of the response's content. While the request's has not been sent whole, the backend may be waiting for
+ * the client, which has a time of its own for that. */
+static void await_body(struct back_conn *c)
+{
+    uint64_t ns = config_of(c)->timeouts.backend_response;
+    if (c->sending)
+        ns += config_of(c)->timeouts.client_body;
+    io_set_read_timeout(c->io, IO_PROGRESS, has_body(&c->down) ? ns : 0);
+}
+
 static void request_sent(struct back_conn *c)
 {
     c->sending = false;
     if (c->response == RESPONSE_HEAD)
         io_set_read_timeout(c->io, IO_BY, config_of(c)->timeouts.backend_response);
+    else if (c->response == RESPONSE_BODY)
+        await_body(c);
 }
 
 /* The body comes: from now on it is the client's time that runs, until it has been sent. */
@@ -273,11 +290,6 @@ static enum err parse_head(struct back_conn *c, struct str head, struct response
     return parse_response(head, c->head_request, c->upgrade, r);
 }
 
-static bool has_body(const struct framing *f)
-{
-    return f->kind == FRAMING_CHUNKED || f->kind == FRAMING_CLOSE || (f->kind == FRAMING_LENGTH && f->length > 0);
-}
-
 static void final_head(struct back_conn *c, const struct response *r, struct str head, bool bytes_follow)
 {
     c->down = r->framing;
@@ -287,7 +299,7 @@ static void final_head(struct back_conn *c, const struct response *r, struct str
     c->keep_alive = r->keep_alive && !c->unsound && !c->sending && io_unsent(c->io) == 0; /* else it began too early */
     c->chunked = (struct chunked){.trailers = &c->trailers};
     c->response = RESPONSE_BODY;
-    io_set_read_timeout(c->io, IO_PROGRESS, has_body(&c->down) ? config_of(c)->timeouts.backend_response : 0);
+    await_body(c);
     /* Who has answered need not read the rest of the request: that its response goes on is all that is asked of it. */
     io_set_write_timeout(c->io, 0);
     c->events->on_head(c->arg, r, head, bytes_follow || !has_body(&c->down));

@@ -4,7 +4,10 @@
  * A backend that closes idle connections may do so at the moment in which one is used again: that request would have to
  * be sent anew, or, if it must not be, fail. So it is learned how long the backend keeps them, from its closing two
  * that were idle for the same time, one after the other, and ours are closed a little earlier. (A backend that ends
- * closes them all at once.) */
+ * closes them all at once.)
+ *
+ * And as long as connections have been found closed at their reuse lately, for whatever reason, what must not be sent
+ * twice is given none. */
 #include "back_conn.h"
 #include "base/clock.h"
 #include "base/metrics.h"
@@ -15,6 +18,7 @@
  * idle connection (some send a 408) had better not become the answer to a request that it has not seen. */
 #define LOOK_AFTER NS_PER_S
 
+#define SHY_FOR     (10 * NS_PER_S)   /* after a reuse that has failed */
 #define LEARNED_FOR (600 * NS_PER_S)  /* then it is forgotten: the backend may have been given another setting */
 #define LEARN_LEAST (100 * NS_PER_MS) /* idle for less, it was no time-out that has ended it */
 #define AGREE_SHARE 8u                /* two times agree that differ by less than an eighth */
@@ -36,6 +40,12 @@ void pool_learn(struct backend *be, uint64_t idle)
     uint64_t least = idle < seen ? idle : seen;
     be->keep.bound = least - least / AGREE_SHARE;
     be->keep.since = now;
+}
+
+void pool_warn(struct backend *be, uint64_t idle)
+{
+    pool_learn(be, idle);
+    be->keep.shy_until = loop_now(be->upstream->loop) + SHY_FOR;
 }
 
 void pool_forget(struct backend *be)
@@ -89,6 +99,8 @@ void pool_put(struct back_conn *c)
 
 struct back_conn *pool_get(struct backend *be, bool sure, const struct back_events *ev, void *arg)
 {
+    if (sure && loop_now(be->upstream->loop) < be->keep.shy_until)
+        return NULL;
     while (!list_empty(&be->idle)) {
         struct back_conn *c = container_of(be->idle.next, struct back_conn, link);
         bool look = sure || loop_now(be->upstream->loop) - c->begun > LOOK_AFTER;

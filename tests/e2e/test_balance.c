@@ -345,8 +345,25 @@ static void test_stale_connections(void **state)
     ask(&c, "GET /1");
     ask(&c, "GET /2");
     daemon_expect_event(&w->daemon, 0, "request", "target=/2 attempts=1 status=200");
+    /* Warned by that, it gives what may not be sent twice a fresh connection for a while. */
     client_send(&c, "POST /3 HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\ndata");
-    client_expect(&c, 502);
+    client_expect(&c, 200);
+    assert_int_equal(seen(w->origins[0], "POST"), 1);
+    client_close(&c);
+    world_finish(w);
+}
+
+static void test_stale_connection_at_a_post(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    origin_set_mode(moody(w, NULL), MODE_CLOSE_ON_SECOND);
+    world_start(w, NULL);
+    client_open(&c, w->port);
+    ask(&c, "GET /1");
+    client_send(&c, "POST /2 HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\ndata");
+    client_expect(&c, 502); /* it has arrived, and may have acted */
     assert_int_equal(seen(w->origins[0], "POST"), 1);
     client_close(&c);
     world_finish(w);
@@ -468,7 +485,7 @@ static void test_checks_back_off(void **state)
     sick = moody(w, NULL);
     origin_set_mode(sick, MODE_UNHEALTHY);
     ill = 0;
-    world_start(w, "\"health_check\": {\"interval\": \"40ms\", \"rise\": 4}");
+    world_start(w, "\"health_check\": {\"interval\": \"40ms\", \"rise\": 20}");
     uint64_t deadline = now_ms() + 10000, last = now_ms(), longest = 0;
     for (unsigned seen = 0; longest < 160; usleep(1000)) {
         assert_true(now_ms() < deadline);
@@ -482,7 +499,7 @@ static void test_checks_back_off(void **state)
     origin_set_mode(sick, MODE_SERVE);
     uint64_t mended = now_ms();
     daemon_expect_event(&w->daemon, 0, "backend_up", "backend=b2");
-    assert_true(now_ms() - mended < 5 * 40 + 3 * 40 + 400); /* not four times the long pause */
+    assert_true(now_ms() - mended < 2500); /* some 1000 ms; twenty times the long pause would be 4000 */
     world_finish(w);
 }
 
@@ -556,12 +573,12 @@ static void test_idle_backend_connections_end(void **state)
     world_finish(w);
 }
 
-/* Closes each connection that has been idle for 800 ms. */
+/* Closes each connection that has been idle for 1600 ms. */
 static void closing_script(struct origin_conn *c)
 {
     struct pollfd p = {.fd = c->in.fd, .events = POLLIN};
 
-    while (poll(&p, 1, 800) == 1 && origin_read(c))
+    while (poll(&p, 1, 1600) == 1 && origin_read(c))
         if (!origin_answer(c, "here"))
             return;
 }
@@ -576,18 +593,18 @@ static void test_keep_time_is_learned(void **state)
 
     world_start(w, NULL);
     client_open(&c, w->port);
-    for (unsigned i = 1; i <= 2; i++) {
+    uint64_t took = UINT64_MAX;
+    unsigned rounds = 0;
+    while (took >= 1595) { /* a busy machine may need some more that agree */
+        assert_true(++rounds <= 8);
         client_sendf(&c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
         client_expect(&c, 200);
-        assert_int_equal(origin_connections(o), i);
-        origin_wait_closed(o); /* by the script */
+        assert_int_equal(origin_connections(o), rounds);
+        uint64_t begin = now_ms();
+        origin_wait_closed(o); /* by the script, and once it is known, by the daemon */
+        took = now_ms() - begin;
     }
-    uint64_t begin = now_ms();
-    client_sendf(&c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
-    client_expect(&c, 200);
-    assert_int_equal(origin_connections(o), 3);
-    origin_wait_closed(o); /* by the daemon */
-    assert_in_range(now_ms() - begin, 500, 795);
+    assert_true(rounds >= 3 && took >= 1000);
     client_close(&c);
     world_finish(w);
 }
@@ -633,6 +650,7 @@ int main(void)
         WORLD_TEST(test_the_budget_bounds_retries),
         WORLD_TEST(test_backend_that_closes_silently),
         WORLD_TEST(test_stale_connections),
+        WORLD_TEST(test_stale_connection_at_a_post),
         WORLD_TEST(test_first_probe_takes_a_backend_down),
         WORLD_TEST(test_fall_and_rise),
         WORLD_TEST(test_probe_timeout),

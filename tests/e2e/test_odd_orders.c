@@ -4,6 +4,7 @@
 
 #include <poll.h>
 #include <string.h>
+#include <unistd.h>
 #include <sys/socket.h>
 
 #define GET(target) "GET " target " HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -227,6 +228,35 @@ static void test_content_behind_the_answer(void **state)
     world_finish(w);
 }
 
+/* Answers at once, and then waits for the content, which it sends back. */
+static void echoing_script(struct origin_conn *c)
+{
+    if (!origin_read_head(c) || !origin_send(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345"))
+        return;
+    if (origin_read_body(c, NULL, NULL) && origin_send(c, "67890"))
+        origin_drain(c);
+}
+
+/* A client that rests in the middle of its content has client_body for that; the backend, whose response has begun and
+ * waits for the rest, is not blamed for it. Once it has the whole request, its own time runs again. */
+static void test_the_rest_is_the_clients(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    world_origin(w, echoing_script, NULL, NULL);
+    world_start(w, "\"timeouts\": {\"backend_response\": \"300ms\", \"client_body\": \"30s\"}");
+    client_open(&c, w->port);
+    client_send(&c, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 20\r\n\r\n0123456789");
+    client_expect_head(&c, 200);
+    usleep(700000); /* the rest itself is what is tested */
+    client_send(&c, "0123456789");
+    assert_int_equal(client_read_body(&c, NULL, NULL), READ_OK);
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "request", "reason=*"), 0);
+    client_close(&c);
+    world_finish(w);
+}
+
 static void silent_script(struct origin_conn *c)
 {
     while (origin_read_head(c))
@@ -294,6 +324,7 @@ int main(void)
         WORLD_TEST(test_early_answer_survives),
         WORLD_TEST(test_tunnel_to_nobody),
         WORLD_TEST(test_content_behind_the_answer),
+        WORLD_TEST(test_the_rest_is_the_clients),
         WORLD_TEST(test_expect_and_silence),
         WORLD_TEST(test_stray_line_end),
     };
