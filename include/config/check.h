@@ -14,6 +14,9 @@ bool check_backend_name(struct str s);
  * it. */
 bool check_target_path(struct str s);
 
+/* host or host:port, of at most 261 bytes. */
+bool check_host(struct str s);
+
 /* A path for the file system: 1 to 4000 bytes. */
 bool check_file_path(struct str s);
 

@@ -52,6 +52,9 @@ void exchange_abandon(struct exchange *x, enum err e);
  * iteration). */
 void exchange_end(struct exchange *x);
 
+/* Does it wait for a backend to have a place for it? */
+bool exchange_is_queued(const struct exchange *x);
+
 /* For the log: bytes of this exchange on the client's connection. */
 void exchange_count_in(struct exchange *x, uint64_t n);
 void exchange_count_out(struct exchange *x, uint64_t n);

@@ -17,7 +17,9 @@ struct health_check;
 /* Failures of real requests, see passive.c. */
 struct passive_check {
     unsigned in_a_row;
-    bool on_trial;      /* back from an ejection: one request at a time, until one succeeds */
+    bool on_trial;      /* back from an ejection: one request at a time, until one is answered */
+    unsigned trials;    /* requests that are under way there on trial */
+    uint32_t epoch;     /* how often it has been ejected: what began before says nothing about what is after */
     uint64_t ejection;  /* the last one's length, 0 when a request has succeeded since */
     struct timer timer; /* the end of the ejection */
 };
@@ -71,9 +73,10 @@ struct upstream {
     uint64_t warm_next; /* ... and weights are due then */
     uint64_t random;    /* the state of upstream_random() */
 
-    struct list queue; /* of struct waiter, the longest first */
-    unsigned waiting;
-    struct posted serve; /* looks whether the queue can move */
+    struct list queue;      /* of struct waiter, the longest first */
+    unsigned waiting;       /* how many they are */
+    unsigned waiting_fresh; /* ... that have not tried any backend yet */
+    struct posted serve;    /* looks whether the queue can move */
 };
 
 /* Is any backend available? */
@@ -106,6 +109,10 @@ void pool_learn(struct backend *be, uint64_t idle);
 void pool_warn(struct backend *be, uint64_t idle);
 void pool_forget(struct backend *be);
 
+/* A request takes and leaves a place there. */
+void passive_place(struct backend *be, struct place *p);
+void passive_leave(struct backend *be, const struct place *p);
+
 void passive_init(struct backend *be);
 void passive_fini(struct backend *be);
 
@@ -113,7 +120,7 @@ void passive_fini(struct backend *be);
 void passive_change(struct backend *be);
 
 /* Chooses without regard to those who wait: for the queue itself. See upstream_pick(). */
-struct backend *upstream_choose(struct upstream *u, const struct pick *p, bool *full);
+struct backend *upstream_choose(struct upstream *u, const struct pick *p, struct place *place, bool *full);
 
 /* Has the queue looked at soon, if anybody waits: a place may be free. */
 void queue_look(struct upstream *u);

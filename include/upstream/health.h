@@ -33,6 +33,9 @@ void health_score_change(struct health_score *s, unsigned fall, unsigned rise);
 bool health_start(struct backend *be) __attribute__((warn_unused_result));
 void health_stop(struct backend *be);
 
+/* Nobody is available any more: a check that has been put off goes out as if it had not been. */
+void health_hurry(struct backend *be);
+
 /* A reload of a backend that stays, in two steps. The first makes what it will need under `fresh` and does not have
  * (*staged, perhaps NULL); false when memory runs out. */
 bool health_stage(struct backend *be, const struct config *fresh, struct health_check **staged)

@@ -54,13 +54,21 @@ void upstream_rollback(struct upstream_change *c);
 /* Stops the checks and closes idle connections; no connection may be leased any more. NULL is fine. */
 void upstream_free(struct upstream *u);
 
+/* A request's place at a backend. */
+struct place {
+    uint32_t epoch; /* of the backend's ejections, when it was taken */
+    bool on_trial;
+};
+
 /* Chooses the backend for a request by the `balance` of the config, among those that are up and not tried; else among
- * those that are up; a backup only when no other can be. The request has a place there until backend_leave(). NULL when
+ * those that are up; a backup only when no other can be. The request has a place there until backend_leave(); how it
+ * goes there is told with `place`. NULL when
  * none is up, or, with `*full`, when those that are have no place left or others wait already: upstream_wait(). */
-struct backend *upstream_pick(struct upstream *u, const struct pick *p, bool *full) __attribute__((warn_unused_result));
+struct backend *upstream_pick(struct upstream *u, const struct pick *p, struct place *place, bool *full)
+    __attribute__((warn_unused_result));
 
 /* Gives the place back. */
-void backend_leave(struct backend *be);
+void backend_leave(struct backend *be, const struct place *p);
 
 /* The hash of a key, the same in each process, so that several balancers agree. */
 uint64_t upstream_hash(struct str key);
@@ -69,8 +77,8 @@ uint64_t upstream_hash(struct str key);
 
 struct waiter;
 
-/* The wait is over: `be` has a place for the request, or is NULL, and `e` says why: ERR_NO_BACKEND, ERR_QUEUE_TIMEOUT.
- */
+/* The wait is over: `be` has a place for the request (w->place), or is NULL, and `e` says why: ERR_NO_BACKEND,
+ * ERR_QUEUE_TIMEOUT. */
 typedef void waiter_fn(struct waiter *w, struct backend *be, enum err e);
 
 struct waiter { /* embedded; set up by waiter_init() */
@@ -78,6 +86,8 @@ struct waiter { /* embedded; set up by waiter_init() */
     struct timer deadline;
     struct upstream *upstream;
     const struct pick *pick; /* the request's */
+    struct place place;
+    uint64_t since; /* when the wait began */
     waiter_fn *fn;
 };
 
@@ -109,7 +119,10 @@ bool backend_is_available(const struct backend *be);
 /* Passive checks: how a real request went. After passive_check.failures failures in a row the backend is ejected for
  * passive_check.ejection, twice as long each time until a request succeeds, unless it is the last one available. When
  * it comes back, one more failure ejects it again. `cause` is for the log. */
-void backend_succeeded(struct backend *be);
-void backend_failed(struct backend *be, const char *cause);
+void backend_succeeded(struct backend *be, const struct place *p);
+void backend_failed(struct backend *be, const struct place *p, const char *cause);
+
+/* The request has an answer, the end of which is still to come: that ends a trial, and no more. */
+void backend_answered(struct backend *be, const struct place *p);
 
 #endif

@@ -3,6 +3,7 @@
 #include "config/check.h"
 
 #include "http/chars.h"
+#include "http/target.h"
 
 /* All bytes are of that class of HTTP's grammar. */
 static bool is_all(struct str s, unsigned class)
@@ -21,6 +22,11 @@ bool check_backend_name(struct str s)
 bool check_target_path(struct str s)
 {
     return s.n >= 1 && s.n <= 1024 && s.p[0] == '/' && is_all(s, CHAR_VISIBLE) && str_find(s, '#') == s.n;
+}
+
+bool check_host(struct str s)
+{
+    return s.n <= 261 && host_is_valid(s); /* a name of 255 and a port */
 }
 
 bool check_file_path(struct str s)

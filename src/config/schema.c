@@ -5,7 +5,6 @@
 #include "base/clock.h"
 #include "config/check.h"
 #include "config/config.h"
-#include "http/target.h"
 
 #include <assert.h>
 #include <float.h>
@@ -76,7 +75,7 @@ const struct schema_key schema[] = {
      .allowed = "a path that begins with \"/\", of at most 1024 visible ASCII characters without \"#\"",
      .doc = "target of the GET that is sent to each backend"},
     {"health_check.host", .type = SCHEMA_STRING, .flags = SCHEMA_NULLABLE, IN_CONFIG(health.host), .fallback = "null",
-     .check = host_is_valid, .allowed = "host or host:port, or null",
+     .check = check_host, .allowed = "host or host:port, or null",
      .doc = "of its Host field; null: the backend's name"},
     {"health_check.interval", DURATION, IN_CONFIG(health.interval), .fallback = "\"2s\"",
      .doc = "between two checks of a backend"},

@@ -25,6 +25,8 @@ void access_log_request(const struct exchange *x)
     log_u64("bytes_in", x->bytes_in);
     log_u64("bytes_out", x->bytes_out);
     log_ms("duration_ms", loop_now(x->px->loop) - x->begun);
+    if (x->attempt.waited > 0)
+        log_ms("queued_ms", x->attempt.waited);
     if (x->attempt.backend)
         log_str("backend", backend_name(x->attempt.backend));
     log_u64("attempts", x->attempt.count);

@@ -15,11 +15,12 @@ static void attempt_start(struct exchange *x, bool fresh, bool more);
 static void attempt_failed(struct exchange *x, const struct back_failure *f);
 
 /* The place that the request has got at `be` is this attempt's. */
-static void take_place(struct attempt *a, struct backend *be)
+static void take_place(struct attempt *a, struct backend *be, const struct place *p)
 {
     backend_put(a->backend);
     a->backend = backend_get(be);
     a->placed = true;
+    a->place = *p;
     a->count++;
     a->stale_replaced = false;
     if (a->pick.tried_count < UPSTREAM_TRIED_MAX)
@@ -31,7 +32,7 @@ static void leave_place(struct attempt *a)
     if (!a->placed)
         return;
     a->placed = false;
-    backend_leave(a->backend);
+    backend_leave(a->backend, &a->place);
 }
 
 /* Content for the backend's connection; with its end the trailers that may go on. True when it is full. */
@@ -89,17 +90,18 @@ static void attempt_start(struct exchange *x, bool fresh, bool more)
     attempt_failed(x, &f); /* at most retry.attempts deep */
 }
 
-static void attempt_at(struct exchange *x, struct backend *be, bool more)
+static void attempt_at(struct exchange *x, struct backend *be, const struct place *p, bool more)
 {
-    take_place(&x->attempt, be);
+    take_place(&x->attempt, be, p);
     attempt_start(x, false, more);
 }
 
 static void on_wait_over(struct waiter *w, struct backend *be, enum err e)
 {
     struct exchange *x = container_of(w, struct exchange, attempt.waiter);
+    x->attempt.waited += loop_now(x->px->loop) - w->since;
     if (be)
-        attempt_at(x, be, false);
+        attempt_at(x, be, &w->place, false);
     else
         exchange_fail(x, e);
 }
@@ -117,9 +119,10 @@ void attempt_begin(struct exchange *x, bool more)
     exchange_enter(x, EXCHANGE_PICK);
     budget_count(&x->px->budget, loop_now(x->px->loop));
     bool full;
-    struct backend *be = upstream_pick(x->px->upstream, &x->attempt.pick, &full);
+    struct place place;
+    struct backend *be = upstream_pick(x->px->upstream, &x->attempt.pick, &place, &full);
     if (be)
-        attempt_at(x, be, more);
+        attempt_at(x, be, &place, more);
     else if (full)
         wait_for_place(x);
     else
@@ -130,10 +133,14 @@ void attempt_drop(struct exchange *x)
 {
     struct attempt *a = &x->attempt;
     struct back_conn *c = a->conn;
+    if (c && x->down_begun) /* whoever gives a response up, it is not the backend that has failed */
+        backend_succeeded(a->backend, &a->place);
     a->conn = NULL;
     a->ready = false;
     back_release(c);
     leave_place(a);
+    if (a->waiter.upstream)
+        a->waited += loop_now(x->px->loop) - a->waiter.since;
     upstream_unwait(&a->waiter);
 }
 
@@ -187,7 +194,9 @@ static void on_interim(void *arg, const struct response *r)
 
 static void on_head(void *arg, const struct response *r, struct str head, bool more)
 {
-    exchange_on_head(arg, r, head, more);
+    struct exchange *x = arg;
+    backend_answered(x->attempt.backend, &x->attempt.place);
+    exchange_on_head(x, r, head, more);
 }
 
 static void on_switch(void *arg, const struct response *r)
@@ -199,7 +208,7 @@ static void on_switch(void *arg, const struct response *r)
         attempt_failed(x, &f);
         return;
     }
-    backend_succeeded(x->attempt.backend);
+    backend_succeeded(x->attempt.backend, &x->attempt.place);
     exchange_on_switch(x, r);
 }
 
@@ -207,7 +216,7 @@ static void on_body(void *arg, char *p, size_t n, bool end, struct str trailers)
 {
     struct exchange *x = arg;
     if (end && x->state != EXCHANGE_TUNNEL) { /* the connection is no longer ours */
-        backend_succeeded(x->attempt.backend);
+        backend_succeeded(x->attempt.backend, &x->attempt.place);
         x->attempt.conn = NULL;
         x->attempt.ready = false;
         leave_place(&x->attempt);
@@ -273,21 +282,22 @@ static bool another_attempt(struct exchange *x, const struct back_failure *f)
     if (a->count > config->retry.attempts)
         return false;
     bool full;
-    struct backend *be = upstream_pick(x->px->upstream, &a->pick, &full);
+    struct place place;
+    struct backend *be = upstream_pick(x->px->upstream, &a->pick, &place, &full);
     if (!be && !full)
         return false;
     if (!budget_take(&x->px->budget, loop_now(x->px->loop), config->retry.budget_percent)) {
         metrics.retries_denied++;
         a->over_budget = true;
         if (be)
-            backend_leave(be);
+            backend_leave(be, &place);
         return false;
     }
     metrics.retries++;
     log_retry(x, f, "another backend");
     exchange_enter(x, EXCHANGE_PICK);
     if (be)
-        attempt_at(x, be, false);
+        attempt_at(x, be, &place, false);
     else
         wait_for_place(x);
     return true;
@@ -301,7 +311,7 @@ static void attempt_failed(struct exchange *x, const struct back_failure *f)
     leave_place(&x->attempt);
     metrics.backend_failures++;
     if (!back_error_is_ours(f->sys_errno))
-        backend_failed(x->attempt.backend, f->cause);
+        backend_failed(x->attempt.backend, &x->attempt.place, f->cause);
     if (again && another_attempt(x, f))
         return;
     exchange_fail(x, f->error);

@@ -74,6 +74,11 @@ struct exchange *exchange_new(struct proxy *px, struct front *f, uint64_t begun)
     return x;
 }
 
+bool exchange_is_queued(const struct exchange *x)
+{
+    return x->attempt.waiter.upstream != NULL;
+}
+
 void exchange_count_in(struct exchange *x, uint64_t n)
 {
     x->bytes_in += n;

@@ -25,7 +25,9 @@ enum exchange_state {
 struct attempt {
     struct backend *backend; /* the last one, for the log too */
     struct back_conn *conn;
-    bool placed;          /* it has a place there */
+    bool placed; /* it has a place there */
+    struct place place;
+    uint64_t waited;      /* for one, ns */
     bool ready;           /* the connection takes content */
     bool stale_replaced;  /* the one fresh connection for a stale one has been spent */
     bool over_budget;     /* another one was not made because of the retry budget */

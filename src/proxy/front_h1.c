@@ -407,7 +407,8 @@ static void front_eof(struct front_h1 *f)
     }
     /* What is unseen is a request, perhaps, and not just empty lines. */
     bool waiting = f->state == FRONT_BUSY ? f->up_ended : f->state == FRONT_IDLE && f->scan.at < io_unread(f->io);
-    if (!waiting)
+    /* Whoever ends while queueing has gone, most likely (a caller's time-out); nothing has been done for it yet. */
+    if (!waiting || (f->exchange && exchange_is_queued(f->exchange)))
         front_abandon(f, ERR_CLIENT_GONE);
 }
 

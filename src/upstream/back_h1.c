@@ -122,7 +122,8 @@ static void back_fail_cut(struct back_conn *c, int sys_errno)
 
 bool back_error_is_ours(int e)
 {
-    return e == EMFILE || e == ENFILE || e == ENOBUFS || e == ENOMEM || e == EADDRNOTAVAIL;
+    return e == EMFILE || e == ENFILE || e == ENOBUFS || e == ENOMEM || e == EADDRNOTAVAIL ||
+           e == EAGAIN; /* a unix socket's backlog is full: it is busy, that is no fault */
 }
 
 static bool connect_next(struct back_conn *c, int *error)

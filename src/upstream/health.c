@@ -110,6 +110,15 @@ static void schedule(struct health_check *h)
         backend_set_up(h->backend, false, "out of memory: checks have ended");
 }
 
+void health_hurry(struct backend *be)
+{
+    struct health_check *h = be->health;
+    if (!h || h->conn || !be->snapshot->health.on || !timer_armed(&h->timer))
+        return;
+    loop_cancel(loop_of(h), &h->timer);
+    schedule(h);
+}
+
 /* ---- the end of a probe ---- */
 
 static void probe_ended(struct health_check *h, bool success, const char *cause)
@@ -391,7 +400,8 @@ static void switch_off(struct backend *be)
 
 static bool asks_the_same(const struct config *a, const struct config *b)
 {
-    return strcmp(a->health.path, b->health.path) == 0 &&
+    bool host = str_eq(str_of(a->health.host ? a->health.host : ""), str_of(b->health.host ? b->health.host : ""));
+    return host && strcmp(a->health.path, b->health.path) == 0 &&
            memcmp(a->health.expect, b->health.expect, sizeof a->health.expect) == 0;
 }
 

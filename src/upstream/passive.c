@@ -1,8 +1,10 @@
 /* Passive checks: a backend at which real requests fail one after another is ejected for a while, long before `fall`
  * probes have failed.
  *
- *   failure, failure, ... (`failures` in a row) -> ejected for `ejection` -> back, on trial: one request at a time;
- *     one failure -> ejected for twice as long, one success -> as if nothing had been */
+ *   failure, failure, ... (`failures` in a row) -> ejected for `ejection` -> back, on trial: one request at a time,
+ * until one is answered; one failure -> ejected for twice as long, one success -> as if nothing had been
+ *
+ * A success is a whole response, or one whose client has left. */
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
@@ -20,8 +22,9 @@ static void on_ejection_over(struct timer *t)
     struct backend *be = container_of(t, struct backend, passive.timer);
     be->ejected = false;
     be->passive.on_trial = true;
+    be->passive.trials = 0;
     be->passive.in_a_row = config_of(be)->passive.failures - 1;
-    backend_update(be, "ejection over");
+    backend_update(be, "ejection over, on trial");
 }
 
 void passive_init(struct backend *be)
@@ -34,6 +37,13 @@ void passive_fini(struct backend *be)
     loop_cancel(be->upstream->loop, &be->passive.timer);
 }
 
+static void forgive(struct backend *be)
+{
+    be->passive.in_a_row = 0;
+    be->passive.ejection = 0;
+    be->passive.on_trial = false;
+}
+
 void passive_change(struct backend *be)
 {
     struct passive_check *p = &be->passive;
@@ -43,7 +53,7 @@ void passive_change(struct backend *be)
     if (config->passive.on)
         return; /* an ejection that has begun ends when it was to end */
     passive_fini(be);
-    backend_succeeded(be);
+    forgive(be);
     if (be->ejected) {
         be->ejected = false;
         backend_update(be, "passive checks are off");
@@ -70,23 +80,47 @@ static void eject(struct backend *be, const char *cause)
     p->ejection = ejection;
     be->ejected = true;
     p->on_trial = false;
+    p->epoch++;
     metrics.ejections++;
     char text[160];
     snprintf(text, sizeof text, "ejected for %llu ms: %s", (unsigned long long)(ejection / NS_PER_MS), cause);
     backend_update(be, text);
 }
 
-void backend_succeeded(struct backend *be)
+/* Requests that began before an ejection say nothing about what is after it. */
+static bool is_of_the_past(const struct backend *be, const struct place *p)
 {
-    be->passive.in_a_row = 0;
-    be->passive.ejection = 0;
-    be->passive.on_trial = false;
+    return p->epoch != be->passive.epoch || be->ejected || be->removed;
 }
 
-void backend_failed(struct backend *be, const char *cause)
+void passive_place(struct backend *be, struct place *p)
 {
-    if (!config_of(be)->passive.on || be->ejected || be->removed)
-        return; /* requests that began before the ejection say nothing new */
+    *p = (struct place){.epoch = be->passive.epoch, .on_trial = be->passive.on_trial};
+    be->passive.trials += p->on_trial;
+}
+
+void passive_leave(struct backend *be, const struct place *p)
+{
+    if (p->on_trial && p->epoch == be->passive.epoch && be->passive.on_trial)
+        be->passive.trials--;
+}
+
+void backend_answered(struct backend *be, const struct place *p)
+{
+    if (!is_of_the_past(be, p))
+        be->passive.on_trial = false;
+}
+
+void backend_succeeded(struct backend *be, const struct place *p)
+{
+    if (!is_of_the_past(be, p))
+        forgive(be);
+}
+
+void backend_failed(struct backend *be, const struct place *p, const char *cause)
+{
+    if (!config_of(be)->passive.on || is_of_the_past(be, p))
+        return;
     if (be->passive.in_a_row < config_of(be)->passive.failures)
         be->passive.in_a_row++;
     if (be->passive.in_a_row >= config_of(be)->passive.failures && be->available && !is_last(be))

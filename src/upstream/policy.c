@@ -38,7 +38,7 @@ bool choice_wants(const struct choice *c, const struct seat *s)
     const struct backend *be = s->backend;
     if (!c->strict)
         return true;
-    return !was_tried(be, c->pick) && !(be->passive.on_trial && be->active > 0);
+    return !was_tried(be, c->pick) && !(be->passive.on_trial && be->passive.trials > 0);
 }
 
 bool choice_allows(const struct choice *c, const struct seat *s)

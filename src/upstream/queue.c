@@ -10,6 +10,7 @@ static void dequeue(struct waiter *w)
     loop_cancel(u->loop, &w->deadline);
     w->upstream = NULL;
     u->waiting--;
+    u->waiting_fresh -= w->pick->tried_count == 0;
 }
 
 static void on_deadline(struct timer *t)
@@ -36,7 +37,7 @@ static void serve(struct posted *p)
     LIST_EACH (it, &u->queue) {
         struct waiter *w = container_of(it, struct waiter, link);
         bool full = false;
-        struct backend *be = upstream_choose(u, w->pick, &full);
+        struct backend *be = upstream_choose(u, w->pick, &w->place, &full);
         if (!be && full && w->pick->tried_count == 0)
             return;
         if (!be && full)
@@ -73,6 +74,8 @@ bool upstream_wait(struct upstream *u, struct waiter *w)
     w->upstream = u;
     list_push_back(&u->queue, &w->link);
     u->waiting++;
+    u->waiting_fresh += w->pick->tried_count == 0;
+    w->since = loop_now(u->loop);
     metrics.queued++;
     queue_look(u); /* it may be waiting behind others for what is free already */
     return true;

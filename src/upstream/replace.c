@@ -187,6 +187,7 @@ struct upstream_tally upstream_commit(struct upstream_change *c)
     for (unsigned i = 0; i < u->count; i++)
         if (!c->staged[i].is_new)
             change_one(u, &c->staged[i], &u->config->backends[i]);
+    u->warm_next = 0;
     tiers_build(u, NULL);
     for (int t = 0; t < TIER_COUNT; t++)
         resume_rotation(&u->tiers[t], next[t]);

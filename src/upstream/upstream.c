@@ -93,6 +93,9 @@ void backend_update(struct backend *be, const char *cause)
     pool_forget(be); /* it may come back as another */
     if (!available)
         pool_flush(be);
+    if (!upstream_has_available(u))
+        for (unsigned i = 0; i < u->count; i++)
+            health_hurry(u->backends[i]);
 }
 
 void backend_set_up(struct backend *be, bool up, const char *cause)
@@ -220,7 +223,7 @@ static struct backend *choose_from(const struct choice *c, bool *full)
 }
 
 /* First those that were not tried, the best tier first. When all were, any of the best tier that there is. */
-struct backend *upstream_choose(struct upstream *u, const struct pick *p, bool *full)
+struct backend *upstream_choose(struct upstream *u, const struct pick *p, struct place *place, bool *full)
 {
     struct choice c = {.upstream = u, .pick = p};
     struct backend *be = NULL;
@@ -235,22 +238,25 @@ struct backend *upstream_choose(struct upstream *u, const struct pick *p, bool *
             be = choose_from(&c, full);
         }
     }
-    if (be)
+    if (be) {
         be->active++;
+        passive_place(be, place);
+    }
     return be;
 }
 
-struct backend *upstream_pick(struct upstream *u, const struct pick *p, bool *full)
+struct backend *upstream_pick(struct upstream *u, const struct pick *p, struct place *place, bool *full)
 {
-    if (u->waiting == 0)
-        return upstream_choose(u, p, full);
+    if (u->waiting_fresh == 0) /* those who have tried some already wait for others */
+        return upstream_choose(u, p, place, full);
     *full = true; /* those who wait come first */
     return NULL;
 }
 
-void backend_leave(struct backend *be)
+void backend_leave(struct backend *be, const struct place *p)
 {
     assert(be->active > 0);
     be->active--;
+    passive_leave(be, p);
     queue_look(be->upstream);
 }

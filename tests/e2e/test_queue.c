@@ -111,6 +111,32 @@ static void test_who_goes_leaves_the_queue(void **state)
     world_finish(w);
 }
 
+/* A caller whose time is up closes: that is no reset, and what it has asked for is not done behind its back. */
+static void test_who_closes_leaves_the_queue(void **state)
+{
+    struct world *w = *state;
+    struct client a, b;
+    struct origin *o = world_origin(w, holding_script, NULL, "\"max_connections\": 1");
+
+    world_start(w, "\"queue\": {\"size\": 1, \"timeout\": \"20s\"}");
+    client_open(&a, w->port);
+    client_open(&b, w->port);
+    send_get(&a, "/held");
+    origin_wait_requests(o, 1);
+    client_send(&b, "POST /gone HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody");
+    client_expect_silence(&b, 50);
+    client_close(&b);
+    daemon_expect_event(&w->daemon, 0, "request", "target=/gone reason=client_gone attempts=0 queued_ms=*");
+    origin_release(o);
+    assert_int_equal(served_by(&a), 1);
+    send_get(&a, "/now");
+    assert_int_equal(served_by(&a), 1);
+    for (unsigned i = 0; i < origin_requests(o); i++)
+        assert_null(strstr(origin_head(o, i), "/gone"));
+    client_close(&a);
+    world_finish(w);
+}
+
 /* A request that is sent again waits like any other, and not for the backend that has failed it. */
 static void refusing_script(struct origin_conn *c)
 {
@@ -318,6 +344,7 @@ int main(void)
         WORLD_TEST(test_a_cap_makes_requests_wait),
         WORLD_TEST(test_waiting_has_an_end),
         WORLD_TEST(test_who_goes_leaves_the_queue),
+        WORLD_TEST(test_who_closes_leaves_the_queue),
         WORLD_TEST(test_a_retry_waits_too),
         WORLD_TEST(test_least_conn),
         WORLD_TEST(test_hash),

@@ -55,13 +55,15 @@ static bool any_cut(const struct client *c)
 /* What was not answered never will be. */
 static void give_up_pending(struct client *c, const char *how, bool fault)
 {
+    /* Who ends while it waits for a place has gone, for all that can be known. */
+    bool left_queue = c->fin_sent && world.set.capped;
     fault |= c->after_early || any_cut(c);
     for (unsigned i = 0; i < c->pending_count; i++) {
         struct request *r = c->pending[i];
         /* Behind an answer that ended the connection nothing may have been looked at. */
         if (c->closing && r->deliveries > 0 && c->deaths == world.deaths && r->sent_at > c->quiet_since)
             sim_fail("closing", "request %u was delivered although the answer before it ended the connection", r->id);
-        judge_cut(r, fault || c->closing || i > 0, how);
+        judge_cut(r, fault || c->closing || i > 0 || left_queue, how);
         r->up.left = true; /* should there be a tunnel yet */
     }
 }

@@ -17,7 +17,7 @@ enum kind {
     SLOW_READER,
     SLOW_SENDER,
     VANISHING,    /* closes or resets when it likes */
-    HALF_CLOSING, /* FIN behind its last request; the answers must come all the same */
+    HALF_CLOSING, /* FIN behind its last request; the answers must come all the same, unless it may have to queue */
     GARBAGE_SENDER,
     OLD,     /* HTTP/1.0 */
     STALLER, /* stops in mid-request: it must be told, and in time */

@@ -22,6 +22,30 @@ struct world {
     struct upstream *upstream;
 };
 
+/* As a request that has begun there just now. */
+static struct place place_at(const struct backend *be)
+{
+    return (struct place){.epoch = be->passive.epoch, .on_trial = be->passive.on_trial};
+}
+
+static void leave(struct backend *be)
+{
+    struct place p = place_at(be);
+    backend_leave(be, &p);
+}
+
+static void succeed(struct backend *be)
+{
+    struct place p = place_at(be);
+    backend_succeeded(be, &p);
+}
+
+static void fail_at(struct backend *be)
+{
+    struct place p = place_at(be);
+    backend_failed(be, &p, "test");
+}
+
 /* `count` backends with `member` each ("" for none), and `more` members of the config. */
 static void open_world(struct world *w, unsigned count, const char *member, const char *more)
 {
@@ -65,7 +89,8 @@ static unsigned index_of(struct world *w, const struct backend *be)
 static unsigned take(struct world *w, const struct pick *p)
 {
     bool full;
-    struct backend *be = upstream_pick(w->upstream, p, &full);
+    struct place place;
+    struct backend *be = upstream_pick(w->upstream, p, &place, &full);
     assert_non_null(be);
     return index_of(w, be);
 }
@@ -73,7 +98,7 @@ static unsigned take(struct world *w, const struct pick *p)
 static unsigned choose(struct world *w, const struct pick *p)
 {
     unsigned i = take(w, p);
-    backend_leave(at(w, i));
+    leave(at(w, i));
     return i;
 }
 
@@ -81,7 +106,7 @@ static void leave_all(struct world *w)
 {
     for (unsigned i = 0; i < upstream_count(w->upstream); i++)
         while (at(w, i)->active > 0)
-            backend_leave(at(w, i));
+            leave(at(w, i));
 }
 
 static const struct pick fresh;
@@ -124,10 +149,10 @@ static void the_least_busy_is_chosen(void **state)
     open_world(&w, 3, "", "\"balance\":\"least_conn\",");
     for (unsigned i = 0; i < 6; i++)
         assert_int_equal(take(&w, &fresh), i % 3); /* among equals in turn */
-    backend_leave(at(&w, 1));
+    leave(at(&w, 1));
     assert_int_equal(take(&w, &fresh), 1);
-    backend_leave(at(&w, 2));
-    backend_leave(at(&w, 2));
+    leave(at(&w, 2));
+    leave(at(&w, 2));
     assert_int_equal(take(&w, &fresh), 2);
     assert_int_equal(take(&w, &fresh), 2);
     backend_set_up(at(&w, 0), false, "test");
@@ -325,19 +350,20 @@ static void none_chooses_who_has_no_room(void **state)
     for (int k = 0; k < 4; k++) {
         struct world w;
         bool full;
+        struct place place;
         open_world(&w, 3, ",\"max_connections\":2", balances[k]);
         struct pick p = key_pick(1);
         for (int i = 0; i < 6; i++)
             take(&w, &p);
         for (unsigned i = 0; i < 3; i++)
             assert_int_equal(at(&w, i)->active, 2);
-        assert_null(upstream_pick(w.upstream, &p, &full));
+        assert_null(upstream_pick(w.upstream, &p, &place, &full));
         assert_true(full);
-        backend_leave(at(&w, 1));
+        leave(at(&w, 1));
         assert_int_equal(take(&w, &p), 1);
         for (unsigned i = 0; i < 3; i++)
             backend_set_up(at(&w, i), false, "test");
-        assert_null(upstream_pick(w.upstream, &p, &full));
+        assert_null(upstream_pick(w.upstream, &p, &place, &full));
         assert_false(full);
         leave_all(&w);
         close_world(&w);
@@ -385,9 +411,10 @@ static void on_wait_over(struct waiter *waiter, struct backend *be, enum err e)
 static void wait_in(struct world *w, struct request *r)
 {
     bool full;
+    struct place place;
     memset(r, 0, sizeof *r);
     waiter_init(&r->waiter, &fresh, on_wait_over);
-    assert_null(upstream_pick(w->upstream, &fresh, &full));
+    assert_null(upstream_pick(w->upstream, &fresh, &place, &full));
     assert_true(full);
     assert_true(upstream_wait(w->upstream, &r->waiter));
 }
@@ -408,9 +435,11 @@ static void first_come_first_served(void **state)
     assert_false(upstream_wait(w.upstream, &more.waiter)); /* the queue is full */
     orders = 0;
     for (int i = 0; i < 3; i++) {
-        backend_leave(at(&w, 1));
+        leave(at(&w, 1));
         bool full;
-        assert_null(upstream_pick(w.upstream, &fresh, &full)); /* who comes now does not get past those who wait */
+        struct place place;
+        assert_null(
+            upstream_pick(w.upstream, &fresh, &place, &full)); /* who comes now does not get past those who wait */
         assert_int_equal(r[i].told, 0);                        /* never from inside backend_leave() */
         loop_turn(w.loop, 0);
         assert_int_equal(r[i].told, 1);
@@ -433,7 +462,7 @@ static void who_goes_leaves_the_queue(void **state)
     wait_in(&w, &b);
     upstream_unwait(&a.waiter);
     upstream_unwait(&a.waiter); /* harmless */
-    backend_leave(at(&w, 0));
+    leave(at(&w, 0));
     loop_turn(w.loop, 0);
     assert_int_equal(a.told, 0);
     assert_ptr_equal(b.got, at(&w, 0));
@@ -535,7 +564,7 @@ static void one_request_at_a_time_on_trial(void **state)
     (void)state;
     struct world w;
     open_world(&w, 2, "", "\"passive_check\":{\"failures\":1,\"ejection\":\"10ms\"},");
-    backend_failed(at(&w, 0), "test");
+    fail_at(at(&w, 0));
     assert_false(backend_is_available(at(&w, 0)));
     for (uint64_t end = clock_monotonic() + 5 * NS_PER_S; !backend_is_available(at(&w, 0));) {
         assert_true(clock_monotonic() < end);
@@ -545,11 +574,97 @@ static void one_request_at_a_time_on_trial(void **state)
     for (int i = 0; i < 10; i++)
         got += take(&w, &fresh) == 0;
     assert_int_equal(got, 1); /* the trial, and it is still under way */
-    backend_succeeded(at(&w, 0));
+    succeed(at(&w, 0));
     got = 0;
     for (int i = 0; i < 10; i++)
         got += take(&w, &fresh) == 0;
     assert_int_equal(got, 5);
+    leave_all(&w);
+    close_world(&w);
+}
+
+static void wait_available(struct world *w, unsigned i)
+{
+    for (uint64_t end = clock_monotonic() + 5 * NS_PER_S; !backend_is_available(at(w, i));) {
+        assert_true(clock_monotonic() < end);
+        loop_turn(w->loop, 10 * NS_PER_MS);
+    }
+}
+
+#define TRYING "\"passive_check\":{\"failures\":1,\"ejection\":\"10ms\",\"max_ejection\":\"1m\"},"
+
+/* What has been there since before, a tunnel perhaps, is no trial; and an answer ends one, whatever follows. */
+static void only_the_trial_is_one(void **state)
+{
+    (void)state;
+    struct world w;
+    struct place place;
+    bool full;
+    open_world(&w, 2, "", TRYING);
+    assert_int_equal(take(&w, &fresh), 0); /* stays */
+    fail_at(at(&w, 0));
+    wait_available(&w, 0);
+    unsigned got = 0;
+    for (int i = 0; i < 10; i++)
+        got += take(&w, &fresh) == 0;
+    assert_int_equal(got, 1);
+    leave_all(&w);
+    at(&w, 0)->passive.trials = 0;
+    struct backend *be = NULL;
+    while (be != at(&w, 0))
+        be = upstream_pick(w.upstream, &fresh, &place, &full);
+    assert_true(place.on_trial);
+    backend_answered(be, &place);
+    got = 0;
+    for (int i = 0; i < 10; i++)
+        got += take(&w, &fresh) == 0;
+    assert_int_equal(got, 5);
+    assert_int_equal(be->passive.in_a_row, 0); /* failures is 1: so is what is forgiven */
+    leave_all(&w);
+    close_world(&w);
+}
+
+/* How a request ends that began before an ejection says nothing about the backend behind it. */
+static void the_past_does_not_count(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, 2, "", TRYING);
+    struct backend *be = at(&w, 0);
+    struct place before = place_at(be);
+    fail_at(be);
+    wait_available(&w, 0);
+    uint64_t ejection = be->passive.ejection;
+    backend_failed(be, &before, "an old time-out");
+    assert_true(backend_is_available(be));
+    backend_answered(be, &before);
+    backend_succeeded(be, &before);
+    assert_true(be->passive.on_trial);
+    assert_int_equal(be->passive.ejection, ejection);
+    fail_at(be);
+    assert_false(backend_is_available(be));
+    assert_int_equal(be->passive.ejection, 2 * ejection);
+    close_world(&w);
+}
+
+/* Those who have tried one already wait for the others; who has not may have what those do not want. */
+static void newcomers_pass_those_who_wait_for_others(void **state)
+{
+    (void)state;
+    struct world w;
+    struct request r = {0};
+    struct place place;
+    bool full;
+    open_world(&w, 2, ",\"max_connections\":1", "\"queue\":{\"size\":1},");
+    struct pick tried = {.tried = {at(&w, 0)}, .tried_count = 1};
+    assert_int_equal(take(&w, &tried), 1);
+    waiter_init(&r.waiter, &tried, on_wait_over);
+    assert_null(upstream_pick(w.upstream, &tried, &place, &full));
+    assert_true(upstream_wait(w.upstream, &r.waiter));
+    assert_int_equal(choose(&w, &fresh), 0); /* idle, and not wanted by the one who waits */
+    leave(at(&w, 1));
+    loop_turn(w.loop, 0);
+    assert_ptr_equal(r.got, at(&w, 1));
     leave_all(&w);
     close_world(&w);
 }
@@ -577,6 +692,9 @@ int main(void)
         cmocka_unit_test(without_a_queue_nobody_waits),
         cmocka_unit_test(a_returning_backend_starts_slowly),
         cmocka_unit_test(one_request_at_a_time_on_trial),
+        cmocka_unit_test(only_the_trial_is_one),
+        cmocka_unit_test(the_past_does_not_count),
+        cmocka_unit_test(newcomers_pass_those_who_wait_for_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

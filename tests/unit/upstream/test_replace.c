@@ -17,6 +17,24 @@ struct world {
     struct upstream *upstream;
 };
 
+/* As a request that has begun there just now. */
+static struct place place_at(const struct backend *be)
+{
+    return (struct place){.epoch = be->passive.epoch, .on_trial = be->passive.on_trial};
+}
+
+static void leave(struct backend *be)
+{
+    struct place p = place_at(be);
+    backend_leave(be, &p);
+}
+
+static void fail_at(struct backend *be)
+{
+    struct place p = place_at(be);
+    backend_failed(be, &p, "test");
+}
+
 #define A "{\"address\":\"127.0.0.1:1\"}"
 #define B "{\"address\":\"127.0.0.1:2\"}"
 #define C "{\"address\":\"127.0.0.1:3\"}"
@@ -62,7 +80,8 @@ static const struct pick nobody_tried;
 static struct backend *take(struct world *w, const struct pick *p)
 {
     bool full;
-    return upstream_pick(w->upstream, p, &full);
+    struct place place;
+    return upstream_pick(w->upstream, p, &place, &full);
 }
 
 /* The port of the backend whose turn it is. */
@@ -72,7 +91,7 @@ static int next(struct world *w)
     if (!be)
         return 0;
     int port = be->config->endpoint.port;
-    backend_leave(be);
+    leave(be);
     return port;
 }
 
@@ -127,6 +146,7 @@ static void weight_and_room_act_at_once(void **state)
     struct world w;
     int got[3] = {0};
     bool full;
+    struct place place;
     open_world(&w, A "," B, NULL);
     change(&w, "{\"address\":\"127.0.0.1:1\",\"weight\":9}," B, NULL);
     for (int i = 0; i < 100; i++)
@@ -134,13 +154,13 @@ static void weight_and_room_act_at_once(void **state)
     assert_int_equal(got[1], 90);
     change(&w, "{\"address\":\"127.0.0.1:1\",\"max_connections\":1}", NULL);
     struct backend *be = take(&w, &nobody_tried);
-    assert_null(upstream_pick(w.upstream, &nobody_tried, &full));
+    assert_null(upstream_pick(w.upstream, &nobody_tried, &place, &full));
     assert_true(full);
     change(&w, "{\"address\":\"127.0.0.1:1\",\"max_connections\":2}", NULL);
     assert_ptr_equal(take(&w, &nobody_tried), be);
     assert_int_equal(be->active, 2);
-    backend_leave(be);
-    backend_leave(be);
+    leave(be);
+    leave(be);
     close_world(&w);
 }
 
@@ -155,7 +175,7 @@ static void removed_ones_drain(void **state)
     for (int i = 0; i < 4; i++)
         assert_int_equal(next(&w), 2);
     for (int i = 0; i < 20; i++)
-        backend_failed(be, "test"); /* must not begin anything */
+        fail_at(be); /* must not begin anything */
     assert_false(be->ejected);
     assert_int_equal(be->config->endpoint.port, 1);
     assert_int_equal(be->active, 1);
@@ -164,7 +184,7 @@ static void removed_ones_drain(void **state)
     change(&w, A "," B, NULL);
     assert_ptr_not_equal(upstream_backend(w.upstream, 0), be);
     assert_int_equal(upstream_backend(w.upstream, 0)->active, 0);
-    backend_leave(be);
+    leave(be);
     backend_put(be);
     close_world(&w);
 }
@@ -183,7 +203,7 @@ static void a_new_one_was_not_tried(void **state)
         assert_ptr_not_equal(p.tried[0], be);
         p.tried[p.tried_count++] = backend_get(upstream_backend(w.upstream, 1));
         assert_ptr_equal(take(&w, &p), be);
-        backend_leave(be);
+        leave(be);
         while (p.tried_count > 0)
             backend_put(p.tried[--p.tried_count]);
     }
@@ -213,9 +233,9 @@ static void ejections_are_kept(void **state)
     struct world w;
     open_world(&w, A "," B, PASSIVE);
     struct backend *a = upstream_backend(w.upstream, 0);
-    backend_failed(a, "test");
+    fail_at(a);
     change(&w, A "," B, PASSIVE);
-    backend_failed(a, "test");
+    fail_at(a);
     assert_false(backend_is_available(a));
     change(&w, A "," B, PASSIVE);
     assert_false(backend_is_available(a));

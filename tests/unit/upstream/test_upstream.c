@@ -20,6 +20,30 @@ struct world {
     struct upstream *upstream;
 };
 
+/* As a request that has begun there just now. */
+static struct place place_at(const struct backend *be)
+{
+    return (struct place){.epoch = be->passive.epoch, .on_trial = be->passive.on_trial};
+}
+
+static void leave(struct backend *be)
+{
+    struct place p = place_at(be);
+    backend_leave(be, &p);
+}
+
+static void succeed(struct backend *be)
+{
+    struct place p = place_at(be);
+    backend_succeeded(be, &p);
+}
+
+static void fail_at(struct backend *be)
+{
+    struct place p = place_at(be);
+    backend_failed(be, &p, "test");
+}
+
 static void open_world(struct world *w, const char *backends)
 {
     char text[1024];
@@ -45,9 +69,10 @@ static void close_world(struct world *w)
 static int choose(struct world *w, const struct pick *p)
 {
     bool full;
-    struct backend *be = upstream_pick(w->upstream, p, &full);
+    struct place place;
+    struct backend *be = upstream_pick(w->upstream, p, &place, &full);
     if (be)
-        backend_leave(be);
+        leave(be);
     for (unsigned i = 0; i < upstream_count(w->upstream); i++)
         if (upstream_backend(w->upstream, i) == be)
             return (int)i;
@@ -163,7 +188,7 @@ static void tried_ones_come_last(void **state)
 static void fail_times(struct world *w, unsigned i, int times)
 {
     for (int k = 0; k < times; k++)
-        backend_failed(upstream_backend(w->upstream, i), "test");
+        fail_at(upstream_backend(w->upstream, i));
 }
 
 static void wait_available(struct world *w, unsigned i)
@@ -182,7 +207,7 @@ static void failures_in_a_row_eject(void **state)
     open_world(&w, TWO);
     struct backend *be = upstream_backend(w.upstream, 0);
     fail_times(&w, 0, 4);
-    backend_succeeded(be);
+    succeed(be);
     fail_times(&w, 0, 4);
     assert_true(backend_is_available(be));
     fail_times(&w, 0, 1);
@@ -209,7 +234,7 @@ static void ejections_double_and_end(void **state)
         assert_int_equal(be->passive.ejection, wanted[i] * NS_PER_MS);
         wait_available(&w, 0);
     }
-    backend_succeeded(be);
+    succeed(be);
     fail_times(&w, 0, 1);
     assert_true(backend_is_available(be));
     fail_times(&w, 0, 1);
