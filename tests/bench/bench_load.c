@@ -1,13 +1,20 @@
 /* A load generator for what wrk cannot do: an exact number of requests, uploads, a connection for each request, and a
  * fixed rate. One thread, epoll, against 127.0.0.1.
  *
- *   bench_load PORT [-c CONNECTIONS] [-n REQUESTS] [-d SECONDS] [-t TARGET] [-u UPLOAD_BYTES] [-r RATE] [-C]
+ *   bench_load OPTIONS PORT
+ *     -c CONNECTIONS   -n REQUESTS or -d SECONDS   -t TARGET   -u UPLOAD_BYTES   -r RATE
+ *     -C               a connection for each request
+ *     -w               waits until somebody listens
+ *     -h SECONDS       holds its connections for so long at the end
+ *     -p PID           prints what that process takes of the CPU, too; without a rate it counts, as all the rest, only
+ *                      from when there were two answers for each connection
  *
  * At a fixed rate request number i is due at i / RATE, whatever became of those before it, and its latency counts from
  * then: a proxy that stalls is charged for all that had to wait (no coordinated omission). Without a rate each
  * connection asks again as soon as it has been answered. Prints one line: requests, seconds, errors, latencies in us.
  */
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <stdbool.h>
@@ -44,14 +51,17 @@ static struct {
     const char *target;
     size_t upload;
     double rate;
-    bool close_each;
+    bool close_each, waits;
+    unsigned hold;
+    int pid;
 } opt = {.connections = 1, .target = "/"};
 
 static int epoll_fd;
 static struct conn *conns;
 static char *request;
 static size_t request_len;
-static uint64_t begun, started, finished, errors;
+static uint64_t begun, started, finished, errors, cpu_before;
+static bool warming;
 static uint32_t *latencies;
 
 static uint64_t now_ns(void)
@@ -81,10 +91,25 @@ static void watch(int op, struct conn *c, uint32_t events)
     epoll_ctl(epoll_fd, op, c->fd, &e);
 }
 
+static struct sockaddr_in address(void)
+{
+    return (struct sockaddr_in){
+        .sin_family = AF_INET, .sin_port = htons(opt.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+}
+
+static void wait_for_listener(void)
+{
+    struct sockaddr_in to = address();
+    for (bool there = false; !there; usleep(200)) {
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        there = connect(fd, (const struct sockaddr *)&to, sizeof to) == 0;
+        close(fd);
+    }
+}
+
 static void open_conn(struct conn *c)
 {
-    struct sockaddr_in to = {
-        .sin_family = AF_INET, .sin_port = htons(opt.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in to = address();
     int on = 1;
 
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -105,8 +130,41 @@ static void send_on(struct conn *c)
     watch(EPOLL_CTL_MOD, c, c->unsent > 0 ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 
+/* Of all threads of the process, in ns. */
+static uint64_t cpu_of(int pid)
+{
+    char path[300];
+    uint64_t sum = 0;
+    snprintf(path, sizeof path, "/proc/%d/task", pid);
+    DIR *d = opendir(path);
+    for (const struct dirent *e; d && (e = readdir(d));) {
+        unsigned long long ns = 0;
+        snprintf(path, sizeof path, "/proc/%d/task/%.20s/schedstat", pid, e->d_name);
+        FILE *f = e->d_name[0] == '.' ? NULL : fopen(path, "r");
+        if (f && fscanf(f, "%llu", &ns) == 1)
+            sum += ns;
+        if (f)
+            fclose(f);
+    }
+    if (d)
+        closedir(d);
+    return sum;
+}
+
+/* From here on it counts. */
+static void begin(void)
+{
+    warming = false;
+    started -= finished;
+    finished = errors = 0;
+    cpu_before = opt.pid ? cpu_of(opt.pid) : 0;
+    begun = now_ns();
+}
+
 static bool more_to_start(void)
 {
+    if (warming)
+        return true;
     if (opt.requests > 0)
         return started < opt.requests;
     return now_ns() - begun < opt.seconds * 1000000000u;
@@ -142,6 +200,8 @@ static void finish(struct conn *c, bool good)
     finished++;
     errors += !good;
     c->busy = false;
+    if (warming && finished == 2 * (uint64_t)opt.connections)
+        begin();
     if (!good || opt.close_each)
         close_conn(c);
     if (opt.rate == 0 && more_to_start())
@@ -256,13 +316,15 @@ static void report(void)
     if (n > 0)
         printf(" p50 %u p99 %u p999 %u max %u", latencies[n / 2], latencies[n - 1 - n / 100],
                latencies[n - 1 - n / 1000], latencies[n - 1]);
+    if (opt.pid)
+        printf(" cpu %.3f", (double)(cpu_of(opt.pid) - cpu_before) / 1000 / (double)finished);
     printf("\n");
 }
 
 static bool parse(int argc, char **argv)
 {
     int o;
-    while ((o = getopt(argc, argv, "c:n:d:t:u:r:C")) != -1) {
+    while ((o = getopt(argc, argv, "c:n:d:t:u:r:h:p:Cw")) != -1) {
         switch (o) {
         case 'c': opt.connections = (unsigned)atoi(optarg); break;
         case 'n': opt.requests = strtoull(optarg, NULL, 10); break;
@@ -270,6 +332,9 @@ static bool parse(int argc, char **argv)
         case 't': opt.target = optarg; break;
         case 'u': opt.upload = strtoul(optarg, NULL, 10); break;
         case 'r': opt.rate = atof(optarg); break;
+        case 'h': opt.hold = (unsigned)atoi(optarg); break;
+        case 'p': opt.pid = atoi(optarg); break;
+        case 'w': opt.waits = true; break;
         case 'C': opt.close_each = true; break;
         default: return false;
         }
@@ -285,9 +350,7 @@ int main(int argc, char **argv)
     struct rlimit limit;
 
     if (!parse(argc, argv)) {
-        fprintf(stderr,
-                "usage: bench_load [-c CONNECTIONS] {-n REQUESTS | -d SECONDS} [-t TARGET] [-u BYTES] [-r RATE] "
-                "[-C] PORT\n");
+        fprintf(stderr, "usage: bench_load OPTIONS PORT; the source says which\n");
         return 2;
     }
     getrlimit(RLIMIT_NOFILE, &limit);
@@ -301,7 +364,10 @@ int main(int argc, char **argv)
         return 1;
     for (unsigned i = 0; i < opt.connections; i++)
         conns[i].fd = -1;
-    begun = now_ns();
+    if (opt.waits)
+        wait_for_listener();
+    begin();
+    warming = opt.pid && opt.rate == 0 && opt.seconds > 0;
     for (unsigned i = 0; i < opt.connections && opt.rate == 0 && more_to_start(); i++)
         start(&conns[i], now_ns());
     while (finished < started || more_to_start()) {
@@ -310,5 +376,7 @@ int main(int argc, char **argv)
         serve_events();
     }
     report();
+    fflush(stdout);
+    sleep(opt.hold);
     return errors > 0;
 }
