@@ -96,15 +96,20 @@ bool io_write(struct io *io, const struct iovec *iov, int n, bool more);
 bool io_write_str(struct io *io, struct str s, bool more);
 bool io_flush(struct io *io);
 
+/* From here on in this callback a few bytes only join the unsent buffer, and do not make it full, until io_relay() to
+ * it or io_flush(), one of which must come. */
+void io_hold(struct io *io);
+
 /* Direct, the handler is asked by IO_WAITING before bytes are received, when none are kept: if it does not io_relay()
  * them, IO_READABLE follows as ever. io_set_owner() ends it. */
 void io_set_direct(struct io *io, bool on);
 
-/* In IO_WAITING: moves what waits in the socket of `from`, at most `max` bytes (> 0), to `to`, another endpoint of the
- * same loop, behind what was written there; they do not pass through this process, but for what the socket of `to`
- * does not take, which joins its unsent bytes. Returns how many; 0 when there were none, which IO_EOF or IO_ERROR of
- * `from` tells, or when they cannot go that way now (`to` has unsent bytes or is broken, or no pipe is to be had):
- * then IO_READABLE follows. When `to` breaks on it, its IO_ERROR follows. */
+/* In IO_WAITING, or when all unread bytes have been taken: moves what waits in the socket of `from`, at most `max`
+ * bytes (> 0), to `to`, another endpoint of the same loop, behind what was written there; they do not pass through this
+ * process, but for what the socket of `to` does not take, which joins its unsent bytes. Returns how many; 0 when there
+ * were none, which IO_EOF or IO_ERROR of `from` tells, or when they cannot go that way now (`to` waits for its socket
+ * or is broken, or no pipe is to be had): then IO_READABLE follows. What io_hold() has held back of `to` leaves with
+ * them, or alone. When `to` breaks on it, its IO_ERROR follows. */
 size_t io_relay(struct io *from, struct io *to, uint64_t max);
 
 /* What is left of a body from which on relaying is worth it: docs/performance.md has the figures. */

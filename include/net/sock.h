@@ -25,7 +25,8 @@ int sock_connect(const struct addr *to, bool *in_progress);
 int sock_connect_result(int fd);
 
 ssize_t sock_recv(int fd, void *p, size_t n);
-ssize_t sock_send(int fd, const struct iovec *iov, int iovcnt);
+/* `more`: what follows at once may leave in the same packet (MSG_MORE). */
+ssize_t sock_send(int fd, const struct iovec *iov, int iovcnt, bool more);
 
 /* Makes a pipe of about `size` bytes, or of the size that the system gives: ends[0] to read from, ends[1] to write to.
  */

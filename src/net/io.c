@@ -340,7 +340,7 @@ static bool keep_unsent(struct io *io, const struct iovec *iov, int n, size_t se
 }
 
 /* One sendmsg() of what is unsent and of the pieces behind it. */
-static bool transmit(struct io *io, const struct iovec *iov, int n)
+static bool transmit(struct io *io, const struct iovec *iov, int n, bool more)
 {
     struct iovec joined[IO_PIECES_MAX + 1];
     const struct iovec *v = iov;
@@ -353,7 +353,7 @@ static bool transmit(struct io *io, const struct iovec *iov, int n)
         pieces = n + 1;
     }
     size_t all = total(v, pieces);
-    ssize_t sent = all > 0 ? sock_send(io->watch.fd, v, pieces) : 0;
+    ssize_t sent = all > 0 ? sock_send(io->watch.fd, v, pieces, more) : 0;
     if (sent == -EAGAIN)
         sent = 0;
     if (sent < 0) {
@@ -368,6 +368,11 @@ static bool transmit(struct io *io, const struct iovec *iov, int n)
     return true;
 }
 
+bool io_send_unsent(struct io *io)
+{
+    return transmit(io, NULL, 0, true);
+}
+
 static void send_fin(struct io *io)
 {
     /* Its failure says that the connection is gone: reading tells that. */
@@ -377,7 +382,7 @@ static void send_fin(struct io *io)
 static void on_writable(struct io *io)
 {
     uint64_t before = io->bytes_out;
-    if (!transmit(io, NULL, 0))
+    if (!transmit(io, NULL, 0, false))
         return;
     if (io->unsent.len > 0) {
         size_t n = (size_t)(io->bytes_out - before);
@@ -399,8 +404,9 @@ bool io_write(struct io *io, const struct iovec *iov, int n, bool more)
     assert(n <= IO_PIECES_MAX && !io->closed && !io->fin);
     if (io->broken)
         return false;
+    more |= io->held;
     if (!more && !io->connecting && !io->blocked)
-        return transmit(io, iov, n);
+        return transmit(io, iov, n, false);
     return queue(io, iov, n, 0) && (more || io_flush(io));
 }
 
@@ -410,12 +416,18 @@ bool io_write_str(struct io *io, struct str s, bool more)
     return io_write(io, &one, 1, more);
 }
 
+void io_hold(struct io *io)
+{
+    io->held = true;
+}
+
 bool io_flush(struct io *io)
 {
-    if (io->broken || io->blocked || io->unsent.len == 0)
+    io->held = false;
+    if (io->closed || io->broken || io->blocked || io->unsent.len == 0)
         return !io->broken;
     if (!io->connecting)
-        return transmit(io, NULL, 0);
+        return transmit(io, NULL, 0, false);
     io_block(io);
     return !io->broken;
 }
@@ -642,7 +654,7 @@ size_t io_unsent(const struct io *io)
 
 bool io_is_full(const struct io *io)
 {
-    return io->unsent.len >= IO_HIGH_WATER;
+    return io->unsent.len >= IO_HIGH_WATER && !io->held;
 }
 
 uint64_t io_bytes_out(const struct io *io)

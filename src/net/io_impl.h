@@ -48,6 +48,7 @@ struct io {
     bool paced : 1;                    /* bytes must keep IO_RATE_MIN */
     bool late : 1;                     /* those that have just come do not */
     bool direct : 1;                   /* IO_WAITING comes first */
+    bool held : 1;                     /* what is written waits for io_relay() or io_flush() */
     bool sips : 1;                     /* IO_SIP at a time */
     bool relayed : 1;                  /* ... and the owner has moved what was waiting */
     bool closed : 1;                   /* by the owner: the handler is not called again */
@@ -64,6 +65,9 @@ void io_note_received(struct io *io, size_t n);
 
 /* A receiving call has brought no bytes: it returned 0 at the end, or -errno. */
 void io_note_nothing(struct io *io, ssize_t result);
+
+/* Sends what is unsent, of which more follows at once. False when the connection broke; it may be blocked then. */
+bool io_send_unsent(struct io *io);
 
 /* From now on unsent bytes wait for the kernel, and the write deadline runs. */
 void io_block(struct io *io);

@@ -38,7 +38,7 @@ static bool open_pipe(void)
 /* What comes now must be next in line, and the socket must take some of it, as far as is known. */
 static bool takes_more(const struct io *to)
 {
-    return !to->connecting && !to->blocked && !to->broken && to->unsent.len == 0;
+    return !to->connecting && !to->blocked && !to->broken;
 }
 
 /* Puts the `n` bytes that are still in the pipe to the unsent ones. */
@@ -55,6 +55,14 @@ static void keep_rest(struct io *to, size_t n)
 
 static void forward(struct io *to, size_t n)
 {
+    if (to->unsent.len > 0 && !io_send_unsent(to)) {
+        relay_close_pipe();
+        return;
+    }
+    if (to->blocked) {
+        keep_rest(to, n);
+        return;
+    }
     ssize_t sent = sock_splice(ends[0], to->watch.fd, n);
     if (sent == -EAGAIN)
         sent = 0;
@@ -68,11 +76,9 @@ static void forward(struct io *to, size_t n)
         keep_rest(to, n - (size_t)sent);
 }
 
-size_t io_relay(struct io *from, struct io *to, uint64_t max)
+/* From `from` into the pipe; 0 when there is nothing or it cannot be. */
+static size_t fill(struct io *from, uint64_t max)
 {
-    assert(from->direct && from->in.len == 0 && !from->closed && !to->closed && !to->fin && max > 0);
-    if (!takes_more(to) || !open_pipe())
-        return 0;
     ssize_t n = sock_splice(from->watch.fd, ends[1], max < RELAY_PIECE ? (size_t)max : RELAY_PIECE);
     if (n == -EINVAL || n == -ENOSYS || n == -EPERM) { /* no such call, or not of such sockets */
         unfit = true;
@@ -85,6 +91,17 @@ size_t io_relay(struct io *from, struct io *to, uint64_t max)
         return 0;
     }
     io_note_received(from, (size_t)n);
-    forward(to, (size_t)n);
     return (size_t)n;
+}
+
+size_t io_relay(struct io *from, struct io *to, uint64_t max)
+{
+    assert(from->direct && from->in.len == 0 && !from->closed && !to->closed && !to->fin && max > 0);
+    size_t n = takes_more(to) && open_pipe() ? fill(from, max) : 0;
+    to->held = false;
+    if (n > 0)
+        forward(to, n);
+    else
+        (void)io_flush(to); /* broken, it tells so itself */
+    return n;
 }

@@ -172,12 +172,12 @@ ssize_t sock_recv(int fd, void *p, size_t n)
     }
 }
 
-ssize_t sock_send(int fd, const struct iovec *iov, int iovcnt)
+ssize_t sock_send(int fd, const struct iovec *iov, int iovcnt, bool more)
 {
     /* sendmsg() never writes through msg_iov; its type is older than const. */
     struct msghdr m = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)iovcnt};
     for (;;) {
-        ssize_t sent = sendmsg(fd, &m, MSG_NOSIGNAL);
+        ssize_t sent = sendmsg(fd, &m, MSG_NOSIGNAL | (more ? MSG_MORE : 0));
         if (sent >= 0)
             return sent;
         if (errno != EINTR)

@@ -296,6 +296,7 @@ static void final_head(struct back_conn *c, const struct response *r, struct str
     c->down = r->framing;
     c->left = r->framing.kind == FRAMING_LENGTH ? r->framing.length : 0;
     c->large = c->left >= IO_SIP + IO_RELAY_MIN;
+    c->relays = false;
     io_set_sipping(c->io, false);
     c->keep_alive = r->keep_alive && !c->unsound && !c->sending && io_unsent(c->io) == 0; /* else it began too early */
     c->chunked = (struct chunked){.trailers = &c->trailers};
@@ -362,28 +363,45 @@ static bool take_head(struct back_conn *c, char *data, size_t n)
     return c->state == BACK_LEASED;
 }
 
-static void take_length(struct back_conn *c, char *p, size_t n)
+/* What waits goes past us: a look at the end, instead of at the bytes, tells whether more lies behind the response. */
+static void relay_to(struct back_conn *c, struct io *to)
 {
-    size_t take = n < c->left ? n : (size_t)c->left;
-    c->left -= take;
-    io_consume(c->io, take);
-    io_set_direct(c->io, c->events->sink && c->left >= IO_RELAY_MIN);
-    if (c->left == 0)
-        response_ended(c, p, take, n == take);
-    else if (take > 0)
-        c->events->on_body(c->arg, p, take, false, STR(""));
-}
-
-/* Content waits that may go past us: a look at the end, instead of at the bytes, tells whether more lies behind it. */
-static void relay_body(struct back_conn *c)
-{
-    struct io *to = c->events->sink(c->arg);
     size_t n = to ? io_relay(c->io, to, c->left) : 0;
     c->left -= n;
     if (c->left == 0)
         response_ended(c, NULL, n, io_is_quiet(c->io));
     else if (n > 0)
         c->events->on_body(c->arg, NULL, n, false, STR(""));
+}
+
+/* The head and the first bytes leave together with what waits behind them: one packet wakes the client once. */
+static void begin_relay(struct back_conn *c, char *p, size_t n)
+{
+    struct io *to = c->events->sink(c->arg);
+    c->relays = true;
+    io_set_direct(c->io, true);
+    bool holds = to && n <= IO_SIP;
+    if (holds)
+        io_hold(to);
+    if (n > 0)
+        c->events->on_body(c->arg, p, n, false, STR(""));
+    if (c->state == BACK_LEASED && !io_is_paused(c->io))
+        relay_to(c, to);
+    else if (holds)
+        (void)io_flush(to); /* where it is gone, so are its bytes */
+}
+
+static void take_length(struct back_conn *c, char *p, size_t n)
+{
+    size_t take = n < c->left ? n : (size_t)c->left;
+    c->left -= take;
+    io_consume(c->io, take);
+    if (c->left == 0)
+        response_ended(c, p, take, n == take);
+    else if (!c->relays && c->events->sink && c->left >= IO_RELAY_MIN)
+        begin_relay(c, p, take);
+    else if (take > 0)
+        c->events->on_body(c->arg, p, take, false, STR(""));
 }
 
 static void take_chunked(struct back_conn *c, char *p, size_t n)
@@ -472,7 +490,7 @@ void back_on_io(void *owner, struct io *io, enum io_event event)
     switch (event) {
     case IO_CONNECTED: on_connected(c); break;
     case IO_READABLE: on_readable(c); break;
-    case IO_WAITING: relay_body(c); break;
+    case IO_WAITING: relay_to(c, c->events->sink(c->arg)); break;
     case IO_DRAINED: c->events->on_drained(c->arg); break;
     case IO_EOF: on_eof(c); break;
     case IO_TIMEOUT_READ:

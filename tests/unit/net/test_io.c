@@ -302,7 +302,7 @@ static void finish(struct world *w)
 static void far_says(struct world *w, const char *text)
 {
     struct iovec iov = {(char *)text, strlen(text)};
-    assert_int_equal(sock_send(w->far, &iov, 1), strlen(text));
+    assert_int_equal(sock_send(w->far, &iov, 1, false), strlen(text));
 }
 
 /* Reads what the far end has, up to `n` bytes, while the loop goes on. */
@@ -465,7 +465,7 @@ static size_t far_floods(struct world *w)
     struct iovec iov = {block, sizeof block};
     size_t sent = 0;
     for (int idle = 0; idle < 20;) {
-        ssize_t n = sock_send(w->far, &iov, 1);
+        ssize_t n = sock_send(w->far, &iov, 1, false);
         sent += n > 0 ? (size_t)n : 0;
         idle = n > 0 ? 0 : idle + 1;
         loop_turn(w->loop, NS_PER_MS);
@@ -1559,7 +1559,7 @@ static void use_scarce(struct world *w, struct scarce *s, struct str block)
     io_set_read_timeout(s->io, IO_BY, 3600 * NS_PER_S);
     io_set_write_timeout(s->io, 3600 * NS_PER_S);
     for (int i = 0; i < 3; i++) {
-        assert_int_equal(sock_send(w->far, &some, 1), some.iov_len);
+        assert_int_equal(sock_send(w->far, &some, 1, false), some.iov_len);
         loop_turn(w->loop, 0);
         io_resume(s->io);
         loop_turn(w->loop, 0);

@@ -279,14 +279,32 @@ static void test_without_a_pipe_bytes_are_received(void **state)
     }
 }
 
-static void test_behind_unsent_bytes_it_is_received(void **state)
+static void test_what_was_held_back_leaves_first(void **state)
 {
     (void)state;
     begin();
-    assert_true(io_write_str(w.to.io, STR("first"), true));
-    expect_copied();
-    assert_true(io_flush(w.to.io));
+    io_hold(w.to.io);
+    assert_true(io_write_str(w.to.io, STR("first "), false));
+    assert_int_equal(io_unsent(w.to.io), 6);
+    say(&w.from, "hello");
+    turn_until_told(&w.from, "W");
+    expect_far(&w.to, "first hello");
     finish();
+}
+
+/* Nothing comes, or it cannot be moved: what was held back waits no longer. */
+static void test_what_was_held_back_leaves_alone(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        begin();
+        kernel.fail_pipe = i ? EMFILE : 0;
+        io_hold(w.to.io);
+        assert_true(io_write_str(w.to.io, STR("first"), false));
+        assert_int_equal(io_relay(w.from.io, w.to.io, 10), 0);
+        expect_far(&w.to, "first");
+        finish();
+    }
 }
 
 static void test_kept_bytes_come_first(void **state)
@@ -461,7 +479,8 @@ int main(void)
         cmocka_unit_test(test_unix_sockets),
         cmocka_unit_test(test_moves_no_more_than_asked),
         cmocka_unit_test(test_without_a_pipe_bytes_are_received),
-        cmocka_unit_test(test_behind_unsent_bytes_it_is_received),
+        cmocka_unit_test(test_what_was_held_back_leaves_first),
+        cmocka_unit_test(test_what_was_held_back_leaves_alone),
         cmocka_unit_test(test_kept_bytes_come_first),
         cmocka_unit_test(test_end_is_told),
         cmocka_unit_test(test_reset_is_told),

@@ -204,7 +204,7 @@ static void test_interrupted(void **state)
     int server = sock_accept(listener, &from);
     assert_true(server >= 0);
     kernel.interrupts = true;
-    assert_int_equal(sock_send(client, &iov, 1), 1);
+    assert_int_equal(sock_send(client, &iov, 1, false), 1);
     wait_for(server, POLLIN);
     kernel.interrupts = true;
     assert_false(sock_is_quiet(server));
@@ -303,7 +303,7 @@ static void test_send_and_receive(void **state)
     struct iovec iov[] = {{"he", 2}, {"", 0}, {"llo", 3}};
     assert_int_equal(sock_recv(pair[1], got, sizeof got), -EAGAIN);
     assert_true(sock_is_quiet(pair[1]));
-    assert_int_equal(sock_send(pair[0], iov, 3), 5);
+    assert_int_equal(sock_send(pair[0], iov, 3, false), 5);
     wait_for(pair[1], POLLIN);
     assert_false(sock_is_quiet(pair[1]));
     assert_int_equal(sock_recv(pair[1], got, sizeof got), 5);
@@ -314,7 +314,7 @@ static void test_send_and_receive(void **state)
     wait_for(pair[1], POLLIN);
     assert_false(sock_is_quiet(pair[1]));
     assert_int_equal(sock_recv(pair[1], got, sizeof got), 0);
-    assert_int_equal(sock_send(pair[0], iov, 1), -EPIPE); /* an error, not a signal */
+    assert_int_equal(sock_send(pair[0], iov, 1, false), -EPIPE); /* an error, not a signal */
     sock_close(pair[0]);
     sock_close(pair[1]);
 }
@@ -327,7 +327,7 @@ static void test_full(void **state)
     tcp_pair(pair);
     struct iovec iov = {block, sizeof block};
     ssize_t n;
-    while ((n = sock_send(pair[0], &iov, 1)) > 0)
+    while ((n = sock_send(pair[0], &iov, 1, false)) > 0)
         ;
     assert_int_equal(n, -EAGAIN);
     sock_close(pair[0]);
@@ -360,7 +360,7 @@ static void test_bad_descriptor(void **state)
     struct iovec iov = {&byte, 1};
     assert_int_equal(sock_accept(-1, &a), -EBADF);
     assert_int_equal(sock_recv(-1, &byte, 1), -EBADF);
-    assert_int_equal(sock_send(-1, &iov, 1), -EBADF);
+    assert_int_equal(sock_send(-1, &iov, 1, false), -EBADF);
     assert_int_equal(sock_connect_result(-1), -EBADF);
     assert_int_equal(sock_local_addr(-1, &a), -EBADF);
     assert_int_equal(sock_shutdown_write(-1), -EBADF);
