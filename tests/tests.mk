@@ -192,7 +192,7 @@ valgrind: packages-build+test+valgrind
 bench: packages-build+bench
 	@$(MAKE) --no-print-directory all $(BENCH_BIN)
 	@folder=$$(mktemp -d) && $(BUILD)/bench/bench_limit "$$folder"; status=$$?; rm -rf "$$folder"; exit $$status
-	@tests/bench/bench.sh $(abspath $(BUILD))
+	@tests/bench/bench.sh $(BUILD) docs
 
 # A request's instructions, against those in tests/bench/instructions.
 count: packages-build+bench

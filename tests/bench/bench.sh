@@ -18,6 +18,7 @@ proxy_core=${cores% *}
 load_core=${cores#* }
 works=${BENCH_WORKS:-small limited log 64KiB 1MiB upload chunked connection c1000 c5000 backends latency memory start}
 
+busy=$(cut -d' ' -f1 /proc/loadavg)
 dir=$(mktemp -d "${TMPDIR:-/tmp}/loadbalancer-bench-XXXXXX")
 pids=""
 
@@ -317,7 +318,7 @@ version_of() { # NAME
 for name in $peers; do
     echo "$name $(version_of "$name")"
 done >"$dir/versions"
-echo "$rounds $seconds $(cat "$dir/rate" 2>/dev/null || echo 0)" >"$dir/setting"
+echo "$rounds $seconds $(cat "$dir/rate" 2>/dev/null || echo 0) $busy" >"$dir/setting"
 if [ -n "$folder" ]; then
     "$here/report.sh" "$dir" >"$folder/benchmarks.md"
     "$here/chart.sh" "$dir" >"$folder/benchmarks.svg"

@@ -2,7 +2,7 @@
 # report.sh DIR: the results of bench.sh as a document.
 set -eu
 dir=$1
-read -r rounds seconds rate <"$dir/setting"
+read -r rounds seconds rate busy <"$dir/setting"
 
 # "MEDIAN MIN MAX" of a column.
 summary() { # FILE COLUMN
@@ -14,6 +14,7 @@ name_of() { # NAME
     ours) echo "loadbalancer" ;;
     bare) echo "loadbalancer, no limiter, no checks" ;;
     log) echo "loadbalancer, access log to a file" ;;
+    with-1) echo "loadbalancer, 1 backend" ;;
     with-*) echo "loadbalancer, ${1#with-} backends" ;;
     *) echo "$1${2:+ }$(sed -n "s/^$1 //p" "$dir/versions")" ;;
     esac | sed 's/ *$//'
@@ -49,9 +50,9 @@ latency_table() {
 
 memory_table() {
     [ -d "$dir/results/memory" ] || return 0
-    printf '\n## An idle keep-alive connection\n\nBytes of the process (RssAnon) for each of 4000 that have had an answer and wait. Wanted: at most 400.\n\n| | bytes |\n|---|---|\n'
-    for f in "$dir"/results/memory/*; do
-        echo "| $(name_of "${f##*/}" v) | $(cat "$f") |"
+    printf '\n## An idle keep-alive connection\n\nBytes of the process (RssAnon) for each of 4000 that have had an answer and wait; where they had to wait for each other, buffers that were not given back are in it. Wanted: at most 400.\n\n| | bytes |\n|---|---|\n'
+    for name in ours nginx haproxy h2o; do
+        [ ! -f "$dir/results/memory/$name" ] || echo "| $(name_of $name v) | $(cat "$dir/results/memory/$name") |"
     done
 }
 
@@ -72,7 +73,7 @@ Written by \`make bench\` ([tests/bench/bench.sh](../tests/bench/bench.sh)); run
 requests/s are bounded by the load's core as often as by the proxy's. All proxies keep connections alive on both sides, add \`X-Forwarded-For\` and write no access log; the limiter of ours is on, with limits that are not met, and writes its fields, and health checks run, where nothing else is said. HAProxy has \`splice-auto\`, nginx \`proxy_request_buffering off\`.
 The relay ([bench_relay.c](../tests/bench/bench_relay.c)) is the floor: it parses nothing, keeps a backend connection for each client, and makes only the four system calls that move the bytes. The load generator is [bench_load.c](../tests/bench/bench_load.c).
 
-**Machine.** $(nproc) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n1), Linux $(uname -r | cut -d- -f1), $(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release), $(date -u +%F)$(sed 's/^/; /' "$dir/versions" | tr -d '\n').
+**Machine.** $(nproc) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n1), Linux $(uname -r | cut -d- -f1), $(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release), $(date -u +%F), load average at the begin $busy$(sed 's/^/; /' "$dir/versions" | tr -d '\n').
 TEXT
 cpu_table small "Small keep-alive requests" relay "64 connections, 128 bytes of content. Wanted: at most 1.15 x the relay, and 0.80 x the better of nginx and HAProxy."
 cpu_table limited "The price of limiting and checks" relay "Wanted: at most 1.20 x the relay."
