@@ -40,6 +40,16 @@ void lifecycle_init(struct lifecycle *lc);
  * backlog served. Logs `listening`. */
 void lifecycle_listen(struct lifecycle *lc, struct listener *fresh);
 
+/* Another process goes on: DRAINING without closing to the clients. The listening socket is left to it, `pass` gets the
+ * connections as their requests end (see proxy_pass_on()), and there is nothing to save any more. */
+void lifecycle_hand_over(struct lifecycle *lc, proxy_pass_fn *pass, void *arg);
+
+/* It takes more connections now. */
+void lifecycle_pass_more(struct lifecycle *lc, proxy_pass_fn *pass, void *arg);
+
+/* Nothing can be served any more, for want of the clients: cuts everything off and stops, with EXIT_RUNTIME. */
+void lifecycle_give_up(struct lifecycle *lc);
+
 /* SIGTERM or SIGINT: the first begins the drain, the second ends it at once. The loop is stopped when all is done.
  * `name` is for the log. */
 void lifecycle_stop(struct lifecycle *lc, const char *name);

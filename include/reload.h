@@ -35,6 +35,15 @@ void reload_begin(struct reload *r);
 /* Is one under way? */
 bool reload_under_way(const struct reload *r);
 
+/* What is in force. */
+struct config *reload_config(const struct reload *r);
+
+/* Another limiter in the place of the one that was given. */
+void reload_set_limiter(struct reload *r, struct limiter *limiter);
+
+/* From now on none is made, for the reason `why` (a literal); NULL: they are again. */
+void reload_forbid(struct reload *r, const char *why);
+
 /* A reload that is under way comes to nothing, and is not waited for. NULL is fine. */
 void reload_free(struct reload *r);
 

@@ -4,8 +4,9 @@
 
 #include "config/config.h"
 
-/* Serves by `config` until it is stopped. Returns the exit status (lifecycle.h); what keeps it from starting is told on
+/* Serves by `config` until it is stopped. `argv` is what the process was started with: an upgrade starts the next one
+ * with the same. Returns the exit status (lifecycle.h); what keeps it from starting is told on
  * stderr. */
-int server_run(struct config *config);
+int server_run(struct config *config, char *const argv[]);
 
 #endif

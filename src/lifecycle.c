@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "net/io.h"
+#include "notify.h"
 
 #include <assert.h>
 
@@ -87,21 +88,37 @@ static void drained(void *arg)
         wait_for_linger(lc);
 }
 
-static void drain(struct lifecycle *lc, const char *signal_name)
+static void begin_drain(struct lifecycle *lc)
 {
     lifecycle_enter(lc, LIFECYCLE_DRAINING);
     lc->began = clock_monotonic(); /* a turn that has taken long is not the clients' loss */
     lc->finished_before = proxy_finished(lc->proxy);
-    listener_close(lc->listener); /* what waits in its backlog is still accepted */
-    lc->listener = NULL;
+}
+
+static void log_drain(const struct lifecycle *lc, const char *signal_name)
+{
     log_begin(LOG_INFO, "drain");
     log_z("signal", signal_name);
     log_u64("connections", proxy_connections(lc->proxy));
     log_u64("exchanges", proxy_exchanges(lc->proxy));
     log_end();
-    proxy_drain(lc->proxy, drained, lc);
+}
+
+static void arm_deadline(struct lifecycle *lc)
+{
     if (!loop_arm(lc->loop, &lc->deadline, lc->began + lc->shutdown_timeout))
         cut_off(lc);
+}
+
+static void drain(struct lifecycle *lc, const char *signal_name)
+{
+    begin_drain(lc);
+    listener_close(lc->listener); /* what waits in its backlog is still accepted */
+    lc->listener = NULL;
+    log_drain(lc, signal_name);
+    notify_stopping();
+    proxy_drain(lc->proxy, drained, lc);
+    arm_deadline(lc);
 }
 
 void lifecycle_init(struct lifecycle *lc)
@@ -121,6 +138,33 @@ void lifecycle_listen(struct lifecycle *lc, struct listener *fresh)
     log_str("address", str_make(text, addr_format(listener_addr(fresh), text)));
     log_end();
     listener_close(before);
+}
+
+void lifecycle_hand_over(struct lifecycle *lc, proxy_pass_fn *pass, void *arg)
+{
+    begin_drain(lc);
+    listener_leave(lc->listener);
+    lc->listener = NULL;
+    lc->limiter = NULL;
+    log_drain(lc, "SIGUSR2");
+    proxy_pass_on(lc->proxy, pass, arg, drained, lc);
+    arm_deadline(lc);
+}
+
+void lifecycle_pass_more(struct lifecycle *lc, proxy_pass_fn *pass, void *arg)
+{
+    if (lc->state == LIFECYCLE_DRAINING)
+        proxy_pass_on(lc->proxy, pass, arg, drained, lc);
+}
+
+void lifecycle_give_up(struct lifecycle *lc)
+{
+    begin_drain(lc);
+    listener_leave(lc->listener);
+    lc->listener = NULL;
+    lc->cut += proxy_cut(lc->proxy) + io_end_lingering(lc->loop);
+    lifecycle_enter(lc, LIFECYCLE_SAVING);
+    stopped(lc, false);
 }
 
 void lifecycle_stop(struct lifecycle *lc, const char *name)

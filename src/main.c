@@ -69,7 +69,7 @@ int main(int argc, char **argv)
     if (o.test)
         printf("%s: the configuration is valid\n", o.config);
     else
-        status = server_run(config);
+        status = server_run(config, argv);
     config_put(config);
     return o.test ? EXIT_DONE : status;
 }

@@ -15,6 +15,7 @@
 #include "base/mem.h"
 #include "descriptors.h"
 #include "net/listener.h"
+#include "notify.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -25,7 +26,8 @@ struct reload {
     struct config *config; /* in force */
     struct worker *reader; /* from the first reload on */
     struct reading *reading;
-    bool again; /* asked for meanwhile */
+    bool again;            /* asked for meanwhile */
+    const char *forbidden; /* why; NULL: it is not */
 };
 
 /* What the helper thread works on. It may outlive the reload, but is not reported then. */
@@ -230,6 +232,7 @@ static void on_read(struct job *j)
     struct reload *r = rd->reload;
     r->reading = NULL;
     finish(r, rd);
+    notify_ready();
     reading_free(rd);
     if (r->again)
         reload_begin(r);
@@ -249,6 +252,7 @@ static void read_it(struct reload *r)
     rd->log_fd = -1;
     rd->begun = clock_monotonic();
     r->reading = rd;
+    notify_reloading();
     worker_submit(r->reader, &rd->job, read_config, on_read);
 }
 
@@ -257,8 +261,8 @@ void reload_begin(struct reload *r)
     r->again = r->reading != NULL;
     if (r->again)
         return;
-    if (r->parts.lifecycle->state != LIFECYCLE_RUNNING) {
-        log_failed(STR("the balancer is stopping"));
+    if (r->parts.lifecycle->state != LIFECYCLE_RUNNING || r->forbidden) {
+        log_failed(str_of(r->forbidden ? r->forbidden : "the balancer is stopping"));
         return;
     }
     read_it(r);
@@ -267,6 +271,21 @@ void reload_begin(struct reload *r)
 bool reload_under_way(const struct reload *r)
 {
     return r->reading != NULL;
+}
+
+struct config *reload_config(const struct reload *r)
+{
+    return r->config;
+}
+
+void reload_set_limiter(struct reload *r, struct limiter *limiter)
+{
+    r->parts.limiter = limiter;
+}
+
+void reload_forbid(struct reload *r, const char *why)
+{
+    r->forbidden = why;
 }
 
 struct reload *reload_new(const struct reload_setup *setup, struct config *config)

@@ -5,17 +5,22 @@
 #include "admin/clients_api.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "descriptors.h"
 #include "event/log_writer.h"
 #include "event/loop.h"
 #include "event/signals.h"
 #include "event/worker.h"
+#include "inherited.h"
 #include "lifecycle.h"
 #include "limit/limiter.h"
 #include "net/io.h"
 #include "net/listener.h"
+#include "notify.h"
 #include "proxy/proxy.h"
 #include "reload.h"
+#include "successor.h"
+#include "upgrade.h"
 #include "upstream/upstream.h"
 
 #include <errno.h>
@@ -40,6 +45,13 @@ struct server {
     struct proxy *proxy;
     struct lifecycle lifecycle;
     struct reload *reload;
+    struct upgrade *upgrade;
+    struct inherited inherited;
+    struct successor *successor; /* this process is to take another's place; else NULL */
+    struct watchdog watchdog;
+    char *const *argv;
+    char path[4096]; /* of the program */
+    bool serving, stopped;
     struct timer upkeep;
     size_t peak; /* connections since memory was last given back */
 };
@@ -59,14 +71,28 @@ static int fail(int status, const char *fmt, ...)
 
 /* ---- signals ---- */
 
+static void stop(struct server *s, const char *name)
+{
+    s->stopped = true; /* if it is still waiting for its turn */
+    if (s->serving && !upgrade_stop(s->upgrade, name))
+        lifecycle_stop(&s->lifecycle, name);
+}
+
 static void on_signal(void *arg, int signo)
 {
     struct server *s = arg;
     switch (signo) {
-    case SIGTERM: lifecycle_stop(&s->lifecycle, "SIGTERM"); break;
-    case SIGINT: lifecycle_stop(&s->lifecycle, "SIGINT"); break;
+    case SIGTERM: stop(s, "SIGTERM"); break;
+    case SIGINT: stop(s, "SIGINT"); break;
     case SIGUSR1: log_writer_reopen(s->log_writer); break;
-    case SIGHUP: reload_begin(s->reload); break;
+    case SIGHUP:
+        if (s->serving)
+            reload_begin(s->reload);
+        break;
+    case SIGUSR2:
+        if (s->serving)
+            upgrade_begin(s->upgrade);
+        break;
     default: break;
     }
 }
@@ -96,6 +122,15 @@ static void on_upkeep(struct timer *t)
 
 /* ---- start ---- */
 
+static void log_start(const struct server *s)
+{
+    log_begin(LOG_INFO, "start");
+    log_z("version", LB_VERSION);
+    log_z("config", s->config->path);
+    log_u64("backends", s->config->backend_count);
+    log_end();
+}
+
 static int start_base(struct server *s)
 {
     s->loop = loop_new();
@@ -110,6 +145,7 @@ static int start_base(struct server *s)
     if (!s->log_writer)
         return fail(EXIT_RUNTIME, "cannot write the log to %s: %s",
                     s->config->log.file ? s->config->log.file : "stdout", strerrordesc_np(errno));
+    log_start(s);
     return EXIT_DONE;
 }
 
@@ -123,11 +159,25 @@ static int start_limiter(struct server *s)
     return s->limiter ? EXIT_DONE : fail(status, "%s", why);
 }
 
-static int start_proxy(struct server *s)
+static int start_upstream(struct server *s)
 {
     s->upstream = upstream_new(s->loop, s->config);
-    if (!s->upstream)
-        return fail(EXIT_RUNTIME, "cannot set the backends up: %s", strerrordesc_np(errno));
+    return s->upstream ? EXIT_DONE : fail(EXIT_RUNTIME, "cannot set the backends up: %s", strerrordesc_np(errno));
+}
+
+/* The backends are checked meanwhile. */
+static int wait_for_turn(struct server *s)
+{
+    if (s->inherited.control < 0)
+        return EXIT_DONE;
+    s->successor = successor_new(s->loop, s->inherited.control);
+    if (!s->successor)
+        return fail(EXIT_RUNTIME, "cannot speak to the process before: %s", strerrordesc_np(errno));
+    return successor_wait(s->successor, &s->stopped) ? EXIT_DONE : EXIT_RUNTIME;
+}
+
+static int start_proxy(struct server *s)
+{
     s->api = clients_api_new(s->loop, s->config, s->limiter);
     if (!s->api)
         return fail(EXIT_RUNTIME, "cannot set the client API up: %s", strerrordesc_np(ENOMEM));
@@ -136,10 +186,25 @@ static int start_proxy(struct server *s)
     return s->proxy ? EXIT_DONE : fail(EXIT_RUNTIME, "cannot set the proxy up: %s", strerrordesc_np(ENOMEM));
 }
 
+/* NULL with *error = 0: what was handed over is elsewhere. When the config has another address than the process before
+ * had, it is opened anew. */
+static struct listener *open_listener(struct server *s, int *error)
+{
+    bool given = s->inherited.count > 0;
+    int fd = given ? inherited_listener(&s->inherited, s->config) : -1;
+    if (fd >= 0)
+        return listener_adopt(s->loop, fd, !s->inherited.owns_file, proxy_accept, s->proxy, error);
+    if (given && !s->successor)
+        return NULL;
+    return listener_new(s->loop, &s->config->listen.addr, proxy_accept, s->proxy, error);
+}
+
 static int start_listening(struct server *s)
 {
     int error = 0;
-    struct listener *listener = listener_new(s->loop, &s->config->listen.addr, proxy_accept, s->proxy, &error);
+    struct listener *listener = open_listener(s, &error);
+    if (!listener && error == 0)
+        return fail(EXIT_RUNTIME, "none of the sockets in LISTEN_FDS listens on %s", s->config->listen_text);
     if (!listener)
         return fail(EXIT_RUNTIME, "cannot listen on %s: %s", s->config->listen_text, strerrordesc_np(error));
     s->lifecycle = (struct lifecycle){
@@ -169,32 +234,68 @@ static int start_reloads(struct server *s)
     return s->reload ? EXIT_DONE : fail(EXIT_RUNTIME, "cannot set reloads up: %s", strerrordesc_np(ENOMEM));
 }
 
-static void log_start(const struct server *s)
+/* The files were given away, and are ours again. */
+static bool restart_limiter(void *arg)
 {
-    log_begin(LOG_INFO, "start");
-    log_z("version", LB_VERSION);
-    log_z("config", s->config->path);
-    log_u64("backends", s->config->backend_count);
+    struct server *s = arg;
+    char why[1024];
+    int status;
+    limiter_free(s->limiter);
+    s->limiter = limiter_new(s->loop, s->disk, reload_config(s->reload), why, sizeof why, &status);
+    s->lifecycle.limiter = s->limiter;
+    proxy_set_limiter(s->proxy, s->limiter);
+    clients_api_set_limiter(s->api, s->limiter);
+    reload_set_limiter(s->reload, s->limiter);
+    if (s->limiter)
+        return true;
+    log_begin(LOG_ERROR, "upgrade_failed");
+    log_z("cause", why);
     log_end();
+    return false;
 }
 
+static int start_upgrades(struct server *s)
+{
+    struct upgrade_setup setup = {.loop = s->loop,
+                                  .lifecycle = &s->lifecycle,
+                                  .proxy = s->proxy,
+                                  .reload = s->reload,
+                                  .path = s->path,
+                                  .argv = s->argv,
+                                  .restart_limiter = restart_limiter,
+                                  .arg = s};
+    s->upgrade = upgrade_new(&setup);
+    return s->upgrade ? EXIT_DONE : fail(EXIT_RUNTIME, "cannot set upgrades up: %s", strerrordesc_np(ENOMEM));
+}
+
+static void serve(struct server *s)
+{
+    s->serving = true;
+    if (s->successor)
+        successor_serve(s->successor, s->proxy);
+    watchdog_start(&s->watchdog, s->loop, s->successor != NULL);
+    notify_ready();
+}
+
+/* In the place of another process: all that can be had beside it comes first, so that its clients wait no longer than
+ * need be. */
 static int start(struct server *s)
 {
+    typedef int step(struct server * s);
+    static step *const steps[] = {start_base,  start_upstream,  wait_for_turn, start_limiter,
+                                  start_proxy, start_listening, start_reloads, start_upgrades};
     char why[512];
     if (!descriptors_raise(s->config, why, sizeof why))
         return fail(EXIT_RUNTIME, "%s", why);
-    int status = start_base(s);
-    if (status != EXIT_DONE)
-        return status;
-    log_start(s);
-    status = start_limiter(s);
-    if (status == EXIT_DONE)
-        status = start_proxy(s);
-    if (status == EXIT_DONE)
-        status = start_listening(s);
-    if (status == EXIT_DONE)
-        status = start_reloads(s);
-    return status;
+    if (!inherited_find(&s->inherited))
+        return fail(EXIT_USAGE, "LISTEN_PID, LISTEN_FDS or " INHERITED_SETTING " in the environment is malformed");
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+        int status = steps[i](s);
+        if (status != EXIT_DONE)
+            return status;
+    }
+    serve(s);
+    return EXIT_DONE;
 }
 
 /* ---- end ---- */
@@ -202,6 +303,9 @@ static int start(struct server *s)
 static void destroy(struct server *s)
 {
     listener_close(s->lifecycle.listener);
+    upgrade_free(s->upgrade);
+    successor_free(s->successor);
+    watchdog_stop(&s->watchdog);
     reload_free(s->reload);
     if (s->loop)
         loop_cancel(s->loop, &s->upkeep);
@@ -220,9 +324,18 @@ static void destroy(struct server *s)
     log_fini();
 }
 
-int server_run(struct config *config)
+/* As it was called, if that is a path (a link to the binary may have been set anew by the time of an upgrade), else
+ * where it is. */
+static void note_path(struct server *s)
 {
-    struct server s = {.config = config};
+    if (strchr(s->argv[0], '/') || !process_path(s->path, sizeof s->path))
+        snprintf(s->path, sizeof s->path, "%s", s->argv[0]);
+}
+
+int server_run(struct config *config, char *const argv[])
+{
+    struct server s = {.config = config, .argv = argv, .inherited.control = -1};
+    note_path(&s);
     timer_init(&s.upkeep, on_upkeep);
     int status = start(&s);
     if (status == EXIT_DONE) {

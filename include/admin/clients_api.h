@@ -17,6 +17,9 @@ void clients_api_free(struct clients_api *api);
 /* From now on who may call is as `config`, of which a reference is kept, has it. */
 void clients_api_set_config(struct clients_api *api, struct config *config);
 
+/* Another limiter in the place of the one that was given, which has no change under way. */
+void clients_api_set_limiter(struct clients_api *api, struct limiter *lim);
+
 /* The handler to be given to the proxy; valid as long as the api. */
 const struct local_handler *clients_api_handler(const struct clients_api *api);
 

@@ -65,6 +65,9 @@ bool identity_address(const struct config *config, const struct peer *peer, cons
  * failed. API changes are refused from now on. */
 void limiter_close(struct limiter *lim, void (*done)(void *arg, bool ok), void *arg);
 
+/* After limiter_close() is done: leaves the files to another process. */
+void limiter_leave(struct limiter *lim);
+
 /* Frees everything; a save that has not finished is not waited for (worker_free() does that before). NULL is fine. */
 void limiter_free(struct limiter *lim);
 

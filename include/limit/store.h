@@ -47,6 +47,9 @@ struct instant store_instant(const struct store *st);
 void store_close(struct store *st, void (*done)(void *arg, bool ok), void *arg);
 
 /* Lets go of everything; jobs must have ended (worker_free()). NULL is fine. */
+/* After store_close() has succeeded: gives the lock to whoever waits for the files. Nothing is written any more. */
+void store_unlock(struct store *st);
+
 void store_free(struct store *st);
 
 #endif

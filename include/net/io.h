@@ -172,6 +172,13 @@ bool io_is_quiet(const struct io *io);
 /* Its own end's address; 0 or -errno. One system call. */
 int io_local_addr(const struct io *io, struct addr *out) __attribute__((warn_unused_result));
 
+/* Its descriptor, to be handed to another process; the endpoint keeps it. */
+int io_descriptor(const struct io *io);
+
+/* Puts bytes in front of what comes: as if they had just been received. For what another process has read already;
+ * before anything was received here. False when there is no memory. */
+bool io_feed(struct io *io, struct str bytes) __attribute__((warn_unused_result));
+
 /* The loop it was made on. */
 struct loop *io_loop(const struct io *io);
 

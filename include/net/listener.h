@@ -18,6 +18,21 @@ typedef void listener_fn(void *arg, int fd, const struct peer *peer);
 /* Opens `at` and calls fn(arg, ...) for each connection. NULL, with `*error` = errno, when it cannot listen. */
 struct listener *listener_new(struct loop *l, const struct addr *at, listener_fn *fn, void *arg, int *error);
 
+/* The same on a socket that listens already, which it takes (also on failure: closed): from a service manager, or from
+ * the process before. `keep_file`: the file of a unix socket is somebody else's to remove. */
+struct listener *listener_adopt(struct loop *l, int fd, bool keep_file, listener_fn *fn, void *arg, int *error);
+
+/* Accepts nothing from now on, and again; what comes waits in the backlog. */
+void listener_pause(struct listener *ls);
+void listener_resume(struct listener *ls);
+
+/* Its descriptor, for another process that is to listen on it, and whether the file of a unix socket is ours. */
+int listener_descriptor(const struct listener *ls);
+bool listener_owns_file(const struct listener *ls);
+
+/* Another process listens on the socket now: closes our descriptor of it, and nothing else. */
+void listener_leave(struct listener *ls);
+
 /* The address it really listens on (port 0 resolved). */
 const struct addr *listener_addr(const struct listener *ls);
 

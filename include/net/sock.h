@@ -49,6 +49,23 @@ void sock_reset(int fd);
 
 int sock_local_addr(int fd, struct addr *out);
 
+int sock_remote_addr(int fd, struct addr *out);
+
+/* Two ends of a connection that keeps messages apart (SOCK_SEQPACKET). */
+int sock_pair(int ends[2]);
+/* Sends one message, with a copy of `fd` where that is not negative: 0, or -errno (-EAGAIN: not now). */
+int sock_send_fd(int end, int fd, const void *p, size_t n);
+/* Receives one: its bytes, 0 at the end, or -errno; *fd is the descriptor that came with it, or -1. */
+ssize_t sock_recv_fd(int end, void *p, size_t n, int *fd);
+
+/* True for a stream socket on which listen() was called. Makes an inherited descriptor close-on-exec and non-blocking,
+ * as all others are. */
+bool sock_adopt_listener(int fd);
+void sock_adopt(int fd);
+
+/* Sends a datagram to the unix socket at `path` ('@' in front: an abstract name), without waiting: 0 or -errno. */
+int sock_tell(const char *path, struct str text);
+
 /* Removes the file of a unix listener at `at`; does nothing for other kinds. */
 void sock_unlink(const struct addr *at);
 

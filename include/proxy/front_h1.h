@@ -22,6 +22,16 @@ struct front_h1 *front_h1_of(struct list *link);
 /* Serves `fd`, which it takes, until the connection ends; then leaves `group`, which may be NULL. */
 void front_h1_accept(struct proxy *px, int fd, const struct peer *peer, struct crowd_group *group);
 
+/* The same for a connection on which another process has served requests; `bytes` were read from it already. */
+void front_h1_take_over(struct proxy *px, int fd, const struct peer *peer, struct crowd_group *group, struct str bytes);
+
+/* Between two requests, or in a head: reads no more. And reads again. */
+void front_h1_freeze(struct front_h1 *f);
+void front_h1_thaw(struct front_h1 *f);
+
+/* Gives it to px->pass if it is frozen and its client has all that was written. False when that takes no more now. */
+bool front_h1_pass(struct front_h1 *f) __attribute__((warn_unused_result));
+
 /* Answers 503 without reading and closes: over limits.connections, or, where
  * `one_client`, over limits.connections_per_client. */
 void front_h1_refuse(struct proxy *px, int fd, bool one_client);

@@ -41,6 +41,28 @@ void proxy_accept(void *px, int fd, const struct peer *peer);
 #define PROXY_LAST_CALL (1 * NS_PER_S)
 void proxy_drain(struct proxy *px, void (*drained)(void *arg), void *arg);
 
+/* ---- another process takes over ---- */
+
+/* No further request is begun: connections that are between two requests, or in the middle of a head, are not read any
+ * more. What is under way goes on. And: as before. */
+void proxy_freeze(struct proxy *px);
+void proxy_thaw(struct proxy *px);
+
+/* Takes a connection over: a copy of `fd` and the bytes read from it that no request has used. False: not now, call
+ * proxy_pass_on() again later. */
+typedef bool proxy_pass_fn(void *arg, int fd, struct str bytes);
+
+/* Gives every frozen connection to `pass`, now or as soon as its request is over; our end of it is closed then without
+ * its client noticing. `drained` is called (posted) when none is left. To be called once, and again (with the same
+ * arguments) when `pass` takes more. */
+void proxy_pass_on(struct proxy *px, proxy_pass_fn *pass, void *pass_arg, void (*drained)(void *arg), void *arg);
+
+/* Serves a connection that another process has begun: takes `fd`, and begins with `bytes`. */
+void proxy_take_over(struct proxy *px, int fd, const struct peer *peer, struct str bytes);
+
+/* Another limiter in the place of the one that was given; no request may be waiting for an answer of the old one. */
+void proxy_set_limiter(struct proxy *px, struct limiter *limiter);
+
 /* Cuts every connection off. Returns how many exchanges were under way. */
 size_t proxy_cut(struct proxy *px);
 

@@ -489,6 +489,11 @@ void clients_api_set_config(struct clients_api *api, struct config *config)
     config_put(old);
 }
 
+void clients_api_set_limiter(struct clients_api *api, struct limiter *lim)
+{
+    api->lim = lim;
+}
+
 const struct local_handler *clients_api_handler(const struct clients_api *api)
 {
     return &api->handler;

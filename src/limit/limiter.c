@@ -432,6 +432,11 @@ void limiter_close(struct limiter *lim, void (*done)(void *arg, bool ok), void *
     changes_close(lim, done, arg);
 }
 
+void limiter_leave(struct limiter *lim)
+{
+    store_unlock(lim->store);
+}
+
 void limiter_free(struct limiter *lim)
 {
     if (!lim)

@@ -614,6 +614,13 @@ void store_close(struct store *st, void (*done)(void *arg, bool ok), void *arg)
     pump(st);
 }
 
+void store_unlock(struct store *st)
+{
+    assert(st->closing);
+    file_close(st->lock);
+    st->lock = -1;
+}
+
 void store_free(struct store *st)
 {
     if (!st)

@@ -699,6 +699,22 @@ int io_local_addr(const struct io *io, struct addr *out)
     return sock_local_addr(io->watch.fd, out);
 }
 
+int io_descriptor(const struct io *io)
+{
+    return io->watch.fd;
+}
+
+bool io_feed(struct io *io, struct str bytes)
+{
+    if (!buf_append_str(&io->in, bytes))
+        return false;
+    io->bytes_in += bytes.n;
+    io->reread = io->in.len > 0;
+    if (io->reread)
+        loop_post(io->loop, &io->posted);
+    return true;
+}
+
 struct loop *io_loop(const struct io *io)
 {
     return io->loop;

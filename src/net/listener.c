@@ -19,7 +19,7 @@ struct listener {
     listener_fn *fn;
     void *arg;
     struct addr at;
-    bool closed;
+    bool closed, keeps_file, paused;
 };
 
 enum outcome { ACCEPTED, SKIPPED, NONE_LEFT, EXHAUSTED };
@@ -70,7 +70,7 @@ static void rest(struct listener *ls)
 static void on_rested(struct timer *t)
 {
     struct listener *ls = container_of(t, struct listener, rest);
-    loop_rewatch(ls->loop, &ls->watch, LOOP_READ);
+    loop_rewatch(ls->loop, &ls->watch, ls->paused ? 0 : LOOP_READ);
 }
 
 static void on_ready(struct watch *w, unsigned ready)
@@ -78,7 +78,7 @@ static void on_ready(struct watch *w, unsigned ready)
     (void)ready;
     struct listener *ls = container_of(w, struct listener, watch);
     enum outcome last = ACCEPTED;
-    for (int i = 0; i < LISTENER_BATCH && last <= SKIPPED && !ls->closed; i++)
+    for (int i = 0; i < LISTENER_BATCH && last <= SKIPPED && !ls->closed && !ls->paused; i++)
         last = accept_one(ls);
     if (last == EXHAUSTED && !ls->closed)
         rest(ls);
@@ -89,34 +89,90 @@ static void reclaim(struct dead *d)
     mem_free(container_of(d, struct listener, dead));
 }
 
-struct listener *listener_new(struct loop *l, const struct addr *at, listener_fn *fn, void *arg, int *error)
+/* Watches `fd`, which is closed on failure. */
+static struct listener *make(struct loop *l, int fd, listener_fn *fn, void *arg, int *error)
 {
     struct listener *ls = mem_try_alloc(sizeof *ls);
-    if (!ls) {
-        *error = ENOMEM;
-        return NULL;
-    }
+    int rc = ls ? sock_local_addr(fd, &ls->at) : -ENOMEM;
+    if (rc < 0)
+        goto fail;
     ls->loop = l;
     ls->fn = fn;
     ls->arg = arg;
     timer_init(&ls->rest, on_rested);
-    int fd = sock_listen(at, BACKLOG), rc = fd;
-    if (fd < 0)
-        goto fail;
-    rc = sock_local_addr(fd, &ls->at);
-    if (rc < 0)
-        goto fail_open;
     watch_init(&ls->watch, fd, on_ready);
     if (loop_watch(l, &ls->watch, LOOP_READ))
         return ls;
     rc = -errno;
-fail_open:
-    sock_close(fd);
-    sock_unlink(at);
 fail:
+    sock_close(fd);
     mem_free(ls);
     *error = -rc;
     return NULL;
+}
+
+struct listener *listener_new(struct loop *l, const struct addr *at, listener_fn *fn, void *arg, int *error)
+{
+    int fd = sock_listen(at, BACKLOG);
+    if (fd < 0) {
+        *error = -fd;
+        return NULL;
+    }
+    struct listener *ls = make(l, fd, fn, arg, error);
+    if (!ls)
+        sock_unlink(at);
+    return ls;
+}
+
+struct listener *listener_adopt(struct loop *l, int fd, bool keep_file, listener_fn *fn, void *arg, int *error)
+{
+    if (!sock_adopt_listener(fd)) {
+        sock_close(fd);
+        *error = EINVAL;
+        return NULL;
+    }
+    struct listener *ls = make(l, fd, fn, arg, error);
+    if (ls)
+        ls->keeps_file = keep_file;
+    return ls;
+}
+
+void listener_pause(struct listener *ls)
+{
+    ls->paused = true;
+    loop_rewatch(ls->loop, &ls->watch, 0);
+}
+
+void listener_resume(struct listener *ls)
+{
+    ls->paused = false;
+    loop_rewatch(ls->loop, &ls->watch, LOOP_READ);
+}
+
+int listener_descriptor(const struct listener *ls)
+{
+    return ls->watch.fd;
+}
+
+bool listener_owns_file(const struct listener *ls)
+{
+    return !ls->keeps_file;
+}
+
+static void let_go(struct listener *ls)
+{
+    loop_cancel(ls->loop, &ls->rest);
+    loop_unwatch(ls->loop, &ls->watch);
+    sock_close(ls->watch.fd);
+    loop_reclaim(ls->loop, &ls->dead, reclaim);
+}
+
+void listener_leave(struct listener *ls)
+{
+    if (!ls || ls->closed)
+        return;
+    ls->closed = true;
+    let_go(ls);
 }
 
 const struct addr *listener_addr(const struct listener *ls)
@@ -137,10 +193,8 @@ void listener_close(struct listener *ls)
     if (!ls || ls->closed)
         return;
     ls->closed = true; /* first: the callback may come back here while the backlog is drained */
-    sock_unlink(&ls->at);
+    if (!ls->keeps_file)
+        sock_unlink(&ls->at);
     drain(ls);
-    loop_cancel(ls->loop, &ls->rest);
-    loop_unwatch(ls->loop, &ls->watch);
-    sock_close(ls->watch.fd);
-    loop_reclaim(ls->loop, &ls->dead, reclaim);
+    let_go(ls);
 }

@@ -7,10 +7,12 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define PORT_TEXT_SIZE 6
@@ -249,6 +251,99 @@ int sock_local_addr(int fd, struct addr *out)
 {
     out->len = sizeof out->ss;
     return getsockname(fd, &out->sa, &out->len) < 0 ? -errno : 0;
+}
+
+int sock_remote_addr(int fd, struct addr *out)
+{
+    out->len = sizeof out->ss;
+    return getpeername(fd, &out->sa, &out->len) < 0 ? -errno : 0;
+}
+
+int sock_pair(int ends[2])
+{
+    return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) < 0 ? -errno : 0;
+}
+
+/* Room for one descriptor, as recvmsg(2) and sendmsg(2) want it. */
+union fd_room {
+    struct cmsghdr align;
+    char room[CMSG_SPACE(sizeof(int))];
+};
+
+int sock_send_fd(int end, int fd, const void *p, size_t n)
+{
+    struct iovec iov = {.iov_base = (void *)p, .iov_len = n}; /* is only read */
+    union fd_room control = {0};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (fd >= 0) {
+        m.msg_control = &control;
+        m.msg_controllen = sizeof control.room;
+        struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(sizeof fd);
+        memcpy(CMSG_DATA(c), &fd, sizeof fd);
+    }
+    for (;;) {
+        if (sendmsg(end, &m, MSG_NOSIGNAL) >= 0)
+            return 0;
+        if (errno != EINTR)
+            return -errno;
+    }
+}
+
+ssize_t sock_recv_fd(int end, void *p, size_t n, int *fd)
+{
+    struct iovec iov = {.iov_base = p, .iov_len = n};
+    union fd_room control;
+    struct msghdr m = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control.room};
+    ssize_t got;
+    *fd = -1;
+    do
+        got = recvmsg(end, &m, MSG_CMSG_CLOEXEC);
+    while (got < 0 && errno == EINTR);
+    if (got < 0)
+        return -errno;
+    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
+        memcpy(fd, CMSG_DATA(c), sizeof *fd);
+    return got;
+}
+
+void sock_adopt(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    if (flags >= 0)
+        fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+}
+
+bool sock_adopt_listener(int fd)
+{
+    int listens = 0;
+    socklen_t len = sizeof listens;
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) < 0 || !listens)
+        return false;
+    sock_adopt(fd);
+    return true;
+}
+
+int sock_tell(const char *path, struct str text)
+{
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+    size_t n = strlen(path);
+    if (n == 0 || n >= sizeof un.sun_path)
+        return -EINVAL;
+    memcpy(un.sun_path, path, n);
+    if (un.sun_path[0] == '@')
+        un.sun_path[0] = '\0';
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n + (un.sun_path[0] != '\0'));
+    int rc = connect(fd, (const struct sockaddr *)&un, len) < 0 ? -errno : sock_send_fd(fd, -1, text.p, text.n);
+    return close_with(fd, rc);
 }
 
 void sock_unlink(const struct addr *at)

@@ -118,7 +118,9 @@ static void front_idle(struct front_h1 *f)
     }
     /* Draining, only a connection whose response promised to stay open comes here: it gets its last call. */
     io_set_read_timeout(f->io, IO_BY, f->px->draining ? PROXY_LAST_CALL : config->timeouts.client_idle);
-    if (io_is_paused(f->io))
+    if (f->px->frozen)
+        front_h1_freeze(f);
+    else if (io_is_paused(f->io))
         io_resume(f->io);
 }
 
@@ -463,14 +465,15 @@ static void front_on_io(void *owner, struct io *io, enum io_event event)
 
 /* ---- begin, last call, end ---- */
 
-void front_h1_accept(struct proxy *px, int fd, const struct peer *peer, struct crowd_group *group)
+/* NULL when there is no memory: the connection is closed then. */
+static struct front_h1 *front_new(struct proxy *px, int fd, const struct peer *peer, struct crowd_group *group)
 {
     struct front_h1 *f = mem_try_alloc(sizeof *f);
     if (!f) {
         metrics.out_of_memory++;
         crowd_leave(&px->crowd, group);
         sock_close(fd);
-        return;
+        return NULL;
     }
     f->front.ops = &front_h1_ops;
     f->front.peer = *peer;
@@ -482,13 +485,65 @@ void front_h1_accept(struct proxy *px, int fd, const struct peer *peer, struct c
         metrics.out_of_memory++;
         crowd_leave(&px->crowd, group);
         mem_free(f);
-        return;
+        return NULL;
     }
     list_push_back(&px->fronts, &f->link);
     px->connections++;
     io_set_read_timeout(f->io, IO_BY, px->draining ? PROXY_LAST_CALL : px->config->timeouts.client_header);
     io_set_write_timeout(f->io, px->config->timeouts.client_write);
     io_set_min_rate(f->io, true);
+    return f;
+}
+
+void front_h1_accept(struct proxy *px, int fd, const struct peer *peer, struct crowd_group *group)
+{
+    (void)!front_new(px, fd, peer, group);
+}
+
+void front_h1_take_over(struct proxy *px, int fd, const struct peer *peer, struct crowd_group *group, struct str bytes)
+{
+    struct front_h1 *f = front_new(px, fd, peer, group);
+    if (!f)
+        return;
+    f->first = false;
+    io_set_read_timeout(f->io, IO_BY, px->config->timeouts.client_idle);
+    if (!io_feed(f->io, bytes)) {
+        metrics.out_of_memory++;
+        front_abandon(f, ERR_INTERNAL);
+    }
+}
+
+static bool is_between(const struct front_h1 *f)
+{
+    return f->state == FRONT_IDLE || f->state == FRONT_HEAD;
+}
+
+void front_h1_freeze(struct front_h1 *f)
+{
+    if (!is_between(f))
+        return;
+    io_pause(f->io);
+    if (f->px->pass)
+        loop_post(f->px->loop, &f->px->pass_post);
+}
+
+void front_h1_thaw(struct front_h1 *f)
+{
+    if (is_between(f) && io_is_paused(f->io))
+        io_resume(f->io);
+}
+
+bool front_h1_pass(struct front_h1 *f)
+{
+    size_t n;
+    if (!is_between(f) || io_unsent(f->io) > 0 || io_errno(f->io) != 0)
+        return true;
+    const char *p = io_data(f->io, &n); /* kept: nothing is lent outside of a handler */
+    if (!f->px->pass(f->px->pass_arg, io_descriptor(f->io), str_make(p, n)))
+        return false;
+    io_close(f->io); /* the other process's copy keeps the connection */
+    front_gone(f);
+    return true;
 }
 
 static void ignore_io(void *owner, struct io *io, enum io_event event)

@@ -15,6 +15,15 @@ static void tell_drained(struct posted *p)
     px->drained(px->drained_arg);
 }
 
+/* A connection that is passed on leaves the list. */
+static void pass_all(struct posted *p)
+{
+    struct proxy *px = container_of(p, struct proxy, pass_post);
+    LIST_EACH (it, &px->fronts)
+        if (!front_h1_pass(front_h1_of(it)))
+            return;
+}
+
 struct proxy *proxy_new(const struct proxy_setup *setup)
 {
     struct proxy *px = mem_try_alloc(sizeof *px);
@@ -28,6 +37,7 @@ struct proxy *proxy_new(const struct proxy_setup *setup)
     list_init(&px->fronts);
     crowd_init(&px->crowd);
     posted_init(&px->drained_post, tell_drained);
+    posted_init(&px->pass_post, pass_all);
     clock_random(&px->id_key, sizeof px->id_key);
     if (proxy_stage(px, px->config))
         return px;
@@ -61,6 +71,7 @@ void proxy_free(struct proxy *px)
     if (!px)
         return;
     loop_unpost(px->loop, &px->drained_post);
+    loop_unpost(px->loop, &px->pass_post);
     config_put(px->config);
     crowd_fini(&px->crowd);
     mem_free(px->fields);
@@ -164,8 +175,48 @@ void proxy_connection_ended(struct proxy *px, struct crowd_group *group)
 {
     crowd_leave(&px->crowd, group);
     px->connections--;
-    if (px->draining && px->connections == 0)
+    if ((px->draining || px->pass) && px->connections == 0)
         loop_post(px->loop, &px->drained_post);
+}
+
+/* ---- another process takes over ---- */
+
+void proxy_freeze(struct proxy *px)
+{
+    px->frozen = true;
+    LIST_EACH (it, &px->fronts)
+        front_h1_freeze(front_h1_of(it));
+}
+
+void proxy_thaw(struct proxy *px)
+{
+    px->frozen = false;
+    LIST_EACH (it, &px->fronts)
+        front_h1_thaw(front_h1_of(it));
+}
+
+void proxy_pass_on(struct proxy *px, proxy_pass_fn *pass, void *pass_arg, void (*drained)(void *arg), void *arg)
+{
+    px->pass = pass;
+    px->pass_arg = pass_arg;
+    px->drained = drained;
+    px->drained_arg = arg;
+    loop_post(px->loop, px->connections > 0 ? &px->pass_post : &px->drained_post);
+}
+
+void proxy_take_over(struct proxy *px, int fd, const struct peer *peer, struct str bytes)
+{
+    struct crowd_group *group;
+    metrics.connections_accepted++;
+    (void)!enter_crowd(px, peer, &group); /* one too many is served all the same: it was there before */
+    front_h1_take_over(px, fd, peer, group, bytes);
+    if (px->connections > px->peak)
+        px->peak = px->connections;
+}
+
+void proxy_set_limiter(struct proxy *px, struct limiter *limiter)
+{
+    px->limiter = limiter;
 }
 
 /* ---- the end ---- */

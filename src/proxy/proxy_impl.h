@@ -34,6 +34,11 @@ struct proxy {
     char date[CLOCK_HTTP_DATE_SIZE]; /* the present second as an HTTP date */
     uint64_t date_second;
 
+    bool frozen;         /* no request is begun */
+    proxy_pass_fn *pass; /* connections go to another process; NULL: they stay */
+    void *pass_arg;
+    struct posted pass_post;
+
     bool draining;
     struct posted drained_post;
     void (*drained)(void *arg);

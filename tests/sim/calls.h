@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/epoll.h>
@@ -32,6 +33,26 @@ int sim_malloc_trim(size_t pad);
 void heap_free(void);
 struct bytes;
 void heap_describe(struct bytes *out); /* appends the sizes of some blocks that are left */
+
+/* spawn.c */
+extern char **sim_environ;
+int sim_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+                    const posix_spawnattr_t *attr, char *const argv[], char *const env[]);
+int sim_posix_spawn_file_actions_init(posix_spawn_file_actions_t *actions);
+int sim_posix_spawn_file_actions_destroy(posix_spawn_file_actions_t *actions);
+int sim_posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t *actions, int fd, int as);
+int sim_posix_spawnattr_init(posix_spawnattr_t *attr);
+int sim_posix_spawnattr_destroy(posix_spawnattr_t *attr);
+int sim_posix_spawnattr_setflags(posix_spawnattr_t *attr, short flags);
+int sim_posix_spawnattr_setsigmask(posix_spawnattr_t *attr, const sigset_t *set);
+int sim_posix_spawnattr_setsigdefault(posix_spawnattr_t *attr, const sigset_t *set);
+int sim_kill(pid_t pid, int signo);
+pid_t sim_waitpid(pid_t pid, int *status, int options);
+ssize_t sim_readlink(const char *path, char *out, size_t size);
+ssize_t sim_readlink_chk(const char *path, char *out, size_t size, size_t room);
+int sim_socketpair(int family, int type, int protocol, int ends[2]);
+ssize_t sim_recvmsg(int fd, struct msghdr *m, int flags);
+int sim_getpeername(int fd, struct sockaddr *addr, socklen_t *len);
 
 /* threads.c */
 int sim_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *), void *arg);

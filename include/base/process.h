@@ -1,0 +1,30 @@
+/* Other processes: the fifth file that makes system calls, and what it does is start a program, end it and hear of its
+ * end. Results: 0 or a pid, or -errno. */
+#ifndef LB_BASE_PROCESS_H
+#define LB_BASE_PROCESS_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#define PROCESS_FDS_MAX 4
+
+/* Starts the program at `path` with `argv`, no signal blocked, and this process's environment with `setting`
+ * ("NAME=value") in it, but without what service managers hand to one process alone (LISTEN_*). Of the descriptors it
+ * gets those that are not close-on-exec, and fds[0..n) as 3, 4, ... Returns its pid. */
+pid_t process_start(const char *path, char *const argv[], const int *fds, int n, const char *setting)
+    __attribute__((warn_unused_result));
+
+/* kill -9. */
+void process_kill(pid_t pid);
+
+/* True when the child has ended, with its exit status in *status (128 + n: by signal n); it is gone then. Never waits.
+ */
+bool process_has_ended(pid_t pid, int *status) __attribute__((warn_unused_result));
+
+pid_t process_self(void);
+
+/* Where the running program is: its path as it was at the start of the process. False when /proc does not tell. To be
+ * asked early: the file may be replaced later. */
+bool process_path(char *out, size_t size) __attribute__((warn_unused_result));
+
+#endif

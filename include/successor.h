@@ -1,0 +1,24 @@
+/* The side of an upgrade that takes: this process was started to go on in another's place (upgrade.h has the picture).
+ */
+#ifndef LB_SUCCESSOR_H
+#define LB_SUCCESSOR_H
+
+#include "event/loop.h"
+#include "proxy/proxy.h"
+
+struct successor;
+
+/* `control` is the connection to the process before, which is taken over. NULL, with errno, on failure. */
+struct successor *successor_new(struct loop *l, int control) __attribute__((warn_unused_result));
+
+/* Says that all is prepared but for the files, and runs the loop until those are free: the process before has left
+ * them, or has ended. False when *stop becomes true first. */
+bool successor_wait(struct successor *s, const bool *stop) __attribute__((warn_unused_result));
+
+/* Says that this process serves, and takes over the connections that come. */
+void successor_serve(struct successor *s, struct proxy *px);
+
+/* NULL is fine. */
+void successor_free(struct successor *s);
+
+#endif

@@ -1,0 +1,127 @@
+/* Taking over: waits for its turn, then receives connections with what was read from them. */
+#include "successor.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "net/sock.h"
+#include "upgrade.h"
+
+#include <errno.h>
+
+#define BATCH 64 /* messages a turn */
+
+struct successor {
+    struct loop *loop;
+    struct watch control;
+    struct proxy *proxy; /* NULL: not yet */
+    bool go;
+    size_t taken;
+    char message[UPGRADE_MESSAGE_MAX];
+};
+
+static void close_control(struct successor *s)
+{
+    if (s->control.fd < 0)
+        return;
+    loop_unwatch(s->loop, &s->control);
+    sock_close(s->control.fd);
+    s->control.fd = -1;
+}
+
+/* The process before has no more for us, or has ended: if that was before its time, its files are free all the same. */
+static void on_end(struct successor *s)
+{
+    close_control(s);
+    s->go = true;
+    if (!s->proxy)
+        return;
+    log_begin(LOG_INFO, "taken_over");
+    log_u64("connections", s->taken);
+    log_end();
+}
+
+static void take(struct successor *s, int fd, struct str bytes)
+{
+    struct addr at;
+    sock_adopt(fd);
+    if (!s->proxy || sock_remote_addr(fd, &at) < 0) { /* its client has gone meanwhile */
+        sock_close(fd);
+        return;
+    }
+    struct peer peer = peer_from_addr(&at);
+    s->taken++;
+    proxy_take_over(s->proxy, fd, &peer, bytes);
+}
+
+/* False when nothing more is there. */
+static bool receive(struct successor *s)
+{
+    int fd;
+    ssize_t n = sock_recv_fd(s->control.fd, s->message, sizeof s->message, &fd);
+    if (n == -EAGAIN)
+        return false;
+    if (n <= 0) {
+        on_end(s);
+        return false;
+    }
+    if (s->message[0] == UPGRADE_GO)
+        s->go = true;
+    if (fd >= 0)
+        take(s, fd, str_make(s->message + 1, (size_t)n - 1));
+    return true;
+}
+
+static void on_control(struct watch *w, unsigned ready)
+{
+    struct successor *s = container_of(w, struct successor, control);
+    (void)ready;
+    for (int i = 0; i < BATCH && receive(s); i++)
+        ;
+}
+
+static void say(struct successor *s, char what)
+{
+    if (s->control.fd >= 0)
+        (void)!sock_send_fd(s->control.fd, -1, &what, 1); /* if it has ended, that is seen by itself */
+}
+
+bool successor_wait(struct successor *s, const bool *stop)
+{
+    say(s, UPGRADE_PREPARED);
+    while (!s->go && !*stop)
+        loop_turn(s->loop, TIMER_NEVER);
+    return !*stop;
+}
+
+void successor_serve(struct successor *s, struct proxy *px)
+{
+    s->proxy = px;
+    say(s, UPGRADE_READY);
+}
+
+struct successor *successor_new(struct loop *l, int control)
+{
+    struct successor *s = mem_try_alloc(sizeof *s);
+    if (!s) {
+        sock_close(control);
+        errno = ENOMEM;
+        return NULL;
+    }
+    s->loop = l;
+    watch_init(&s->control, control, on_control);
+    if (loop_watch(l, &s->control, LOOP_READ))
+        return s;
+    int error = errno;
+    sock_close(control);
+    mem_free(s);
+    errno = error;
+    return NULL;
+}
+
+void successor_free(struct successor *s)
+{
+    if (!s)
+        return;
+    close_control(s);
+    mem_free(s);
+}

@@ -1,0 +1,308 @@
+/* The side of an upgrade that gives. The other one is in successor.c; upgrade.h has the picture of both. */
+#include "upgrade.h"
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/process.h"
+#include "inherited.h"
+#include "net/listener.h"
+#include "net/sock.h"
+#include "notify.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define LOOK_EVERY (5 * NS_PER_MS) /* whether the new process has ended, or there is room for more connections */
+
+enum upgrade_state {
+    UPGRADE_NONE,
+    UPGRADE_STARTED, /* until it is prepared */
+    UPGRADE_SAVING,
+    UPGRADE_GIVEN,  /* the files are its; until it is ready */
+    UPGRADE_ENDING, /* it has failed: until it has ended */
+    UPGRADE_PASSING
+};
+
+struct upgrade {
+    struct upgrade_setup parts;
+    enum upgrade_state state;
+    struct watch control;
+    struct timer timer;
+    pid_t pid;
+    uint64_t begun;
+    bool frozen, given; /* what is to be undone */
+    char cause[160];    /* of UPGRADE_ENDING */
+    const char *stop;   /* the signal that ends this process after it; NULL: none */
+    struct buf message;
+};
+
+static void upgrade_enter(struct upgrade *u, enum upgrade_state to)
+{
+    static const uint8_t legal[] = {
+        [UPGRADE_NONE] = 1 << UPGRADE_STARTED,
+        [UPGRADE_STARTED] = 1 << UPGRADE_SAVING | 1 << UPGRADE_ENDING,
+        [UPGRADE_SAVING] = 1 << UPGRADE_GIVEN | 1 << UPGRADE_ENDING,
+        [UPGRADE_GIVEN] = 1 << UPGRADE_PASSING | 1 << UPGRADE_ENDING,
+        [UPGRADE_ENDING] = 1 << UPGRADE_NONE,
+        [UPGRADE_PASSING] = 0,
+    };
+    assert(legal[u->state] >> to & 1);
+    (void)legal;
+    u->state = to;
+}
+
+static void log_failed(const char *cause)
+{
+    log_begin(LOG_ERROR, "upgrade_failed");
+    log_z("cause", cause);
+    log_end();
+}
+
+static void close_control(struct upgrade *u)
+{
+    if (u->control.fd < 0)
+        return;
+    loop_unwatch(u->parts.loop, &u->control);
+    sock_close(u->control.fd);
+    u->control.fd = -1;
+}
+
+/* ---- when it fails ---- */
+
+static void goes_on(struct upgrade *u)
+{
+    struct lifecycle *lc = u->parts.lifecycle;
+    upgrade_enter(u, UPGRADE_NONE);
+    log_failed(u->cause);
+    reload_forbid(u->parts.reload, NULL);
+    bool good = !u->given || u->parts.restart_limiter(u->parts.arg);
+    u->given = false;
+    if (!good) {
+        lifecycle_give_up(lc);
+        return;
+    }
+    if (u->frozen) {
+        proxy_thaw(u->parts.proxy);
+        listener_resume(lc->listener);
+        u->frozen = false;
+    }
+    if (u->stop)
+        lifecycle_stop(lc, u->stop);
+}
+
+/* Its files may be needed again: it has to have ended before this process goes on. */
+static void look_for_end(struct upgrade *u)
+{
+    int status = 0;
+    if (process_has_ended(u->pid, &status)) {
+        size_t n = strlen(u->cause);
+        if (n > 0 && u->cause[n - 1] == ' ')
+            snprintf(u->cause + n, sizeof u->cause - n, "(exit status %d)", status);
+        goes_on(u);
+    } else if (!loop_arm(u->parts.loop, &u->timer, loop_now(u->parts.loop) + LOOK_EVERY)) {
+        goes_on(u); /* without memory for a timer there will be none for another upgrade */
+    }
+}
+
+/* A cause that ends in a space has the exit status added. */
+static void fail(struct upgrade *u, const char *cause)
+{
+    close_control(u);
+    snprintf(u->cause, sizeof u->cause, "%s", cause);
+    process_kill(u->pid);
+    if (u->state == UPGRADE_SAVING)
+        return; /* the save ends first, and comes back here */
+    upgrade_enter(u, UPGRADE_ENDING);
+    look_for_end(u);
+}
+
+/* ---- step by step ---- */
+
+static void give(struct upgrade *u)
+{
+    static const char go = UPGRADE_GO;
+    upgrade_enter(u, UPGRADE_GIVEN);
+    if (sock_send_fd(u->control.fd, -1, &go, 1) < 0 ||
+        !loop_arm(u->parts.loop, &u->timer, loop_now(u->parts.loop) + UPGRADE_PATIENCE))
+        fail(u, "the new process cannot be told to go on");
+}
+
+static void on_saved(void *arg, bool ok)
+{
+    struct upgrade *u = arg;
+    u->given = true;
+    if (ok)
+        limiter_leave(u->parts.lifecycle->limiter);
+    if (ok && u->control.fd >= 0 && !u->stop) {
+        give(u);
+        return;
+    }
+    if (!ok)
+        snprintf(u->cause, sizeof u->cause, "the clients cannot be saved");
+    close_control(u);
+    process_kill(u->pid);
+    upgrade_enter(u, UPGRADE_ENDING);
+    look_for_end(u);
+}
+
+static void on_prepared(struct upgrade *u)
+{
+    struct lifecycle *lc = u->parts.lifecycle;
+    loop_cancel(u->parts.loop, &u->timer);
+    listener_pause(lc->listener);
+    proxy_freeze(u->parts.proxy);
+    u->frozen = true;
+    upgrade_enter(u, UPGRADE_SAVING);
+    if (lc->limiter)
+        limiter_close(lc->limiter, on_saved, u);
+    else
+        give(u);
+}
+
+static bool pass(void *arg, int fd, struct str bytes)
+{
+    struct upgrade *u = arg;
+    char type = UPGRADE_CONNECTION;
+    buf_consume(&u->message, u->message.len);
+    if (bytes.n >= UPGRADE_MESSAGE_MAX || u->control.fd < 0 || !buf_append(&u->message, &type, 1) ||
+        !buf_append_str(&u->message, bytes))
+        return true; /* it cannot be had there: it ends */
+    int rc = sock_send_fd(u->control.fd, fd, buf_bytes(&u->message), u->message.len);
+    if (rc != -EAGAIN && rc != -ENOBUFS && rc != -ETOOMANYREFS && rc != -ENOMEM)
+        return true;
+    return !loop_arm(u->parts.loop, &u->timer, loop_now(u->parts.loop) + LOOK_EVERY);
+}
+
+static void on_ready(struct upgrade *u)
+{
+    loop_cancel(u->parts.loop, &u->timer);
+    upgrade_enter(u, UPGRADE_PASSING);
+    notify_main_process(u->pid);
+    log_begin(LOG_INFO, "upgrade");
+    log_u64("pid", (uint64_t)u->pid);
+    log_ms("duration_ms", clock_monotonic() - u->begun);
+    log_end();
+    lifecycle_hand_over(u->parts.lifecycle, pass, u);
+}
+
+static void on_timer(struct timer *t)
+{
+    struct upgrade *u = container_of(t, struct upgrade, timer);
+    switch (u->state) {
+    case UPGRADE_STARTED:
+    case UPGRADE_GIVEN: fail(u, "the new process was not ready in time"); break;
+    case UPGRADE_ENDING: look_for_end(u); break;
+    case UPGRADE_PASSING: lifecycle_pass_more(u->parts.lifecycle, pass, u); break;
+    default: break;
+    }
+}
+
+static void on_control(struct watch *w, unsigned ready)
+{
+    struct upgrade *u = container_of(w, struct upgrade, control);
+    char type = 0;
+    int fd;
+    (void)ready;
+    ssize_t n = sock_recv_fd(w->fd, &type, 1, &fd);
+    if (fd >= 0)
+        sock_close(fd);
+    if (n == -EAGAIN)
+        return;
+    if (u->state == UPGRADE_PASSING)
+        close_control(u); /* it has gone, and with it whoever was passed on */
+    else if (n == 1 && type == UPGRADE_PREPARED && u->state == UPGRADE_STARTED)
+        on_prepared(u);
+    else if (n == 1 && type == UPGRADE_READY && u->state == UPGRADE_GIVEN)
+        on_ready(u);
+    else
+        fail(u, "the new process ended before it was ready ");
+}
+
+/* ---- begin ---- */
+
+static int start_process(struct upgrade *u)
+{
+    const struct listener *ls = u->parts.lifecycle->listener;
+    int ends[2], rc = sock_pair(ends);
+    if (rc < 0)
+        return rc;
+    char setting[64];
+    snprintf(setting, sizeof setting, INHERITED_SETTING "=3,4,%d", listener_owns_file(ls));
+    int fds[] = {ends[1], listener_descriptor(ls)};
+    pid_t pid = process_start(u->parts.path, u->parts.argv, fds, 2, setting);
+    sock_close(ends[1]);
+    if (pid < 0) {
+        sock_close(ends[0]);
+        return pid;
+    }
+    u->pid = pid;
+    u->control.fd = ends[0];
+    return 0;
+}
+
+static const char *forbidden(const struct upgrade *u)
+{
+    if (u->parts.lifecycle->state != LIFECYCLE_RUNNING)
+        return "the balancer is stopping";
+    if (u->state != UPGRADE_NONE)
+        return "an upgrade is under way";
+    return reload_under_way(u->parts.reload) ? "a reload is under way" : NULL;
+}
+
+void upgrade_begin(struct upgrade *u)
+{
+    const char *why = forbidden(u);
+    if (why) {
+        log_failed(why);
+        return;
+    }
+    u->begun = clock_monotonic();
+    int rc = start_process(u);
+    if (rc < 0) {
+        char cause[160];
+        snprintf(cause, sizeof cause, "%s cannot be started: %s", u->parts.path, strerrordesc_np(-rc));
+        log_failed(cause);
+        return;
+    }
+    upgrade_enter(u, UPGRADE_STARTED);
+    reload_forbid(u->parts.reload, "an upgrade is under way");
+    watch_init(&u->control, u->control.fd, on_control);
+    if (!loop_watch(u->parts.loop, &u->control, LOOP_READ) ||
+        !loop_arm(u->parts.loop, &u->timer, loop_now(u->parts.loop) + UPGRADE_PATIENCE))
+        fail(u, "out of memory");
+}
+
+bool upgrade_stop(struct upgrade *u, const char *signal_name)
+{
+    if (u->state == UPGRADE_NONE || u->state == UPGRADE_PASSING)
+        return false;
+    u->stop = signal_name;
+    if (u->state != UPGRADE_ENDING)
+        fail(u, "the balancer is stopping");
+    return true;
+}
+
+struct upgrade *upgrade_new(const struct upgrade_setup *setup)
+{
+    struct upgrade *u = mem_try_alloc(sizeof *u);
+    if (!u)
+        return NULL;
+    u->parts = *setup;
+    u->control.fd = -1;
+    timer_init(&u->timer, on_timer);
+    return u;
+}
+
+void upgrade_free(struct upgrade *u)
+{
+    if (!u)
+        return;
+    close_control(u);
+    loop_cancel(u->parts.loop, &u->timer);
+    buf_fini(&u->message);
+    mem_free(u);
+}
