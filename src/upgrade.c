@@ -17,6 +17,7 @@
 #include <string.h>
 
 #define LOOK_EVERY (5 * NS_PER_MS) /* whether the new process has ended, or there is room for more connections */
+#define END_GRACE  (1 * NS_PER_S)  /* for one that is ending by itself, so that its exit status is its own */
 
 enum upgrade_state {
     UPGRADE_NONE,
@@ -33,7 +34,7 @@ struct upgrade {
     struct watch control;
     struct timer timer;
     pid_t pid;
-    uint64_t begun;
+    uint64_t begun, failed;
     bool frozen, given; /* what is to be undone */
     char cause[160];    /* of UPGRADE_ENDING */
     const char *stop;   /* the signal that ends this process after it; NULL: none */
@@ -98,6 +99,8 @@ static void goes_on(struct upgrade *u)
 static void look_for_end(struct upgrade *u)
 {
     int status = 0;
+    if (loop_now(u->parts.loop) - u->failed > END_GRACE)
+        process_kill(u->pid);
     if (process_has_ended(u->pid, &status)) {
         size_t n = strlen(u->cause);
         if (n > 0 && u->cause[n - 1] == ' ')
@@ -108,16 +111,25 @@ static void look_for_end(struct upgrade *u)
     }
 }
 
-/* A cause that ends in a space has the exit status added. */
+/* Waits for the new process's end, and then goes on. */
+static void end_it(struct upgrade *u)
+{
+    upgrade_enter(u, UPGRADE_ENDING);
+    u->failed = loop_now(u->parts.loop);
+    look_for_end(u);
+}
+
+/* A cause that ends in a space is that it has ended, and has the exit status added; else it is made to end. */
 static void fail(struct upgrade *u, const char *cause)
 {
+    size_t n = strlen(cause);
     close_control(u);
     snprintf(u->cause, sizeof u->cause, "%s", cause);
-    process_kill(u->pid);
+    if (cause[n - 1] != ' ')
+        process_kill(u->pid);
     if (u->state == UPGRADE_SAVING)
-        return; /* the save ends first, and comes back here */
-    upgrade_enter(u, UPGRADE_ENDING);
-    look_for_end(u);
+        return; /* the save ends first, and goes on from there */
+    end_it(u);
 }
 
 /* ---- step by step ---- */
@@ -144,9 +156,9 @@ static void on_saved(void *arg, bool ok)
     if (!ok)
         snprintf(u->cause, sizeof u->cause, "the clients cannot be saved");
     close_control(u);
-    process_kill(u->pid);
-    upgrade_enter(u, UPGRADE_ENDING);
-    look_for_end(u);
+    if (!ok)
+        process_kill(u->pid);
+    end_it(u);
 }
 
 static void on_prepared(struct upgrade *u)

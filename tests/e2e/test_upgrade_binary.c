@@ -1,0 +1,415 @@
+/* SIGUSR2: another process takes over, and nobody notices; and what service managers hand over and are told. */
+#include "harness/world.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define CLIENTS 8
+
+static void count(void *arg, const void *p, size_t n)
+{
+    (void)p;
+    *(uint64_t *)arg += n;
+}
+
+static void echo(struct origin_conn *c)
+{
+    for (;;) {
+        if (c->in.in.n > 0) {
+            bool ok = origin_send_bytes(c, c->in.in.p, c->in.in.n);
+            bytes_drop(&c->in.in, c->in.in.n);
+            if (!ok)
+                return;
+        } else if (stream_fill(&c->in, deadline_in(patience_ms())) != READ_OK) {
+            return;
+        }
+    }
+}
+
+/* Answers with the size of the content; echoes behind an upgrade. */
+static void script(struct origin_conn *c)
+{
+    while (origin_read_head(c)) {
+        uint64_t size = 0;
+        char text[32];
+
+        if (strcmp(c->request.target, "/tunnel") == 0) {
+            if (origin_send(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"))
+                echo(c);
+            return;
+        }
+        if (!origin_read_body(c, count, &size))
+            return;
+        snprintf(text, sizeof text, "%llu", (unsigned long long)size);
+        if (!origin_answer(c, text))
+            return;
+    }
+}
+
+/* ---- clients that ask all the time ---- */
+
+struct asker {
+    pthread_t thread;
+    int port;
+    const char *fields;
+    unsigned answered, limited, failed;
+    char what[64];
+    atomic_bool *stop;
+};
+
+static void *ask_all_the_time(void *arg)
+{
+    struct asker *a = arg;
+    struct client c = {0};
+    char request[128];
+    int n = snprintf(request, sizeof request, "GET / HTTP/1.1\r\nHost: h\r\n%s\r\n", a->fields);
+
+    if (!client_try_open(&c, a->port)) {
+        a->failed++;
+        return NULL;
+    }
+    while (!*a->stop && !a->failed) {
+        enum read_result r = client_try_send(&c, request, (size_t)n) ? client_read(&c, false) : READ_CUT;
+        int status = r == READ_OK ? c.response.status : 0;
+
+        a->answered += status == 200;
+        a->limited += status == 429;
+        a->failed += status != 200 && status != 429;
+        if (a->failed)
+            snprintf(a->what, sizeof a->what, "%s, status %d", read_result_name(r), c.response.status);
+    }
+    client_close(&c);
+    return NULL;
+}
+
+static void begin_asking(struct world *w, struct asker *askers, const char *fields, atomic_bool *stop)
+{
+    *stop = false;
+    for (int i = 0; i < CLIENTS; i++) {
+        askers[i] = (struct asker){.port = w->port, .fields = fields, .stop = stop};
+        assert_int_equal(pthread_create(&askers[i].thread, NULL, ask_all_the_time, &askers[i]), 0);
+    }
+}
+
+/* Returns how many were answered 200; nothing else than that and 429 may have come. */
+static unsigned end_asking(struct asker *askers, atomic_bool *stop)
+{
+    unsigned answered = 0, failed = 0;
+
+    *stop = true;
+    for (int i = 0; i < CLIENTS; i++) {
+        pthread_join(askers[i].thread, NULL);
+        if (askers[i].failed)
+            print_error("client %d after %u answers: %s\n", i, askers[i].answered, askers[i].what);
+        failed += askers[i].failed;
+        answered += askers[i].answered;
+    }
+    assert_int_equal(failed, 0);
+    return answered;
+}
+
+/* ---- upgrades ---- */
+
+/* The new process serves; returns its pid. The one before is w->daemon still. */
+static pid_t upgrade(struct world *w)
+{
+    size_t mark = daemon_mark(&w->daemon);
+
+    daemon_signal(&w->daemon, SIGUSR2);
+    return (pid_t)log_number(daemon_expect_event(&w->daemon, mark, "upgrade", "duration_ms=*"), "pid");
+}
+
+/* The one before ends by itself, and well; the new one is our child then, for we are its subreaper. */
+static void go_on_with(struct world *w, pid_t pid)
+{
+    int status = daemon_wait(&w->daemon);
+
+    CHECK(status == 0, "the process before ended with %d", status);
+    w->daemon.pid = pid;
+}
+
+static void test_nothing_fails(void **state)
+{
+    struct world *w = *state;
+    struct asker askers[CLIENTS];
+    struct client upload, tunnel;
+    atomic_bool stop;
+
+    world_origin(w, script, NULL, NULL);
+    world_origin(w, script, NULL, NULL);
+    world_start(w, "\"log\": {\"format\": \"json\", \"access\": false}");
+    client_open(&tunnel, w->port);
+    client_send(&tunnel, "GET /tunnel HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
+    client_expect_head(&tunnel, 101);
+    client_open(&upload, w->port);
+    client_send(&upload, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n01234");
+    begin_asking(w, askers, "", &stop);
+    rest();
+    pid_t fresh = upgrade(w);
+    daemon_expect_event(&w->daemon, 0, "drain", "signal=SIGUSR2");
+    client_send(&tunnel, "ping");
+    assert_int_equal(stream_fill(&tunnel.in, deadline_in(patience_ms())), READ_OK);
+    assert_memory_equal(tunnel.in.in.p, "ping", 4);
+    client_send(&upload, "56789");
+    assert_string_equal(client_expect(&upload, 200)->body.p, "10");
+    client_close(&tunnel);
+    go_on_with(w, fresh);
+
+    /* The upload's connection has gone over behind its response, and is used on. */
+    client_send(&upload, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    client_expect(&upload, 200);
+    for (int i = 0; i < 5; i++)
+        go_on_with(w, upgrade(w));
+    unsigned answered = end_asking(askers, &stop);
+    client_send(&upload, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    client_expect(&upload, 200);
+    client_close(&upload);
+    print_message("%u requests were answered during six upgrades\n", answered);
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "retry", NULL), 0);
+    world_finish(w);
+}
+
+/* What has come of a head, and requests that wait behind one, go over with their connection. */
+static void test_bytes_go_over(void **state)
+{
+    struct world *w = *state;
+    struct client head, behind;
+
+    world_origin(w, script, NULL, NULL);
+    world_start(w, NULL);
+    client_open(&head, w->port);
+    client_send(&head, "GET / HTTP/1.1\r\nHo");
+    client_open(&behind, w->port);
+    client_send(&behind, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n1");
+    origin_wait_requests(w->origins[0], 1);
+    pid_t fresh = upgrade(w);
+    client_send(&behind, "23GET / HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_string_equal(client_expect(&behind, 200)->body.p, "3");
+    assert_string_equal(client_expect(&behind, 200)->body.p, "0");
+    assert_string_equal(client_expect(&behind, 200)->body.p, "0");
+    client_send(&head, "st: h\r\n\r\n");
+    client_expect(&head, 200);
+    go_on_with(w, fresh);
+    client_close(&head);
+    client_close(&behind);
+    world_finish(w);
+}
+
+static void test_tokens_are_exact(void **state)
+{
+    struct world *w = *state;
+    struct asker askers[CLIENTS];
+    atomic_bool stop;
+    struct bytes list = {0};
+
+    world_origin(w, script, NULL, NULL);
+    world_start(w, "\"log\": {\"format\": \"json\", \"access\": false}");
+    for (int i = 0; i < 3; i++) {
+        char json[96];
+        snprintf(json, sizeof json, "{\"client_id\":\"u%d\",\"capacity\":1000,\"rate_per_sec\":0.0001}", i);
+        assert_int_equal(http_request(w->port, "POST", "/clients/register", "", json, NULL), 201);
+    }
+    for (int i = 0; i < 3; i++) {
+        char field[32];
+        snprintf(field, sizeof field, "X-Client-ID: u%d\r\n", i);
+        begin_asking(w, askers, field, &stop);
+        for (int j = 0; j < 4; j++)
+            go_on_with(w, upgrade(w));
+        uint64_t deadline = deadline_in(patience_ms());
+        while (http_request(w->port, "GET", "/", field, NULL, NULL) != 429)
+            CHECK(left_ms(deadline) > 0, "the tokens do not end");
+        unsigned passed = end_asking(askers, &stop);
+        CHECK(passed <= 1000 && passed > 900, "%u requests passed", passed);
+        unsigned counted = origin_requests(w->origins[0]) - 1000 * (unsigned)i;
+        CHECK(counted == 1000, "%u requests of 1000 tokens reached the backend", counted);
+    }
+    assert_int_equal(http_get(w->port, "/clients/list", &list), 200);
+    assert_non_null(strstr(list.p, "\"total\":3"));
+    bytes_free(&list);
+    world_finish(w);
+}
+
+static void expect_failure(struct world *w, const char *cause)
+{
+    size_t mark = daemon_mark(&w->daemon);
+
+    daemon_signal(&w->daemon, SIGUSR2);
+    const char *said = log_field(daemon_expect_event(&w->daemon, mark, "upgrade_failed", NULL), "cause");
+    CHECK(strstr(said, cause), "the cause is \"%s\" instead of \"%s\"", said, cause);
+}
+
+static void test_failures_change_nothing(void **state)
+{
+    struct world *w = *state;
+    struct asker askers[CLIENTS];
+    atomic_bool stop;
+    char extra[64], binary[300];
+
+    world_origin(w, script, NULL, NULL);
+    world_config(w, NULL);
+    snprintf(binary, sizeof binary, "%s", world_path(w, "lb"));
+    const char *const copy[] = {"/bin/sh", "-c", "cp \"$0\" lb", NULL, NULL};
+    const char *argv[5];
+    char from[300];
+    snprintf(from, sizeof from, "%s/loadbalancer", build_dir());
+    memcpy(argv, copy, sizeof argv);
+    argv[3] = from;
+    assert_int_equal(world_run(w, argv, 10, NULL), 0);
+    daemon_start(&w->daemon, w->dir, "loadbalancer", (const char *const[]){binary, NULL});
+    daemon_expect_event(&w->daemon, 0, "listening", NULL);
+    assert_int_equal(http_request(w->port, "POST", "/clients/register", "",
+                                  "{\"client_id\":\"u\",\"capacity\":300,\"rate_per_sec\":0.0001}", NULL),
+                     201);
+    begin_asking(w, askers, "X-Client-ID: u\r\n", &stop);
+
+    /* A config that is not good; an address that is taken, which is found out when the files are given away. */
+    struct bytes good = file_content(world_path(w, "config.json"));
+    file_put(world_path(w, "config.json"), "{");
+    expect_failure(w, "the new process ended before it was ready (exit status 2)");
+    snprintf(extra, sizeof extra, "\"listen\": \"127.0.0.1:%d\"", origin_port(w->origins[0]));
+    for (int i = 0; i < 3; i++) {
+        world_config(w, extra);
+        expect_failure(w, "the new process ended before it was ready (exit status 1)");
+    }
+    file_put(world_path(w, "config.json"), good.p);
+    bytes_free(&good);
+
+    /* No program, and one that never gets ready. */
+    assert_int_equal(unlink(binary), 0);
+    expect_failure(w, "cannot be started: No such file or directory");
+    file_put(binary, "#!/bin/sh\nexec sleep 300\n");
+    assert_int_equal(chmod(binary, 0755), 0);
+    daemon_signal(&w->daemon, SIGUSR2);
+    rest();
+    expect_failure(w, "an upgrade is under way");
+    size_t mark = daemon_mark(&w->daemon);
+    daemon_signal(&w->daemon, SIGHUP);
+    daemon_expect_event(&w->daemon, mark, "reload_failed", NULL);
+    assert_int_equal(http_get(w->port, "/", NULL), 200);
+    end_asking(askers, &stop);
+    while (http_request(w->port, "GET", "/", "X-Client-ID: u\r\n", NULL, NULL) == 200)
+        ;
+    assert_int_equal(origin_requests(w->origins[0]), 301);
+    daemon_signal(&w->daemon, SIGTERM);
+    daemon_expect_event(&w->daemon, mark, "upgrade_failed", NULL);
+    assert_int_equal(daemon_wait(&w->daemon), 0);
+    w->finished = true;
+}
+
+/* ---- service managers ---- */
+
+static int bound(int port)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
+
+    in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one), 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&in, sizeof in), 0);
+    assert_int_equal(listen(fd, 16), 0);
+    return fd;
+}
+
+static void start_with(struct world *w, int fd)
+{
+    char command[400];
+
+    snprintf(command, sizeof command, "LISTEN_PID=$$ LISTEN_FDS=1 exec %s/loadbalancer 3<&%d", build_dir(), fd);
+    daemon_start(&w->daemon, w->dir, "loadbalancer", (const char *const[]){"/bin/bash", "-c", command, NULL});
+}
+
+static void test_socket_activation(void **state)
+{
+    struct world *w = *state;
+    int fd = bound(w->port);
+
+    world_origin(w, script, NULL, NULL);
+    world_config(w, NULL);
+    start_with(w, fd);
+    daemon_expect_event(&w->daemon, 0, "listening", NULL);
+    close(fd);
+    assert_int_equal(http_get(w->port, "/", NULL), 200);
+    go_on_with(w, upgrade(w));
+    assert_int_equal(http_get(w->port, "/", NULL), 200);
+    world_stop(w);
+    fd = bound(port_reserve());
+    start_with(w, fd);
+    close(fd);
+    assert_int_equal(daemon_wait(&w->daemon), 1);
+    struct bytes said = daemon_stderr(&w->daemon);
+    assert_non_null(strstr(said.p, "none of the sockets in LISTEN_FDS listens on 127.0.0.1"));
+    bytes_free(&said);
+    w->finished = true;
+}
+
+/* Waits until a datagram begins so; others are passed over. */
+static void expect_told(int fd, const char *text)
+{
+    char got[256];
+    uint64_t deadline = deadline_in(patience_ms());
+
+    for (;;) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        CHECK(poll(&p, 1, left_ms(deadline)) == 1, "\"%s\" is not told", text);
+        ssize_t n = recv(fd, got, sizeof got - 1, 0);
+        assert_true(n > 0);
+        got[n] = '\0';
+        if (strncmp(got, text, strlen(text)) == 0)
+            return;
+    }
+}
+
+static void test_notify(void **state)
+{
+    struct world *w = *state;
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+    char expected[64];
+
+    snprintf(un.sun_path, sizeof un.sun_path, "%s", world_path(w, "notify"));
+    assert_int_equal(bind(fd, (struct sockaddr *)&un, sizeof un), 0);
+    setenv("NOTIFY_SOCKET", un.sun_path, 1);
+    setenv("WATCHDOG_USEC", "200000", 1);
+    world_origin(w, script, NULL, NULL);
+    world_start(w, NULL);
+    unsetenv("NOTIFY_SOCKET");
+    unsetenv("WATCHDOG_USEC");
+    expect_told(fd, "READY=1");
+    for (int i = 0; i < 3; i++)
+        expect_told(fd, "WATCHDOG=1");
+    daemon_signal(&w->daemon, SIGHUP);
+    expect_told(fd, "RELOADING=1\nMONOTONIC_USEC=");
+    expect_told(fd, "READY=1");
+    pid_t fresh = upgrade(w);
+    snprintf(expected, sizeof expected, "MAINPID=%d", (int)fresh);
+    expect_told(fd, expected);
+    go_on_with(w, fresh);
+    for (int i = 0; i < 3; i++)
+        expect_told(fd, "WATCHDOG=1");
+    daemon_signal(&w->daemon, SIGTERM);
+    expect_told(fd, "STOPPING=1");
+    assert_int_equal(daemon_wait(&w->daemon), 0);
+    close(fd);
+    w->finished = true;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        WORLD_TEST(test_nothing_fails),           WORLD_TEST(test_bytes_go_over),     WORLD_TEST(test_tokens_are_exact),
+        WORLD_TEST(test_failures_change_nothing), WORLD_TEST(test_socket_activation), WORLD_TEST(test_notify),
+    };
+    prctl(PR_SET_CHILD_SUBREAPER, 1); /* a process whose parent has ended is ours then */
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
