@@ -15,7 +15,7 @@ static const char usage_text[] =
     "  -h, --help          print this and exit\n"
     "\n"
     "Signals: SIGTERM, SIGINT stop gracefully (a second one at once); SIGHUP reloads the configuration;\n"
-    "SIGUSR1 reopens the log file.\n"
+    "SIGUSR1 reopens the log file; SIGUSR2 goes over to the binary that is on disk now.\n"
     "Exit status: 0 done, 1 run-time failure, 2 bad usage, config or data, 3 stopped with work cut off.\n";
 
 struct options {

@@ -1,4 +1,4 @@
-/* Time and randomness from the kernel: one of the four files that make system calls. Everything else takes time as a
+/* Time and randomness from the kernel: one of the five files that make system calls. Everything else takes time as a
  * parameter or from the loop's cached clock. */
 #ifndef LB_BASE_CLOCK_H
 #define LB_BASE_CLOCK_H

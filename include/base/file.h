@@ -1,4 +1,4 @@
-/* Files: one of the four files that make system calls. All of these may block: they belong to start-up, shutdown and
+/* Files: one of the five files that make system calls. All of these may block: they belong to start-up, shutdown and
  * the helper thread. Results: 0 or a count or descriptor, or -errno. EINTR is restarted, short writes are continued. */
 #ifndef LB_BASE_FILE_H
 #define LB_BASE_FILE_H

@@ -1,4 +1,4 @@
-/* Sockets: one of the four files that make system calls. Each call is one system call (or a fixed few), restarted on
+/* Sockets: one of the five files that make system calls. Each call is one system call (or a fixed few), restarted on
  * EINTR, never blocking; every descriptor is close-on-exec and non-blocking. Results: a count or descriptor of at least
  * 0, or -errno. -EAGAIN means "not now". */
 #ifndef LB_NET_SOCK_H

@@ -326,6 +326,7 @@ bool sock_adopt_listener(int fd)
     if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) < 0 || !listens)
         return false;
     sock_adopt(fd);
+    (void)!prepare_tcp(fd); /* a unix socket has no use for it */
     return true;
 }
 
