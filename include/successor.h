@@ -12,8 +12,12 @@ struct successor;
 struct successor *successor_new(struct loop *l, int control) __attribute__((warn_unused_result));
 
 /* Says that all is prepared but for the files, and runs the loop until those are free: the process before has left
- * them, or has ended. False when *stop becomes true first. */
+ * them, or has ended. False when *stop becomes true
+ * first, or memory runs out. */
 bool successor_wait(struct successor *s, const bool *stop) __attribute__((warn_unused_result));
+
+/* What the process before knew of unregistered clients (limiter_export()). */
+struct str successor_buckets(const struct successor *s);
 
 /* Says that this process serves, and takes over the connections that come. */
 void successor_serve(struct successor *s, struct proxy *px);

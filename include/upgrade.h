@@ -4,13 +4,14 @@
  *      this process                                        the new one
  *      SIGUSR2: start it, with a copy of the socket ---->  config, backends, first checks
  *      freeze: no request is begun             <-- p ----  prepared
+ *      the unregistered clients' buckets       --- b --->
  *      save clients.json, unlock it            --- g --->  load clients.json, listen
  *      drain                                   <-- r ----  ready: accepts
  *      each connection, when it is free        --- c --->  goes on with it
  *      nothing left: exit
  *
  * Between the save and `r` requests wait, in the sockets. No request is ever decided by one process after the other has
- * begun to: so the tokens of registered clients are exact. Whatever fails up to `r` ends the new process, and this one
+ * begun to: so all tokens are exact. Whatever fails up to `r` ends the new process, and this one
  * goes on. */
 #ifndef LB_UPGRADE_H
 #define LB_UPGRADE_H
@@ -35,8 +36,10 @@ struct upgrade_setup {
     void *arg;
 };
 
-/* One byte in front of each message; connections have their unused bytes behind it. */
+/* One byte in front of each message; connections have their unused bytes behind it, buckets the lines of
+ * limiter_export(). */
 #define UPGRADE_PREPARED    'p'
+#define UPGRADE_BUCKETS     'b'
 #define UPGRADE_GO          'g'
 #define UPGRADE_READY       'r'
 #define UPGRADE_CONNECTION  'c'

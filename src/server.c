@@ -156,7 +156,11 @@ static int start_limiter(struct server *s)
     char why[1024];
     int status = EXIT_RUNTIME;
     s->limiter = limiter_new(s->loop, s->disk, s->config, why, sizeof why, &status);
-    return s->limiter ? EXIT_DONE : fail(status, "%s", why);
+    if (!s->limiter)
+        return fail(status, "%s", why);
+    if (s->successor && !limiter_import(s->limiter, successor_buckets(s->successor)))
+        return fail(EXIT_RUNTIME, "what the process before says of its buckets is malformed");
+    return EXIT_DONE;
 }
 
 static int start_upstream(struct server *s)

@@ -14,8 +14,9 @@ struct successor {
     struct loop *loop;
     struct watch control;
     struct proxy *proxy; /* NULL: not yet */
-    bool go;
+    bool go, failed;
     size_t taken;
+    struct buf buckets; /* what has come of them */
     char message[UPGRADE_MESSAGE_MAX];
 };
 
@@ -66,6 +67,8 @@ static bool receive(struct successor *s)
     }
     if (s->message[0] == UPGRADE_GO)
         s->go = true;
+    else if (s->message[0] == UPGRADE_BUCKETS && !buf_append(&s->buckets, s->message + 1, (size_t)n - 1))
+        s->failed = true; /* without memory for them: the process before goes on */
     if (fd >= 0)
         take(s, fd, str_make(s->message + 1, (size_t)n - 1));
     return true;
@@ -88,14 +91,20 @@ static void say(struct successor *s, char what)
 bool successor_wait(struct successor *s, const bool *stop)
 {
     say(s, UPGRADE_PREPARED);
-    while (!s->go && !*stop)
+    while (!s->go && !s->failed && !*stop)
         loop_turn(s->loop, TIMER_NEVER);
-    return !*stop;
+    return s->go && !s->failed && !*stop;
+}
+
+struct str successor_buckets(const struct successor *s)
+{
+    return buf_str(&s->buckets);
 }
 
 void successor_serve(struct successor *s, struct proxy *px)
 {
     s->proxy = px;
+    buf_fini(&s->buckets);
     say(s, UPGRADE_READY);
 }
 
@@ -123,5 +132,6 @@ void successor_free(struct successor *s)
     if (!s)
         return;
     close_control(s);
+    buf_fini(&s->buckets);
     mem_free(s);
 }

@@ -36,6 +36,8 @@ struct upgrade {
     pid_t pid;
     uint64_t begun, failed;
     bool frozen, given; /* what is to be undone */
+    size_t exported;    /* how far the buckets are on their way */
+    bool more;          /* there are some to come */
     char cause[160];    /* of UPGRADE_ENDING */
     const char *stop;   /* the signal that ends this process after it; NULL: none */
     struct buf message;
@@ -134,13 +136,48 @@ static void fail(struct upgrade *u, const char *cause)
 
 /* ---- step by step ---- */
 
+/* The next part of the buckets, or, behind the last, that the new process may go on. */
+static bool fill_message(struct upgrade *u)
+{
+    const char type = u->more ? UPGRADE_BUCKETS : UPGRADE_GO;
+    bool no_memory = !buf_append(&u->message, &type, 1);
+    if (!no_memory && u->more)
+        u->more =
+            limiter_export(u->parts.lifecycle->limiter, &u->exported, UPGRADE_MESSAGE_MAX / 2, &u->message, &no_memory);
+    return !no_memory;
+}
+
+/* Sends as much as the socket takes; what it does not waits until there is room. */
+static void send_on(struct upgrade *u)
+{
+    int rc = 0;
+    while (u->exported != SIZE_MAX && rc == 0) {
+        bool last = u->message.len == 0 ? !u->more : buf_bytes(&u->message)[0] == UPGRADE_GO;
+        if (u->message.len == 0 && !fill_message(u))
+            rc = -ENOMEM;
+        if (rc == 0)
+            rc = sock_send_fd(u->control.fd, -1, buf_bytes(&u->message), u->message.len);
+        if (rc == 0) {
+            buf_consume(&u->message, u->message.len);
+            if (last)
+                u->exported = SIZE_MAX;
+        }
+    }
+    loop_rewatch(u->parts.loop, &u->control, rc == -EAGAIN ? LOOP_READ | LOOP_WRITE : LOOP_READ);
+    if (rc < 0 && rc != -EAGAIN)
+        fail(u, "the new process cannot be told to go on");
+}
+
 static void give(struct upgrade *u)
 {
-    static const char go = UPGRADE_GO;
     upgrade_enter(u, UPGRADE_GIVEN);
-    if (sock_send_fd(u->control.fd, -1, &go, 1) < 0 ||
-        !loop_arm(u->parts.loop, &u->timer, loop_now(u->parts.loop) + UPGRADE_PATIENCE))
-        fail(u, "the new process cannot be told to go on");
+    u->exported = 0;
+    u->more = u->parts.lifecycle->limiter != NULL;
+    buf_consume(&u->message, u->message.len);
+    if (!loop_arm(u->parts.loop, &u->timer, loop_now(u->parts.loop) + UPGRADE_PATIENCE))
+        fail(u, "out of memory");
+    else
+        send_on(u);
 }
 
 static void on_saved(void *arg, bool ok)
@@ -218,7 +255,10 @@ static void on_control(struct watch *w, unsigned ready)
     struct upgrade *u = container_of(w, struct upgrade, control);
     char type = 0;
     int fd;
-    (void)ready;
+    if (ready & LOOP_WRITE && u->state == UPGRADE_GIVEN)
+        send_on(u);
+    if (u->control.fd < 0)
+        return;
     ssize_t n = sock_recv_fd(w->fd, &type, 1, &fd);
     if (fd >= 0)
         sock_close(fd);

@@ -4,6 +4,7 @@
 #ifndef LB_LIMIT_ANON_TABLE_H
 #define LB_LIMIT_ANON_TABLE_H
 
+#include "base/buf.h"
 #include "base/hash.h"
 #include "limit/bucket.h"
 #include "net/addr.h"
@@ -57,6 +58,16 @@ void anon_table_join(struct anon_table *t, const struct ip *ip, uint64_t word, u
 bool anon_table_stage(const struct anon_table *t, const struct bucket_policy *policy, size_t max, unsigned ipv6_prefix,
                       struct anon_table *fresh) __attribute__((warn_unused_result));
 void anon_table_replace(struct anon_table *t, struct anon_table *fresh, uint64_t now);
+
+/* The shards from *at on: a line "address tokens" for each bucket that is not full, about `most` bytes of them; tokens
+ * in units of 2^-ANON_TOKEN_BITS, rounded down. False when there are no more shards, or *no_memory. */
+#define ANON_TOKEN_BITS 20
+bool anon_table_export(const struct anon_table *t, uint64_t now, size_t *at, size_t most, struct buf *out,
+                       bool *no_memory) __attribute__((warn_unused_result));
+/* What the emptiest overflow bucket holds, in the same units; UINT64_MAX when all are full. */
+uint64_t anon_table_overflow_tokens(const struct anon_table *t, uint64_t now);
+/* From now on no overflow bucket holds more: newcomers begin with that. */
+void anon_table_limit_overflow(struct anon_table *t, uint64_t tokens, uint64_t now);
 
 /* Forgets full buckets in the next slice of the table; bounded in time. To be called regularly. */
 void anon_table_sweep(struct anon_table *t, uint64_t now);

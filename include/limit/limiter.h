@@ -3,6 +3,7 @@
 #ifndef LB_LIMIT_LIMITER_H
 #define LB_LIMIT_LIMITER_H
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "base/str.h"
 #include "config/config.h"
@@ -64,6 +65,17 @@ bool identity_address(const struct config *config, const struct peer *peer, cons
 /* Begins the last save (a whole snapshot with tokens). done(arg, ok) is called on the loop when it is on disk or has
  * failed. API changes are refused from now on. */
 void limiter_close(struct limiter *lim, void (*done)(void *arg, bool ok), void *arg);
+
+/* ---- another process goes on ---- */
+
+/* The unregistered clients' buckets as lines of text that another version understands, too, a part at a time: appends
+ * about `most` bytes to `out`. *at is 0 at first, and the place to go on from. False when all is told, or *no_memory.
+ * Nobody may be asking meanwhile. */
+bool limiter_export(const struct limiter *lim, size_t *at, size_t most, struct buf *out, bool *no_memory)
+    __attribute__((warn_unused_result));
+
+/* Takes over what another process has exported. No client has more than it had there. False when it is malformed. */
+bool limiter_import(struct limiter *lim, struct str text) __attribute__((warn_unused_result));
 
 /* After limiter_close() is done: leaves the files to another process. */
 void limiter_leave(struct limiter *lim);

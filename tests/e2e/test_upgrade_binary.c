@@ -240,6 +240,67 @@ static void test_tokens_are_exact(void **state)
     world_finish(w);
 }
 
+static int get_from(struct world *w, const char *source_ip)
+{
+    struct client c;
+
+    client_open_from(&c, source_ip, w->port);
+    client_send(&c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    int status = client_expect(&c, 0)->status;
+    client_close(&c);
+    return status;
+}
+
+/* Who is not registered goes on with what is left, too; the overflow bucket's share, too. */
+static void test_buckets_go_over(void **state)
+{
+    struct world *w = *state;
+    char ip[32];
+
+    world_origin(w, script, NULL, NULL);
+    world_start(w, "\"rate_limit\": {\"default\": {\"capacity\": 3, \"rate_per_sec\": 0.0001}, \"max_tracked\": 50}");
+    for (int i = 1; i <= 60; i++) {
+        snprintf(ip, sizeof ip, "127.0.%d.1", i);
+        int status = get_from(w, ip);
+        CHECK(status == (i <= 53 ? 200 : 429), "%s: %d", ip, status); /* from 51 on they share three tokens */
+    }
+    for (int i = 0; i < 2; i++) {
+        go_on_with(w, upgrade(w));
+        for (int j = 1; j <= 50; j++) {
+            snprintf(ip, sizeof ip, "127.0.%d.1", j);
+            assert_int_equal(get_from(w, ip), 200);
+        }
+    }
+    go_on_with(w, upgrade(w));
+    for (int j = 1; j <= 60; j++) {
+        snprintf(ip, sizeof ip, "127.0.%d.1", j);
+        assert_int_equal(get_from(w, ip), 429);
+    }
+    world_finish(w);
+}
+
+/* A unix socket keeps its file through an upgrade, and loses it at the stop. */
+static void test_unix_socket(void **state)
+{
+    struct world *w = *state;
+    char extra[300];
+    struct client c;
+
+    world_origin(w, script, NULL, NULL);
+    snprintf(extra, sizeof extra, "\"listen\": \"unix:%s\"", world_path(w, "s"));
+    world_start(w, extra);
+    for (int i = 0; i < 3; i++) {
+        go_on_with(w, upgrade(w));
+        client_open_unix(&c, world_path(w, "s"));
+        client_send(&c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        client_expect(&c, 200);
+        client_close(&c);
+    }
+    world_stop(w);
+    assert_int_not_equal(access(world_path(w, "s"), F_OK), 0);
+    w->finished = true;
+}
+
 static void expect_failure(struct world *w, const char *cause)
 {
     size_t mark = daemon_mark(&w->daemon);
@@ -407,8 +468,9 @@ static void test_notify(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WORLD_TEST(test_nothing_fails),           WORLD_TEST(test_bytes_go_over),     WORLD_TEST(test_tokens_are_exact),
-        WORLD_TEST(test_failures_change_nothing), WORLD_TEST(test_socket_activation), WORLD_TEST(test_notify),
+        WORLD_TEST(test_nothing_fails),     WORLD_TEST(test_bytes_go_over), WORLD_TEST(test_tokens_are_exact),
+        WORLD_TEST(test_buckets_go_over),   WORLD_TEST(test_unix_socket),   WORLD_TEST(test_failures_change_nothing),
+        WORLD_TEST(test_socket_activation), WORLD_TEST(test_notify),
     };
     prctl(PR_SET_CHILD_SUBREAPER, 1); /* a process whose parent has ended is ours then */
     return cmocka_run_group_tests(tests, NULL, NULL);
