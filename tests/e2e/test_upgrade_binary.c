@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define CLIENTS 8
+#define QUIET   "\"log\": {\"format\": \"json\", \"access\": false}"
 
 static void count(void *arg, const void *p, size_t n)
 {
@@ -148,7 +149,7 @@ static void test_nothing_fails(void **state)
 
     world_origin(w, script, NULL, NULL);
     world_origin(w, script, NULL, NULL);
-    world_start(w, "\"log\": {\"format\": \"json\", \"access\": false}");
+    world_start(w, QUIET);
     client_open(&tunnel, w->port);
     client_send(&tunnel, "GET /tunnel HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
     client_expect_head(&tunnel, 101);
@@ -214,7 +215,7 @@ static void test_tokens_are_exact(void **state)
     struct bytes list = {0};
 
     world_origin(w, script, NULL, NULL);
-    world_start(w, "\"log\": {\"format\": \"json\", \"access\": false}");
+    world_start(w, QUIET);
     for (int i = 0; i < 3; i++) {
         char json[96];
         snprintf(json, sizeof json, "{\"client_id\":\"u%d\",\"capacity\":1000,\"rate_per_sec\":0.0001}", i);
@@ -315,10 +316,10 @@ static void test_failures_change_nothing(void **state)
     struct world *w = *state;
     struct asker askers[CLIENTS];
     atomic_bool stop;
-    char extra[64], binary[300];
+    char extra[128], binary[300];
 
     world_origin(w, script, NULL, NULL);
-    world_config(w, NULL);
+    world_config(w, QUIET);
     snprintf(binary, sizeof binary, "%s", world_path(w, "lb"));
     const char *const copy[] = {"/bin/sh", "-c", "cp \"$0\" lb", NULL, NULL};
     const char *argv[5];
@@ -338,7 +339,7 @@ static void test_failures_change_nothing(void **state)
     struct bytes good = file_content(world_path(w, "config.json"));
     file_put(world_path(w, "config.json"), "{");
     expect_failure(w, "the new process ended before it was ready (exit status 2)");
-    snprintf(extra, sizeof extra, "\"listen\": \"127.0.0.1:%d\"", origin_port(w->origins[0]));
+    snprintf(extra, sizeof extra, QUIET ", \"listen\": \"127.0.0.1:%d\"", origin_port(w->origins[0]));
     for (int i = 0; i < 3; i++) {
         world_config(w, extra);
         expect_failure(w, "the new process ended before it was ready (exit status 1)");
