@@ -324,9 +324,45 @@ static void test_watch_refused(void **state)
     finish(&w);
 }
 
+/* Paused, who connects waits; another listener on a copy of the socket goes on where the first one leaves. */
+static void test_goes_over(void **state)
+{
+    (void)state;
+    struct world w;
+    int error = 0;
+    begin(&w, "unix:/tmp/lb-test-goes-over.sock");
+    assert_true(listener_owns_file(w.ls));
+    listener_pause(w.ls);
+    int fd = client_of(&w);
+    for (int i = 0; i < 3; i++)
+        loop_turn(w.loop, 0);
+    assert_int_equal(w.accepted, 0);
+    listener_resume(w.ls);
+    turn_until_accepted(&w, 1);
+    listener_pause(w.ls);
+    sock_close(fd);
+    fd = client_of(&w);
+    int copy = dup(listener_descriptor(w.ls));
+    listener_leave(w.ls);
+    loop_turn(w.loop, 0);
+    assert_int_equal(w.accepted, 1);
+    w.ls = listener_adopt(w.loop, copy, true, on_connection, &w, &error);
+    assert_non_null(w.ls);
+    assert_false(listener_owns_file(w.ls));
+    turn_until_accepted(&w, 2);
+    sock_close(fd);
+    finish(&w);
+    assert_int_equal(unlink("/tmp/lb-test-goes-over.sock"), 0); /* it was not its to remove */
+    begin(&w, "127.0.0.1:0");
+    assert_null(listener_adopt(w.loop, dup(STDIN_FILENO), false, on_connection, &w, &error));
+    assert_int_equal(error, EINVAL);
+    finish(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_goes_over),
         cmocka_unit_test(test_accepts),
         cmocka_unit_test(test_batches),
         cmocka_unit_test(test_close_drains),

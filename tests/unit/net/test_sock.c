@@ -14,6 +14,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -416,6 +417,65 @@ static int remove_folder(void **state)
     return rmdir(folder);
 }
 
+/* A descriptor goes over to the other end with its message, and is another one for the same thing. */
+static void test_descriptors_go_over(void **state)
+{
+    (void)state;
+    int ends[2], pipes[2], fd = 0;
+    char got[16];
+    assert_int_equal(sock_pair(ends), 0);
+    assert_int_equal(pipe(pipes), 0);
+    assert_int_equal(sock_recv_fd(ends[1], got, sizeof got, &fd), -EAGAIN);
+    assert_int_equal(fd, -1);
+    assert_int_equal(sock_send_fd(ends[0], pipes[1], "one", 3), 0);
+    assert_int_equal(sock_send_fd(ends[0], -1, "two", 3), 0);
+    assert_int_equal(sock_recv_fd(ends[1], got, sizeof got, &fd), 3); /* messages stay apart */
+    assert_memory_equal(got, "one", 3);
+    assert_true(fd >= 0 && fd != pipes[1] && fcntl(fd, F_GETFD) == FD_CLOEXEC);
+    assert_int_equal(write(fd, "x", 1), 1);
+    assert_int_equal(read(pipes[0], got, 1), 1);
+    sock_close(fd);
+    assert_int_equal(sock_recv_fd(ends[1], got, sizeof got, &fd), 3);
+    assert_int_equal(fd, -1);
+    sock_close(ends[0]);
+    assert_int_equal(sock_recv_fd(ends[1], got, sizeof got, &fd), 0);
+    assert_int_equal(sock_send_fd(ends[1], -1, "x", 1), -EPIPE);
+    sock_close(ends[1]);
+    close(pipes[0]);
+    close(pipes[1]);
+}
+
+static void test_adopting(void **state)
+{
+    (void)state;
+    struct sockaddr_in in = {.sin_family = AF_INET};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_false(sock_adopt_listener(fd)); /* it does not listen */
+    assert_int_equal(bind(fd, (struct sockaddr *)&in, sizeof in), 0);
+    assert_int_equal(listen(fd, 1), 0);
+    assert_true(sock_adopt_listener(fd));
+    assert_int_equal(fcntl(fd, F_GETFD), FD_CLOEXEC);
+    assert_true(fcntl(fd, F_GETFL) & O_NONBLOCK);
+    sock_close(fd);
+    assert_false(sock_adopt_listener(fd));
+}
+
+static void test_telling(void **state)
+{
+    (void)state;
+    struct sockaddr_un un = {.sun_family = AF_UNIX, .sun_path = "\0lb-test-telling"};
+    int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+    char got[16];
+    socklen_t len = (socklen_t)(sizeof(sa_family_t) + strlen("@lb-test-telling"));
+    assert_int_equal(sock_tell("@lb-test-telling", STR("x")), -ECONNREFUSED);
+    assert_int_equal(bind(fd, (struct sockaddr *)&un, len), 0);
+    assert_int_equal(sock_tell("@lb-test-telling", STR("READY=1")), 0);
+    assert_int_equal(recv(fd, got, sizeof got, 0), 7);
+    assert_int_equal(sock_tell("/no/such/socket", STR("x")), -ENOENT);
+    assert_int_equal(sock_tell("", STR("x")), -EINVAL);
+    close(fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -433,6 +493,9 @@ int main(void)
         cmocka_unit_test(test_bad_descriptor),
         cmocka_unit_test(test_fd_limit),
         cmocka_unit_test(test_resolve),
+        cmocka_unit_test(test_descriptors_go_over),
+        cmocka_unit_test(test_adopting),
+        cmocka_unit_test(test_telling),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
