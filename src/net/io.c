@@ -708,7 +708,6 @@ bool io_feed(struct io *io, struct str bytes)
 {
     if (!buf_append_str(&io->in, bytes))
         return false;
-    io->bytes_in += bytes.n;
     io->reread = io->in.len > 0;
     if (io->reread)
         loop_post(io->loop, &io->posted);
