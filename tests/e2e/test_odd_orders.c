@@ -4,8 +4,8 @@
 
 #include <poll.h>
 #include <string.h>
-#include <unistd.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #define GET(target) "GET " target " HTTP/1.1\r\nHost: h\r\n\r\n"
 #define POISON      "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
@@ -319,14 +319,10 @@ static void test_stray_line_end(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WORLD_TEST(test_claimed_content),
-        WORLD_TEST(test_response_without_reading),
-        WORLD_TEST(test_early_answer_survives),
-        WORLD_TEST(test_tunnel_to_nobody),
-        WORLD_TEST(test_content_behind_the_answer),
-        WORLD_TEST(test_the_rest_is_the_clients),
-        WORLD_TEST(test_expect_and_silence),
-        WORLD_TEST(test_stray_line_end),
+        WORLD_TEST(test_claimed_content),           WORLD_TEST(test_response_without_reading),
+        WORLD_TEST(test_early_answer_survives),     WORLD_TEST(test_tunnel_to_nobody),
+        WORLD_TEST(test_content_behind_the_answer), WORLD_TEST(test_the_rest_is_the_clients),
+        WORLD_TEST(test_expect_and_silence),        WORLD_TEST(test_stray_line_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
