@@ -7,7 +7,6 @@
  * The pipe is empty between two calls: so one is enough for all endpoints of the process, a receiver that stalls holds
  * none, and all that io.c says about unsent bytes holds for these, too. It is made when it is first needed, and closed
  * with the last endpoint. Where none can be had, bytes are received and written as ever. */
-#include "base/metrics.h"
 #include "io_impl.h"
 #include "net/sock.h"
 
