@@ -704,6 +704,12 @@ int io_descriptor(const struct io *io)
     return io->watch.fd;
 }
 
+void io_leave(struct io *io)
+{
+    loop_unwatch(io->loop, &io->watch);
+    io_close(io);
+}
+
 bool io_feed(struct io *io, struct str bytes)
 {
     if (!buf_append_str(&io->in, bytes))
