@@ -1,7 +1,7 @@
 /* The better of two drawn at random. */
 #include "upstream/backend.h"
 
-#define DRAWS 8 /* that may fall on who cannot be chosen, before all are looked at */
+#define DRAWS 8 /* that may fall on who cannot be chosen, or on the same again, before all are looked at */
 
 /* The seat in which that part of the whole weight lies. */
 static const struct seat *seat_at(const struct tier *t, int part)
@@ -20,6 +20,19 @@ static const struct seat *seat_at(const struct tier *t, int part)
 static const struct seat *draw(const struct choice *c)
 {
     return seat_at(c->tier, (int)upstream_random(c->upstream, (uint32_t)c->tier->total));
+}
+
+/* The first behind `s` that may be chosen, or NULL when no other may. */
+static const struct seat *next_to(const struct choice *c, const struct seat *s)
+{
+    const struct tier *t = c->tier;
+    unsigned at = (unsigned)(s - t->seats);
+    for (unsigned i = 1; i < t->count; i++) {
+        const struct seat *other = &t->seats[(at + i) % t->count];
+        if (choice_allows(c, other))
+            return other;
+    }
+    return NULL;
 }
 
 static bool is_less_busy(const struct seat *a, const struct seat *b)
@@ -42,5 +55,7 @@ struct backend *random_two(const struct choice *c)
     }
     if (!first)
         return least_conn(c);
+    if (!second)
+        second = next_to(c, first);
     return second && is_less_busy(second, first) ? second->backend : first->backend;
 }
