@@ -52,7 +52,7 @@ static void test_a_cap_makes_requests_wait(void **state)
     for (int i = 0; i < 4; i++)
         assert_int_equal(served_by(&c[i]), 1);
     for (int i = 1; i < 4; i++) {
-        char line[16];
+        char line[32];
         snprintf(line, sizeof line, "POST /%d ", i);
         assert_non_null(strstr(origin_head(o, (unsigned)i), line));
     }
