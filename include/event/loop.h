@@ -81,10 +81,6 @@ void loop_rewatch(struct loop *l, struct watch *w, unsigned wanted);
 /* Ends the registration; to be called before its descriptor is closed. Harmless when not registered. */
 void loop_unwatch(struct loop *l, struct watch *w);
 
-/* The same without a system call, for a descriptor that is closed next: nobody else has it, so that takes it out of
- * epoll. */
-void loop_unwatch_closing(struct loop *l, struct watch *w);
-
 /* Arms or moves a timer (see timer.h). Out of memory aborts only at start; later the heap has room for every timer that
  * was armed before: returns false when a timer cannot be armed. */
 bool loop_arm(struct loop *l, struct timer *t, uint64_t deadline) __attribute__((warn_unused_result));

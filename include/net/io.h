@@ -175,10 +175,6 @@ int io_local_addr(const struct io *io, struct addr *out) __attribute__((warn_unu
 /* Its descriptor, to be handed to another process; the endpoint keeps it. */
 int io_descriptor(const struct io *io);
 
-/* Closes our descriptor of a connection that another process has a copy of, which goes on with it. Not io_close(): as
- * long as there is a copy, closing does not take the descriptor out of epoll. */
-void io_leave(struct io *io);
-
 /* Puts bytes in front of what comes: as if they had just been received. For what another process has read already;
  * before anything was received here. False when there is no memory. */
 bool io_feed(struct io *io, struct str bytes) __attribute__((warn_unused_result));

@@ -116,21 +116,17 @@ static void strike_out(struct loop *l, const struct watch *w)
             l->events[i].data.ptr = NULL;
 }
 
-void loop_unwatch_closing(struct loop *l, struct watch *w)
-{
-    if (w->registered)
-        strike_out(l, w);
-    w->registered = false;
-}
-
+/* Also for a descriptor that is closed next: that takes it out of epoll only when nobody else has the open file, and
+ * who reads /proc/PID/fd has it for a moment. */
 void loop_unwatch(struct loop *l, struct watch *w)
 {
     if (!w->registered)
         return;
+    w->registered = false;
     int rc = control(l, EPOLL_CTL_DEL, w);
     assert(rc == 0);
     (void)rc;
-    loop_unwatch_closing(l, w);
+    strike_out(l, w);
 }
 
 /* Timers. */

@@ -557,7 +557,7 @@ static void end(struct io *io, void (*close_fd)(int fd))
     if (!io || io->closed)
         return;
     io->closed = true;
-    loop_unwatch_closing(io->loop, &io->watch);
+    loop_unwatch(io->loop, &io->watch);
     loop_cancel(io->loop, &io->timer);
     loop_unpost(io->loop, &io->posted);
     close_fd(io->watch.fd);
@@ -702,12 +702,6 @@ int io_local_addr(const struct io *io, struct addr *out)
 int io_descriptor(const struct io *io)
 {
     return io->watch.fd;
-}
-
-void io_leave(struct io *io)
-{
-    loop_unwatch(io->loop, &io->watch);
-    io_close(io);
 }
 
 bool io_feed(struct io *io, struct str bytes)

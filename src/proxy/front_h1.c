@@ -541,7 +541,7 @@ bool front_h1_pass(struct front_h1 *f)
     const char *p = io_data(f->io, &n); /* kept: nothing is lent outside of a handler */
     if (!f->px->pass(f->px->pass_arg, io_descriptor(f->io), str_make(p, n)))
         return false;
-    io_leave(f->io);
+    io_close(f->io); /* the other process's copy keeps the connection */
     front_gone(f);
     return true;
 }

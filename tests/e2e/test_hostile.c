@@ -11,6 +11,8 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define SLOW_HEADS   2000 /* that send a byte of their head now and then */
@@ -255,11 +257,68 @@ static void test_out_of_descriptors(void **state)
     world_finish(w);
 }
 
+/* ---- somebody who looks ---- */
+
+/* Takes copies of all the daemon's sockets, as whoever reads /proc/PID/fd does for a moment. Their number. */
+static int copy_sockets(const struct world *w, int *copies, int room)
+{
+    int pidfd = (int)syscall(SYS_pidfd_open, w->daemon.pid, 0), count = 0;
+    struct stat st;
+
+    CHECK(pidfd >= 0, "pidfd_open: %s", strerror(errno));
+    for (int fd = 0; fd < 200 && count < room; fd++) {
+        int copy = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+
+        if (copy >= 0 && fstat(copy, &st) == 0 && S_ISSOCK(st.st_mode))
+            copies[count++] = copy;
+        else if (copy >= 0)
+            close(copy);
+        else if (errno == EPERM)
+            skip(); /* the system lets nobody do that */
+    }
+    close(pidfd);
+    return count;
+}
+
+/* As long as there is a copy of a descriptor, closing it does not take it out of epoll: what epoll goes on to tell of
+ * it must not find a connection that is no more. (Reading /proc/PID/fd, as monitors do, is enough for that.) */
+static void test_descriptors_that_others_hold(void **state)
+{
+    struct world *w = *state;
+    struct client c[20];
+    int copies[100], count;
+
+    world_origin(w, origin_answer_all, NULL, NULL);
+    world_start(w, NULL);
+    for (int i = 0; i < 20; i++) {
+        client_open(&c[i], w->port);
+        client_send(&c[i], "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        client_expect(&c[i], 200);
+    }
+    count = copy_sockets(w, copies, 100);
+    assert_true(count >= 20);
+    int fds = proc_fds(w->daemon.pid);
+    for (int i = 0; i < 20; i++)
+        client_close(&c[i]);
+    world_wait_fds(w, fds - 20);
+    uint64_t cpu = proc_cpu_ns(w->daemon.pid), end = deadline_in(500);
+    while (left_ms(end) > 0) {
+        assert_int_equal(http_get(w->port, "/", NULL), 200);
+        usleep(10000);
+    }
+    cpu = proc_cpu_ns(w->daemon.pid) - cpu;
+    assert_true(is_instrumented() || cpu < 200 * 1000000ull); /* nor does the loop spin for it */
+    for (int i = 0; i < count; i++)
+        close(copies[i]);
+    world_finish(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         WORLD_TEST(test_slow_and_vanishing_peers),
         WORLD_TEST(test_out_of_descriptors),
+        WORLD_TEST(test_descriptors_that_others_hold),
     };
 
     return cmocka_run_group_tests_name("hostile", tests, NULL, NULL);

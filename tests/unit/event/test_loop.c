@@ -52,7 +52,6 @@ struct end { /* one end of a socket pair, watched */
     char letter;
     unsigned told;
     struct end *kills;
-    struct end *closes;
     struct end *revives;
 };
 
@@ -64,10 +63,6 @@ static void end_ready(struct watch *w, unsigned ready)
     e->told = ready;
     if (e->kills)
         loop_unwatch(loop, &e->kills->watch);
-    if (e->closes) {
-        loop_unwatch_closing(loop, &e->closes->watch);
-        close(e->closes->watch.fd);
-    }
     if (e->revives)
         assert_true(loop_watch(loop, &e->revives->watch, LOOP_READ));
 }
@@ -147,30 +142,6 @@ static void test_unwatched_in_the_same_batch(void **state)
     assert_int_equal(strlen(order), 1);
     end_close(&a);
     end_close(&b);
-}
-
-/* Closing takes a descriptor out of epoll; what was fetched for it before is not told either. */
-static void test_closed_in_the_same_batch(void **state)
-{
-    struct end a, b;
-
-    (void)state;
-    end_open(&a, 'a', LOOP_READ);
-    end_open(&b, 'b', LOOP_READ);
-    a.closes = &b;
-    b.closes = &a;
-    make_readable(&a);
-    make_readable(&b);
-    turn();
-    assert_int_equal(strlen(order), 1);
-    struct end *told = order[0] == 'a' ? &a : &b, *closed = order[0] == 'a' ? &b : &a;
-    assert_false(closed->watch.registered);
-    told->closes = NULL;
-    turn();
-    assert_int_equal(strlen(order), 2);
-    assert_int_equal(order[1], told->letter);
-    close(closed->far);
-    end_close(told);
 }
 
 /* The one that is met first ends the watch of the second and registers it anew: what was fetched for the second before
@@ -604,7 +575,6 @@ int main(void)
         LOOP_TEST(test_readiness),
         LOOP_TEST(test_watch_of_a_bad_descriptor),
         LOOP_TEST(test_unwatched_in_the_same_batch),
-        LOOP_TEST(test_closed_in_the_same_batch),
         LOOP_TEST(test_registered_anew_in_the_same_batch),
         LOOP_TEST(test_reused_descriptor),
         LOOP_TEST(test_order_of_a_turn),
