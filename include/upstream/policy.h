@@ -46,6 +46,9 @@ bool choice_allows(const struct choice *c, const struct seat *s);
 /* The same but for the room. */
 bool choice_wants(const struct choice *c, const struct seat *s);
 
+/* Below 0, 0 or above 0: is `a` less busy for its weight than `b`, as busy, or busier? */
+int seat_compare(const struct seat *a, const struct seat *b);
+
 /* Each returns the backend chosen, or NULL when the choice allows none. */
 typedef struct backend *policy_fn(const struct choice *c);
 

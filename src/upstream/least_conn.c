@@ -4,14 +4,6 @@
 
 #include <assert.h>
 
-/* Below 0, 0 or above 0: is `a` less busy than `b`, as busy, or busier? */
-static int compare(const struct seat *a, const struct seat *b)
-{
-    uint64_t left = (uint64_t)a->backend->active * (uint64_t)b->weight;
-    uint64_t right = (uint64_t)b->backend->active * (uint64_t)a->weight;
-    return left < right ? -1 : left > right;
-}
-
 static struct seat *find_least(const struct choice *c)
 {
     struct tier *t = c->tier;
@@ -19,7 +11,7 @@ static struct seat *find_least(const struct choice *c)
     for (unsigned i = 0; i < t->count; i++) { /* from behind the last one on */
         unsigned at = t->at + i < t->count ? t->at + i : t->at + i - t->count;
         struct seat *s = &t->seats[at];
-        if ((!best || compare(s, best) < 0) && choice_allows(c, s))
+        if ((!best || seat_compare(s, best) < 0) && choice_allows(c, s))
             best = s;
     }
     return best;
@@ -32,7 +24,7 @@ static struct seat *take_turns(const struct choice *c, const struct seat *least)
     struct seat *best = NULL;
     int total = 0;
     for (struct seat *s = t->seats; s < t->seats + t->count; s++) {
-        if (compare(s, least) != 0 || !choice_allows(c, s))
+        if (seat_compare(s, least) != 0 || !choice_allows(c, s))
             continue;
         s->turn += s->weight;
         total += s->weight;

@@ -46,6 +46,13 @@ bool choice_allows(const struct choice *c, const struct seat *s)
     return has_room(s->backend) && choice_wants(c, s);
 }
 
+int seat_compare(const struct seat *a, const struct seat *b)
+{
+    uint64_t left = (uint64_t)a->backend->active * (uint64_t)b->weight;
+    uint64_t right = (uint64_t)b->backend->active * (uint64_t)a->weight;
+    return left < right ? -1 : left > right;
+}
+
 /* ---- seats ---- */
 
 bool tiers_init(struct tier tiers[TIER_COUNT], unsigned count)

@@ -35,12 +35,6 @@ static const struct seat *next_to(const struct choice *c, const struct seat *s)
     return NULL;
 }
 
-static bool is_less_busy(const struct seat *a, const struct seat *b)
-{
-    return (uint64_t)(a->backend->active + 1) * (uint64_t)b->weight <
-           (uint64_t)(b->backend->active + 1) * (uint64_t)a->weight;
-}
-
 struct backend *random_two(const struct choice *c)
 {
     const struct seat *first = NULL, *second = NULL;
@@ -57,5 +51,5 @@ struct backend *random_two(const struct choice *c)
         return least_conn(c);
     if (!second)
         second = next_to(c, first);
-    return second && is_less_busy(second, first) ? second->backend : first->backend;
+    return second && seat_compare(second, first) < 0 ? second->backend : first->backend;
 }

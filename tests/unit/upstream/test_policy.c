@@ -204,6 +204,28 @@ static void random_two_is_even(void **state)
     close_world(&w);
 }
 
+/* Also while nobody is busy: the draw itself goes by weight, and who is as busy as the other has no second advantage.
+ */
+static void random_two_goes_by_weight(void **state)
+{
+    (void)state;
+    struct buf errors = BUF_INIT;
+    struct world w = {.loop = loop_new()};
+    unsigned got[2] = {0};
+    w.config = config_parse(STR("{\"health_check\":null,\"balance\":\"random_two\",\"backends\":["
+                                "{\"address\":\"127.0.0.1:1\",\"weight\":3},{\"address\":\"127.0.0.1:2\"}]}"),
+                            "test", NULL, &errors);
+    w.upstream = upstream_new(w.loop, w.config);
+    for (int i = 0; i < 40000; i++)
+        got[choose(&w, &fresh)]++;
+    assert_in_range(got[1], 9400, 10600); /* a standard deviation is 87 */
+    for (int i = 0; i < 400; i++)
+        take(&w, &fresh);
+    assert_in_range(at(&w, 1)->active, 98, 102);
+    leave_all(&w);
+    close_world(&w);
+}
+
 static void random_two_avoids_the_busiest(void **state)
 {
     (void)state;
@@ -677,6 +699,7 @@ int main(void)
         cmocka_unit_test(the_least_busy_is_chosen),
         cmocka_unit_test(least_conn_goes_by_weight),
         cmocka_unit_test(random_two_is_even),
+        cmocka_unit_test(random_two_goes_by_weight),
         cmocka_unit_test(random_two_avoids_the_busiest),
         cmocka_unit_test(a_backend_takes_only_its_own_keys_along),
         cmocka_unit_test(balancers_agree),
