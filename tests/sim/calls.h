@@ -71,7 +71,7 @@ int sim_pthread_attr_init(pthread_attr_t *attr);
 int sim_pthread_attr_destroy(pthread_attr_t *attr);
 int sim_pthread_attr_setstacksize(pthread_attr_t *attr, size_t n);
 void helpers_forget(void);
-bool helpers_abandoned(void); /* has one been detached? */
+bool helper_abandoned(const char *name); /* has the one of that name been detached? */
 
 /* libc.c */
 int sim_fputs(const char *s, FILE *f);

@@ -10,6 +10,7 @@ struct helper {
     struct thread *thread;
     void *(*fn)(void *arg);
     void *arg;
+    const char *name;
     bool ended, detached;
     struct thread *joiner;
 };
@@ -101,8 +102,7 @@ int sim_pthread_detach(pthread_t thread)
 
 int sim_pthread_setname_np(pthread_t thread, const char *name)
 {
-    (void)thread;
-    (void)name;
+    helpers[thread - 1].name = name;
     return 0;
 }
 
@@ -215,10 +215,10 @@ void helpers_forget(void)
     waiter_count = helper_count = 0;
 }
 
-bool helpers_abandoned(void)
+bool helper_abandoned(const char *name)
 {
     for (unsigned i = 0; i < helper_count; i++)
-        if (helpers[i].detached)
+        if (helpers[i].detached && helpers[i].name && strcmp(helpers[i].name, name) == 0)
             return true;
     return false;
 }
