@@ -17,8 +17,9 @@
 
 struct loop;
 
-/* What a watch waits for and is told: a set of these. LOOP_HANGUP (error or hang-up) is told unasked. */
-enum loop_ready { LOOP_READ = 1, LOOP_WRITE = 2, LOOP_HANGUP = 4 };
+/* What a watch waits for and is told: a set of these. LOOP_HANGUP (error or hang-up) is told unasked, and so is
+ * LOOP_REFUSED: the kernel had no room for a watch that was to be registered soon; errno says why. */
+enum loop_ready { LOOP_READ = 1, LOOP_WRITE = 2, LOOP_HANGUP = 4, LOOP_REFUSED = 8 };
 
 struct watch;
 typedef void watch_fn(struct watch *w, unsigned ready);
@@ -27,6 +28,7 @@ struct watch { /* embedded; set up by watch_init() */
     int fd;
     uint8_t wanted; /* LOOP_READ | LOOP_WRITE as registered */
     bool registered;
+    uint16_t soon; /* its place among those that are to be registered soon; 0: it is none of them */
     watch_fn *on_ready;
 };
 
@@ -75,10 +77,17 @@ void watch_init(struct watch *w, int fd, watch_fn *on_ready);
 /* Registers the watch for `wanted` (may be 0: hang-ups only). False, with errno, when the kernel has no room. */
 bool loop_watch(struct loop *l, struct watch *w, unsigned wanted) __attribute__((warn_unused_result));
 
+/* Registers the watch about LOOP_SOON from now, or at once when too many wait for that already. One that is unwatched
+ * before has cost no system call. Nothing is told of it meanwhile; loop_watch() ends the waiting. False as there. Does
+ * nothing for a watch that waits already. */
+#define LOOP_SOON (20ull * 1000 * 1000) /* ns */
+bool loop_watch_soon(struct loop *l, struct watch *w, unsigned wanted) __attribute__((warn_unused_result));
+
 /* Changes what a registered watch waits for; does nothing when it is the same. */
 void loop_rewatch(struct loop *l, struct watch *w, unsigned wanted);
 
-/* Ends the registration; to be called before its descriptor is closed. Harmless when not registered. */
+/* Ends the registration, or the waiting for it; to be called before its descriptor is closed. Harmless when there is
+ * none. */
 void loop_unwatch(struct loop *l, struct watch *w);
 
 /* Arms or moves a timer (see timer.h). Out of memory aborts only at start; later the heap has room for every timer that

@@ -56,6 +56,10 @@ typedef void io_fn(void *owner, struct io *io, enum io_event event);
  * epoll refuses. */
 struct io *io_new(struct loop *l, int fd, io_fn *fn, void *owner);
 
+/* The same for one that has been accepted just now, and has sent something already, most likely: that is read later in
+ * this turn, without asking epoll first. When epoll refuses, IO_ERROR follows. */
+struct io *io_accepted(struct loop *l, int fd, io_fn *fn, void *owner);
+
 /* Starts to connect; IO_CONNECTED or IO_ERROR or IO_TIMEOUT_READ (after `timeout_ns`, 0: none) follows, never from
  * inside this call. IO_CONNECTED takes the read deadline away, also one set since. NULL with `*error` = errno when it
  * fails at once. */
@@ -77,6 +81,10 @@ void io_consume(struct io *io, size_t n);
 void io_pause(struct io *io);
 void io_resume(struct io *io);
 bool io_is_paused(const struct io *io);
+
+/* Patient, the owner expects nothing to read for now: what comes all the same may be told as much as LOOP_SOON late. An
+ * endpoint that was accepted and is closed before that has been in epoll never. No more patient, it reads at once. */
+void io_set_patient(struct io *io, bool on);
 
 /* Bytes that are unread. They may be taken at any time, but seen only in IO_READABLE. */
 size_t io_unread(const struct io *io);

@@ -133,7 +133,7 @@ static void ask(struct io *io)
         return;
     if (io->watch.registered)
         loop_rewatch(io->loop, &io->watch, wanted);
-    else if (!loop_watch(io->loop, &io->watch, wanted))
+    else if (!(io->patient && wanted == LOOP_READ ? loop_watch_soon : loop_watch)(io->loop, &io->watch, wanted))
         io_fail(io, errno);
 }
 
@@ -262,6 +262,16 @@ static void on_readable(struct io *io)
         io_note_nothing(io, n);
 }
 
+/* What an accepted connection has brought along; only then is it known what epoll is to be asked for. */
+static void read_first(struct io *io)
+{
+    io->fresh = false;
+    if (needs_read(io))
+        on_readable(io);
+    if (!io->closed)
+        ask(io);
+}
+
 /* Delivers what came before the connection broke. The other end can add nothing, so the receive buffer bounds it. */
 static void salvage(struct io *io)
 {
@@ -273,6 +283,11 @@ static void salvage(struct io *io)
 static void tell_due(struct posted *p)
 {
     struct io *io = container_of(p, struct io, posted);
+    if (io->fresh) {
+        read_first(io);
+        if (io->closed)
+            return;
+    }
     if (io->reread && !io->paused && io->in.len > 0 && !io->broken_told)
         tell_readable(io);
     if (!io->closed && io->eof && !io->eof_told && !io->paused && !io->broken_told) {
@@ -466,6 +481,10 @@ static void on_ready(struct watch *w, unsigned ready)
 {
     struct io *io = container_of(w, struct io, watch);
     unsigned needed = needs(io);
+    if (ready & LOOP_REFUSED) {
+        io_fail(io, errno);
+        return;
+    }
     if (ready & LOOP_HANGUP)
         ready |= needed; /* the call that is needed will tell what has happened */
     if (io->connecting) {
@@ -526,6 +545,19 @@ struct io *io_new(struct loop *l, int fd, io_fn *fn, void *owner)
     return open_io(l, fd, false, fn, owner);
 }
 
+struct io *io_accepted(struct loop *l, int fd, io_fn *fn, void *owner)
+{
+    struct io *io = new_io(l, fd, fn, owner);
+    if (!io) {
+        sock_close(fd);
+        return NULL;
+    }
+    io->fresh = true;
+    loop_post(l, &io->posted);
+    count++;
+    return io;
+}
+
 struct io *io_connect(struct loop *l, const struct addr *to, uint64_t timeout_ns, io_fn *fn, void *owner, int *error)
 {
     bool in_progress; /* either way the socket becomes writable, and that event tells */
@@ -584,6 +616,7 @@ void io_set_owner(struct io *io, io_fn *fn, void *owner)
     io->fn = fn;
     io->owner = owner;
     io->direct = false;
+    io_set_patient(io, false);
 }
 
 void io_set_sipping(struct io *io, bool on)
@@ -630,6 +663,13 @@ void io_resume(struct io *io)
 bool io_is_paused(const struct io *io)
 {
     return io->paused;
+}
+
+void io_set_patient(struct io *io, bool on)
+{
+    io->patient = on;
+    if (!on && !io->fresh)
+        ask(io);
 }
 
 size_t io_unread(const struct io *io)

@@ -51,6 +51,8 @@ struct io {
     bool held : 1;                     /* what is written waits for io_relay() or io_flush() */
     bool sips : 1;                     /* IO_SIP at a time */
     bool relayed : 1;                  /* ... and the owner has moved what was waiting */
+    bool fresh : 1;                    /* accepted in this turn, and not read yet */
+    bool patient : 1;                  /* may be registered with epoll later */
     bool closed : 1;                   /* by the owner: the handler is not called again */
 };
 

@@ -100,7 +100,8 @@ static void front_abandon(struct front_h1 *f, enum err e)
 /* The connection has broken, or memory for what is to be sent has run out. */
 static void front_broken(struct front_h1 *f)
 {
-    bool memory = io_errno(f->io) == ENOMEM;
+    int error = io_errno(f->io);
+    bool memory = error == ENOMEM || error == ENOSPC; /* the latter is epoll's, see max_user_watches */
     metrics.out_of_memory += memory;
     front_abandon(f, memory ? ERR_INTERNAL : ERR_CLIENT_GONE);
 }
@@ -118,6 +119,7 @@ static void front_idle(struct front_h1 *f)
     }
     /* Draining, only a connection whose response promised to stay open comes here: it gets its last call. */
     io_set_read_timeout(f->io, IO_BY, f->px->draining ? PROXY_LAST_CALL : config->timeouts.client_idle);
+    io_set_patient(f->io, false);
     if (f->px->frozen)
         front_h1_freeze(f);
     else if (io_is_paused(f->io))
@@ -223,6 +225,7 @@ static void take_request(struct front_h1 *f, struct str head, size_t used, bool 
     if (!new_exchange(f, begun))
         return;
     f->chunked.trailers = exchange_trailers(f->exchange);
+    io_set_patient(f->io, f->up_ended); /* till the response is there it may only end, or ask for more */
     exchange_count_in(f->exchange, head.n);
     exchange_begin(f->exchange, &r, head, bytes_follow && !f->up_ended);
 }
@@ -480,7 +483,7 @@ static struct front_h1 *front_new(struct proxy *px, int fd, const struct peer *p
     f->px = px;
     f->group = group;
     f->first = f->up_ended = true;
-    f->io = io_new(px->loop, fd, front_on_io, f);
+    f->io = io_accepted(px->loop, fd, front_on_io, f);
     if (!f->io) {
         metrics.out_of_memory++;
         crowd_leave(&px->crowd, group);

@@ -171,6 +171,7 @@ static void h1_send_switch(struct front *front, const struct response *r, struct
     struct head_writer w = proxy_head_writer(f->px, fields_room(r) + fields.n + 256);
     rules_write_switch(&w, r, fields);
     f->tunnel = f->answered = true;
+    io_set_patient(f->io, false);
     f->keep_alive = f->up_ended = f->expects = false;
     f->down = FRAMING_CLOSE;
     if (!send_written(f, &w, false))

@@ -198,7 +198,7 @@ load() { # NAME OPTIONS...
 measure() { # WORK NAME OPTIONS...
     work=$1 name=$2
     shift 2
-    load "$name" -p "$(cat "$dir/$name.id")" "$@" || fail "$name failed requests: $(cat "$dir/load.out")"
+    load "$name" -p "$(cat "$dir/$name.id")" "$@" || fail "$name failed requests: $(cat "$dir/load.out"); $(tail -n 5 "$dir/$name.out")"
     awk '{ printf "%.2f %.0f %d %d %d\n", $16, $2 / $4, $8, $10, $12 }' "$dir/load.out" \
         >>"$dir/results/$work/$name"
 }

@@ -35,8 +35,9 @@ static long calls_in(const char *path)
 }
 
 /* All connections ask at once, and then all answers are read: so the daemon has much to do in each turn. */
-static void load(struct client *c, unsigned rounds)
+static void load(struct world *w, struct client *c, unsigned rounds)
 {
+    (void)w;
     for (unsigned r = 0; r < rounds; r++) {
         for (unsigned i = 0; i < CONNECTIONS; i++)
             client_send(&c[i], "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
@@ -45,34 +46,76 @@ static void load(struct client *c, unsigned rounds)
     }
 }
 
-/* Four calls move the bytes of an exchange; the rest is its share of epoll_wait(). */
-static void test_system_calls_of_a_keep_alive_exchange(void **state)
+/* The same on connections of their own. */
+static void load_anew(struct world *w, struct client *c, unsigned rounds)
 {
-    static struct client c[CONNECTIONS];
-    struct world *w = *state;
-    struct daemon strace = {0};
-    char pid[16];
+    for (unsigned r = 0; r < rounds; r++) {
+        for (unsigned i = 0; i < CONNECTIONS; i++) {
+            client_open(&c[i], w->port);
+            client_send(&c[i], "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+        }
+        for (unsigned i = 0; i < CONNECTIONS; i++) {
+            client_expect(&c[i], 200);
+            client_expect_end(&c[i]);
+            client_close(&c[i]);
+        }
+    }
+}
 
+static void begin_world(struct world *w)
+{
     need_program(STRACE);
     world_origin(w, script, NULL, NULL);
     world_start(w, "\"log\": {\"format\": \"json\", \"access\": false}");
-    for (unsigned i = 0; i < CONNECTIONS; i++)
-        client_open(&c[i], w->port);
-    load(c, 3);
+}
+
+/* System calls of the daemon for each exchange while `fn` goes on. */
+static double calls_each(struct world *w, struct client *c, void (*fn)(struct world *, struct client *, unsigned))
+{
+    struct daemon strace = {0};
+    char pid[16];
+
     snprintf(pid, sizeof pid, "%d", (int)w->daemon.pid);
     daemon_start(&strace, w->dir, "strace", (const char *const[]){STRACE, "-c", "-f", "-o", "calls", "-p", pid, NULL});
     for (uint64_t end = deadline_in(patience_ms()); proc_kib(w->daemon.pid, "TracerPid") == 0; rest())
         if (left_ms(end) == 0)
             skip(); /* it may not trace here */
-    load(c, ROUNDS);
+    fn(w, c, ROUNDS);
     daemon_signal(&strace, SIGINT);
     daemon_wait(&strace);
-    double each = (double)calls_in(world_path(w, "calls")) / (ROUNDS * CONNECTIONS);
+    daemon_fini(&strace);
+    return (double)calls_in(world_path(w, "calls")) / (ROUNDS * CONNECTIONS);
+}
+
+/* Four calls move the bytes of an exchange; the rest is its share of epoll_wait(). */
+static void test_system_calls_of_a_keep_alive_exchange(void **state)
+{
+    static struct client c[CONNECTIONS];
+    struct world *w = *state;
+
+    begin_world(w);
+    for (unsigned i = 0; i < CONNECTIONS; i++)
+        client_open(&c[i], w->port);
+    load(w, c, 3);
+    double each = calls_each(w, c, load);
     print_message("%.3f system calls an exchange\n", each);
     CHECK(each > 3.9 && each <= 4.2, "an exchange takes %.3f system calls", each);
     for (unsigned i = 0; i < CONNECTIONS; i++)
         client_close(&c[i]);
-    daemon_fini(&strace);
+    world_finish(w);
+}
+
+/* The same four, and one to accept and one to close the connection: epoll does not hear of it. */
+static void test_system_calls_of_a_connection_for_one_exchange(void **state)
+{
+    static struct client c[CONNECTIONS];
+    struct world *w = *state;
+
+    begin_world(w);
+    load_anew(w, c, 3);
+    double each = calls_each(w, c, load_anew);
+    print_message("%.3f system calls a connection\n", each);
+    CHECK(each > 5.9 && each <= 6.6, "a connection takes %.3f system calls", each);
     world_finish(w);
 }
 
@@ -113,6 +156,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WORLD_TEST(test_system_calls_of_a_keep_alive_exchange),
+        WORLD_TEST(test_system_calls_of_a_connection_for_one_exchange),
         WORLD_TEST(test_memory_of_an_idle_connection),
     };
 

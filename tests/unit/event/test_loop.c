@@ -127,6 +127,83 @@ static void test_watch_of_a_bad_descriptor(void **state)
     loop_unwatch(loop, &w);
 }
 
+/* One end that is to be registered soon. */
+static void end_open_soon(struct end *e, char letter)
+{
+    end_open(e, letter, LOOP_READ);
+    loop_unwatch(loop, &e->watch);
+    assert_true(loop_watch_soon(loop, &e->watch, LOOP_READ));
+}
+
+static void test_registered_soon(void **state)
+{
+    struct end a, b, c;
+
+    (void)state;
+    turn();
+    uint64_t begin = loop_now(loop);
+    end_open_soon(&a, 'a');
+    end_open_soon(&b, 'b');
+    end_open_soon(&c, 'c');
+    make_readable(&a);
+    make_readable(&b);
+    make_readable(&c);
+    loop_unwatch(loop, &b.watch);
+    assert_true(loop_watch(loop, &c.watch, LOOP_READ)); /* it waits no more */
+    turn();
+    if (loop_now(loop) - begin < LOOP_SOON)
+        assert_string_equal(order, "c");
+    loop_unwatch(loop, &c.watch);
+    while (!a.watch.registered)
+        loop_turn(loop, TIMER_NEVER); /* it comes back by itself */
+    assert_true(loop_now(loop) - begin >= LOOP_SOON);
+    assert_string_equal(order, "ca");
+    assert_true(loop_watch_soon(loop, &b.watch, LOOP_READ)); /* the ring is empty again */
+    end_close(&a);
+    end_close(&b);
+    end_close(&c);
+}
+
+/* Those for whom there is no place are registered at once; places come back. */
+static void test_too_many_to_register_soon(void **state)
+{
+    enum { PLACES = 1024 };
+    static struct watch w[PLACES];
+    struct end late;
+
+    (void)state;
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < PLACES; i++) {
+            watch_init(&w[i], -1, end_ready);
+            assert_true(loop_watch_soon(loop, &w[i], LOOP_READ));
+        }
+        end_open_soon(&late, 'l');
+        assert_true(late.watch.registered);
+        make_readable(&late);
+        turn();
+        assert_int_equal(late.told, LOOP_READ);
+        end_close(&late);
+        for (int i = 0; i < PLACES; i++)
+            loop_unwatch(loop, &w[i]);
+        turn();
+    }
+}
+
+static void test_refused_later(void **state)
+{
+    struct end e = {.letter = 'e', .far = -1};
+
+    (void)state;
+    watch_init(&e.watch, -1, end_ready);
+    assert_true(loop_watch_soon(loop, &e.watch, LOOP_READ));
+    while (e.told == 0)
+        loop_turn(loop, NS_PER_MS);
+    assert_int_equal(e.told, LOOP_REFUSED);
+    assert_false(e.watch.registered);
+    turn();
+    assert_string_equal(order, "e");
+}
+
 static void test_unwatched_in_the_same_batch(void **state)
 {
     struct end a, b;
@@ -574,6 +651,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         LOOP_TEST(test_readiness),
         LOOP_TEST(test_watch_of_a_bad_descriptor),
+        LOOP_TEST(test_registered_soon),
+        LOOP_TEST(test_too_many_to_register_soon),
+        LOOP_TEST(test_refused_later),
         LOOP_TEST(test_unwatched_in_the_same_batch),
         LOOP_TEST(test_registered_anew_in_the_same_batch),
         LOOP_TEST(test_reused_descriptor),

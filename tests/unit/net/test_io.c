@@ -767,6 +767,120 @@ static void test_watch_refused(void **state)
     finish(&w);
 }
 
+/* --- an accepted one -------------------------------------------------------------------------------------------- */
+
+static void begin_accepted(struct world *w, const char *sent)
+{
+    int pair[2];
+    struct iovec piece = {(char *)sent, strlen(sent)};
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
+    if (piece.iov_len > 0)
+        assert_int_equal(sock_send(pair[1], &piece, 1, false), (ssize_t)piece.iov_len);
+    *w = (struct world){.loop = loop_new(), .far = pair[1]};
+    assert_non_null(w->loop);
+    w->o.loop = w->loop;
+    kernel.controls = 0;
+    w->o.io = io_accepted(w->loop, pair[0], on_event, &w->o);
+    assert_non_null(w->o.io);
+    assert_int_equal(w->o.events, 0); /* never from inside of the call */
+}
+
+/* What has come with it is read without epoll; and patient until it is closed, it never meets epoll. */
+static void test_accepted(void **state)
+{
+    (void)state;
+    struct world w;
+    begin_accepted(&w, "hello");
+    io_set_patient(w.o.io, true);
+    loop_turn(w.loop, 0);
+    assert_string_equal(w.o.told, "R");
+    assert_memory_equal(buf_bytes(&w.o.got), "hello", 5);
+    assert_true(io_write_str(w.o.io, STR("answer"), false));
+    io_close(w.o.io);
+    assert_int_equal(kernel.controls, 0);
+    finish(&w);
+}
+
+static void test_accepted_with_nothing(void **state)
+{
+    (void)state;
+    struct world w;
+    begin_accepted(&w, "");
+    loop_turn(w.loop, 0);
+    assert_int_equal(kernel.controls, 1);
+    far_says(&w, "late");
+    expect(&w.o, "R");
+    far_closes(&w);
+    expect(&w.o, "RE");
+    finish(&w);
+}
+
+/* Patient, it is told late; no more patient, at once; and the end of the patience is no news for epoll twice. */
+static void test_patience(void **state)
+{
+    (void)state;
+    struct world w;
+    begin_accepted(&w, "1");
+    io_set_patient(w.o.io, true);
+    loop_turn(w.loop, 0);
+    assert_string_equal(w.o.told, "R");
+    uint64_t begin = loop_now(w.loop);
+    far_says(&w, "2");
+    expect(&w.o, "RR");
+    assert_true(loop_now(w.loop) - begin >= LOOP_SOON);
+    assert_int_equal(kernel.controls, 1);
+    io_set_patient(w.o.io, false);
+    assert_int_equal(kernel.controls, 1);
+    finish(&w);
+
+    begin_accepted(&w, "1");
+    io_set_patient(w.o.io, true);
+    loop_turn(w.loop, 0);
+    io_set_patient(w.o.io, false);
+    assert_int_equal(kernel.controls, 1);
+    far_says(&w, "2");
+    loop_turn(w.loop, 0);
+    assert_string_equal(w.o.told, "RR");
+    finish(&w);
+}
+
+/* What must wait for the socket to take it does not wait for epoll besides. */
+static void test_patient_and_blocked(void **state)
+{
+    (void)state;
+    struct world w;
+    begin_accepted(&w, "1");
+    io_set_patient(w.o.io, true);
+    loop_turn(w.loop, 0);
+    kernel.cut = 1;
+    assert_true(io_write_str(w.o.io, STR("answer"), false));
+    kernel.cut = 0;
+    assert_int_equal(kernel.controls, 1);
+    expect(&w.o, "RD");
+    finish(&w);
+}
+
+static void test_accepted_and_refused_by_epoll(void **state)
+{
+    (void)state;
+    struct world w;
+    begin_accepted(&w, "");
+    kernel.fail_watch = ENOSPC;
+    expect(&w.o, "X");
+    assert_int_equal(io_errno(w.o.io), ENOSPC);
+    finish(&w);
+
+    kernel.fail_watch = 0;
+    begin_accepted(&w, "1");
+    io_set_patient(w.o.io, true);
+    loop_turn(w.loop, 0);
+    kernel.fail_watch = ENOMEM;
+    expect(&w.o, "RX");
+    assert_int_equal(io_errno(w.o.io), ENOMEM);
+    kernel.fail_watch = 0;
+    finish(&w);
+}
+
 /* --- writing ---------------------------------------------------------------------------------------------------- */
 
 static void test_write(void **state)
@@ -1760,6 +1874,11 @@ int main(void)
         cmocka_unit_test(test_close_during_salvage),
         cmocka_unit_test(test_abort),
         cmocka_unit_test(test_watch_refused),
+        cmocka_unit_test(test_accepted),
+        cmocka_unit_test(test_accepted_with_nothing),
+        cmocka_unit_test(test_patience),
+        cmocka_unit_test(test_patient_and_blocked),
+        cmocka_unit_test(test_accepted_and_refused_by_epoll),
         cmocka_unit_test(test_write),
         cmocka_unit_test(test_more),
         cmocka_unit_test(test_backpressure),
