@@ -2,10 +2,12 @@
  * minute, fields to the second, and a flood of addresses that nobody could send in the time of a test. */
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/metrics.h"
 #include "limit/clients.h"
 #include "limit/limiter.h"
 
 #include <ftw.h>
+#include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -108,8 +110,12 @@ static enum err ask(struct world *w, unsigned address, const char *name)
 {
     struct field field = {STR("X-Client-ID"), str_of(name ? name : ""), FIELD_OTHER};
     struct headers h = {.v = &field, .n = name != NULL, .max = 1};
-    struct peer peer = {.ip = {.b = {[10] = 0xff, [11] = 0xff, (uint8_t)(address >> 24), (uint8_t)(address >> 16),
-                                     (uint8_t)(address >> 8), (uint8_t)address}}};
+    struct peer peer = {.ip = {.b = {[10] = 0xff,
+                                     [11] = 0xff,
+                                     (uint8_t)(address >> 24),
+                                     (uint8_t)(address >> 16),
+                                     (uint8_t)(address >> 8),
+                                     (uint8_t)address}}};
     limiter_ask(w->lim, &peer, &h, &w->answer);
     return w->answer.error;
 }
@@ -218,12 +224,167 @@ static void the_stop_tells_the_rest(void **state)
     close_world(&w);
 }
 
+/* ---- a flood ---- */
+
+#define FLOOD_A_SECOND 200000u /* addresses never seen before, by the word of a trusted proxy */
+#define TURN_MS        5u
+#define FLOOD_A_TURN   (FLOOD_A_SECOND * TURN_MS / 1000)
+#define REGULARS       6u
+#define BYTES_FOR_ONE  48u         /* docs/limiter.md has what an unregistered client takes */
+#define BESIDES        (64 * 1024) /* shards that grow round up; the log's buffer */
+
+#if defined(__SANITIZE_ADDRESS__)
+#define WITH_ASAN
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define WITH_ASAN
+#endif
+#endif
+
+/* Under AddressSanitizer the C library's own count is not kept; and it all takes longer. */
+#ifdef WITH_ASAN
+size_t __sanitizer_get_current_allocated_bytes(void);
+#define ALLOCATED()   __sanitizer_get_current_allocated_bytes()
+#define FLOOD_SECONDS 20u
+#else
+#define ALLOCATED()   (mallinfo2().uordblks + mallinfo2().hblkhd)
+#define FLOOD_SECONDS 30u
+#endif
+
+static char *put_number(char *at, unsigned v)
+{
+    if (v >= 100)
+        *at++ = (char)('0' + v / 100);
+    if (v >= 10)
+        *at++ = (char)('0' + v / 10 % 10);
+    *at++ = (char)('0' + v % 10);
+    return at;
+}
+
+static char *put_address(char *at, unsigned address)
+{
+    for (unsigned i = 4; i-- > 0;) {
+        at = put_number(at, address >> 8 * i & 0xff);
+        *at++ = i > 0 ? '.' : '\0';
+    }
+    return at - 1;
+}
+
+static void ask_spoofed(struct world *w, unsigned n)
+{
+    char text[16];
+    /* No two are the same, for the factor is odd. */
+    char *end = put_address(text, n * 2654435761u);
+    struct field field = {STR("X-Forwarded-For"), str_make(text, (size_t)(end - text)), FIELD_X_FORWARDED_FOR};
+    struct headers h = {.v = &field, .n = 1, .max = 1, .present = 1u << FIELD_X_FORWARDED_FOR};
+    struct peer peer = {.ip = {.b = {[10] = 0xff, [11] = 0xff, 127, 0, 0, 1}}};
+    limiter_ask(w->lim, &peer, &h, &w->answer);
+    assert_true(str_eq(w->answer.client_id, field.value));
+}
+
+/* Registered clients, of any size; the last one by its address. */
+static void register_regulars(struct world *w)
+{
+    static const struct client_settings settings[REGULARS] = {
+        {1, 1, CLIENT_ENFORCE},   {10, 0.3, CLIENT_ENFORCE}, {100, 50, CLIENT_ENFORCE},
+        {2.5, 7, CLIENT_ENFORCE}, {3, 2, CLIENT_SHADOW},     {20, 11, CLIENT_ENFORCE},
+    };
+    static const char *const ids[REGULARS] = {"a", "b", "c", "d", "e", "10.9.9.9"};
+    for (unsigned i = 0; i < REGULARS; i++)
+        register_client(w, ids[i], &settings[i]);
+}
+
+/* Asks for them in this turn, for one more often than for the other, and adds all that is answered to `digest`. */
+static uint64_t ask_regulars(struct world *w, unsigned turn, uint64_t digest)
+{
+    static const char *const ids[REGULARS] = {"a", "b", "c", "d", "e", NULL};
+    static const struct hash_key key = {5, 6};
+    for (unsigned i = 0; i < REGULARS; i++) {
+        if (turn * 7919 % (7 + 3 * i) != 0)
+            continue;
+        enum err e = ask(w, 0x0a090909, ids[i]);
+        assert_true(w->answer.registered);
+        uint64_t all[] = {digest, e, w->answer.retry_after_s, hash_bytes(&key, w->answer.fields, w->answer.fields_len)};
+        digest = hash_bytes(&key, all, sizeof all);
+    }
+    return digest;
+}
+
+struct flood {
+    uint64_t digest;     /* of what registered clients were answered */
+    int64_t early, late; /* bytes allocated at most above those at the begin, in the first half and in the second */
+    uint64_t shared;     /* requests that were decided on overflow buckets */
+    size_t log_bytes;
+};
+
+static void flood(const char *settings, unsigned a_turn, int64_t bound, struct flood *f)
+{
+    struct world w;
+    unsigned sent = 0, turns = FLOOD_SECONDS * 1000 / TURN_MS;
+    *f = (struct flood){0};
+    open_world(&w, settings);
+    register_regulars(&w);
+    uint64_t shared = metrics.overflow_shared;
+    int64_t before = (int64_t)ALLOCATED();
+    for (unsigned turn = 0; turn < turns; turn++) {
+        pass(&w, TURN_MS * NS_PER_MS);
+        for (unsigned i = 0; i < a_turn; i++)
+            ask_spoofed(&w, sent++);
+        f->digest = ask_regulars(&w, turn, f->digest);
+        int64_t more = (int64_t)ALLOCATED() - before, *most = turn < turns / 2 ? &f->early : &f->late;
+        *most = more > *most ? more : *most;
+        assert_true(more <= bound);
+    }
+    f->shared = metrics.overflow_shared - shared;
+    f->log_bytes = log_pending();
+    close_world(&w);
+}
+
+/* Memory is bounded and stays what it is, and those who are registered notice nothing. */
+static void expect_bounded(const char *settings, int64_t max_tracked, uint64_t shared)
+{
+    struct flood calm, wild;
+    flood(settings, 0, BESIDES, &calm);
+    flood(settings, FLOOD_A_TURN, max_tracked * BYTES_FOR_ONE + BESIDES, &wild);
+    print_message("%s: %lld KiB, then %lld KiB\n", settings, (long long)wild.early / 1024, (long long)wild.late / 1024);
+    assert_true(calm.digest == wild.digest);
+    assert_int_equal(calm.shared, 0);
+    assert_int_equal(wild.shared, shared);
+    assert_true(wild.early > max_tracked); /* it has been counted */
+    assert_true(wild.late <= wild.early + wild.early / 50 + BESIDES);
+    assert_true(wild.log_bytes < 4096);
+}
+
+#define ALL  (FLOOD_SECONDS * FLOOD_A_SECOND)
+#define SLOW ",\"default\":{\"capacity\":10,\"rate_per_sec\":0.001}"
+
+/* Buckets that are full again in 20 ms: each newcomer gets one of its own, for others are swept in time. max_tracked is
+ * the default. */
+static void flood_with_short_memory(void **state)
+{
+    (void)state;
+    expect_bounded("\"max_tracked\":1000000", 1000000, 0);
+}
+
+static void flood_of_a_small_table(void **state)
+{
+    (void)state;
+    expect_bounded("\"max_tracked\":1000" SLOW, 1000, ALL - 1000);
+}
+
+/* No bucket is full again as long as the flood lasts. */
+static void flood_with_long_memory(void **state)
+{
+    (void)state;
+    expect_bounded("\"max_tracked\":1000000" SLOW, 1000000, ALL - 1000000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(overflow_is_told_once_a_minute),
-        cmocka_unit_test(shadow_is_told_once_a_minute),
-        cmocka_unit_test(the_stop_tells_the_rest),
+        cmocka_unit_test(overflow_is_told_once_a_minute), cmocka_unit_test(shadow_is_told_once_a_minute),
+        cmocka_unit_test(the_stop_tells_the_rest),        cmocka_unit_test(flood_with_short_memory),
+        cmocka_unit_test(flood_of_a_small_table),         cmocka_unit_test(flood_with_long_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
