@@ -1,5 +1,6 @@
-/* A hundred thousand requests in one connection before the first response is read: memory stays what it is, others are
- * served meanwhile, and in the end each has its response, in order. */
+/* Floods. A hundred thousand requests in one connection before the first response is read: memory stays what it is,
+ * others are served meanwhile, and in the end each has its response, in order. And addresses without end, by the word
+ * of a trusted proxy: memory is bounded by max_tracked, and who is registered notices nothing. */
 #include "harness/world.h"
 
 #include <pthread.h>
@@ -97,9 +98,102 @@ static void test_pipelined_flood(void **state)
     world_finish(w);
 }
 
+/* ---- addresses without end ---- */
+
+#define TRACKED       10000
+#define TRACKED_BYTES 48            /* docs/limiter.md has what an unregistered client takes */
+#define BESIDES       (1024 * 1024) /* overflow buckets that are touched for the first time; buffers */
+#define PIPELINED     100u
+#define FLOOD_MS      3000u
+
+/* The registered client: a token in more years than there are. */
+#define TOKENS  1000000
+#define TOKEN_S 100000000ll
+#define REGULAR "{\"client_id\":\"regular\",\"capacity\":1000000,\"rate_per_sec\":1e-8}"
+
+/* The next few requests, each from an address of its own, somewhere in 10.0.0.0/8; no two are the same, for the factor
+ * is odd. */
+static void send_spoofed(struct client *c, unsigned first)
+{
+    struct bytes all = {0};
+
+    for (unsigned i = 0; i < PIPELINED; i++) {
+        unsigned a = (first + i) * 2654435761u & 0xffffff;
+        bytes_addf(&all, "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 10.%u.%u.%u\r\n\r\n", a >> 16, a >> 8 & 255,
+                   a & 255);
+    }
+    client_send_bytes(c, all.p, all.n);
+    bytes_free(&all);
+}
+
+static unsigned read_spoofed(struct client *c)
+{
+    unsigned passed = 0;
+
+    for (unsigned i = 0; i < PIPELINED; i++) {
+        int status = client_expect(c, 0)->status;
+        CHECK(status == 200 || status == 429, "%d in the flood", status);
+        passed += status == 200;
+    }
+    return passed;
+}
+
+/* The `n`th request of the registered client, the first of which was at `begun`: one token less than the one before,
+ * and to the second as long to a full bucket as if nobody else were there. */
+static void ask_regular(struct client *c, long long n, uint64_t begun)
+{
+    long long left, seconds, latest = n * TOKEN_S;
+
+    client_send(c, "GET / HTTP/1.1\r\nHost: h\r\nX-Client-ID: regular\r\n\r\n");
+    const struct message *m = client_expect(c, 200);
+    long long earliest = latest - (long long)(now_ms() - begun) / 1000 - 1;
+    assert_string_equal(message_field(m, "RateLimit-Policy"), "\"client\";q=1000000;w=100000000000000");
+    assert_int_equal(sscanf(message_field(m, "RateLimit"), "\"client\";r=%lld;t=%lld", &left, &seconds), 2);
+    CHECK(left == TOKENS - n && seconds >= earliest && seconds <= latest, "request %lld: %s", n,
+          message_field(m, "RateLimit"));
+}
+
+static void test_spoofed_addresses(void **state)
+{
+    struct world *w = *state;
+    struct client flood, regular;
+    unsigned sent = 0, passed = 0, least = is_instrumented() ? 2 * TRACKED : 10 * TRACKED;
+    long long asked = 0;
+
+    world_origin(w, target_script, NULL, NULL);
+    world_start(w, "\"log\": {\"format\": \"json\", \"access\": false}, \"trusted_proxies\": [\"127.0.0.1\"], "
+                   "\"rate_limit\": {\"max_tracked\": 10000, \"default\": {\"capacity\": 2, \"rate_per_sec\": 1e-6}}");
+    assert_int_equal(http_request(w->port, "POST", "/clients/register", "", REGULAR, NULL), 201);
+    client_open(&flood, w->port);
+    client_open(&regular, w->port);
+    uint64_t begun = now_ms();
+    send_spoofed(&flood, sent);
+    passed += read_spoofed(&flood);
+    sent += PIPELINED;
+    ask_regular(&regular, ++asked, begun);
+    long before = proc_kib(w->daemon.pid, "RssAnon");
+    while (sent < least || now_ms() - begun < FLOOD_MS) {
+        send_spoofed(&flood, sent);
+        ask_regular(&regular, ++asked, begun);
+        passed += read_spoofed(&flood);
+        sent += PIPELINED;
+    }
+    long grown = proc_kib(w->daemon.pid, "RssAnon") - before;
+    print_message("%u addresses, %u requests passed, %ld KiB more\n", sent, passed, grown);
+    CHECK(is_instrumented() || grown <= (TRACKED * TRACKED_BYTES + BESIDES) / 1024, "the daemon took %ld KiB", grown);
+    /* each that is tracked has its own bucket, and each /16 of the others one between them */
+    CHECK(passed >= TRACKED && passed <= TRACKED + 2 * 256, "%u requests passed", passed);
+    daemon_expect_event(&w->daemon, 0, "limit_overflow", "requests=1");
+    size_t lines = daemon_count_events(&w->daemon, 0, "limit_overflow", NULL);
+    CHECK(lines <= 1 + (now_ms() - begun) / 60000, "%zu lines of the log", lines);
+    client_close(&flood);
+    client_close(&regular);
+    world_finish(w);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {WORLD_TEST(test_pipelined_flood)};
+    const struct CMUnitTest tests[] = {WORLD_TEST(test_pipelined_flood), WORLD_TEST(test_spoofed_addresses)};
 
     return cmocka_run_group_tests_name("flood", tests, NULL, NULL);
 }
