@@ -58,12 +58,14 @@ int file_rename(const char *from, const char *to) __attribute__((warn_unused_res
  * find the disk full; a longer one stays as it is. */
 int file_reserve(int fd, uint64_t size) __attribute__((warn_unused_result));
 /* Maps `n` bytes at `offset` (both multiples of FILE_MAP_UNIT), to be read and written, shared with the file: what is
- * there is the file's content even after the process has been killed. */
+ * there is the file's content even after the process has been killed. `fd` stays open as long. */
 #define FILE_MAP_UNIT 65536u
 int file_map(int fd, uint64_t offset, size_t n, void **out) __attribute__((warn_unused_result));
 void file_unmap(void *p, size_t n);
-/* Has a mapped page been taken away, by whoever cut the file short, or by a disk that cannot read it any more? That
- * does not end the process (SIGBUS): the page is one of zeros then, which belongs to no file. */
+/* Has a mapped page been taken away: by whoever cut the file short, by a disk that cannot read it any more, or by a
+ * file system that cannot write to it (one that copies on write and is full, one that is read-only after an error)?
+ * That does not end the process (SIGBUS): the page belongs to no file then, and holds what can still be read of it, and
+ * zeros else. */
 bool file_map_is_lost(void);
 
 /* Takes an exclusive lock on `path` (created if missing) for the life of the descriptor that is returned, and writes

@@ -333,22 +333,28 @@ struct mapping {
     struct mapping *next;
     char *p;
     size_t n;
+    int fd;
+    off_t offset;
 };
 static struct mapping *_Atomic mappings;
 static volatile sig_atomic_t mapping_lost;
 static size_t page_size;
 
-/* Only calls that a handler may make. */
+/* Only calls that a handler may make. Where the page could not be written to, for its file system gives each write a
+ * new place and has none, it can still be read: so what it held is not lost. */
 static bool replace_page(char *at)
 {
-    for (const struct mapping *m = mappings; m; m = m->next) {
-        if (at < m->p || at >= m->p + m->n)
-            continue;
-        char *page = m->p + (size_t)(at - m->p) / page_size * page_size;
-        int flags = MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS;
-        return mmap(page, page_size, PROT_READ | PROT_WRITE, flags, -1, 0) != MAP_FAILED;
-    }
-    return false;
+    const struct mapping *m = mappings;
+    while (m && (at < m->p || at >= m->p + m->n))
+        m = m->next;
+    if (!m)
+        return false;
+    size_t behind = (size_t)(at - m->p) / page_size * page_size;
+    int flags = MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS;
+    if (mmap(m->p + behind, page_size, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED)
+        return false;
+    (void)!pread(m->fd, m->p + behind, page_size, m->offset + (off_t)behind);
+    return true;
 }
 
 static void on_sigbus(int signo, siginfo_t *info, void *context)
@@ -391,7 +397,7 @@ int file_map(int fd, uint64_t offset, size_t n, void **out)
         free(m);
         return r;
     }
-    *m = (struct mapping){.next = mappings, .p = p, .n = n};
+    *m = (struct mapping){.next = mappings, .p = p, .n = n, .fd = fd, .offset = (off_t)offset};
     mappings = m;
     *out = p;
     return 0;
