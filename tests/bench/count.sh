@@ -33,13 +33,16 @@ command -v valgrind >/dev/null || fail "valgrind is not installed (apt install v
 base=$((10000 + $$ % 20000))
 "$build/bench/bench_backend" $((base + 1)) $((base + 2)) $((base + 3)) &
 pids="$pids $!"
-cat >"$dir/config.json" <<CONFIG
+limit='{ "default": { "capacity": 1000000000, "rate_per_sec": 1000000000 } }'
+configure() { # RATE_LIMIT
+    cat >"$dir/config.json" <<CONFIG
 { "listen": "127.0.0.1:$base",
   "backends": [ { "address": "127.0.0.1:$((base + 1))" }, { "address": "127.0.0.1:$((base + 2))" }, { "address": "127.0.0.1:$((base + 3))" } ],
   "health_check": null,
-  "rate_limit": { "default": { "capacity": 1000000000, "rate_per_sec": 1000000000 } },
+  "rate_limit": $1,
   "log": { "access": false } }
 CONFIG
+}
 
 load() {
     "$build/bench/bench_load" -c 1 "$@" "$base" >"$dir/load.out" 2>&1
@@ -77,11 +80,17 @@ measure() { # NAME OPTIONS...
 }
 
 {
+    configure "$limit"
     measure keep-alive
     measure upload-4KiB -u 4096
     measure response-64KiB -t /65536
     measure chunked-64KiB -t /chunked/65536
     measure new-connection -C
+    # What the limiter costs in all that: the same as keep-alive, without its fields, and without any limit.
+    configure "${limit% \}}, \"headers\": \"off\" }"
+    measure without-fields
+    configure null
+    measure without-limits
 } >"$dir/counted"
 
 if [ "${2:-}" = --record ]; then
