@@ -273,6 +273,36 @@ static void load(const char *folder)
            (double)(resident() - before) / CLIENTS, (double)(clock_monotonic() - begun) / 1e9);
 }
 
+/* What a cold decision cannot be faster than: memory as large as the million clients take, of which each place says
+ * where the next one is. */
+static void chase(const char *folder)
+{
+    struct place {
+        uint32_t next;
+        char rest[124];
+    };
+    (void)folder;
+    struct place *p = calloc(CLIENTS, sizeof *p);
+    uint32_t *order = calloc(CLIENTS, sizeof *order), at = 0;
+    if (!p || !order)
+        die("no memory");
+    for (uint32_t i = 1; i < CLIENTS; i++) { /* one round through all, in no order (Fisher-Yates) */
+        uint32_t j = (uint32_t)(scattered(i) % (i + 1));
+        order[i] = order[j];
+        order[j] = i;
+    }
+    for (uint32_t i = 0; i < CLIENTS; i++)
+        p[order[i]].next = order[(i + 1) % CLIENTS];
+    uint64_t begun = clock_monotonic();
+    for (unsigned i = 0; i < BATCH * BATCHES; i++)
+        at = p[at].next;
+    uint64_t spent = clock_monotonic() - begun;
+    printf("%-34s %5.1f ns%s\n", "one place of memory, not in a cache", (double)spent / ((double)BATCHES * BATCH),
+           at < CLIENTS ? "" : "?");
+    free(order);
+    free(p);
+}
+
 static void decide(const char *folder, const char *headers)
 {
     static const char *const whose[] = {"registered", "unregistered"};
@@ -319,8 +349,9 @@ static void run(void (*fn)(const char *folder), const char *folder)
 
 int main(int argc, char **argv)
 {
-    static void (*const parts[])(const char *folder) = {
-        fill_clients, fill_anonymous, flood_default, flood_slow, flood_small, load, decide_bare, decide_with_fields};
+    static void (*const parts[])(const char *folder) = {fill_clients, fill_anonymous, flood_default,
+                                                        flood_slow,   flood_small,    load,
+                                                        chase,        decide_bare,    decide_with_fields};
     if (argc != 2)
         die("usage: bench_limit FOLDER");
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
