@@ -4,6 +4,7 @@
 
 #include "admin/clients_api.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "descriptors.h"
@@ -339,6 +340,9 @@ static void note_path(struct server *s)
 int server_run(struct config *config, char *const argv[])
 {
     struct server s = {.config = config, .argv = argv, .inherited.control = -1};
+    int r = file_hold_standard();
+    if (r < 0)
+        return fail(EXIT_RUNTIME, "/dev/null: %s", strerror(-r));
     note_path(&s);
     timer_init(&s.upkeep, on_upkeep);
     int status = start(&s);

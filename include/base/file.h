@@ -77,6 +77,10 @@ int file_lock(const char *path, int *holder) __attribute__((warn_unused_result))
 enum file_kind { FILE_REGULAR, FILE_PIPE, FILE_TERMINAL, FILE_SOCKET, FILE_OTHER };
 enum file_kind file_kind(int fd);
 
+/* Opens /dev/null for each of stdin, stdout and stderr that whoever started us has left closed: else the next files and
+ * sockets would get those numbers, and what is meant for stdout or stderr would go there. */
+int file_hold_standard(void) __attribute__((warn_unused_result));
+
 /* A second, non-blocking description of an open pipe or terminal (through /proc/self/fd), so that others who share it
  * are not affected; or -errno. */
 int file_reopen_nonblocking(int fd) __attribute__((warn_unused_result));

@@ -552,6 +552,17 @@ enum file_kind file_kind(int fd)
     return isatty(fd) ? FILE_TERMINAL : FILE_OTHER;
 }
 
+int file_hold_standard(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        /* The least number that is free is the one that is missing: those below it are open by now. */
+        int r = fcntl(fd, F_GETFD) >= 0 ? fd : open_file("/dev/null", O_RDWR, 0);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
 int file_reopen_nonblocking(int fd)
 {
     char path[32];

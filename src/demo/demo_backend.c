@@ -1,6 +1,7 @@
 /* demo-backend: an origin server for demos and tests that shows requests and simulates outages. Arguments, start, stop.
  */
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "event/log_writer.h"
 #include "event/signals.h"
@@ -184,6 +185,10 @@ static int serve(struct world *w, const struct demo_options *o)
 
 static int run(struct world *w, const struct demo_options *o)
 {
+    int r = file_hold_standard();
+
+    if (r < 0)
+        return start_failed("/dev/null", -r);
     if (!(w->loop = loop_new()) || !(w->signals = signals_new(w->loop, on_signal, w->loop)) ||
         !(w->worker = worker_new(w->loop, "demo-helper")) || !(w->log = log_writer_new(w->loop, w->worker, NULL)))
         return start_failed("start", errno);

@@ -356,6 +356,36 @@ static void test_log_file_is_reopened(void **state)
     world_finish(w);
 }
 
+/* Where one of its descriptors leads; valid until the next call. */
+static const char *behind(const struct world *w, int fd)
+{
+    static char target[200];
+    char link[64];
+
+    snprintf(link, sizeof link, "/proc/%d/fd/%d", (int)w->daemon.pid, fd);
+    ssize_t n = readlink(link, target, sizeof target - 1);
+    target[n > 0 ? n : 0] = '\0';
+    return target;
+}
+
+/* Nothing that the daemon opens may take the place of a stdout or stderr that it was started without. */
+static void test_standard_descriptors_that_are_closed(void **state)
+{
+    struct world *w = *state;
+    char command[700];
+
+    world_origin(w, origin_answer_all, NULL, NULL);
+    world_config(w, NULL);
+    snprintf(command, sizeof command, "exec '%s/loadbalancer' <&- >&- 2>&-", build_dir());
+    daemon_start(&w->daemon, w->dir, "loadbalancer", (const char *const[]){"/bin/sh", "-c", command, NULL});
+    wait_for_port(w->port);
+    assert_int_equal(http_get(w->port, "/", NULL), 200);
+    for (int fd = 0; fd <= 2; fd++)
+        assert_string_equal(behind(w, fd), "/dev/null");
+    world_stop(w);
+    world_finish(w);
+}
+
 static bool is_timestamp(const char *s)
 {
     static const char form[] = "dddd-dd-ddTdd:dd:dd.dddZ";
@@ -557,6 +587,7 @@ int main(void)
         WORLD_TEST(test_second_signal),
         WORLD_TEST(test_sigterm_under_load),
         WORLD_TEST(test_log_file_is_reopened),
+        WORLD_TEST(test_standard_descriptors_that_are_closed),
         WORLD_TEST(test_json_log),
         WORLD_TEST(test_text_log),
         WORLD_TEST(test_log_levels),
