@@ -3,8 +3,10 @@
 #include "lifecycle.h"
 #include "server.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
+#include <string.h>
 
 static const char usage_text[] =
     "usage: loadbalancer [-c FILE] [-t] [-v] [-h]\n"
@@ -23,6 +25,15 @@ struct options {
     bool test;
 };
 
+/* The exit status when all that there was to do was to print, and it was printed. */
+static int printed(void)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return EXIT_DONE;
+    fprintf(stderr, "loadbalancer: stdout: %s\n", strerror(errno));
+    return EXIT_RUNTIME;
+}
+
 /* Returns -1 to go on, else the exit status. */
 static int parse_options(int argc, char **argv, struct options *o)
 {
@@ -38,8 +49,8 @@ static int parse_options(int argc, char **argv, struct options *o)
         switch (c) {
         case 'c': o->config = optarg; break;
         case 't': o->test = true; break;
-        case 'v': puts("loadbalancer " LB_VERSION); return EXIT_DONE;
-        case 'h': fputs(usage_text, stdout); return EXIT_DONE;
+        case 'v': puts("loadbalancer " LB_VERSION); return printed();
+        case 'h': fputs(usage_text, stdout); return printed();
         default: fputs(usage_text, stderr); return EXIT_USAGE;
         }
     }
@@ -66,10 +77,12 @@ int main(int argc, char **argv)
     buf_fini(&messages);
     if (!config)
         return no_memory ? EXIT_RUNTIME : EXIT_USAGE;
-    if (o.test)
+    if (o.test) {
         printf("%s: the configuration is valid\n", o.config);
-    else
+        status = printed();
+    } else {
         status = server_run(config, argv);
+    }
     config_put(config);
-    return o.test ? EXIT_DONE : status;
+    return status;
 }

@@ -54,6 +54,24 @@ static void test_usage(void **state)
     world_finish(w);
 }
 
+/* What nobody could read was not done. */
+static void test_output_that_cannot_be_written(void **state)
+{
+    static const char *const options[] = {"-h", "-v", "-t"};
+    struct world *w = *state;
+    char command[700];
+
+    world_origin(w, origin_answer_all, NULL, NULL);
+    world_config(w, NULL);
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
+        snprintf(command, sizeof command, "exec '%s/loadbalancer' %s >/dev/full", build_dir(), options[i]);
+        assert_int_equal(
+            daemon_run(&w->daemon, w->dir, "loadbalancer", (const char *const[]){"/bin/sh", "-c", command, NULL}), 1);
+        expect_stderr(w, "No space left on device");
+    }
+    world_finish(w);
+}
+
 static void test_config_check(void **state)
 {
     struct world *w = *state;
@@ -576,6 +594,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WORLD_TEST(test_usage),
+        WORLD_TEST(test_output_that_cannot_be_written),
         WORLD_TEST(test_config_check),
         WORLD_TEST(test_port_in_use),
         WORLD_TEST(test_log_file_that_cannot_be_opened),

@@ -77,6 +77,8 @@ bool helper_abandoned(const char *name); /* has the one of that name been detach
 int sim_fputs(const char *s, FILE *f);
 int sim_puts(const char *s);
 int sim_fputc(int c, FILE *f);
+int sim_fflush(FILE *f);
+int sim_ferror(FILE *f);
 size_t sim_fwrite(const void *p, size_t size, size_t n, FILE *f);
 int sim_vfprintf(FILE *f, const char *fmt, va_list ap) __attribute__((format(printf, 2, 0)));
 int sim_vfprintf_chk(FILE *f, int flag, const char *fmt, va_list ap) __attribute__((format(printf, 3, 0)));

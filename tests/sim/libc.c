@@ -31,6 +31,18 @@ int sim_fputc(int c, FILE *f)
     return c;
 }
 
+int sim_fflush(FILE *f)
+{
+    (void)f;
+    return 0;
+}
+
+int sim_ferror(FILE *f)
+{
+    (void)f;
+    return 0;
+}
+
 size_t sim_fwrite(const void *p, size_t size, size_t n, FILE *f)
 {
     (void)f;
