@@ -33,6 +33,8 @@ void log_begin(enum log_level level, const char *event);
 void log_str(const char *key, struct str value);
 void log_z(const char *key, const char *value);
 void log_u64(const char *key, uint64_t value);
+/* A number whose digits are given as JSON has them: "10", "0.5", "1e+21". */
+void log_digits(const char *key, struct str digits);
 /* A duration in milliseconds with three decimals, given in nanoseconds: `duration_ms=1.234`. */
 void log_ms(const char *key, uint64_t ns);
 

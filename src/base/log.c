@@ -246,6 +246,14 @@ void log_u64(const char *key, uint64_t value)
         written(put_u64(at, value));
 }
 
+void log_digits(const char *key, struct str digits)
+{
+    char *at = begin_field(key, digits.n);
+
+    if (at)
+        written(put(at, digits));
+}
+
 void log_ms(const char *key, uint64_t ns)
 {
     uint64_t us = ns / NS_PER_US;

@@ -120,7 +120,7 @@ static void log_setting(const char *key, double value)
 {
     struct buf text = BUF_INIT;
     if (client_number_json(&text, value))
-        log_str(key, buf_str(&text));
+        log_digits(key, buf_str(&text));
     buf_fini(&text);
 }
 

@@ -92,7 +92,9 @@ static void test_life_of_a_client(void **state)
     cJSON_Delete(doc);
     expect(w, "GET", "/clients/get?id=user1", NULL, 404);
     daemon_expect_event(&w->daemon, 0, "client_registered", "client_id=user1");
-    daemon_expect_event(&w->daemon, 0, "client_updated", "client_id=user1");
+    const cJSON *line = daemon_expect_event(&w->daemon, 0, "client_updated", "client_id=user1 capacity=2");
+    assert_float_equal(log_number(line, "capacity"), 2, 0);
+    assert_float_equal(log_number(line, "rate_per_sec"), 0.02, 0);
     daemon_expect_event(&w->daemon, 0, "client_deleted", "client_id=user1");
     assert_int_equal(origin_requests(w->origins[0]), 4);
     world_finish(w);

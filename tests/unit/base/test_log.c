@@ -88,11 +88,12 @@ static void test_text_line(void **state)
     log_z("backend", "backend-1");
     log_z("cause", "connect refused");
     log_u64("status", 502);
+    log_digits("rate_per_sec", STR("0.5"));
     log_ms("duration_ms", 1234567);
     log_end();
     assert_string_equal(after_stamp(take()),
                         " info  backend_down backend=backend-1 cause=\"connect refused\" status=502 "
-                        "duration_ms=1.234\n");
+                        "rate_per_sec=0.5 duration_ms=1.234\n");
 }
 
 static void test_json_line(void **state)
@@ -104,12 +105,13 @@ static void test_json_line(void **state)
     log_begin(LOG_ERROR, "stop");
     log_z("backend", "backend-1");
     log_u64("status", 502);
+    log_digits("rate_per_sec", STR("0.5"));
     log_ms("duration_ms", 1234567);
     log_end();
     line = take();
     assert_memory_equal(line, "{\"ts\":\"", 7);
     assert_string_equal(after_stamp(line + 7), "\",\"level\":\"error\",\"event\":\"stop\",\"backend\":\"backend-1\","
-                                               "\"status\":502,\"duration_ms\":1.234}\n");
+                                               "\"status\":502,\"rate_per_sec\":0.5,\"duration_ms\":1.234}\n");
 }
 
 static void test_text_quoting(void **state)
