@@ -18,7 +18,7 @@
     X(BAD_CONTENT_LENGTH,     400, "bad_content_length",        "The Content-Length field is malformed or repeated.") \
     X(BAD_TRANSFER_ENCODING,  400, "bad_transfer_encoding",     "The Transfer-Encoding field is not allowed here.") \
     X(BAD_CHUNK,              400, "bad_chunk",                 "The chunked content is malformed.") \
-    X(BAD_CLIENT_ID,          400, "bad_client_id",             "The client id field is repeated or malformed.") \
+    X(BAD_CLIENT_ID,          400, "bad_client_id",             "The client id field is given more than once.") \
     X(BAD_API_REQUEST,        400, "bad_api_request",           "The call is malformed.") \
     X(UNAUTHORIZED,           401, "unauthorized",              "This call needs the admin token as a bearer token.") \
     X(FORBIDDEN,              403, "forbidden",                 "This address may not use the client API.") \
