@@ -16,11 +16,14 @@ struct json;     /* a value in it */
 
 enum json_type { JSON_NULL, JSON_BOOL, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
 
+/* Room for a path; a longer one is cut. */
+#define JSON_PATH_SIZE 160u
+
 struct json_error {
-    size_t offset;  /* byte in the text */
-    char what[160]; /* what is wrong, a phrase: "a key is repeated: \"capacity\"" */
-    char key[64];   /* the innermost key concerned, printable, or "" */
-    bool no_memory; /* nothing is wrong with the text: memory ran out */
+    size_t offset;             /* byte in the text */
+    char what[160];            /* what is wrong, a phrase: "a key is repeated: \"capacity\"" */
+    char path[JSON_PATH_SIZE]; /* of the value concerned, printable: "backends[1].weight"; "" for the whole text */
+    bool no_memory;            /* nothing is wrong with the text: memory ran out */
 };
 
 /* Parses `text` (need not be terminated). Refused: anything but one value with white space around it, depth over

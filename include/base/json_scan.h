@@ -26,7 +26,6 @@ void json_positions_fini(struct json_positions *p);
 struct json_scan {
     struct str text;
     size_t at;
-    size_t key; /* where the innermost key begins; text.n when there is none */
     unsigned depth;
     struct json_positions *positions;
     struct json_error *e;
@@ -35,12 +34,15 @@ struct json_scan {
 /* Checks the whole text and fills the positions. False with *e filled. */
 bool json_scan(struct json_scan *s) __attribute__((warn_unused_result));
 
-/* Fills *e, with the innermost key, and returns false. */
+/* Fills *e, with the path of what is at `offset`, and returns false. */
 bool json_scan_fail(struct json_scan *s, size_t offset, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 bool json_scan_no_memory(struct json_scan *s);
 
-/* Puts what can be printed of `key` into *e. */
-void json_scan_name_key(struct json_scan *s, struct str key);
+/* Copies what can be printed of `text`, cut at the end of a character; terminated. */
+void json_printable(char *out, size_t size, struct str text);
+
+/* The path of what is at `offset` of a text that is well-formed up to there, keys as the text has them. */
+void json_path_at(struct str text, size_t offset, char out[JSON_PATH_SIZE]);
 
 /* The length of the well-formed UTF-8 character (RFC 3629 section 4) that begins `s`, or 0. */
 size_t json_utf8_length(struct str s);

@@ -17,18 +17,15 @@ struct json_doc {
 /* Numbers the nodes in document order, as the scan numbered their positions, and refuses what no double can hold. */
 static bool number_nodes(struct json_scan *s, cJSON *node, size_t *ordinal)
 {
-    size_t outer = s->key;
     for (; node; node = node->next) {
         const struct json_position *pos = &s->positions->v[*ordinal];
         assert(*ordinal < s->positions->count);
         node->valueint = (int)(*ordinal)++;
-        s->key = pos->key < s->text.n ? pos->key : outer;
         if (cJSON_IsNumber(node) && !isfinite(node->valuedouble))
             return json_scan_fail(s, pos->value, "a number is too large");
         if (!number_nodes(s, node->child, ordinal))
             return false;
     }
-    s->key = outer;
     return true;
 }
 
@@ -53,8 +50,12 @@ static const cJSON *find_repeat(const cJSON **members, size_t n)
 
 static bool fail_repeat(struct json_scan *s, const cJSON *member)
 {
-    json_scan_name_key(s, str_of(member->string));
-    return json_scan_fail(s, s->positions->v[member->valueint].key, "a key is repeated: \"%s\"", s->e->key);
+    const struct json_position *at = &s->positions->v[member->valueint];
+    char name[64];
+    json_printable(name, sizeof(name), str_of(member->string));
+    (void)json_scan_fail(s, at->key, "a key is repeated: \"%s\"", name);
+    json_path_at(s->text, at->value, s->e->path);
+    return false;
 }
 
 /* Objects of so many members are checked without a block. */
@@ -105,7 +106,7 @@ static bool build(struct json_scan *s, struct json_doc *d, bool allow_repeats)
 struct json_doc *json_parse(struct str text, bool allow_repeats, struct json_error *e)
 {
     struct json_doc *d = malloc(sizeof(*d));
-    struct json_scan s = {.text = text, .key = text.n, .positions = d ? &d->positions : NULL, .e = e};
+    struct json_scan s = {.text = text, .positions = d ? &d->positions : NULL, .e = e};
     *e = (struct json_error){0};
     if (!d) {
         (void)json_scan_no_memory(&s);

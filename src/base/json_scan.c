@@ -1,5 +1,4 @@
-/* The strict scan of JSON: what RFC 8259 allows and nothing else, depth-first, with a position noted for each value.
- * Its failures name the innermost key. */
+/* The strict scan of JSON: what RFC 8259 allows and nothing else, depth-first, with a position noted for each value. */
 #include "base/json_scan.h"
 
 #include <limits.h>
@@ -38,8 +37,7 @@ static bool grow(struct json_positions *p)
     return true;
 }
 
-/* Copies what can be printed of `text`, cut at the end of a character. */
-static void copy_printable(char *out, size_t size, struct str text)
+void json_printable(char *out, size_t size, struct str text)
 {
     size_t n = text.n < size - 1 ? text.n : size - 1;
     if (n < text.n)
@@ -52,20 +50,6 @@ static void copy_printable(char *out, size_t size, struct str text)
     out[n] = '\0';
 }
 
-void json_scan_name_key(struct json_scan *s, struct str key)
-{
-    copy_printable(s->e->key, sizeof(s->e->key), key);
-}
-
-/* Names the innermost key as the text has it; that was scanned up to its closing quote. */
-static void name_innermost(struct json_scan *s)
-{
-    size_t begin = s->key + 1, end = begin;
-    while (s->text.p[end] != '"')
-        end += s->text.p[end] == '\\' ? 2 : 1;
-    json_scan_name_key(s, str_make(s->text.p + begin, end - begin));
-}
-
 bool json_scan_fail(struct json_scan *s, size_t offset, const char *fmt, ...)
 {
     va_list args;
@@ -73,8 +57,7 @@ bool json_scan_fail(struct json_scan *s, size_t offset, const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(s->e->what, sizeof(s->e->what), fmt, args);
     va_end(args);
-    if (s->key < s->text.n)
-        name_innermost(s);
+    json_path_at(s->text, offset, s->e->path);
     return false;
 }
 
@@ -297,7 +280,6 @@ static bool scan_array(struct json_scan *s)
     return true;
 }
 
-/* A member, whose key becomes the innermost one. */
 static bool scan_member(struct json_scan *s)
 {
     skip_space(s);
@@ -306,7 +288,6 @@ static bool scan_member(struct json_scan *s)
         return fail_expected(s, "a key in double quotes");
     if (!scan_string(s))
         return false;
-    s->key = key;
     skip_space(s);
     if (next_byte(s) != ':')
         return fail_expected(s, "':'");
@@ -316,7 +297,6 @@ static bool scan_member(struct json_scan *s)
 
 static bool scan_object(struct json_scan *s)
 {
-    size_t outer = s->key;
     bool more = false;
     if (!scan_open(s, '}', &more))
         return false;
@@ -324,7 +304,6 @@ static bool scan_object(struct json_scan *s)
         if (!scan_member(s) || !scan_separator(s, '}', &more))
             return false;
     s->depth--;
-    s->key = outer;
     return true;
 }
 

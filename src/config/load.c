@@ -208,8 +208,8 @@ static void load_root(struct loader *l)
 
 static void report_syntax(struct report *r, const struct json_error *e)
 {
-    if (*e->key)
-        report_add(r, e->offset, "%s: not valid JSON: %s", e->key, e->what);
+    if (*e->path)
+        report_add(r, e->offset, "%s: not valid JSON: %s", e->path, e->what);
     else
         report_add(r, e->offset, "not valid JSON: %s", e->what);
 }

@@ -85,7 +85,7 @@ static void test_single_values(void **state)
 struct bad {
     const char *text;
     size_t offset;
-    const char *what, *key;
+    const char *what, *path;
 };
 
 static void check_bad(struct str text, const struct bad *b)
@@ -94,8 +94,8 @@ static void check_bad(struct str text, const struct bad *b)
     struct json_doc *d = json_parse(text, false, &e);
     if (d)
         fail_msg("taken: %s", b->text);
-    if (strcmp(e.what, b->what) != 0 || e.offset != b->offset || strcmp(e.key, b->key) != 0)
-        fail_msg("%s: at %zu, \"%s\", key \"%s\"", b->text, e.offset, e.what, e.key);
+    if (strcmp(e.what, b->what) != 0 || e.offset != b->offset || strcmp(e.path, b->path) != 0)
+        fail_msg("%s: at %zu, \"%s\", path \"%s\"", b->text, e.offset, e.what, e.path);
 }
 
 static void test_refused(void **state)
@@ -130,13 +130,13 @@ static void test_refused(void **state)
         {"1e+", 3, "the text ends where a digit belongs", ""},
         {"0x10", 1, "found 'x' where the end of the text belongs", ""},
         {"1e999", 0, "a number is too large", ""},
-        {"{\"a\":{\"b\":[0,-1e400]}}", 13, "a number is too large", "b"},
-        {"{\"a\":[{\"b\":1},1e999]}", 14, "a number is too large", "a"},
-        {"[", 1, "the text ends where a value belongs", ""},
-        {"[1", 2, "the text ends where ',' or ']' belongs", ""},
-        {"[1,]", 3, "found ']' where a value belongs", ""},
-        {"[1 2]", 3, "found '2' where ',' or ']' belongs", ""},
-        {"[1}", 2, "found '}' where ',' or ']' belongs", ""},
+        {"{\"a\":{\"b\":[0,-1e400]}}", 13, "a number is too large", "a.b[1]"},
+        {"{\"a\":[{\"b\":1},1e999]}", 14, "a number is too large", "a[1]"},
+        {"[", 1, "the text ends where a value belongs", "[0]"},
+        {"[1", 2, "the text ends where ',' or ']' belongs", "[0]"},
+        {"[1,]", 3, "found ']' where a value belongs", "[1]"},
+        {"[1 2]", 3, "found '2' where ',' or ']' belongs", "[0]"},
+        {"[1}", 2, "found '}' where ',' or ']' belongs", "[0]"},
         {"{", 1, "the text ends where a key in double quotes belongs", ""},
         {"{a:1}", 1, "found 'a' where a key in double quotes belongs", ""},
         {"{1:1}", 1, "found '1' where a key in double quotes belongs", ""},
@@ -144,8 +144,9 @@ static void test_refused(void **state)
         {"{\"a\":}", 5, "found '}' where a value belongs", "a"},
         {"{\"a\":1,}", 7, "found '}' where a key in double quotes belongs", "a"},
         {"{\"a\":1 \"b\":2}", 7, "found '\"' where ',' or '}' belongs", "a"},
-        {"{\"a\":{\"b\":01}}", 10, "a number has a leading zero", "b"},
+        {"{\"a\":{\"b\":01}}", 10, "a number has a leading zero", "a.b"},
         {"{\"a\":{\"b\":1},\"c\" 1}", 17, "found '1' where ':' belongs", "c"},
+        {"{\"a\":[[],{\"b\\\"]\":[1,[2,x]]}]}", 23, "found 'x' where a value belongs", "a[1].b\\\"][1][1]"},
         {"{\"a\":{\"b\":1};", 12, "found ';' where ',' or '}' belongs", "a"},
         {"\"abc", 0, "the text ends inside a string", ""},
         {"\"abc\\", 4, "the text ends inside a string", ""},
@@ -171,8 +172,8 @@ static void test_refused(void **state)
         {"\"\xe2\x82\"", 1, "a string holds invalid UTF-8", ""},
         {"\"\xe2\x82", 1, "a string holds invalid UTF-8", ""},
         {"{\"a\":1,\"b\":2,\"a\":3}", 13, "a key is repeated: \"a\"", "a"},
-        {"{\"a\":1,\"\\u0061\":3}", 7, "a key is repeated: \"a\"", "a"},
-        {"[{\"x\":1},{\"y\":{\"k\":1,\"l\":2,\"l\":3,\"k\":4}}]", 27, "a key is repeated: \"l\"", "l"},
+        {"{\"a\":1,\"\\u0061\":3}", 7, "a key is repeated: \"a\"", "\\u0061"},
+        {"[{\"x\":1},{\"y\":{\"k\":1,\"l\":2,\"l\":3,\"k\":4}}]", 27, "a key is repeated: \"l\"", "[1].y.l"},
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         check_bad(str_of(bad[i].text), &bad[i]);
@@ -251,19 +252,19 @@ static void test_long_numbers(void **state)
     assert_string_equal(e.what, "a number has over 63 characters");
 }
 
-/* Long keys are cut at the end of a character. */
-static void test_error_key(void **state)
+/* Long paths are cut at the end of a character. */
+static void test_error_path(void **state)
 {
     (void)state;
     struct json_error e;
-    char text[128] = "{\"";
-    for (size_t i = 0; i < 40; i++)
+    char text[256] = "{\"";
+    for (size_t i = 0; i < 80; i++)
         strcat(text, "\xc3\xa9");
     strcat(text, "\":x}");
     assert_null(json_parse(str_of(text), false, &e));
-    assert_int_equal(strlen(e.key), 62);
+    assert_int_equal(strlen(e.path), JSON_PATH_SIZE - 2);
     assert_null(json_parse(STR("{\"a\\\"b\":x}"), false, &e));
-    assert_string_equal(e.key, "a\\\"b");
+    assert_string_equal(e.path, "a\\\"b");
 }
 
 static void test_repeats(void **state)
@@ -293,7 +294,7 @@ static void test_many_keys(void **state)
     assert_true(buf_printf(&text, "\"k77\":0}"));
     assert_null(json_parse(buf_str(&text), false, &e));
     assert_int_equal(e.offset, at);
-    assert_string_equal(e.key, "k77");
+    assert_string_equal(e.path, "k77");
     struct json_doc *d = json_parse(buf_str(&text), true, &e);
     assert_non_null(d);
     json_free(d);
@@ -478,7 +479,7 @@ int main(void)
         cmocka_unit_test(test_types),          cmocka_unit_test(test_single_values),
         cmocka_unit_test(test_refused),        cmocka_unit_test(test_every_prefix),
         cmocka_unit_test(test_depth),          cmocka_unit_test(test_long_numbers),
-        cmocka_unit_test(test_error_key),      cmocka_unit_test(test_repeats),
+        cmocka_unit_test(test_error_path),     cmocka_unit_test(test_repeats),
         cmocka_unit_test(test_many_keys),      cmocka_unit_test(test_positions),
         cmocka_unit_test(test_many_positions), cmocka_unit_test(test_line_column),
         cmocka_unit_test(test_append_string),  cmocka_unit_test(test_string_round_trip),
