@@ -95,6 +95,10 @@ struct request {
  * to set. On an error the method, target and fields parsed so far may still be read for the log. */
 enum err parse_request(struct str head, struct request *out) __attribute__((warn_unused_result));
 
+/* Of a head in `data` that head_scan() has refused: sets out->method, method_text and target as far as they came before
+ * the fault, else leaves them as they are. */
+void parse_refused(const struct head_scan *s, struct str data, struct request *out);
+
 struct response {
     unsigned status; /* 100 to 599 */
     struct str reason;

@@ -197,6 +197,17 @@ static enum err read_method(struct request *out)
     return out->method == METHOD_TRACE ? ERR_METHOD_NOT_ALLOWED : ERR_OK;
 }
 
+void parse_refused(const struct head_scan *s, struct str data, struct request *out)
+{
+    struct str seen = str_make(data.p + s->skip, s->at - s->skip);
+
+    if (!take_word(&seen, &out->method_text))
+        return;
+    (void)read_method(out); /* whether it may be served is no question any more */
+    if (!take_word(&seen, &out->target))
+        out->target = str_make(seen.p, str_find(seen, '\r'));
+}
+
 static enum err read_host(struct str authority, struct request *out)
 {
     unsigned count;

@@ -202,6 +202,14 @@ static struct str own_host(const struct front_h1 *f, char room[ADDR_TEXT_SIZE])
     return str_make(room, addr_format(&at, room));
 }
 
+/* The scan has refused a head: what it has seen of the request line is for the answer and the log. */
+static void refuse_head(struct front_h1 *f, struct str data, enum err e)
+{
+    struct request r = {.method_text = STR_INIT(""), .target = STR_INIT("")};
+    parse_refused(&f->scan, data, &r);
+    refuse_request(f, &r, e, f->scan.at);
+}
+
 static void take_request(struct front_h1 *f, struct str head, size_t used, bool bytes_follow)
 {
     struct request r = {.headers = {.v = f->px->fields, .max = f->px->config->limits.header_fields}};
@@ -247,7 +255,7 @@ static bool read_head(struct front_h1 *f, char *data, size_t n)
                 io_set_read_timeout(f->io, IO_BY, config->timeouts.client_header);
         }
         return false;
-    case SCAN_BAD: refuse_request(f, NULL, e, f->scan.at); return true;
+    case SCAN_BAD: refuse_head(f, str_make(data, n), e); return true;
     case SCAN_DONE: break;
     }
     size_t used = f->scan.at;

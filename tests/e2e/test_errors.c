@@ -206,6 +206,23 @@ static void test_loop_detected(void **state)
     world_finish(w);
 }
 
+/* A response to HEAD has no content (RFC 9110 section 9.3.2), not even where the rest of its head is malformed. */
+static void test_malformed_head_request(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    world_origin(w, origin_answer_all, NULL, NULL);
+    world_start(w, NULL);
+    client_open(&c, w->port);
+    client_send(&c, "HEAD /a HTTP/1.1\r\nHost: h\r\nNot a field\r\n\r\n");
+    client_expect_head_response(&c, 400);
+    client_expect_end(&c);
+    client_close(&c);
+    daemon_expect_event(&w->daemon, 0, "request", "status=400 method=HEAD target=/a reason=bad_field");
+    world_finish(w);
+}
+
 static void test_request_too_large(void **state)
 {
     struct world *w = *state;
@@ -232,6 +249,12 @@ static void test_request_too_large(void **state)
         bytes_addf(&text, "X-%d: x\r\n", i);
     bytes_addf(&text, "\r\n");
     expect_refused(w, text.p, 431, "head_too_large");
+    bytes_free(&text);
+
+    /* The log says which they were. */
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "request", "status=431 method=GET target=/"), 2);
+    bytes_addf(&text, "method=GET target=/%.1000s", path);
+    daemon_expect_event(&w->daemon, 0, "request", text.p);
     bytes_free(&text);
 
     expect_refused(w, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1001\r\n\r\n", 413, "body_too_large");
@@ -587,6 +610,7 @@ int main(void)
         WORLD_TEST(test_trace_is_not_allowed),
         WORLD_TEST(test_expectation_failed),
         WORLD_TEST(test_loop_detected),
+        WORLD_TEST(test_malformed_head_request),
         WORLD_TEST(test_request_too_large),
         WORLD_TEST(test_limits_are_inclusive),
         WORLD_TEST(test_request_timeouts),

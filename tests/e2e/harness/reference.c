@@ -206,7 +206,10 @@ static void end_inside_head(struct reference *r, const struct reader *in, enum l
                             const struct reference_limits *limits)
 {
     bool refused = how == LINE_BAD || in->n >= limits->head_bytes;
+    const char *space = first_line && in->at < in->n ? memchr(in->p + in->at, ' ', in->n - in->at) : NULL;
 
+    if (space) /* what is behind a whole method may be unreadable, and the answer be one to that method */
+        r->method = (struct span){in->p + in->at, (size_t)(space - (in->p + in->at))};
     if (refused && first_line && begins_too_long(in))
         reference_fault(r, REFERENCE_501, "the method is too long to be one");
     if (in->n >= limits->head_bytes)

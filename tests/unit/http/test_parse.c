@@ -48,6 +48,39 @@ static void assert_refused(struct str head, enum err e)
 
 #define ASSERT_REFUSED(lit, e) assert_refused(STR(lit), ERR_##e)
 
+/* What is known of the request of a head that the scan refuses, whatever the fault was. */
+static void assert_known(const char *text, const struct head_limits *limits, enum method method, const char *name,
+                         const char *target)
+{
+    struct head_scan s = {0};
+    struct request r = {.method_text = STR_INIT(""), .target = STR_INIT("")};
+    enum err e = ERR_OK;
+
+    if (head_scan(&s, HEAD_REQUEST, str_of(text), limits, &e) != SCAN_BAD)
+        fail_msg("not refused: %s", text);
+    parse_refused(&s, str_of(text), &r);
+    assert_int_equal(r.method, method);
+    assert_str(r.method_text, name);
+    assert_str(r.target, target);
+}
+
+static void a_refused_head_is_known_by_its_first_line(void **state)
+{
+    (void)state;
+    static const struct head_limits narrow = {.head_bytes = 60, .target_bytes = 8, .fields = 1};
+
+    assert_known("HEAD /a HTTP/1.1\r\nA: 1\r\nB: 2\r\n\r\n", &narrow, METHOD_HEAD, "HEAD", "/a");
+    assert_known("\r\nPUT /a HTTP/1.1\r\nA B: 1\r\n", &wide, METHOD_PUT, "PUT", "/a");
+    assert_known("GET /a HTTP/1.1\nA: 1\r\n", &wide, METHOD_GET, "GET", "/a");
+    assert_known("GET /a b HTTP/1.1\r\n", &wide, METHOD_GET, "GET", "/a");
+    assert_known("GET /34567890 HTTP/1.1\r\n", &narrow, METHOD_GET, "GET", "/34567890");
+    assert_known("GET /3\x80 HTTP/1.1\r\n", &wide, METHOD_GET, "GET", "/3");
+    assert_known("NONE /a\r\n", &wide, METHOD_OTHER, "NONE", "/a");
+    assert_known("GET  /a HTTP/1.1\r\n", &wide, METHOD_GET, "GET", "");
+    assert_known("GET\r\n", &wide, METHOD_OTHER, "", "");
+    assert_known("\x16\x03\x01 / HTTP/1.1", &wide, METHOD_OTHER, "", "");
+}
+
 static void a_request_is_taken_apart(void **state)
 {
     (void)state;
@@ -505,6 +538,7 @@ static void faulty_responses_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_refused_head_is_known_by_its_first_line),
         cmocka_unit_test(a_request_is_taken_apart),
         cmocka_unit_test(methods_are_told_apart),
         cmocka_unit_test(versions_are_1_0_to_1_9),
