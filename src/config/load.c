@@ -100,7 +100,7 @@ static bool load_backends(struct loader *l, const struct entry *e)
     size_t n = json_type(e->json) == JSON_ARRAY ? count_elements(e->json) : 0;
     if (n < 1 || n > CONFIG_BACKENDS_MAX) {
         struct value v = value_of(e->json);
-        fault_value(l, e, &v, json_type(e->json) != JSON_ARRAY ? "" : n ? " of more" : " of none", "");
+        fault_value(l, e, &v, json_type(e->json) != JSON_ARRAY ? "" : n ? " of more than 1024" : " of none", "");
         return false;
     }
     c->backends = calloc(n, sizeof(*c->backends));

@@ -27,7 +27,7 @@
     .type = SCHEMA_DURATION, .min = 0, .max = 24 * HOUR,                                                               \
     .allowed = "a duration from \"0s\" to \"24h\", such as \"250ms\", \"2s\" or \"1m\""
 #define BOOL     .type = SCHEMA_BOOL, .allowed = "true or false"
-#define NETWORKS .type = SCHEMA_NETWORKS, .allowed = "an array of strings, each " SCHEMA_NETWORK_FORM
+#define NETWORKS .type = SCHEMA_NETWORKS, .allowed = "an array of at most 10000 strings, each " SCHEMA_NETWORK_FORM
 
 static const char *const balance_words[] = {"round_robin", "least_conn", "random_two", "hash", NULL};
 static const char *const unknown_words[] = {"limit", "allow", "reject", NULL};
