@@ -124,7 +124,9 @@ static bool stage_listener(struct reload *r, struct reading *rd, struct staged *
     int error = 0;
     if (config_same_endpoint(&r->config->listen, &rd->fresh->listen))
         return true;
-    s->listener = listener_new(r->parts.loop, &rd->fresh->listen.addr, proxy_accept, r->parts.proxy, &error);
+    s->listener =
+        listener_new_beside(r->parts.loop, &rd->fresh->listen.addr, listener_descriptor(r->parts.lifecycle->listener),
+                            proxy_accept, r->parts.proxy, &error);
     if (s->listener)
         return true;
     (void)!buf_printf(&rd->errors, "%s: listen: cannot listen on %s: %s\n", rd->fresh->path, rd->fresh->listen_text,

@@ -18,6 +18,10 @@ typedef void listener_fn(void *arg, int fd, const struct peer *peer);
 /* Opens `at` and calls fn(arg, ...) for each connection. NULL, with `*error` = errno, when it cannot listen. */
 struct listener *listener_new(struct loop *l, const struct addr *at, listener_fn *fn, void *arg, int *error);
 
+/* The same where `beside`, a listening socket of ours, may have that port (sock_listen_beside()). */
+struct listener *listener_new_beside(struct loop *l, const struct addr *at, int beside, listener_fn *fn, void *arg,
+                                     int *error);
+
 /* The same on a socket that listens already, which it takes (also on failure: closed): from a service manager, or from
  * the process before. `keep_file`: the file of a unix socket is somebody else's to remove. */
 struct listener *listener_adopt(struct loop *l, int fd, bool keep_file, listener_fn *fn, void *arg, int *error);

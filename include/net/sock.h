@@ -14,6 +14,11 @@
  * is replaced; one in use gives -EADDRINUSE. */
 int sock_listen(const struct addr *at, int backlog);
 
+/* The same also where `beside`, a listening socket of ours, has that port: at the same host, or at one that `at`
+ * includes or is included in (which Linux refuses else). For all others the port stays taken, unless they set
+ * SO_REUSEPORT themselves and are of the same user. Whoever connects meanwhile is accepted by the more specific one. */
+int sock_listen_beside(const struct addr *at, int backlog, int beside);
+
 /* Accepts one connection; `*from` is filled. -EAGAIN when none waits; -ECONNABORTED and kin are to be skipped. */
 int sock_accept(int listen_fd, struct addr *from);
 

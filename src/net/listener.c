@@ -111,9 +111,9 @@ fail:
     return NULL;
 }
 
-struct listener *listener_new(struct loop *l, const struct addr *at, listener_fn *fn, void *arg, int *error)
+/* What sock_listen() has made of `at`. */
+static struct listener *watch_at(struct loop *l, const struct addr *at, int fd, listener_fn *fn, void *arg, int *error)
 {
-    int fd = sock_listen(at, BACKLOG);
     if (fd < 0) {
         *error = -fd;
         return NULL;
@@ -122,6 +122,17 @@ struct listener *listener_new(struct loop *l, const struct addr *at, listener_fn
     if (!ls)
         sock_unlink(at);
     return ls;
+}
+
+struct listener *listener_new(struct loop *l, const struct addr *at, listener_fn *fn, void *arg, int *error)
+{
+    return watch_at(l, at, sock_listen(at, BACKLOG), fn, arg, error);
+}
+
+struct listener *listener_new_beside(struct loop *l, const struct addr *at, int beside, listener_fn *fn, void *arg,
+                                     int *error)
+{
+    return watch_at(l, at, sock_listen_beside(at, BACKLOG, beside), fn, arg, error);
 }
 
 struct listener *listener_adopt(struct loop *l, int fd, bool keep_file, listener_fn *fn, void *arg, int *error)

@@ -100,30 +100,62 @@ static int bind_to(int fd, const struct addr *at)
     return bind(fd, &at->sa, at->len) < 0 ? -errno : 0;
 }
 
-static int listen_at(const struct addr *at, int backlog)
+/* Linux compares the options of the sockets whenever one of them binds or listens: so both have to have it then, and
+ * nobody can join them later. */
+static int share_port(int fd, int beside, bool on)
+{
+    int rc = set_option(beside, SOL_SOCKET, SO_REUSEPORT, on);
+    return rc < 0 ? rc : set_option(fd, SOL_SOCKET, SO_REUSEPORT, on);
+}
+
+static int listen_at(const struct addr *at, int backlog, int beside)
 {
     int fd = new_socket(at->sa.sa_family);
     if (fd < 0)
         return fd;
     int rc = at->sa.sa_family == AF_UNIX ? 0 : prepare_tcp_listener(fd, at);
+    if (rc == 0 && beside >= 0)
+        rc = share_port(fd, beside, true);
     if (rc == 0)
         rc = bind_to(fd, at);
     if (rc == 0 && listen(fd, backlog) < 0) {
         rc = -errno;
         sock_unlink(at); /* the file that bind() made */
     }
+    if (beside >= 0)
+        (void)share_port(fd, beside, false); /* taking it off cannot fail where putting it on did not */
     return rc < 0 ? close_with(fd, rc) : fd;
+}
+
+static int listen_at_any(const struct addr *at, int backlog, int beside)
+{
+    int fd = listen_at(at, backlog, beside);
+    /* Without IPv6 in the kernel the first is said, with IPv6 switched off on the host the second. */
+    if ((fd == -EAFNOSUPPORT || fd == -EADDRNOTAVAIL) && is_v6_any(at)) {
+        struct addr v4 = v4_any(at);
+        fd = listen_at(&v4, backlog, beside);
+    }
+    return fd;
 }
 
 int sock_listen(const struct addr *at, int backlog)
 {
-    int fd = listen_at(at, backlog);
-    /* Without IPv6 in the kernel the first is said, with IPv6 switched off on the host the second. */
-    if ((fd == -EAFNOSUPPORT || fd == -EADDRNOTAVAIL) && is_v6_any(at)) {
-        struct addr v4 = v4_any(at);
-        fd = listen_at(&v4, backlog);
-    }
-    return fd;
+    return listen_at_any(at, backlog, -1);
+}
+
+static bool same_port(int fd, const struct addr *at)
+{
+    struct addr bound;
+    if (sock_local_addr(fd, &bound) < 0)
+        return false;
+    struct peer a = peer_from_addr(&bound), b = peer_from_addr(at);
+    return !a.is_unix && !b.is_unix && a.port == b.port;
+}
+
+int sock_listen_beside(const struct addr *at, int backlog, int beside)
+{
+    int fd = listen_at_any(at, backlog, -1);
+    return fd == -EADDRINUSE && same_port(beside, at) ? listen_at_any(at, backlog, beside) : fd;
 }
 
 int sock_accept(int listen_fd, struct addr *from)

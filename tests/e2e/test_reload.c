@@ -399,6 +399,41 @@ static void test_another_address(void **state)
     world_finish(w);
 }
 
+/* To all hosts, and back to one, without another port; others still find that port taken. */
+static void test_another_host(void **state)
+{
+    struct world *w = *state;
+    struct client old, fresh;
+    struct daemon second = {0};
+    char command[400];
+    static const char *const hosts[] = {"", "127.0.0.1", "0.0.0.0", "[::]", "127.0.0.1"};
+
+    start(w, 1, NULL);
+    client_open(&old, w->port);
+    snprintf(command, sizeof command, "mkdir -p second && cp config.json second && cd second && exec %s/loadbalancer",
+             build_dir());
+    for (size_t i = 0; i < sizeof hosts / sizeof *hosts; i++) {
+        char extra[128], address[64];
+        snprintf(extra, sizeof extra, "\"listen\": \"%s:%d\"", hosts[i], w->port);
+        snprintf(address, sizeof address, "address=%s:%d", hosts[i][0] ? hosts[i] : "[::]", w->port);
+        size_t mark = daemon_mark(&w->daemon);
+        reload(w, extra);
+        daemon_expect_event(&w->daemon, mark, "listening", address);
+        client_open(&fresh, w->port);
+        assert_int_equal(ask(&fresh, ""), 200);
+        assert_int_equal(ask(&old, ""), 200); /* who is connected stays so */
+        client_close(&fresh);
+        assert_int_equal(daemon_run(&second, w->dir, "second", (const char *const[]){"/bin/sh", "-c", command, NULL}),
+                         1);
+        struct bytes said = daemon_stderr(&second);
+        assert_non_null(strstr(said.p, "Address already in use"));
+        bytes_free(&said);
+        daemon_fini(&second);
+    }
+    client_close(&old);
+    world_finish(w);
+}
+
 /* Connections that nobody has accepted yet are served all the same. */
 static void test_backlog_is_served(void **state)
 {
@@ -724,6 +759,7 @@ int main(void)
         WORLD_TEST(test_balance_and_queue),
         WORLD_TEST(test_retries),
         WORLD_TEST(test_another_address),
+        WORLD_TEST(test_another_host),
         WORLD_TEST(test_backlog_is_served),
         WORLD_TEST(test_timeouts),
         WORLD_TEST(test_limits),

@@ -64,7 +64,7 @@ struct sock {
     struct file file;
     enum sock_state state;
     struct sim_addr at;
-    bool linger_reset, accepted;
+    bool linger_reset, accepted, reuse_port;
     struct listener_queue queue;
     struct end *end;
     struct sock *next; /* of the listeners */

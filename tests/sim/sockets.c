@@ -165,8 +165,8 @@ int sim_bind(int fd, const struct sockaddr *a, socklen_t n)
     if (start_fault())
         return (int)syscall_end("bind", call_draw(2) ? -EACCES : -EADDRNOTAVAIL);
     s->at = from_kernel(a);
-    bool taken = s->at.family == AF_UNIX ? unix_file_exists(s->at.path) : find_listener(&s->at) != NULL;
-    if (taken)
+    const struct sock *there = find_listener(&s->at);
+    if (s->at.family == AF_UNIX ? unix_file_exists(s->at.path) : there && !(there->reuse_port && s->reuse_port))
         return (int)syscall_end("bind", -EADDRINUSE);
     if (s->at.family == AF_UNIX)
         unix_file_make(s->at.path);
@@ -463,6 +463,8 @@ int sim_setsockopt(int fd, int level, int option, const void *value, socklen_t n
     if (level == SOL_SOCKET && option == SO_LINGER && n == sizeof l) {
         memcpy(&l, value, sizeof l);
         s->linger_reset = l.l_onoff && l.l_linger == 0;
+    } else if (level == SOL_SOCKET && option == SO_REUSEPORT) {
+        s->reuse_port = *(const int *)value != 0;
     }
     return (int)syscall_end("setsockopt", 0);
 }

@@ -229,6 +229,68 @@ static void test_in_use(void **state)
     assert_int_equal(sock_listen(&far, 16), -EADDRNOTAVAIL);
 }
 
+/* Where the port is and where it is wanted: hosts that Linux does not let listen beside each other. */
+static const char *const overlaps[][2] = {
+    {"127.0.0.1", ""},        {"", "127.0.0.1"}, {"0.0.0.0", ""}, {"", "0.0.0.0"}, {"0.0.0.0", "127.0.0.1"},
+    {"127.0.0.1", "0.0.0.0"}, {"[::]", ""},      {"[::1]", ""},   {"", "[::1]"},
+};
+
+static struct addr at_port(const char *host, unsigned port)
+{
+    char text[64];
+    snprintf(text, sizeof text, "%s:%u", host, port);
+    return addr_of(text);
+}
+
+static void check_beside(const char *host, const char *wanted)
+{
+    struct addr at = at_port(host, 0), bound, from;
+    int before = listen_on(&at, &bound);
+    at = at_port(wanted, peer_from_addr(&bound).port);
+    assert_int_equal(sock_listen(&at, 16), -EADDRINUSE);
+    int fd = sock_listen_beside(&at, 16, before);
+    assert_true(fd >= 0);
+    assert_false(option(before, SOL_SOCKET, SO_REUSEPORT) || option(fd, SOL_SOCKET, SO_REUSEPORT));
+    assert_int_equal(sock_listen(&at, 16), -EADDRINUSE); /* a third finds it taken */
+    sock_close(before);
+    assert_int_equal(sock_listen(&at, 16), -EADDRINUSE);
+    struct addr to = at_port(strcmp(wanted, "[::1]") == 0 ? wanted : "127.0.0.1", peer_from_addr(&at).port);
+    int client = connect_to(&to);
+    sock_close(accept_from(fd, &from));
+    sock_close(client);
+    sock_close(fd);
+}
+
+static void test_beside(void **state)
+{
+    (void)state;
+    struct addr at = addr_of("127.0.0.1:0"), bound, second;
+    for (size_t i = 0; i < sizeof overlaps / sizeof *overlaps; i++)
+        check_beside(overlaps[i][0], overlaps[i][1]);
+
+    /* That of another port opens nothing, nor does a unix socket: who has the port does not let anybody in. */
+    int holder = listen_on(&at, &bound), other = listen_on(&at, &second);
+    assert_int_equal(sock_listen_beside(&bound, 16, other), -EADDRINUSE);
+    assert_false(option(other, SOL_SOCKET, SO_REUSEPORT));
+    struct addr local = unix_addr("beside");
+    int unix_listener = listen_on(&local, &second);
+    assert_int_equal(sock_listen_beside(&bound, 16, unix_listener), -EADDRINUSE);
+    assert_int_equal(sock_listen_beside(&local, 16, unix_listener), -EADDRINUSE);
+    sock_close(unix_listener);
+    sock_unlink(&local);
+    sock_close(other);
+
+    /* Two processes that have one host each: neither gets the port for all hosts. */
+    struct addr neighbour = at_port("127.0.0.2", peer_from_addr(&bound).port);
+    struct addr any = at_port("", peer_from_addr(&bound).port);
+    int fd = listen_on(&neighbour, &second);
+    assert_int_equal(sock_listen_beside(&any, 16, fd), -EADDRINUSE);
+    assert_false(option(fd, SOL_SOCKET, SO_REUSEPORT));
+    assert_int_equal(sock_listen_beside(&bound, 16, fd), -EADDRINUSE);
+    sock_close(fd);
+    sock_close(holder);
+}
+
 static void test_refused(void **state)
 {
     (void)state;
@@ -484,6 +546,7 @@ int main(void)
         cmocka_unit_test(test_no_ipv6),
         cmocka_unit_test(test_interrupted),
         cmocka_unit_test(test_in_use),
+        cmocka_unit_test(test_beside),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_unix),
         cmocka_unit_test(test_unix_spares_files),
