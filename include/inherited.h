@@ -19,7 +19,8 @@ struct inherited {
 /* Reads the environment. False when it is malformed. */
 bool inherited_find(struct inherited *in) __attribute__((warn_unused_result));
 
-/* The inherited socket that listens where `config` says, or -1. Closes the others. */
+/* The inherited socket that listens where `config` says, or -1. Closes the others, but for that of the process before:
+ * who waits at it is still to be served. */
 int inherited_listener(struct inherited *in, const struct config *config);
 
 #endif

@@ -24,6 +24,7 @@ struct lifecycle {
     struct proxy *proxy;
     struct limiter *limiter;   /* may be NULL */
     struct listener *listener; /* owned; see lifecycle_listen() */
+    struct listener *before;   /* owned; of the process before, where this one listens elsewhere; or NULL */
     uint64_t shutdown_timeout;
 
     enum lifecycle_state state;
@@ -33,12 +34,17 @@ struct lifecycle {
     size_t cut;
 };
 
-/* Sets the fields after the ones given by the caller (loop, proxy, limiter, shutdown_timeout; no listener yet). */
+/* Sets the fields after the ones given by the caller (loop, proxy, limiter, before, shutdown_timeout; no listener yet).
+ */
 void lifecycle_init(struct lifecycle *lc);
 
 /* Takes over a listener, which stands in the place of the one before from now on: that is closed, and what waits in its
  * backlog served. Logs `listening`. */
 void lifecycle_listen(struct lifecycle *lc, struct listener *fresh);
+
+/* Serves what waits at the address of the process before, and closes it: that one has let go of it, or need not be
+ * waited for any longer. */
+void lifecycle_close_before(struct lifecycle *lc);
 
 /* Another process goes on: DRAINING without closing to the clients. The listening socket is left to it, `pass` gets the
  * connections as their requests end (see proxy_pass_on()), and there is nothing to save any more. */

@@ -4,6 +4,7 @@
 #define LB_SUCCESSOR_H
 
 #include "event/loop.h"
+#include "lifecycle.h"
 #include "proxy/proxy.h"
 
 struct successor;
@@ -19,8 +20,9 @@ bool successor_wait(struct successor *s, const bool *stop) __attribute__((warn_u
 /* What the process before knew of unregistered clients (limiter_export()). */
 struct str successor_buckets(const struct successor *s);
 
-/* Says that this process serves, and takes over the connections that come. */
-void successor_serve(struct successor *s, struct proxy *px);
+/* Says that this process serves, and takes over the connections that come to lc->proxy. Once the process before has
+ * left its listening socket, lc->before is closed. */
+void successor_serve(struct successor *s, struct lifecycle *lc);
 
 /* NULL is fine. */
 void successor_free(struct successor *s);

@@ -74,9 +74,10 @@ int inherited_listener(struct inherited *in, const struct config *config)
         struct addr at;
         if (found < 0 && sock_local_addr(fd, &at) == 0 && is_there(&at, &config->listen))
             found = fd;
-        else
+        else if (in->control < 0)
             sock_close(fd);
     }
-    in->count = 0;
+    if (found >= 0 || in->control < 0)
+        in->count = 0;
     return found;
 }

@@ -110,9 +110,17 @@ static void arm_deadline(struct lifecycle *lc)
         cut_off(lc);
 }
 
+void lifecycle_close_before(struct lifecycle *lc)
+{
+    struct listener *before = lc->before;
+    lc->before = NULL;
+    listener_close(before);
+}
+
 static void drain(struct lifecycle *lc, const char *signal_name)
 {
     begin_drain(lc);
+    lifecycle_close_before(lc);
     listener_close(lc->listener); /* what waits in its backlog is still accepted */
     lc->listener = NULL;
     log_drain(lc, signal_name);

@@ -191,16 +191,30 @@ static int start_proxy(struct server *s)
     return s->proxy ? EXIT_DONE : fail(EXIT_RUNTIME, "cannot set the proxy up: %s", strerrordesc_np(ENOMEM));
 }
 
-/* NULL with *error = 0: what was handed over is elsewhere. When the config has another address than the process before
- * had, it is opened anew. */
+static struct listener *adopt(struct server *s, int fd, int *error)
+{
+    return listener_adopt(s->loop, fd, !s->inherited.owns_file, proxy_accept, s->proxy, error);
+}
+
+/* The config has another address than the process before has: at its own, those are served that it has not accepted. */
+static struct listener *open_beside(struct server *s, int *error)
+{
+    s->lifecycle.before = adopt(s, s->inherited.listeners, error);
+    if (!s->lifecycle.before)
+        return NULL;
+    return listener_new_beside(s->loop, &s->config->listen.addr, listener_descriptor(s->lifecycle.before), proxy_accept,
+                               s->proxy, error);
+}
+
+/* NULL with *error = 0: what was handed over is elsewhere. */
 static struct listener *open_listener(struct server *s, int *error)
 {
     bool given = s->inherited.count > 0;
     int fd = given ? inherited_listener(&s->inherited, s->config) : -1;
     if (fd >= 0)
-        return listener_adopt(s->loop, fd, !s->inherited.owns_file, proxy_accept, s->proxy, error);
-    if (given && !s->successor)
-        return NULL;
+        return adopt(s, fd, error);
+    if (given)
+        return s->successor ? open_beside(s, error) : NULL;
     return listener_new(s->loop, &s->config->listen.addr, proxy_accept, s->proxy, error);
 }
 
@@ -216,6 +230,7 @@ static int start_listening(struct server *s)
         .loop = s->loop,
         .proxy = s->proxy,
         .limiter = s->limiter,
+        .before = s->lifecycle.before,
         .shutdown_timeout = s->config->timeouts.shutdown,
     };
     lifecycle_init(&s->lifecycle);
@@ -277,7 +292,7 @@ static void serve(struct server *s)
 {
     s->serving = true;
     if (s->successor)
-        successor_serve(s->successor, s->proxy);
+        successor_serve(s->successor, &s->lifecycle);
     watchdog_start(&s->watchdog, s->loop, s->successor != NULL);
     notify_ready();
 }
@@ -305,9 +320,17 @@ static int start(struct server *s)
 
 /* ---- end ---- */
 
+/* One that did not get to serve in another's place leaves that one's socket, its file, and who waits there alone. */
+static void leave_listeners(struct server *s)
+{
+    bool ours = s->serving || !s->successor;
+    (ours ? listener_close : listener_leave)(s->lifecycle.listener);
+    listener_leave(s->lifecycle.before);
+}
+
 static void destroy(struct server *s)
 {
-    listener_close(s->lifecycle.listener);
+    leave_listeners(s);
     upgrade_free(s->upgrade);
     successor_free(s->successor);
     watchdog_stop(&s->watchdog);

@@ -13,7 +13,7 @@
 struct successor {
     struct loop *loop;
     struct watch control;
-    struct proxy *proxy; /* NULL: not yet */
+    struct lifecycle *lifecycle; /* NULL: not yet */
     bool go, failed;
     size_t taken;
     struct buf buckets; /* what has come of them */
@@ -34,7 +34,7 @@ static void on_end(struct successor *s)
 {
     close_control(s);
     s->go = true;
-    if (!s->proxy)
+    if (!s->lifecycle)
         return;
     log_begin(LOG_INFO, "taken_over");
     log_u64("connections", s->taken);
@@ -45,13 +45,13 @@ static void take(struct successor *s, int fd, struct str bytes)
 {
     struct addr at;
     sock_adopt(fd);
-    if (!s->proxy || sock_remote_addr(fd, &at) < 0) { /* its client has gone meanwhile */
+    if (!s->lifecycle || sock_remote_addr(fd, &at) < 0) { /* its client has gone meanwhile */
         sock_close(fd);
         return;
     }
     struct peer peer = peer_from_addr(&at);
     s->taken++;
-    proxy_take_over(s->proxy, fd, &peer, bytes);
+    proxy_take_over(s->lifecycle->proxy, fd, &peer, bytes);
 }
 
 /* False when nothing more is there. */
@@ -61,6 +61,8 @@ static bool receive(struct successor *s)
     ssize_t n = sock_recv_fd(s->control.fd, s->message, sizeof s->message, &fd);
     if (n == -EAGAIN)
         return false;
+    if (s->lifecycle)
+        lifecycle_close_before(s->lifecycle); /* the other one has left it before it says anything more */
     if (n <= 0) {
         on_end(s);
         return false;
@@ -101,9 +103,9 @@ struct str successor_buckets(const struct successor *s)
     return buf_str(&s->buckets);
 }
 
-void successor_serve(struct successor *s, struct proxy *px)
+void successor_serve(struct successor *s, struct lifecycle *lc)
 {
-    s->proxy = px;
+    s->lifecycle = lc;
     buf_fini(&s->buckets);
     say(s, UPGRADE_READY);
 }

@@ -202,6 +202,7 @@ static void on_prepared(struct upgrade *u)
 {
     struct lifecycle *lc = u->parts.lifecycle;
     loop_cancel(u->parts.loop, &u->timer);
+    lifecycle_close_before(lc);
     listener_pause(lc->listener);
     proxy_freeze(u->parts.proxy);
     u->frozen = true;

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define CLIENTS 8
+#define GET     "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
 #define QUIET   "\"log\": {\"format\": \"json\", \"access\": false}"
 
 static void count(void *arg, const void *p, size_t n)
@@ -302,6 +303,73 @@ static void test_unix_socket(void **state)
     w->finished = true;
 }
 
+/* Connects anew for each request, until nobody listens any more. */
+static void *knock(void *arg)
+{
+    struct asker *a = arg;
+    struct client c = {0};
+
+    while (!a->failed && client_try_open(&c, a->port)) {
+        bool sent = client_try_send(&c, GET, strlen(GET));
+        a->failed += !sent || client_read(&c, false) != READ_OK || c.response.status != 200;
+        a->answered += !a->failed;
+        client_close(&c);
+    }
+    return NULL;
+}
+
+/* The new process listens elsewhere: who waits at the old address while nobody accepts is served by it, too. */
+static void test_another_address(void **state)
+{
+    struct world *w = *state;
+    struct asker askers[CLIENTS];
+    unsigned failed = 0;
+
+    world_origin(w, script, NULL, NULL);
+    world_start(w, QUIET);
+    for (int i = 0; i < CLIENTS; i++) {
+        askers[i] = (struct asker){.port = w->port};
+        assert_int_equal(pthread_create(&askers[i].thread, NULL, knock, &askers[i]), 0);
+    }
+    rest();
+    w->port = port_reserve();
+    world_config(w, QUIET);
+    go_on_with(w, upgrade(w));
+    for (int i = 0; i < CLIENTS; i++) {
+        pthread_join(askers[i].thread, NULL);
+        failed += askers[i].failed;
+    }
+    assert_true(failed < CLIENTS / 2); /* each waited; only who came in the instant of the closing may be lost */
+    assert_int_equal(http_get(w->port, "/", NULL), 200);
+    world_finish(w);
+}
+
+/* The same port for all hosts, and back; the file of a unix socket is removed by the one that leaves it. */
+static void test_another_host(void **state)
+{
+    struct world *w = *state;
+    char extra[400];
+
+    world_origin(w, script, NULL, NULL);
+    world_start(w, NULL);
+    snprintf(extra, sizeof extra, "\"listen\": \":%d\"", w->port);
+    world_config(w, extra);
+    go_on_with(w, upgrade(w));
+    assert_int_equal(http_get(w->port, "/", NULL), 200);
+    snprintf(extra, sizeof extra, "\"listen\": \"unix:%s\"", world_path(w, "s"));
+    world_config(w, extra);
+    go_on_with(w, upgrade(w));
+    assert_false(client_can_connect(w->port));
+    assert_int_equal(access(world_path(w, "s"), F_OK), 0);
+    world_config(w, NULL);
+    size_t mark = daemon_mark(&w->daemon);
+    go_on_with(w, upgrade(w));
+    daemon_expect_event(&w->daemon, mark, "taken_over", NULL);
+    assert_int_not_equal(access(world_path(w, "s"), F_OK), 0);
+    assert_int_equal(http_get(w->port, "/", NULL), 200);
+    world_finish(w);
+}
+
 static void expect_failure(struct world *w, const char *cause)
 {
     size_t mark = daemon_mark(&w->daemon);
@@ -469,8 +537,10 @@ static void test_notify(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WORLD_TEST(test_nothing_fails),     WORLD_TEST(test_bytes_go_over), WORLD_TEST(test_tokens_are_exact),
-        WORLD_TEST(test_buckets_go_over),   WORLD_TEST(test_unix_socket),   WORLD_TEST(test_failures_change_nothing),
+        WORLD_TEST(test_nothing_fails),     WORLD_TEST(test_bytes_go_over),
+        WORLD_TEST(test_tokens_are_exact),  WORLD_TEST(test_buckets_go_over),
+        WORLD_TEST(test_unix_socket),       WORLD_TEST(test_another_address),
+        WORLD_TEST(test_another_host),      WORLD_TEST(test_failures_change_nothing),
         WORLD_TEST(test_socket_activation), WORLD_TEST(test_notify),
     };
     prctl(PR_SET_CHILD_SUBREAPER, 1); /* a process whose parent has ended is ours then */
