@@ -20,6 +20,9 @@ bool successor_wait(struct successor *s, const bool *stop) __attribute__((warn_u
 /* What the process before knew of unregistered clients (limiter_export()). */
 struct str successor_buckets(const struct successor *s);
 
+/* What it knew of the backends (upstream_export()). */
+struct str successor_health(const struct successor *s);
+
 /* Says that this process serves, and takes over the connections that come to lc->proxy. Once the process before has
  * left its listening socket, lc->before is closed. */
 void successor_serve(struct successor *s, struct lifecycle *lc);

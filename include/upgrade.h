@@ -4,6 +4,7 @@
  *      this process                                        the new one
  *      SIGUSR2: start it, with a copy of the socket ---->  config, backends, first checks
  *      freeze: no request is begun             <-- p ----  prepared
+ *      what is known of the backends           --- h --->
  *      the unregistered clients' buckets       --- b --->
  *      save clients.json, unlock it            --- g --->  load clients.json, listen
  *      drain                                   <-- r ----  ready: accepts
@@ -27,6 +28,7 @@ struct upgrade_setup {
     struct loop *loop;
     struct lifecycle *lifecycle;
     struct proxy *proxy;
+    struct upstream *upstream;
     struct reload *reload;
     const char *path;  /* of the program */
     char *const *argv; /* what it is started with: as this process was */
@@ -37,8 +39,9 @@ struct upgrade_setup {
 };
 
 /* One byte in front of each message; connections have their unused bytes behind it, buckets the lines of
- * limiter_export(). */
+ * limiter_export(), health those of upstream_export(). Others are ignored. */
 #define UPGRADE_PREPARED    'p'
+#define UPGRADE_HEALTH      'h'
 #define UPGRADE_BUCKETS     'b'
 #define UPGRADE_GO          'g'
 #define UPGRADE_READY       'r'

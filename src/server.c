@@ -178,7 +178,10 @@ static int wait_for_turn(struct server *s)
     s->successor = successor_new(s->loop, s->inherited.control);
     if (!s->successor)
         return fail(EXIT_RUNTIME, "cannot speak to the process before: %s", strerrordesc_np(errno));
-    return successor_wait(s->successor, &s->stopped) ? EXIT_DONE : EXIT_RUNTIME;
+    if (!successor_wait(s->successor, &s->stopped))
+        return EXIT_RUNTIME;
+    upstream_import(s->upstream, successor_health(s->successor));
+    return EXIT_DONE;
 }
 
 static int start_proxy(struct server *s)
@@ -279,6 +282,7 @@ static int start_upgrades(struct server *s)
     struct upgrade_setup setup = {.loop = s->loop,
                                   .lifecycle = &s->lifecycle,
                                   .proxy = s->proxy,
+                                  .upstream = s->upstream,
                                   .reload = s->reload,
                                   .path = s->path,
                                   .argv = s->argv,

@@ -16,7 +16,7 @@ struct successor {
     struct lifecycle *lifecycle; /* NULL: not yet */
     bool go, failed;
     size_t taken;
-    struct buf buckets; /* what has come of them */
+    struct buf buckets, health; /* what has come of them */
     char message[UPGRADE_MESSAGE_MAX];
 };
 
@@ -54,6 +54,12 @@ static void take(struct successor *s, int fd, struct str bytes)
     proxy_take_over(s->lifecycle->proxy, fd, &peer, bytes);
 }
 
+static void keep(struct successor *s, struct buf *to, size_t n)
+{
+    if (!buf_append(to, s->message + 1, n - 1))
+        s->failed = true; /* without memory for them: the process before goes on */
+}
+
 /* False when nothing more is there. */
 static bool receive(struct successor *s)
 {
@@ -69,8 +75,10 @@ static bool receive(struct successor *s)
     }
     if (s->message[0] == UPGRADE_GO)
         s->go = true;
-    else if (s->message[0] == UPGRADE_BUCKETS && !buf_append(&s->buckets, s->message + 1, (size_t)n - 1))
-        s->failed = true; /* without memory for them: the process before goes on */
+    else if (s->message[0] == UPGRADE_BUCKETS)
+        keep(s, &s->buckets, (size_t)n);
+    else if (s->message[0] == UPGRADE_HEALTH)
+        keep(s, &s->health, (size_t)n);
     if (fd >= 0)
         take(s, fd, str_make(s->message + 1, (size_t)n - 1));
     return true;
@@ -103,10 +111,16 @@ struct str successor_buckets(const struct successor *s)
     return buf_str(&s->buckets);
 }
 
+struct str successor_health(const struct successor *s)
+{
+    return buf_str(&s->health);
+}
+
 void successor_serve(struct successor *s, struct lifecycle *lc)
 {
     s->lifecycle = lc;
     buf_fini(&s->buckets);
+    buf_fini(&s->health);
     say(s, UPGRADE_READY);
 }
 
@@ -135,5 +149,6 @@ void successor_free(struct successor *s)
         return;
     close_control(s);
     buf_fini(&s->buckets);
+    buf_fini(&s->health);
     mem_free(s);
 }

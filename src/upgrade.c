@@ -36,7 +36,8 @@ struct upgrade {
     pid_t pid;
     uint64_t begun, failed;
     bool frozen, given; /* what is to be undone */
-    size_t exported;    /* how far the buckets are on their way */
+    unsigned backends;  /* how far what is known of them is on its way, */
+    size_t exported;    /* and the buckets; SIZE_MAX: all is told */
     bool more;          /* there are some to come */
     char cause[160];    /* of UPGRADE_ENDING */
     const char *stop;   /* the signal that ends this process after it; NULL: none */
@@ -136,12 +137,16 @@ static void fail(struct upgrade *u, const char *cause)
 
 /* ---- step by step ---- */
 
-/* The next part of the buckets, or, behind the last, that the new process may go on. */
+/* The next part of what is known of the backends, then of the buckets, or, behind the last, that the new process may go
+ * on. */
 static bool fill_message(struct upgrade *u)
 {
-    const char type = u->more ? UPGRADE_BUCKETS : UPGRADE_GO;
+    bool health = u->backends < upstream_count(u->parts.upstream);
+    const char type = health ? UPGRADE_HEALTH : u->more ? UPGRADE_BUCKETS : UPGRADE_GO;
     bool no_memory = !buf_append(&u->message, &type, 1);
-    if (!no_memory && u->more)
+    if (!no_memory && health)
+        no_memory = !upstream_export(u->parts.upstream, &u->backends, UPGRADE_MESSAGE_MAX / 2, &u->message);
+    else if (!no_memory && u->more)
         u->more =
             limiter_export(u->parts.lifecycle->limiter, &u->exported, UPGRADE_MESSAGE_MAX / 2, &u->message, &no_memory);
     return !no_memory;
@@ -152,15 +157,14 @@ static void send_on(struct upgrade *u)
 {
     int rc = 0;
     while (u->exported != SIZE_MAX && rc == 0) {
-        bool last = u->message.len == 0 ? !u->more : buf_bytes(&u->message)[0] == UPGRADE_GO;
         if (u->message.len == 0 && !fill_message(u))
             rc = -ENOMEM;
         if (rc == 0)
             rc = sock_send_fd(u->control.fd, -1, buf_bytes(&u->message), u->message.len);
         if (rc == 0) {
-            buf_consume(&u->message, u->message.len);
-            if (last)
+            if (buf_bytes(&u->message)[0] == UPGRADE_GO)
                 u->exported = SIZE_MAX;
+            buf_consume(&u->message, u->message.len);
         }
     }
     loop_rewatch(u->parts.loop, &u->control, rc == -EAGAIN ? LOOP_READ | LOOP_WRITE : LOOP_READ);
@@ -171,6 +175,7 @@ static void send_on(struct upgrade *u)
 static void give(struct upgrade *u)
 {
     upgrade_enter(u, UPGRADE_GIVEN);
+    u->backends = 0;
     u->exported = 0;
     u->more = u->parts.lifecycle->limiter != NULL;
     buf_consume(&u->message, u->message.len);

@@ -24,6 +24,13 @@ struct passive_check {
     struct timer timer; /* the end of the ejection */
 };
 
+/* What they know, on its way to another process. */
+struct passive_known {
+    unsigned in_a_row;
+    bool on_trial;
+    uint64_t ejection, left; /* the last one's length, and what is left of one that goes on */
+};
+
 struct backend {
     unsigned refs; /* the set, its connections, and exchanges that name it in the log */
     struct upstream *upstream;
@@ -118,6 +125,11 @@ void passive_fini(struct backend *be);
 
 /* The backend has another snapshot now. Without passive checks in it an ejection is over. */
 void passive_change(struct backend *be);
+
+/* False: there are none. */
+bool passive_tell(const struct backend *be, struct passive_known *out) __attribute__((warn_unused_result));
+/* Another process knew that: it counts, as far as the config allows. `ejected`: an ejection goes on. */
+void passive_take(struct backend *be, const struct passive_known *k, bool ejected);
 
 /* Chooses without regard to those who wait: for the queue itself. See upstream_pick(). */
 struct backend *upstream_choose(struct upstream *u, const struct pick *p, struct place *place, bool *full);

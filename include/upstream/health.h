@@ -29,12 +29,25 @@ bool health_score_count(struct health_score *s, bool success);
  * stays down with its successes. */
 void health_score_change(struct health_score *s, unsigned fall, unsigned rise);
 
+/* Sets it to what another process knows: up, with so many failures in a row, or down, with so many successes. */
+void health_score_set(struct health_score *s, bool up, unsigned in_a_row);
+
 /* Starts checking `be` at once. False when memory runs out. */
 bool health_start(struct backend *be) __attribute__((warn_unused_result));
 void health_stop(struct backend *be);
 
 /* Nobody is available any more: a check that has been put off goes out as if it had not been. */
 void health_hurry(struct backend *be);
+
+/* What checks know, on its way to another process. */
+struct health_known {
+    bool up;
+    unsigned in_a_row; /* checks that spoke against that */
+};
+/* False: there are none. */
+bool health_tell(const struct backend *be, struct health_known *out) __attribute__((warn_unused_result));
+/* Another process knew that: it counts, and after it what the first probe of our own has found, if that is over. */
+void health_take(struct backend *be, const struct health_known *k);
 
 /* A reload of a backend that stays, in two steps. The first makes what it will need under `fresh` and does not have
  * (*staged, perhaps NULL); false when memory runs out. */

@@ -5,6 +5,7 @@
 #ifndef LB_UPSTREAM_UPSTREAM_H
 #define LB_UPSTREAM_UPSTREAM_H
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "config/config.h"
 #include "event/loop.h"
@@ -50,6 +51,18 @@ struct upstream_tally upstream_commit(struct upstream_change *c);
 
 /* As if nothing had been staged. NULL is fine. */
 void upstream_rollback(struct upstream_change *c);
+
+/* ---- another process goes on ---- */
+
+/* What is known of the backends by their checks and requests, as lines of text that another version understands, too, a
+ * part at a time: appends about `most` bytes to `out`. *at is 0 at first, then the backend to go on from, and
+ * upstream_count() when all is told. False when memory runs out. */
+bool upstream_export(const struct upstream *u, unsigned *at, size_t most, struct buf *out)
+    __attribute__((warn_unused_result));
+
+/* Goes on from that. Backends that are not told of, or that no longer are, begin as ever; so do those of lines that
+ * cannot be read, which are logged. */
+void upstream_import(struct upstream *u, struct str text);
 
 /* Stops the checks and closes idle connections; no connection may be leased any more. NULL is fine. */
 void upstream_free(struct upstream *u);

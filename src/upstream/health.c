@@ -48,6 +48,14 @@ void health_score_change(struct health_score *s, unsigned fall, unsigned rise)
     s->rise = rise;
 }
 
+void health_score_set(struct health_score *s, bool up, unsigned in_a_row)
+{
+    unsigned most = up ? s->fall - 1 : s->rise - 1;
+    unsigned n = in_a_row < most ? in_a_row : most;
+    s->value = up ? s->rise + s->fall - 1 - n : n;
+    s->probed = true;
+}
+
 /* Asks for a name's addresses on the helper thread. Apart from the check, because a resolver may outlive it: a check
  * that ends first lets go by setting `check` to NULL. */
 struct resolve_job {
@@ -434,6 +442,31 @@ void health_change(struct backend *be, const struct config *old, struct health_c
     } else if (was_on) {
         switch_off(be);
     }
+}
+
+/* ---- an upgrade ---- */
+
+bool health_tell(const struct backend *be, struct health_known *out)
+{
+    const struct health_check *h = be->health;
+    if (!h || !config_of(h)->health.on)
+        return false;
+    const struct health_score *s = &h->score;
+    *out = (struct health_known){.up = be->up, .in_a_row = be->up ? s->rise + s->fall - 1 - s->value : s->value};
+    return be->announced;
+}
+
+void health_take(struct backend *be, const struct health_known *k)
+{
+    struct health_check *h = be->health;
+    if (!h || !config_of(h)->health.on || (be->addr_count == 0 && k->up))
+        return; /* up it is when its name has resolved */
+    bool up = k->up, probed = h->score.probed, passed = h->score.value >= h->score.rise;
+    health_score_set(&h->score, k->up, k->in_a_row);
+    h->seen_address = true;
+    if (probed)
+        up = health_score_count(&h->score, passed);
+    backend_set_up(be, up, k->up ? "up before the upgrade" : "down before the upgrade");
 }
 
 void health_stop(struct backend *be)

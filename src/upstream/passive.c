@@ -60,6 +60,31 @@ void passive_change(struct backend *be)
     }
 }
 
+bool passive_tell(const struct backend *be, struct passive_known *out)
+{
+    const struct passive_check *p = &be->passive;
+    uint64_t now = loop_now(be->upstream->loop), end = be->ejected ? p->timer.deadline : now;
+    *out = (struct passive_known){
+        .in_a_row = p->in_a_row, .on_trial = p->on_trial, .ejection = p->ejection, .left = end > now ? end - now : 0};
+    return config_of(be)->passive.on;
+}
+
+void passive_take(struct backend *be, const struct passive_known *k, bool ejected)
+{
+    struct passive_check *p = &be->passive;
+    const struct config *config = config_of(be);
+    uint64_t longest = config->passive.max_ejection, left = k->left < longest ? k->left : longest;
+    if (!config->passive.on)
+        return;
+    p->ejection = k->ejection < longest ? k->ejection : longest;
+    p->on_trial = k->on_trial && !ejected;
+    p->in_a_row = k->in_a_row < config->passive.failures && !p->on_trial ? k->in_a_row : config->passive.failures - 1;
+    if (!ejected || !loop_arm(be->upstream->loop, &p->timer, loop_now(be->upstream->loop) + left))
+        return; /* without an end, no ejection */
+    be->ejected = true;
+    backend_update(be, "ejected before the upgrade");
+}
+
 static bool is_last(const struct backend *be)
 {
     const struct upstream *u = be->upstream;

@@ -229,10 +229,11 @@ static void test_tokens_are_exact(void **state)
         for (int j = 0; j < 4; j++)
             go_on_with(w, upgrade(w));
         uint64_t deadline = deadline_in(patience_ms());
-        while (http_request(w->port, "GET", "/", field, NULL, NULL) != 429)
+        unsigned passed = 0;
+        for (; http_request(w->port, "GET", "/", field, NULL, NULL) != 429; passed++)
             CHECK(left_ms(deadline) > 0, "the tokens do not end");
-        unsigned passed = end_asking(askers, &stop);
-        CHECK(passed <= 1000 && passed > 900, "%u requests passed", passed);
+        passed += end_asking(askers, &stop);
+        CHECK(passed == 1000, "%u requests passed", passed);
         unsigned counted = origin_requests(w->origins[0]) - 1000 * (unsigned)i;
         CHECK(counted == 1000, "%u requests of 1000 tokens reached the backend", counted);
     }
@@ -344,6 +345,15 @@ static void test_another_address(void **state)
     world_finish(w);
 }
 
+/* ... and it has told that it knows of the end of the one before. */
+static void take_over(struct world *w)
+{
+    size_t mark = daemon_mark(&w->daemon);
+
+    go_on_with(w, upgrade(w));
+    daemon_expect_event(&w->daemon, mark, "taken_over", NULL);
+}
+
 /* The same port for all hosts, and back; the file of a unix socket is removed by the one that leaves it. */
 static void test_another_host(void **state)
 {
@@ -354,20 +364,100 @@ static void test_another_host(void **state)
     world_start(w, NULL);
     snprintf(extra, sizeof extra, "\"listen\": \":%d\"", w->port);
     world_config(w, extra);
-    go_on_with(w, upgrade(w));
+    take_over(w);
     assert_int_equal(http_get(w->port, "/", NULL), 200);
     snprintf(extra, sizeof extra, "\"listen\": \"unix:%s\"", world_path(w, "s"));
     world_config(w, extra);
-    go_on_with(w, upgrade(w));
+    take_over(w);
     assert_false(client_can_connect(w->port));
     assert_int_equal(access(world_path(w, "s"), F_OK), 0);
     world_config(w, NULL);
-    size_t mark = daemon_mark(&w->daemon);
-    go_on_with(w, upgrade(w));
-    daemon_expect_event(&w->daemon, mark, "taken_over", NULL);
+    take_over(w);
     assert_int_not_equal(access(world_path(w, "s"), F_OK), 0);
     assert_int_equal(http_get(w->port, "/", NULL), 200);
     world_finish(w);
+}
+
+/* ---- what is known of backends goes over ---- */
+
+enum { SOUND, SICK };
+
+/* Says how it is, which is its mode. Other requests are counted; sick, it cuts them off. */
+static void patient(struct origin_conn *c)
+{
+    while (origin_read(c)) {
+        bool sick = origin_mode(c) == SICK;
+
+        if (strncmp(c->request.target, "/health", 7) == 0) {
+            if (!origin_sendf(c, "HTTP/1.1 %s\r\nContent-Length: 0\r\n\r\n", sick ? "503 Sick" : "200 OK"))
+                return;
+            continue;
+        }
+        atomic_fetch_add((atomic_uint *)origin_arg(c->origin), 1);
+        if (sick || !origin_answer(c, "ok"))
+            return;
+    }
+}
+
+static void ask_often(struct world *w)
+{
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(http_get(w->port, "/", NULL), 200);
+}
+
+#define CHECKS(path) "\"health_check\": {\"interval\": \"1h\", \"rise\": 3, \"path\": \"" path "\"}"
+
+/* A backend that is down gets nothing after an upgrade, until its checks say so: `rise` of them, not the first. */
+static void test_a_downed_backend_stays_down(void **state)
+{
+    struct world *w = *state;
+    atomic_uint served = 0;
+
+    origin_set_mode(world_origin(w, patient, &served, NULL), SICK);
+    world_origin(w, script, NULL, NULL);
+    world_start(w, CHECKS("/health"));
+    daemon_expect_event(&w->daemon, 0, "backend_down", "backend=b1");
+    origin_set_mode(w->origins[0], SOUND);
+    for (unsigned i = 2; i < 4; i++) {
+        go_on_with(w, upgrade(w));
+        origin_wait_requests(w->origins[0], i); /* the new one's first check, which succeeds */
+        ask_often(w);
+        assert_int_equal(served, 0);
+    }
+    size_t mark = daemon_mark(&w->daemon);
+    world_config(w, CHECKS("/health2")); /* asked at once: the third success */
+    daemon_signal(&w->daemon, SIGHUP);
+    daemon_expect_event(&w->daemon, mark, "backend_up", "backend=b1");
+    ask_often(w);
+    assert_int_equal(served, 10);
+    world_finish(w);
+}
+
+static void test_an_ejection_goes_on(void **state)
+{
+    struct world *w = *state;
+    atomic_uint served = 0;
+
+    origin_set_mode(world_origin(w, patient, &served, NULL), SICK);
+    world_origin(w, script, NULL, NULL);
+    world_start(w, "\"passive_check\": {\"failures\": 1, \"ejection\": \"1h\", \"max_ejection\": \"2h\"}");
+    ask_often(w);
+    assert_int_equal(served, 1);
+    origin_set_mode(w->origins[0], SOUND);
+    for (int i = 0; i < 2; i++) {
+        go_on_with(w, upgrade(w));
+        ask_often(w);
+    }
+    assert_int_equal(served, 1);
+    world_finish(w);
+}
+
+static void wait_for_file(struct world *w, const char *name)
+{
+    uint64_t deadline = deadline_in(patience_ms());
+
+    for (; access(world_path(w, name), F_OK) != 0; rest())
+        CHECK(left_ms(deadline) > 0, "there is no %s", name);
 }
 
 static void expect_failure(struct world *w, const char *cause)
@@ -418,10 +508,10 @@ static void test_failures_change_nothing(void **state)
     /* No program, and one that never gets ready. */
     assert_int_equal(unlink(binary), 0);
     expect_failure(w, "cannot be started: No such file or directory");
-    file_put(binary, "#!/bin/sh\nexec sleep 300\n");
+    file_put(binary, "#!/bin/sh\n: >begun\nexec sleep 300\n");
     assert_int_equal(chmod(binary, 0755), 0);
     daemon_signal(&w->daemon, SIGUSR2);
-    rest();
+    wait_for_file(w, "begun"); /* two signals at once would be one */
     expect_failure(w, "an upgrade is under way");
     size_t mark = daemon_mark(&w->daemon);
     daemon_signal(&w->daemon, SIGHUP);
@@ -537,11 +627,12 @@ static void test_notify(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WORLD_TEST(test_nothing_fails),     WORLD_TEST(test_bytes_go_over),
-        WORLD_TEST(test_tokens_are_exact),  WORLD_TEST(test_buckets_go_over),
-        WORLD_TEST(test_unix_socket),       WORLD_TEST(test_another_address),
-        WORLD_TEST(test_another_host),      WORLD_TEST(test_failures_change_nothing),
-        WORLD_TEST(test_socket_activation), WORLD_TEST(test_notify),
+        WORLD_TEST(test_nothing_fails),       WORLD_TEST(test_bytes_go_over),
+        WORLD_TEST(test_tokens_are_exact),    WORLD_TEST(test_buckets_go_over),
+        WORLD_TEST(test_unix_socket),         WORLD_TEST(test_another_address),
+        WORLD_TEST(test_another_host),        WORLD_TEST(test_a_downed_backend_stays_down),
+        WORLD_TEST(test_an_ejection_goes_on), WORLD_TEST(test_failures_change_nothing),
+        WORLD_TEST(test_socket_activation),   WORLD_TEST(test_notify),
     };
     prctl(PR_SET_CHILD_SUBREAPER, 1); /* a process whose parent has ended is ours then */
     return cmocka_run_group_tests(tests, NULL, NULL);

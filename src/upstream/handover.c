@@ -1,0 +1,187 @@
+/* What is known of the backends goes over to another process as lines of JSON, one a backend:
+ *
+ *   {"address":"127.0.0.1:9001","available_ms":1200,         for how long it has been available, or not
+ *    "up":false,"checks_in_a_row":1,                         with active checks
+ *    "failures":4,"ejection_ms":20000,"ejected_ms":1300,     with passive ones: what is left of an ejection,
+ *    "on_trial":true,                                        ... or what follows it
+ *    "warm_ms":30}                                           how far a slow start is
+ *
+ * Members that are missing count as nothing known, others are ignored: the other side may be another version. */
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "upstream/backend.h"
+#include "upstream/health.h"
+
+#define MS_MAX ((double)(UINT64_C(1) << 43)) /* whole, and no overflow in nanoseconds */
+
+static uint64_t ms_since(const struct backend *be, uint64_t when)
+{
+    return (loop_now(be->upstream->loop) - when) / NS_PER_MS;
+}
+
+static bool tell_checks(const struct backend *be, struct buf *out)
+{
+    struct health_known k;
+    return !health_tell(be, &k) ||
+           buf_printf(out, ",\"up\":%s,\"checks_in_a_row\":%u", k.up ? "true" : "false", k.in_a_row);
+}
+
+static bool tell_passive(const struct backend *be, struct buf *out)
+{
+    struct passive_known k;
+    if (!passive_tell(be, &k))
+        return true;
+    return buf_printf(out, ",\"failures\":%u,\"ejection_ms\":%llu", k.in_a_row,
+                      (unsigned long long)(k.ejection / NS_PER_MS)) &&
+           (!be->ejected || buf_printf(out, ",\"ejected_ms\":%llu", (unsigned long long)(k.left / NS_PER_MS))) &&
+           (!k.on_trial || buf_printf(out, ",\"on_trial\":true"));
+}
+
+static bool tell(const struct backend *be, struct buf *out)
+{
+    return buf_printf(out, "{\"address\":") && json_append_string(out, str_of(be->config->address)) &&
+           buf_printf(out, ",\"available_ms\":%llu", (unsigned long long)ms_since(be, be->since)) &&
+           tell_checks(be, out) && tell_passive(be, out) &&
+           (be->warm == 0 || buf_printf(out, ",\"warm_ms\":%llu", (unsigned long long)ms_since(be, be->warm))) &&
+           buf_printf(out, "}\n");
+}
+
+bool upstream_export(const struct upstream *u, unsigned *at, size_t most, struct buf *out)
+{
+    size_t before = out->len;
+    for (; *at < u->count && out->len - before < most; ++*at)
+        if (!tell(u->backends[*at], out))
+            return false;
+    return true;
+}
+
+/* ---- the other side ---- */
+
+struct known {
+    struct endpoint at;
+    bool has_checks, has_passive, ejected, warm;
+    uint64_t available, warm_for;
+    struct health_known checks;
+    struct passive_known passive;
+};
+
+/* False when it is there and no such thing. *has, which may be NULL: it is there. */
+static bool read_number(const struct json *o, const char *key, double most, uint64_t *out, bool *has)
+{
+    const struct json *v = json_get(o, key);
+    if (has)
+        *has = v != NULL;
+    if (!v)
+        return true;
+    if (json_type(v) != JSON_NUMBER || json_number(v) < 0)
+        return false;
+    *out = (uint64_t)(json_number(v) < most ? json_number(v) : most);
+    return true;
+}
+
+static bool read_count(const struct json *o, const char *key, unsigned *out, bool *has)
+{
+    uint64_t n = 0;
+    if (!read_number(o, key, UINT16_MAX, &n, has))
+        return false;
+    *out = (unsigned)n;
+    return true;
+}
+
+static bool read_ns(const struct json *o, const char *key, uint64_t *out, bool *has)
+{
+    if (!read_number(o, key, MS_MAX, out, has))
+        return false;
+    *out *= NS_PER_MS;
+    return true;
+}
+
+static bool read_bool(const struct json *o, const char *key, bool *out, bool *has)
+{
+    const struct json *v = json_get(o, key);
+    if (has)
+        *has = v != NULL;
+    if (v && json_type(v) != JSON_BOOL)
+        return false;
+    *out = v && json_bool(v);
+    return true;
+}
+
+static bool read_known(const struct json *o, struct known *k)
+{
+    const char *why;
+    *k = (struct known){0};
+    const struct json *address = json_type(o) == JSON_OBJECT ? json_get(o, "address") : NULL;
+    return address && json_type(address) == JSON_STRING &&
+           endpoint_parse(str_of(json_string(address)), false, &k->at, &why) &&
+           read_ns(o, "available_ms", &k->available, NULL) && read_bool(o, "up", &k->checks.up, &k->has_checks) &&
+           read_count(o, "checks_in_a_row", &k->checks.in_a_row, NULL) &&
+           read_count(o, "failures", &k->passive.in_a_row, &k->has_passive) &&
+           read_ns(o, "ejection_ms", &k->passive.ejection, NULL) &&
+           read_ns(o, "ejected_ms", &k->passive.left, &k->ejected) &&
+           read_bool(o, "on_trial", &k->passive.on_trial, NULL) && read_ns(o, "warm_ms", &k->warm_for, &k->warm);
+}
+
+static struct backend *find(const struct upstream *u, const struct endpoint *at)
+{
+    for (unsigned i = 0; i < u->count; i++)
+        if (config_same_endpoint(&u->backends[i]->config->endpoint, at))
+            return u->backends[i];
+    return NULL;
+}
+
+static uint64_t ago(const struct backend *be, uint64_t ns)
+{
+    uint64_t now = loop_now(be->upstream->loop);
+    return ns < now ? now - ns : 1;
+}
+
+static void take(struct backend *be, const struct known *k)
+{
+    bool available = (!k->has_checks || k->checks.up) && !k->ejected;
+    if (k->has_checks)
+        health_take(be, &k->checks);
+    if (k->has_passive)
+        passive_take(be, &k->passive, k->ejected);
+    if (be->available == available)
+        be->since = ago(be, k->available);
+    be->warm = k->warm ? ago(be, k->warm_for) : 0;
+    tiers_build(be->upstream, NULL);
+    health_hurry(be); /* how long it has been down says when it is checked next */
+}
+
+static void log_ignored(const char *reason)
+{
+    log_begin(LOG_WARN, "health_ignored");
+    log_z("reason", reason);
+    log_end();
+}
+
+static void take_line(struct upstream *u, struct str line)
+{
+    struct json_error e;
+    struct known k;
+    struct json_doc *d = json_parse(line, true, &e);
+    if (!d) {
+        log_ignored(e.what);
+        return;
+    }
+    if (!read_known(json_root(d), &k)) {
+        log_ignored("a line says no such thing");
+    } else {
+        struct backend *be = find(u, &k.at);
+        if (be)
+            take(be, &k);
+    }
+    json_free(d);
+}
+
+void upstream_import(struct upstream *u, struct str text)
+{
+    while (text.n > 0) {
+        size_t end = str_find(text, '\n'), next = end < text.n ? end + 1 : end;
+        take_line(u, str_make(text.p, end));
+        text = str_make(text.p + next, text.n - next);
+    }
+}

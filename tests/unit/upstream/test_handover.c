@@ -1,0 +1,221 @@
+/* What one process knows of its backends, and another goes on with; and text that says no such thing. */
+#include "base/clock.h"
+#include "upstream/backend.h"
+#include "upstream/health.h"
+#include "upstream/upstream.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define CHECKED                                                                                                        \
+    "\"health_check\":{\"interval\":\"1h\",\"fall\":3,\"rise\":2},"                                                    \
+    "\"passive_check\":{\"failures\":5,\"ejection\":\"10s\",\"max_ejection\":\"1m\"}"
+
+struct process {
+    struct loop *loop;
+    struct upstream *upstream;
+};
+
+static void begin(struct process *p, const char *more)
+{
+    char text[1024];
+    int n = snprintf(text, sizeof text,
+                     "{\"backends\":[{\"address\":\"127.0.0.1:1\"},{\"address\":\"unix:/tmp/a \\\"b\\\"\"},"
+                     "{\"address\":\"127.0.0.1:3\"}],%s}",
+                     more);
+    struct buf errors = BUF_INIT;
+    struct config *c = config_parse(str_make(text, (size_t)n), "test", NULL, &errors);
+    assert_non_null(c);
+    buf_fini(&errors);
+    p->loop = loop_new();
+    assert_non_null(p->loop);
+    p->upstream = upstream_new(p->loop, c);
+    assert_non_null(p->upstream);
+    config_put(c);
+}
+
+static void end(struct process *p)
+{
+    upstream_free(p->upstream);
+    loop_free(p->loop);
+}
+
+static struct backend *at(struct process *p, unsigned i)
+{
+    return upstream_backend(p->upstream, i);
+}
+
+static void fail_at(struct backend *be, unsigned times)
+{
+    while (times-- > 0) {
+        struct place p = {.epoch = be->passive.epoch, .on_trial = be->passive.on_trial};
+        backend_failed(be, &p, "test");
+    }
+}
+
+static void go_over(struct process *from, struct process *to)
+{
+    struct buf text = BUF_INIT;
+    for (unsigned i = 0; i < upstream_count(from->upstream);)
+        assert_true(upstream_export(from->upstream, &i, 1, &text));
+    upstream_import(to->upstream, buf_str(&text));
+    buf_fini(&text);
+}
+
+/* The text about one backend. */
+static void assert_told(struct process *p, unsigned i, const char *expected)
+{
+    struct buf text = BUF_INIT;
+    assert_true(upstream_export(p->upstream, &i, 1, &text));
+    assert_true(buf_append(&text, "", 1));
+    const char *from = strstr(buf_bytes(&text), ",\"up\""), *passive = strstr(buf_bytes(&text), ",\"failures\"");
+    if (!strstr(from ? from : passive ? passive : buf_bytes(&text), expected))
+        fail_msg("%s is not in %s", expected, buf_bytes(&text));
+    buf_fini(&text);
+}
+
+static void checks_go_over(void **state)
+{
+    (void)state;
+    struct process old, fresh, third;
+    begin(&old, CHECKED);
+    begin(&fresh, CHECKED);
+    begin(&third, "\"health_check\":{\"interval\":\"1h\",\"fall\":2,\"rise\":1}");
+    struct health_known down = {false, 1}, shaky = {true, 2};
+    health_take(at(&old, 0), &down);
+    health_take(at(&old, 1), &shaky);
+    assert_false(backend_is_available(at(&old, 0)));
+    assert_true(backend_is_available(at(&old, 1)));
+    go_over(&old, &fresh);
+    assert_false(backend_is_available(at(&fresh, 0)));
+    assert_true(backend_is_available(at(&fresh, 1)) && backend_is_available(at(&fresh, 2)));
+    assert_told(&fresh, 0, "\"up\":false,\"checks_in_a_row\":1,");
+    assert_told(&fresh, 1, "\"up\":true,\"checks_in_a_row\":2,");
+    assert_told(&fresh, 2, "\"up\":true,\"checks_in_a_row\":0,");
+
+    /* Where fewer make a change, one is missing at least. */
+    go_over(&fresh, &third);
+    assert_told(&third, 0, "\"up\":false,\"checks_in_a_row\":0,");
+    assert_told(&third, 1, "\"up\":true,\"checks_in_a_row\":1,");
+    end(&third);
+
+    /* Without checks there is nothing to take over, and nothing to tell. */
+    begin(&third, "\"health_check\":null,\"passive_check\":null");
+    go_over(&fresh, &third);
+    assert_true(backend_is_available(at(&third, 0)));
+    go_over(&third, &fresh);
+    assert_false(backend_is_available(at(&fresh, 0)));
+    end(&third);
+    end(&fresh);
+    end(&old);
+}
+
+static void ejections_go_over(void **state)
+{
+    (void)state;
+    struct process old, fresh;
+    begin(&old, CHECKED);
+    begin(&fresh, CHECKED);
+    at(&old, 0)->passive.ejection = 10 * NS_PER_S;
+    fail_at(at(&old, 0), 5);
+    fail_at(at(&old, 1), 4);
+    at(&old, 2)->passive.on_trial = true;
+    uint64_t ends = at(&old, 0)->passive.timer.deadline;
+    go_over(&old, &fresh);
+
+    /* It ends when it was to end, and the next one is longer by as much; but a millisecond that the text leaves out. */
+    struct backend *be = at(&fresh, 0);
+    assert_true(be->ejected && !backend_is_available(be));
+    assert_int_equal(be->passive.ejection, 20 * NS_PER_S);
+    assert_in_range(be->passive.timer.deadline, ends - NS_PER_MS, ends + loop_now(fresh.loop) - loop_now(old.loop));
+    assert_true(backend_is_available(at(&fresh, 1)));
+    fail_at(at(&fresh, 1), 1);
+    assert_false(backend_is_available(at(&fresh, 1)));
+    assert_true(at(&fresh, 2)->passive.on_trial);
+    end(&fresh);
+
+    begin(&fresh, "\"health_check\":null,\"passive_check\":{\"failures\":2,\"max_ejection\":\"15s\"}");
+    go_over(&old, &fresh);
+    assert_int_equal(at(&fresh, 0)->passive.ejection, 15 * NS_PER_S);
+    assert_true(backend_is_available(at(&fresh, 1))); /* one more */
+    fail_at(at(&fresh, 1), 1);
+    assert_false(backend_is_available(at(&fresh, 1)));
+    end(&fresh);
+
+    begin(&fresh, "\"health_check\":null,\"passive_check\":null");
+    go_over(&old, &fresh);
+    assert_true(backend_is_available(at(&fresh, 0)));
+    end(&fresh);
+    end(&old);
+}
+
+static void times_go_over(void **state)
+{
+    (void)state;
+    struct process old, fresh;
+    begin(&old, CHECKED ",\"slow_start\":\"1h\"");
+    begin(&fresh, CHECKED ",\"slow_start\":\"1h\"");
+    uint64_t now = loop_now(old.loop), room = loop_now(fresh.loop) - now + NS_PER_MS;
+    at(&old, 0)->since = now - 5 * NS_PER_S;
+    at(&old, 1)->warm = now - 3 * NS_PER_S;
+    go_over(&old, &fresh);
+    assert_in_range(at(&fresh, 0)->since, at(&old, 0)->since, at(&old, 0)->since + room);
+    assert_in_range(at(&fresh, 1)->warm, at(&old, 1)->warm, at(&old, 1)->warm + room);
+    assert_int_equal(at(&fresh, 2)->warm, 0);
+    end(&fresh);
+    end(&old);
+}
+
+static void nonsense_is_ignored(void **state)
+{
+    (void)state;
+    static const char *const lines[] = {
+        "",
+        "x",
+        "[]",
+        "{}",
+        "{\"address\":1}",
+        "{\"address\":\"nowhere\"}",
+        "{\"address\":\"127.0.0.1:1\",\"up\":0}",
+        "{\"address\":\"127.0.0.1:1\",\"up\":false,\"checks_in_a_row\":-1}",
+        "{\"address\":\"127.0.0.1:1\",\"up\":false,\"checks_in_a_row\":\"2\"}",
+        "{\"address\":\"127.0.0.1:1\",\"up\":false,\"available_ms\":null}",
+        "{\"address\":\"127.0.0.1:1\",\"failures\":1,\"ejected_ms\":[]}",
+        "{\"address\":\"127.0.0.1:1\",\"up\":false",
+        "\xff",
+    };
+    struct process p;
+    begin(&p, CHECKED);
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        upstream_import(p.upstream, str_of(lines[i]));
+        assert_true(backend_is_available(at(&p, 0)));
+    }
+    upstream_import(p.upstream, STR("\n\n{\n{\"address\":\"127.0.0.1:9\",\"up\":false}\n"));
+    for (unsigned i = 0; i < 3; i++)
+        assert_true(backend_is_available(at(&p, i)));
+
+    /* What is not known yet does not matter, nor do numbers that nobody can mean. */
+    upstream_import(p.upstream,
+                    STR("{\"address\":\"127.0.0.1:1\",\"load\":{\"a\":[1]},\"up\":false,\"checks_in_a_row\":"
+                        "1e300,\"available_ms\":1e300,\"failures\":1e9,\"ejection_ms\":1e18,"
+                        "\"ejected_ms\":1e18,\"warm_ms\":1e300}\n{\"address\":\"127.0.0.1:3\",\"up\":false}"));
+    assert_false(backend_is_available(at(&p, 0)) || backend_is_available(at(&p, 2)));
+    assert_told(&p, 0, "\"up\":false,\"checks_in_a_row\":1,\"failures\":4,\"ejection_ms\":60000,\"ejected_ms\":60000");
+    end(&p);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(checks_go_over),
+        cmocka_unit_test(ejections_go_over),
+        cmocka_unit_test(times_go_over),
+        cmocka_unit_test(nonsense_is_ignored),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
