@@ -1,0 +1,154 @@
+/* When checks go out. Time is the kernel's; what is asserted is the order of what is due, which holds on a slow
+ * machine, too: timers fire in the order of their deadlines. */
+#include "base/clock.h"
+#include "net/sock.h"
+#include "upstream/backend.h"
+#include "upstream/health.h"
+#include "upstream/upstream.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define INTERVAL (100 * NS_PER_MS)
+#define WAIT     (10 * NS_PER_S)
+
+struct world {
+    struct loop *loop;
+    struct upstream *upstream;
+    int listeners[2]; /* of backends that accept, and say nothing */
+    struct timer marker;
+    bool marked;
+    struct backend *falls; /* at the marker */
+    uint64_t begun;        /* no check is older */
+};
+
+static void on_marker(struct timer *t)
+{
+    struct world *w = container_of(t, struct world, marker);
+    w->marked = true;
+    if (w->falls)
+        backend_set_up(w->falls, false, "test");
+}
+
+static void open_world(struct world *w)
+{
+    struct addr at;
+    uint16_t ports[2];
+    *w = (struct world){0};
+    for (int i = 0; i < 2; i++) {
+        struct endpoint e;
+        const char *why;
+        assert_true(endpoint_parse(STR("127.0.0.1:0"), true, &e, &why));
+        w->listeners[i] = sock_listen(&e.addr, 16);
+        assert_true(w->listeners[i] >= 0);
+        assert_int_equal(sock_local_addr(w->listeners[i], &at), 0);
+        ports[i] = peer_from_addr(&at).port;
+    }
+    char text[400];
+    int n = snprintf(text, sizeof text,
+                     "{\"backends\":[{\"address\":\"127.0.0.1:%u\"},{\"address\":\"127.0.0.1:%u\"}],"
+                     "\"health_check\":{\"interval\":\"100ms\",\"timeout\":\"1h\"}}",
+                     ports[0], ports[1]);
+    struct buf errors = BUF_INIT;
+    struct config *c = config_parse(str_make(text, (size_t)n), "test", NULL, &errors);
+    assert_non_null(c);
+    w->loop = loop_new();
+    assert_non_null(w->loop);
+    w->begun = loop_now(w->loop);
+    w->upstream = upstream_new(w->loop, c);
+    assert_non_null(w->upstream);
+    config_put(c);
+    timer_init(&w->marker, on_marker);
+}
+
+static void close_world(struct world *w)
+{
+    loop_cancel(w->loop, &w->marker);
+    upstream_free(w->upstream);
+    loop_free(w->loop);
+    for (int i = 0; i < 2; i++)
+        sock_close(w->listeners[i]);
+}
+
+/* The next check's connection, or an error that says that there is none yet. */
+static int take_check(struct world *w, int backend)
+{
+    struct addr from;
+    return sock_accept(w->listeners[backend], &from);
+}
+
+static int wait_for_check(struct world *w, int backend)
+{
+    int fd;
+    uint64_t deadline = clock_monotonic() + WAIT;
+    while ((fd = take_check(w, backend)) < 0) {
+        assert_true(clock_monotonic() < deadline);
+        loop_turn(w->loop, NS_PER_MS);
+    }
+    return fd;
+}
+
+static void run_to_marker(struct world *w, uint64_t when)
+{
+    w->marked = false;
+    assert_true(loop_arm(w->loop, &w->marker, when));
+    while (!w->marked)
+        loop_turn(w->loop, TIMER_NEVER);
+}
+
+/* The first backend's check fails, and it has been down for an hour: its next check is put off. */
+static void put_off(struct world *w)
+{
+    struct backend *be = upstream_backend(w->upstream, 0);
+    uint64_t deadline = clock_monotonic() + WAIT;
+    sock_close(wait_for_check(w, 0));
+    while (backend_is_available(be)) {
+        assert_true(clock_monotonic() < deadline);
+        loop_turn(w->loop, NS_PER_MS);
+    }
+    be->since -= 3600 * NS_PER_S;
+    health_hurry(be); /* works out anew when it is due: in four and a half intervals at least */
+}
+
+static void what_is_long_down_is_checked_seldom(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w);
+    put_off(&w);
+    run_to_marker(&w, w.begun + 3 * INTERVAL);
+    assert_int_equal(take_check(&w, 0), -EAGAIN);
+    sock_close(wait_for_check(&w, 0)); /* it comes */
+    close_world(&w);
+}
+
+static void the_last_one_to_fall_hurries_the_others(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w);
+    put_off(&w);
+    w.falls = upstream_backend(w.upstream, 1);
+    run_to_marker(&w, w.begun + 2 * INTERVAL);
+    w.falls = NULL;
+    run_to_marker(&w, loop_now(w.loop) + INTERVAL);
+    int fd = take_check(&w, 0);
+    assert_true(fd >= 0);
+    sock_close(fd);
+    close_world(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_long_down_is_checked_seldom),
+        cmocka_unit_test(the_last_one_to_fall_hurries_the_others),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
