@@ -32,6 +32,7 @@
 #include <string.h>
 
 #define UPKEEP_INTERVAL (2 * NS_PER_S)
+#define BUCKETS_AT_ONCE (64u * 1024u)
 #define TRIM_PEAK       256 /* connections whose memory is worth giving back */
 
 struct server {
@@ -257,24 +258,43 @@ static int start_reloads(struct server *s)
     return s->reload ? EXIT_DONE : fail(EXIT_RUNTIME, "cannot set reloads up: %s", strerrordesc_np(ENOMEM));
 }
 
+/* What is in memory only of the limiter that goes. */
+static bool keep_buckets(const struct limiter *lim, struct buf *out)
+{
+    size_t at = 0;
+    bool no_memory = false;
+    while (limiter_export(lim, &at, BUCKETS_AT_ONCE, out, &no_memory))
+        ;
+    return !no_memory;
+}
+
+static void log_upgrade_failed(const char *cause)
+{
+    log_begin(LOG_ERROR, "upgrade_failed");
+    log_z("cause", cause);
+    log_end();
+}
+
 /* The files were given away, and are ours again. */
 static bool restart_limiter(void *arg)
 {
     struct server *s = arg;
     char why[1024];
     int status;
+    struct buf buckets = BUF_INIT;
+    bool kept = keep_buckets(s->limiter, &buckets);
     limiter_free(s->limiter);
     s->limiter = limiter_new(s->loop, s->disk, reload_config(s->reload), why, sizeof why, &status);
     s->lifecycle.limiter = s->limiter;
     proxy_set_limiter(s->proxy, s->limiter);
     clients_api_set_limiter(s->api, s->limiter);
     reload_set_limiter(s->reload, s->limiter);
-    if (s->limiter)
-        return true;
-    log_begin(LOG_ERROR, "upgrade_failed");
-    log_z("cause", why);
-    log_end();
-    return false;
+    if (!s->limiter)
+        log_upgrade_failed(why);
+    else if (!kept || !limiter_import(s->limiter, buf_str(&buckets)))
+        log_upgrade_failed("out of memory: unregistered clients begin with full buckets");
+    buf_fini(&buckets);
+    return s->limiter != NULL;
 }
 
 static int start_upgrades(struct server *s)

@@ -126,10 +126,10 @@ static void end_it(struct upgrade *u)
 static void fail(struct upgrade *u, const char *cause)
 {
     size_t n = strlen(cause);
-    close_control(u);
     snprintf(u->cause, sizeof u->cause, "%s", cause);
     if (cause[n - 1] != ' ')
-        process_kill(u->pid);
+        process_kill(u->pid); /* first: by the end of the connection it would believe that its turn has come */
+    close_control(u);
     if (u->state == UPGRADE_SAVING)
         return; /* the save ends first, and goes on from there */
     end_it(u);
@@ -188,18 +188,17 @@ static void give(struct upgrade *u)
 static void on_saved(void *arg, bool ok)
 {
     struct upgrade *u = arg;
-    u->given = true;
-    if (ok)
-        limiter_leave(u->parts.lifecycle->limiter);
+    u->given = ok;
+    (ok ? limiter_leave : limiter_reopen)(u->parts.lifecycle->limiter);
     if (ok && u->control.fd >= 0 && !u->stop) {
         give(u);
         return;
     }
     if (!ok)
         snprintf(u->cause, sizeof u->cause, "the clients cannot be saved");
-    close_control(u);
     if (!ok)
         process_kill(u->pid);
+    close_control(u);
     end_it(u);
 }
 

@@ -66,6 +66,9 @@ bool identity_address(const struct config *config, const struct peer *peer, cons
  * failed. API changes are refused from now on. */
 void limiter_close(struct limiter *lim, void (*done)(void *arg, bool ok), void *arg);
 
+/* That has failed: the limiter goes on as before. To be called when done() is, or later. */
+void limiter_reopen(struct limiter *lim);
+
 /* ---- another process goes on ---- */
 
 /* The unregistered clients' buckets as lines of text that another version understands, too, a part at a time: appends

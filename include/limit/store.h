@@ -46,6 +46,9 @@ struct instant store_instant(const struct store *st);
  * under way, or come. */
 void store_close(struct store *st, void (*done)(void *arg, bool ok), void *arg);
 
+/* That has failed, as done() was told: nothing is given away, and the store goes on as before. */
+void store_reopen(struct store *st);
+
 /* Lets go of everything; jobs must have ended (worker_free()). NULL is fine. */
 /* After store_close() has succeeded: gives the lock to whoever waits for the files. Nothing is written any more. */
 void store_unlock(struct store *st);

@@ -343,6 +343,11 @@ void changes_close(struct limiter *lim, void (*done)(void *arg, bool ok), void *
     loop_post(lim->loop, &lim->changes.flush);
 }
 
+void changes_reopen(struct limiter *lim)
+{
+    lim->changes.closing = false;
+}
+
 /* ---- asking ---- */
 
 enum err clients_get(struct limiter *lim, const char *id, struct client_view *out)

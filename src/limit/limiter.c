@@ -432,6 +432,12 @@ void limiter_close(struct limiter *lim, void (*done)(void *arg, bool ok), void *
     changes_close(lim, done, arg);
 }
 
+void limiter_reopen(struct limiter *lim)
+{
+    changes_reopen(lim);
+    store_reopen(lim->store);
+}
+
 void limiter_leave(struct limiter *lim)
 {
     store_unlock(lim->store);

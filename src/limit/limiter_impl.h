@@ -73,5 +73,6 @@ void changes_appended(void *arg, bool ok);
 
 /* Takes no more changes, and calls store_close() when those under way have ended. */
 void changes_close(struct limiter *lim, void (*done)(void *arg, bool ok), void *arg);
+void changes_reopen(struct limiter *lim);
 
 #endif

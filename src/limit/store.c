@@ -614,6 +614,16 @@ void store_close(struct store *st, void (*done)(void *arg, bool ok), void *arg)
     pump(st);
 }
 
+void store_reopen(struct store *st)
+{
+    assert(st->closing && st->save.state == SAVE_NONE);
+    st->closing = false;
+    if (st->journal.fd < 0)
+        st->broken = true; /* it was let go of, and is made anew by the next save */
+    retry_later(st);
+    arm_interval(st);
+}
+
 void store_unlock(struct store *st)
 {
     assert(st->closing);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -527,6 +528,74 @@ static void test_failures_change_nothing(void **state)
     w->finished = true;
 }
 
+/* No file may grow beyond that. The log stays below. */
+static void limit_file_size(const struct world *w, rlim_t size)
+{
+    struct rlimit limit = {size, RLIM_INFINITY};
+
+    assert_int_equal(prlimit(w->daemon.pid, RLIMIT_FSIZE, &limit, NULL), 0);
+}
+
+static int use_token(struct world *w)
+{
+    return http_request(w->port, "GET", "/", "X-Client-ID: u\r\n", NULL, NULL);
+}
+
+/* The old process cannot save what the new one would have to load: it goes on, with the tokens as they were. */
+static void test_a_full_disk(void **state)
+{
+    struct world *w = *state;
+    struct bytes clients = {0};
+
+    signal(SIGXFSZ, SIG_IGN); /* the daemon inherits it: its writes fail with EFBIG */
+    for (int i = 0; i < 100; i++)
+        bytes_addf(&clients, "%s{\"client_id\":\"client-%0100d\",\"capacity\":1,\"rate_per_sec\":1}",
+                   i ? ",\n"
+                     : "{\"clients\":[\n{\"client_id\":\"u\",\"capacity\":5,\"rate_per_sec\":0.0001},\n{\"client_id\":"
+                       "\"other\",\"capacity\":5,\"rate_per_sec\":1},\n",
+                   i);
+    bytes_addf(&clients, "\n]}\n");
+    file_put(world_path(w, "clients.json"), clients.p);
+    bytes_free(&clients);
+    world_origin(w, script, NULL, NULL);
+    world_start(w, QUIET);
+    assert_int_equal(use_token(w), 200);
+    limit_file_size(w, 8192);
+    for (int i = 0; i < 2; i++) {
+        expect_failure(w, "the clients cannot be saved");
+        assert_int_equal(use_token(w), 200);
+    }
+    limit_file_size(w, RLIM_INFINITY);
+    assert_int_equal(http_request(w->port, "DELETE", "/clients/delete?id=other", "", NULL, NULL), 200);
+    go_on_with(w, upgrade(w));
+    assert_int_equal(use_token(w), 200);
+    assert_int_equal(use_token(w), 200);
+    assert_int_equal(use_token(w), 429);
+    world_finish(w);
+}
+
+/* What only the old process knew is not forgotten when the new one fails after its files were given away. */
+static void test_buckets_come_back(void **state)
+{
+    struct world *w = *state;
+    static const char *const limit = "\"rate_limit\": {\"default\": {\"capacity\": 3, \"rate_per_sec\": 0.0001}}";
+    char extra[300];
+
+    world_origin(w, script, NULL, NULL);
+    world_start(w, limit);
+    assert_int_equal(get_from(w, "127.0.0.9"), 200);
+    snprintf(extra, sizeof extra, "%s, \"listen\": \"127.0.0.1:%d\"", limit, origin_port(w->origins[0]));
+    world_config(w, extra);
+    for (int i = 0; i < 2; i++) {
+        expect_failure(w, "the new process ended before it was ready (exit status 1)");
+        assert_int_equal(get_from(w, "127.0.0.9"), 200);
+    }
+    assert_int_equal(get_from(w, "127.0.0.9"), 429);
+    daemon_signal(&w->daemon, SIGTERM);
+    assert_int_equal(daemon_wait(&w->daemon), 0);
+    w->finished = true;
+}
+
 /* ---- service managers ---- */
 
 static int bound(int port)
@@ -632,6 +701,7 @@ int main(void)
         WORLD_TEST(test_unix_socket),         WORLD_TEST(test_another_address),
         WORLD_TEST(test_another_host),        WORLD_TEST(test_a_downed_backend_stays_down),
         WORLD_TEST(test_an_ejection_goes_on), WORLD_TEST(test_failures_change_nothing),
+        WORLD_TEST(test_a_full_disk),         WORLD_TEST(test_buckets_come_back),
         WORLD_TEST(test_socket_activation),   WORLD_TEST(test_notify),
     };
     prctl(PR_SET_CHILD_SUBREAPER, 1); /* a process whose parent has ended is ours then */
