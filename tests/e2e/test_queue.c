@@ -2,6 +2,7 @@
  * address may have. */
 #include "harness/world.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -158,9 +159,44 @@ static void test_a_retry_waits_too(void **state)
     origin_wait_requests(o, 1);
     send_get(&b, "/now"); /* the turn is b1's or b2's: by b1 it is reset, and waits for b2 */
     client_expect_silence(&b, 50);
+    daemon_expect_event(&w->daemon, 0, "retry", "backend=b1 target=/now");
     origin_release(o);
     assert_int_equal(served_by(&a), 2);
     assert_int_equal(served_by(&b), 2);
+    daemon_expect_event(&w->daemon, 0, "request", "target=/now attempts=2 queued_ms=*");
+    client_close(&a);
+    client_close(&b);
+    world_finish(w);
+}
+
+/* The backend that has failed it has room, but is not asked again: not at the end of the wait either, nor where there
+ * is no room in the queue. */
+static void test_a_retry_waits_in_vain(void **state)
+{
+    struct world *w = *state;
+    struct client a, b;
+    struct origin *failing = world_origin(w, refusing_script, NULL, NULL);
+    struct origin *o = world_origin(w, holding_script, NULL, "\"max_connections\": 1");
+
+    world_start(w, "\"retry\": {\"attempts\": 5}, \"queue\": {\"size\": 1, \"timeout\": \"100ms\"}");
+    client_open(&a, w->port);
+    client_open(&b, w->port);
+    send_get(&a, "/held");
+    origin_wait_requests(o, 1);
+    unsigned failed = origin_requests(failing);
+    send_get(&b, "/late");
+    assert_non_null(strstr(client_expect(&b, 503)->body.p, "No backend became free in time."));
+    daemon_expect_event(&w->daemon, 0, "request", "target=/late reason=queue_timeout attempts=1");
+    assert_int_equal(origin_requests(failing), failed + 1);
+    world_config(w, "\"retry\": {\"attempts\": 5}, \"queue\": {\"size\": 0}");
+    daemon_signal(&w->daemon, SIGHUP);
+    daemon_expect_event(&w->daemon, 0, "reload", NULL);
+    send_get(&b, "/nowhere");
+    assert_non_null(strstr(client_expect(&b, 503)->body.p, "Too many requests are waiting for a backend."));
+    daemon_expect_event(&w->daemon, 0, "request", "target=/nowhere reason=queue_full attempts=1");
+    assert_int_equal(origin_requests(failing), failed + 2);
+    origin_release(o);
+    assert_int_equal(served_by(&a), 2);
     client_close(&a);
     client_close(&b);
     world_finish(w);
@@ -346,6 +382,7 @@ int main(void)
         WORLD_TEST(test_who_goes_leaves_the_queue),
         WORLD_TEST(test_who_closes_leaves_the_queue),
         WORLD_TEST(test_a_retry_waits_too),
+        WORLD_TEST(test_a_retry_waits_in_vain),
         WORLD_TEST(test_least_conn),
         WORLD_TEST(test_hash),
         WORLD_TEST(test_a_returning_backend_starts_slowly),

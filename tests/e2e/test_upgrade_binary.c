@@ -516,16 +516,45 @@ static void test_failures_change_nothing(void **state)
     expect_failure(w, "an upgrade is under way");
     size_t mark = daemon_mark(&w->daemon);
     daemon_signal(&w->daemon, SIGHUP);
-    daemon_expect_event(&w->daemon, mark, "reload_failed", NULL);
+    const cJSON *line = daemon_expect_event(&w->daemon, mark, "reload_failed", NULL);
+    assert_string_equal(log_field(line, "cause"), "an upgrade is under way");
     assert_int_equal(http_get(w->port, "/", NULL), 200);
     end_asking(askers, &stop);
     while (http_request(w->port, "GET", "/", "X-Client-ID: u\r\n", NULL, NULL) == 200)
         ;
     assert_int_equal(origin_requests(w->origins[0]), 301);
     daemon_signal(&w->daemon, SIGTERM);
-    daemon_expect_event(&w->daemon, mark, "upgrade_failed", NULL);
+    line = daemon_expect_event(&w->daemon, mark, "upgrade_failed", NULL);
+    assert_string_equal(log_field(line, "cause"), "the balancer is stopping");
     assert_int_equal(daemon_wait(&w->daemon), 0);
     w->finished = true;
+}
+
+/* To the process before, which only goes on with what it has under way: it begins nothing any more, and a SIGTERM cuts
+ * that off. The new one has nothing to do with it. */
+static void test_signals_behind_an_upgrade(void **state)
+{
+    struct world *w = *state;
+    struct client tunnel;
+
+    world_origin(w, script, NULL, NULL);
+    world_start(w, NULL);
+    client_open(&tunnel, w->port);
+    client_send(&tunnel, "GET /tunnel HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
+    client_expect_head(&tunnel, 101);
+    pid_t fresh = upgrade(w);
+    expect_failure(w, "the balancer is stopping");
+    size_t mark = daemon_mark(&w->daemon);
+    daemon_signal(&w->daemon, SIGHUP);
+    const cJSON *line = daemon_expect_event(&w->daemon, mark, "reload_failed", NULL);
+    assert_string_equal(log_field(line, "cause"), "an upgrade is under way");
+    daemon_signal(&w->daemon, SIGTERM);
+    assert_int_equal(daemon_wait(&w->daemon), 3);
+    daemon_expect_event(&w->daemon, mark, "stop", "cut=1");
+    client_close(&tunnel);
+    w->daemon.pid = fresh;
+    assert_int_equal(http_get(w->port, "/", NULL), 200);
+    world_finish(w);
 }
 
 /* No file may grow beyond that. The log stays below. */
@@ -696,13 +725,21 @@ static void test_notify(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WORLD_TEST(test_nothing_fails),       WORLD_TEST(test_bytes_go_over),
-        WORLD_TEST(test_tokens_are_exact),    WORLD_TEST(test_buckets_go_over),
-        WORLD_TEST(test_unix_socket),         WORLD_TEST(test_another_address),
-        WORLD_TEST(test_another_host),        WORLD_TEST(test_a_downed_backend_stays_down),
-        WORLD_TEST(test_an_ejection_goes_on), WORLD_TEST(test_failures_change_nothing),
-        WORLD_TEST(test_a_full_disk),         WORLD_TEST(test_buckets_come_back),
-        WORLD_TEST(test_socket_activation),   WORLD_TEST(test_notify),
+        WORLD_TEST(test_nothing_fails),
+        WORLD_TEST(test_bytes_go_over),
+        WORLD_TEST(test_tokens_are_exact),
+        WORLD_TEST(test_buckets_go_over),
+        WORLD_TEST(test_unix_socket),
+        WORLD_TEST(test_another_address),
+        WORLD_TEST(test_another_host),
+        WORLD_TEST(test_a_downed_backend_stays_down),
+        WORLD_TEST(test_an_ejection_goes_on),
+        WORLD_TEST(test_failures_change_nothing),
+        WORLD_TEST(test_signals_behind_an_upgrade),
+        WORLD_TEST(test_a_full_disk),
+        WORLD_TEST(test_buckets_come_back),
+        WORLD_TEST(test_socket_activation),
+        WORLD_TEST(test_notify),
     };
     prctl(PR_SET_CHILD_SUBREAPER, 1); /* a process whose parent has ended is ours then */
     return cmocka_run_group_tests(tests, NULL, NULL);
