@@ -4,11 +4,35 @@
 set -eu
 build=$1
 pids=""
+balancer=""
+status=0
+
+# Waits for the balancer's end. One that has taken over after SIGUSR2 is no child of this shell.
+await() {
+    if [ "$balancer" = "$child" ]; then
+        wait "$balancer" || status=$?
+    else
+        while kill -0 "$balancer" 2>/dev/null; do sleep 0.2; done
+    fi
+}
+
+# After its end: has another process taken over? It runs the same program in the same folder.
+follow() {
+    for p in /proc/[0-9]*; do
+        [ "$(readlink "$p/exe") in $(readlink "$p/cwd")" = "$(readlink -f "$build/loadbalancer") in $(pwd -P)" ] || continue
+        balancer=${p#/proc/}
+        return 0
+    done
+    return 1
+}
 
 stop() {
     trap '' INT TERM
     # The balancer first, so that it drains while its backends still answer.
-    [ -z "${balancer:-}" ] || { kill -TERM "$balancer" 2>/dev/null && wait "$balancer"; } || true
+    if [ -n "$balancer" ]; then
+        kill -TERM "$balancer" 2>/dev/null || ! follow || kill -TERM "$balancer" 2>/dev/null || true
+        await
+    fi
     for p in $pids; do kill -TERM "$p" 2>/dev/null || true; done
     wait
 }
@@ -32,7 +56,8 @@ for n in 1 2 3; do
     }
 done
 "$build/loadbalancer" -c config.json &
-balancer=$!
+child=$!
+balancer=$child
 
 cat <<'TEXT'
 
@@ -47,8 +72,8 @@ cat <<'TEXT'
   Ctrl-C stops everything.
 
 TEXT
-status=0
-wait "$balancer" || status=$?
+await
+while [ "$status" -eq 0 ] && follow; do await; done
 balancer=""
 stop
 exit "$status"

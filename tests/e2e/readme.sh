@@ -14,6 +14,7 @@ readmes=("$repo/README.md" "$repo/docs/README.ru.md")
 ports=(8080 9001 9002 9003)
 room=$(mktemp -d)
 running=""
+balancer=""
 failures=0
 
 fail() {
@@ -31,7 +32,7 @@ stop() {
         kill -0 "$running" 2>/dev/null || break
         sleep 0.1
     done
-    for p in $running $children; do
+    for p in $running $children $balancer; do
         kill -KILL "$p" 2>/dev/null || true
     done
     wait "$running" 2>/dev/null || true
@@ -137,6 +138,21 @@ for _ in $(seq 100); do
     sleep 0.1
 done
 grep -q 'backend_down backend=backend-1 ' "$room/log" || fail "the log does not say that backend-1 is down"
+
+# ---- another process in the balancer's place: the backends stay, and the end is everybody's ----
+
+balancer=$(pgrep -P "$running" -f "^$build/loadbalancer ")
+for round in 1 2; do
+    kill -USR2 "$balancer"
+    for _ in $(seq 100); do
+        [ "$(grep -c ' upgrade pid=' "$room/log")" -eq "$round" ] && ! kill -0 "$balancer" 2>/dev/null && break
+        sleep 0.1
+    done
+    balancer=$(sed -n 's/.* upgrade pid=\([0-9]*\) .*/\1/p' "$room/log" | sed -n "${round}p")
+    [ -n "$balancer" ] || { fail "the balancer does not go over to another process"; break; }
+done
+status=$(curl -sS --max-time 10 -o /dev/null -w '%{http_code}' http://127.0.0.1:8080/ 2>&1) || true
+[ "$status" = 200 ] || fail "behind an upgrade the answer is $status"
 
 stop
 for p in "${ports[@]}"; do
