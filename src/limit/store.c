@@ -25,14 +25,6 @@
 #include <errno.h>
 #include <string.h>
 
-/* Clients written in one turn of the loop, at least, some tenths of a millisecond; and the pause before the next ones:
- * so a save leaves the loop and the disk to others. Where that would take more than half of save_interval, the slices
- * are larger. A save begins when half of it has passed, so tokens in clients.json are never older than the whole. A
- * last save, or one that changes wait for, is made without pauses. */
-#define SLICE       128u
-#define SLICE_FINAL 4096u
-#define PACE        NS_PER_MS
-
 /* Lines kept in memory for the journal after a save. */
 #define TAIL_MAX (16u * 1024u * 1024u)
 
@@ -227,126 +219,7 @@ static void append_start(struct store *st)
     worker_submit(st->setup.worker, &st->append.job, append_work, append_done);
 }
 
-/* ---- saving: on the helper thread ---- */
-
-/* Where the lock has gone with its folder, it is taken anew: nothing is written beside a process that has come to use
- * the files meanwhile. */
-static int keep_lock(struct save *s)
-{
-    int holder, r = file_still_at(*s->lock, s->lock_path);
-    if (r != -ENOENT && r != -ESTALE)
-        return r;
-    int fd = file_lock(s->lock_path, &holder);
-    if (fd < 0)
-        return fd;
-    file_close(*s->lock);
-    *s->lock = fd;
-    s->relocked = true;
-    return 0;
-}
-
-void store_save_write(struct job *j)
-{
-    struct save *s = container_of(j, struct save, job);
-    s->result = s->fd < 0 ? keep_lock(s) : 0;
-    if (s->result == 0 && s->fd < 0)
-        s->fd = s->result = file_replace_begin(s->path);
-    if (s->result >= 0)
-        s->result = file_write_all(s->fd, buf_str(&s->piece));
-}
-
-void store_save_abort(struct job *j)
-{
-    struct save *s = container_of(j, struct save, job);
-    if (s->fd >= 0 && file_still_at(*s->lock, s->lock_path) == 0)
-        file_replace_abort(s->path, s->fd);
-    else
-        file_close(s->fd); /* a temporary of that name is perhaps another process' by now */
-    s->fd = -1;
-}
-
-/* Puts a new journal, which holds the tail alone, in the old one's place. */
-static int renew_journal(const struct save *s)
-{
-    struct journal_file *journal = s->journal;
-    file_close(journal->fd);
-    journal->fd = -1;
-    if (s->final)
-        return file_remove(journal->path);
-    int r = file_replace(journal->path, buf_str(&s->tail));
-    if (r < 0)
-        return r;
-    journal->fd = file_open_append(journal->path);
-    return journal->fd < 0 ? journal->fd : 0;
-}
-
-void store_save_commit(struct job *j)
-{
-    struct save *s = container_of(j, struct save, job);
-    s->journal_result = s->words_result = 0;
-    s->result = keep_lock(s);
-    s->words_gone = s->words->installed && file_still_at(s->words->fd, s->words->path) < 0;
-    bool replaces = s->fd >= 0;
-    if (replaces && s->result == 0)
-        s->result = file_replace_commit(s->path, s->fd);
-    else
-        file_close(s->fd);
-    s->fd = -1;
-    /* What was clean is not, when somebody has taken the files away. */
-    if (!replaces && s->result == 0 && (s->relocked || (s->some && !file_exists(s->path))))
-        s->result = -ESTALE;
-    if (s->result == 0 && !s->tail_lost)
-        s->journal_result = renew_journal(s);
-    /* Last: as long as it is there, it goes with what has just been saved. */
-    if (s->final && s->result == 0 && s->journal_result == 0)
-        s->words_result = words_file_remove(s->words);
-}
-
-/* ---- saving: on the loop ---- */
-
-static unsigned slice_of(const struct store *st)
-{
-    /* A pause and its slice take up to two PACEs. */
-    uint64_t pauses = st->setup.save_interval / 4 / PACE, clients = st->setup.table->shown;
-    uint64_t n = pauses > 0 ? clients / pauses + 1 : SLICE_FINAL;
-    return n < SLICE ? SLICE : n > SLICE_FINAL ? SLICE_FINAL : (unsigned)n;
-}
-
-void store_save_prepare(struct store *st)
-{
-    struct save *s = &st->save;
-    s->at = store_instant(st);
-    s->walked = 0;
-    s->walk_end = st->setup.table->last_seq;
-    s->first = true;
-    s->last_piece = false;
-    s->tail_lost = false;
-    s->tail_count = 0;
-    s->final = st->closing;
-    s->relocked = false;
-    s->some = st->setup.table->shown > 0;
-    s->slice = s->final ? SLICE_FINAL : slice_of(st);
-    s->fd = -1;
-    st->save_wanted = false;
-    st->tokens_moved = false;
-}
-
-int store_save_fill(struct store *st)
-{
-    struct save *s = &st->save;
-    s->piece.len = 0;
-    if (s->first && !buf_append_str(&s->piece, SNAPSHOT_BEGIN))
-        return -ENOMEM;
-    struct client *c = client_table_after(st->setup.table, s->walked);
-    for (unsigned i = 0; i < s->slice && c && c->seq <= s->walk_end; i++, c = client_table_next(c)) {
-        if (!snapshot_append_client(&s->piece, c, &s->at, s->first))
-            return -ENOMEM;
-        s->first = false;
-        s->walked = c->seq;
-    }
-    s->last_piece = !c || c->seq > s->walk_end;
-    return !s->last_piece || snapshot_append_end(&s->piece, &s->at) ? 0 : -ENOMEM;
-}
+/* ---- saving ---- */
 
 static void save_reset(struct store *st)
 {
@@ -394,7 +267,7 @@ static void save_go_on(struct store *st)
 {
     bool haste = st->broken || st->save.final || journal_is_long(st) || st->save.tail.len > TAIL_MAX / 4;
     /* Without memory for the timer there is no pause. */
-    if (haste || !loop_arm(st->setup.loop, &st->pace, loop_now(st->setup.loop) + PACE))
+    if (haste || !loop_arm(st->setup.loop, &st->pace, loop_now(st->setup.loop) + SAVE_PACE))
         save_step(st);
 }
 

@@ -1,7 +1,8 @@
-/* What store.c (appending and saving) and store_load.c (start) share. */
+/* What store.c (appending and saving), store_save.c (what a save writes) and store_load.c (start) share. */
 #ifndef LB_LIMIT_STORE_IMPL_H
 #define LB_LIMIT_STORE_IMPL_H
 
+#include "base/clock.h"
 #include "event/timer.h"
 #include "limit/store.h"
 #include "limit/words_file.h"
@@ -29,6 +30,9 @@ struct append {
 /* NONE -> WRITING -> READY -> COMMITTING -> NONE, or WRITING -> ABORTING -> NONE, or NONE -> COMMITTING for the removal
  * of a journal that nothing is in. */
 enum save_state { SAVE_NONE, SAVE_WRITING, SAVE_READY, SAVE_COMMITTING, SAVE_ABORTING };
+
+/* The pause between two slices of a save, which leaves the loop and the disk to others. */
+#define SAVE_PACE NS_PER_MS
 
 struct save {
     struct job job;
