@@ -5,6 +5,7 @@
 #include "base/list.h"
 #include "base/mem.h"
 #include "base/metrics.h"
+#include "clients_page.h"
 #include "limit/check.h"
 
 #include <stdio.h>
@@ -15,17 +16,35 @@
 #define LIST_LIMIT_DEFAULT 100u
 
 struct clients_api {
+    struct loop *loop;
     struct config *config;
-    struct limiter *lim; /* NULL: limiting is off */
+    struct limiter *lim;      /* NULL: limiting is off */
+    unsigned limiters_before; /* that have been replaced */
     struct local_handler handler;
 };
 
-/* A change that waits for the disk; the state of its exchange. */
+/* What is not answered at once; the state of its exchange. */
+struct pending {
+    void (*cancel)(struct clients_api *api, struct pending *p);
+};
+
+/* A change that waits for the disk. */
 struct call {
+    struct pending pending;
     struct client_change change;
     struct local_exchange *x;
     unsigned status; /* of success */
     struct buf body; /* with room for the answer: a change that has come about is not to be answered with a failure */
+};
+
+/* A page that is being built. */
+struct listing {
+    struct pending pending;
+    struct posted next;
+    struct page page;
+    struct clients_api *api;
+    unsigned limiters_before; /* when it was begun: places are those of one limiter */
+    struct local_exchange *x;
 };
 
 /* A client as JSON with its id escaped throughout, and the line's end. */
@@ -222,6 +241,13 @@ static void on_changed(struct client_change *change, enum err e)
     call_free(call);
 }
 
+static void cancel_call(struct clients_api *api, struct pending *p)
+{
+    struct call *call = container_of(p, struct call, pending);
+    clients_cancel(api->lim, &call->change);
+    call_free(call);
+}
+
 static struct call *call_new(const struct asked *a, unsigned status)
 {
     struct call *call = mem_try_alloc(sizeof *call);
@@ -231,6 +257,7 @@ static struct call *call_new(const struct asked *a, unsigned status)
         refuse(a->x, ERR_INTERNAL, NULL);
         return NULL;
     }
+    call->pending.cancel = cancel_call;
     call->change.done = on_changed;
     call->x = a->x;
     call->status = status;
@@ -241,7 +268,7 @@ static struct call *call_new(const struct asked *a, unsigned status)
 static void call_begun(const struct asked *a, struct call *call, enum err e)
 {
     if (e == ERR_OK) {
-        *a->state = call;
+        *a->state = &call->pending;
         return;
     }
     call_free(call);
@@ -317,31 +344,43 @@ static void on_check(const struct asked *a)
     buf_fini(&body);
 }
 
-struct page {
-    struct buf body;
-    bool failed;
-    char last[CLIENT_ID_MAX + 1];
-};
+/* ---- the list ---- */
 
-static void add_to_page(void *arg, const struct client_view *v)
+static void listing_free(struct listing *l)
 {
-    struct page *page = arg;
-    bool first = page->last[0] == '\0';
-    if (!page->failed)
-        page->failed = !((first || buf_append_str(&page->body, STR(","))) && client_view_json(&page->body, v));
-    memcpy(page->last, v->id, sizeof page->last);
+    page_fini(&l->page);
+    mem_free(l);
 }
 
-static void build_page(struct clients_api *api, const char *after, size_t limit, struct page *page)
+static void cancel_listing(struct clients_api *api, struct pending *p)
 {
-    bool more;
-    page->failed = !buf_append_str(&page->body, STR("{\"clients\":["));
-    clients_list(api->lim, after, limit, add_to_page, page, &more);
-    if (!page->failed)
-        page->failed =
-            !(buf_printf(&page->body, "],\"total\":%zu,\"next\":", clients_total(api->lim)) &&
-              (more ? json_append_string(&page->body, str_of(page->last)) : buf_append_str(&page->body, STR("null"))) &&
-              buf_append_str(&page->body, STR("}\n")));
+    struct listing *l = container_of(p, struct listing, pending);
+    loop_unpost(api->loop, &l->next);
+    listing_free(l);
+}
+
+/* True when it has been answered. */
+static bool listing_step(struct listing *l)
+{
+    struct clients_api *api = l->api;
+    if (l->limiters_before != api->limiters_before)
+        refuse(l->x, ERR_STORE_FAILED, "The clients have been loaded anew; ask again.");
+    else if (!page_step(&l->page, api->lim))
+        return false;
+    else if (l->page.failed)
+        refuse(l->x, ERR_INTERNAL, NULL);
+    else
+        answer_json(l->x, 200, buf_str(&l->page.body));
+    listing_free(l);
+    return true;
+}
+
+static void on_next_slice(struct posted *p)
+{
+    struct listing *l = container_of(p, struct listing, next);
+    struct clients_api *api = l->api;
+    if (!listing_step(l))
+        loop_post(api->loop, &l->next);
 }
 
 static void on_list(const struct asked *a)
@@ -350,13 +389,20 @@ static void on_list(const struct asked *a)
     uint64_t limit;
     if (!limit_parameter(a, &limit) || !id_parameter(a, "after", after))
         return;
-    struct page page = {.body = BUF_INIT};
-    build_page(a->api, after[0] ? after : NULL, (size_t)limit, &page);
-    if (page.failed)
+    struct listing *l = mem_try_alloc(sizeof *l);
+    if (!l) {
+        metrics.out_of_memory++;
         refuse(a->x, ERR_INTERNAL, NULL);
-    else
-        answer_json(a->x, 200, buf_str(&page.body));
-    buf_fini(&page.body);
+        return;
+    }
+    *l = (struct listing){
+        .pending = {cancel_listing}, .api = a->api, .limiters_before = a->api->limiters_before, .x = a->x};
+    posted_init(&l->next, on_next_slice);
+    page_init(&l->page, a->api->lim, after[0] ? after : NULL, (size_t)limit);
+    if (listing_step(l))
+        return;
+    *a->state = &l->pending;
+    loop_post(a->api->loop, &l->next);
 }
 
 /* ---- the calls ---- */
@@ -453,20 +499,17 @@ static void start(void *arg, const struct local_request *r, struct local_exchang
 
 static void cancel(void *arg, void *state)
 {
-    struct clients_api *api = arg;
-    struct call *call = state;
-    if (!call)
-        return;
-    clients_cancel(api->lim, &call->change);
-    call_free(call);
+    struct pending *p = state;
+    if (p)
+        p->cancel(arg, p);
 }
 
 struct clients_api *clients_api_new(struct loop *l, struct config *config, struct limiter *lim)
 {
-    (void)l;
     struct clients_api *api = mem_try_alloc(sizeof *api);
     if (!api)
         return NULL;
+    api->loop = l;
     api->config = config_get(config);
     api->lim = lim;
     api->handler =
@@ -492,6 +535,7 @@ void clients_api_set_config(struct clients_api *api, struct config *config)
 void clients_api_set_limiter(struct clients_api *api, struct limiter *lim)
 {
     api->lim = lim;
+    api->limiters_before++;
 }
 
 const struct local_handler *clients_api_handler(const struct clients_api *api)

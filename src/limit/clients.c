@@ -359,23 +359,29 @@ enum err clients_get(struct limiter *lim, const char *id, struct client_view *ou
     return ERR_OK;
 }
 
-size_t clients_list(struct limiter *lim, const char *after, size_t limit,
+uint64_t clients_place(const struct limiter *lim, const char *after)
+{
+    return after ? client_table_place(&lim->clients, str_of(after)) : 0;
+}
+
+size_t clients_list(const struct limiter *lim, uint64_t *place, size_t limit,
                     void (*fn)(void *arg, const struct client_view *v), void *arg, bool *more)
 {
-    uint64_t place = after ? client_table_place(&lim->clients, str_of(after)) : 0;
-    const struct client *c = client_table_after(&lim->clients, place), *last = NULL;
+    const struct client *c = client_table_after(&lim->clients, *place);
     size_t n = 0;
     for (; c && n < limit; c = client_table_next(c), n++) {
         struct client_view v;
         client_view_of(c, limiter_now(lim), &v);
         fn(arg, &v);
-        last = c;
+        *place = c->seq;
     }
     *more = c != NULL;
-    /* This id is a cursor now, for the place where it stood in this page. */
-    if (last)
-        client_table_forget_gone(&lim->clients, client_id(last));
     return n;
+}
+
+void clients_hand_out(struct limiter *lim, const char *id)
+{
+    client_table_forget_gone(&lim->clients, str_of(id));
 }
 
 size_t clients_total(const struct limiter *lim)

@@ -13,7 +13,7 @@
 /* What became of an exchange. */
 struct local_exchange {
     unsigned answers, status;
-    char type[64], fields[64], body[4096];
+    char type[64], fields[64], body[65536];
 };
 
 static void note(char *to, size_t size, struct str s)
@@ -357,6 +357,96 @@ static void pages(void **state)
     close_world(&w);
 }
 
+/* ---- pages in slices ---- */
+
+#define MANY 300u
+
+static void register_many(struct world *w)
+{
+    for (unsigned i = 0; i < MANY; i++) {
+        char body[80];
+        snprintf(body, sizeof body, "{\"client_id\":\"c%u\",\"capacity\":1,\"rate_per_sec\":1}", i);
+        assert_int_equal(do_register(w, body), 201);
+    }
+}
+
+static unsigned times_listed(const char *body, const char *id)
+{
+    char wanted[32];
+    unsigned n = 0;
+    snprintf(wanted, sizeof wanted, "{\"client_id\":\"%s\",", id);
+    for (const char *at = body; (at = strstr(at, wanted)); at++)
+        n++;
+    return n;
+}
+
+/* A large page is not built at once. Who comes and goes meanwhile is in it or not; who stays is, once. */
+static void large_pages_come_in_slices(void **state)
+{
+    (void)state;
+    static struct local_exchange page;
+    struct world w;
+    void *listing = NULL;
+    unsigned turns = 0;
+    open_plain(&w);
+    register_many(&w);
+    begin(&w, METHOD_GET, "/clients/list?limit=1000", STR(""), &page, &listing);
+    assert_int_equal(page.answers, 0);
+    assert_non_null(listing);
+    /* the 64th is the last of the first slice */
+    assert_int_equal(call(&w, METHOD_DELETE, "/clients/delete?id=c63", ""), 200);
+    assert_int_equal(do_register(&w, "{\"client_id\":\"c63\",\"capacity\":2,\"rate_per_sec\":1}"), 201);
+    for (; page.answers == 0; turns++)
+        loop_turn(w.loop, 0);
+    assert_true(turns <= MANY);
+    assert_int_equal(page.answers, 1);
+    assert_int_equal(page.status, 200);
+    for (unsigned i = 0; i < MANY; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "c%u", i);
+        unsigned times = times_listed(page.body, id);
+        if (times != 1 && i != 63)
+            fail_msg("%s is listed %u times", id, times);
+    }
+    assert_non_null(strstr(page.body, "],\"total\":300,\"next\":null}\n"));
+    close_world(&w);
+}
+
+static void pages_of_those_who_leave(void **state)
+{
+    (void)state;
+    static struct local_exchange page;
+    struct world w;
+    void *listing = NULL;
+    open_plain(&w);
+    register_many(&w);
+    begin(&w, METHOD_GET, "/clients/list?limit=1000", STR(""), &page, &listing);
+    assert_non_null(listing);
+    w.h->cancel(w.h->arg, listing);
+    for (unsigned i = 0; i < 10; i++)
+        loop_turn(w.loop, 0);
+    assert_int_equal(page.answers, 0);
+    close_world(&w);
+}
+
+/* Places in one limiter mean nothing in the next one. */
+static void pages_of_another_limiter(void **state)
+{
+    (void)state;
+    static struct local_exchange page;
+    struct world w;
+    void *listing = NULL;
+    open_plain(&w);
+    register_many(&w);
+    begin(&w, METHOD_GET, "/clients/list?limit=1000", STR(""), &page, &listing);
+    clients_api_set_limiter(w.api, w.lim);
+    assert_int_equal(page.answers, 0);
+    loop_turn(w.loop, 0);
+    assert_int_equal(page.answers, 1);
+    assert_int_equal(page.status, 503);
+    close_world(&w);
+}
+
 static void other_calls_and_methods(void **state)
 {
     (void)state;
@@ -455,6 +545,9 @@ int main(void)
         cmocka_unit_test(bad_bodies_name_the_field),
         cmocka_unit_test(ids_in_queries),
         cmocka_unit_test(pages),
+        cmocka_unit_test(large_pages_come_in_slices),
+        cmocka_unit_test(pages_of_those_who_leave),
+        cmocka_unit_test(pages_of_another_limiter),
         cmocka_unit_test(other_calls_and_methods),
         cmocka_unit_test(only_admins_may_call),
         cmocka_unit_test(without_a_limiter_there_is_nothing),

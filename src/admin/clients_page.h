@@ -1,0 +1,23 @@
+/* A page of the list of clients, built in slices. */
+#ifndef LB_ADMIN_CLIENTS_PAGE_H
+#define LB_ADMIN_CLIENTS_PAGE_H
+
+#include "limit/clients.h"
+
+struct page {
+    uint64_t place; /* of the last client in it, in the order of registration */
+    size_t left;    /* clients that it has room for */
+    struct buf body;
+    bool failed; /* there was no memory */
+    char last[CLIENT_ID_MAX + 1];
+};
+
+/* A page of at most `limit` clients behind the cursor `after` (NULL: from the start). */
+void page_init(struct page *p, const struct limiter *lim, const char *after, size_t limit);
+void page_fini(struct page *p);
+
+/* Adds the next clients, so few that it takes some tenths of a millisecond whatever their ids are. True when that was
+ * all: `body` is the answer then, or it has failed. All calls for a page are for the same limiter. */
+bool page_step(struct page *p, struct limiter *lim) __attribute__((warn_unused_result));
+
+#endif
