@@ -43,6 +43,7 @@ enum io_event {
                      remain that the handler left */
     IO_TIMEOUT_READ,  /* the read deadline has passed, or bytes come too slowly; told once, re-arm to be told again */
     IO_TIMEOUT_WRITE, /* nothing unsent could be sent for as long as allowed, or it goes too slowly */
+    IO_HANGUP,        /* a hang-up while paused and nothing unsent waits: a reset, or the end of both directions */
     IO_ERROR          /* connection failed or broken: io_errno(); nothing more can be read or written */
 };
 
@@ -77,7 +78,7 @@ void io_consume(struct io *io, size_t n);
 
 /* Stops and restarts reading. Paused, no bytes are received and no IO_READABLE or IO_EOF is told. io_resume() tells
  * IO_READABLE (later in the turn) when unread bytes are kept, or IO_EOF when that was seen. A hang-up that comes while
- * paused is told after io_resume(). */
+ * paused is told at once as IO_HANGUP, and what it was, with the bytes before it, after io_resume(). */
 void io_pause(struct io *io);
 void io_resume(struct io *io);
 bool io_is_paused(const struct io *io);

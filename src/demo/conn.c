@@ -254,7 +254,8 @@ static void on_io(void *owner, struct io *io, enum io_event event)
         conn_close_after_answer(c);
         break;
     case IO_CONNECTED:
-    case IO_WAITING: break;
+    case IO_WAITING:
+    case IO_HANGUP: break;
     case IO_TIMEOUT_READ:
     case IO_TIMEOUT_WRITE:
     case IO_ERROR:

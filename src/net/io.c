@@ -493,6 +493,8 @@ static void on_ready(struct watch *w, unsigned ready)
     }
     if (needed == 0 && (ready & LOOP_HANGUP)) {
         loop_unwatch(io->loop, w);
+        if (io->paused)
+            io->fn(io->owner, io, IO_HANGUP);
         return;
     }
     if (ready & ~needed & (LOOP_READ | LOOP_WRITE))

@@ -68,7 +68,8 @@ static void on_event(void *owner, struct io *io, enum io_event event)
         if (!discard(g))
             io_pause(io);
         break;
-    case IO_WAITING: break;
+    case IO_WAITING:
+    case IO_HANGUP: break;
     case IO_EOF:
         if (!sending)
             end(g);

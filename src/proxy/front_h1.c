@@ -467,6 +467,10 @@ static void front_on_io(void *owner, struct io *io, enum io_event event)
         }
         break;
     case IO_EOF: front_eof(f); break;
+    case IO_HANGUP:
+        if (f->exchange && exchange_is_queued(f->exchange))
+            front_abandon(f, ERR_CLIENT_GONE);
+        break; /* else it is found out soon enough, when something is sent */
     case IO_TIMEOUT_READ: front_read_timeout(f); break;
     case IO_TIMEOUT_WRITE: front_abandon(f, f->tunnel ? ERR_TUNNEL_TIMEOUT : ERR_CLIENT_WRITE_TIMEOUT); break;
     case IO_ERROR: front_broken(f); break;

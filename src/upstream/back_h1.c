@@ -493,6 +493,7 @@ void back_on_io(void *owner, struct io *io, enum io_event event)
     case IO_WAITING: relay_to(c, c->events->sink(c->arg)); break;
     case IO_DRAINED: c->events->on_drained(c->arg); break;
     case IO_EOF: on_eof(c); break;
+    case IO_HANGUP: break; /* what came before it is read first */
     case IO_TIMEOUT_READ:
     case IO_TIMEOUT_WRITE: on_timeout(c); break;
     case IO_ERROR:

@@ -138,6 +138,38 @@ static void test_who_closes_leaves_the_queue(void **state)
     world_finish(w);
 }
 
+/* Another request behind the one that waits: the client's end of sending is not looked for behind that, since it may
+ * well wait for both answers; a reset is noticed all the same. */
+static void test_pipelined_requests_in_the_queue(void **state)
+{
+    struct world *w = *state;
+    struct client a, b, c;
+    struct origin *o = world_origin(w, holding_script, NULL, "\"max_connections\": 1");
+
+    world_start(w, "\"queue\": {\"timeout\": \"20s\"}");
+    client_open(&a, w->port);
+    client_open(&b, w->port);
+    client_open(&c, w->port);
+    send_get(&a, "/held");
+    origin_wait_requests(o, 1);
+    client_send(&b, "GET /gone HTTP/1.1\r\nHost: h\r\n\r\nGET /behind HTTP/1.1\r\nHost: h\r\n\r\n");
+    client_send(&c, "GET /now HTTP/1.1\r\nHost: h\r\n\r\nGET /now HTTP/1.1\r\nHost: h\r\n\r\n");
+    client_expect_silence(&b, 50);
+    client_half_close(&c);
+    client_reset(&b);
+    daemon_expect_event(&w->daemon, 0, "request", "target=/gone reason=client_gone attempts=0 queued_ms=*");
+    origin_release(o);
+    assert_int_equal(served_by(&a), 1);
+    assert_int_equal(served_by(&c), 1);
+    assert_int_equal(served_by(&c), 1);
+    client_expect_end(&c);
+    for (unsigned i = 0; i < origin_requests(o); i++)
+        assert_null(strstr(origin_head(o, i), "/gone"));
+    client_close(&a);
+    client_close(&c);
+    world_finish(w);
+}
+
 /* A request that is sent again waits like any other, and not for the backend that has failed it. */
 static void refusing_script(struct origin_conn *c)
 {
@@ -381,6 +413,7 @@ int main(void)
         WORLD_TEST(test_waiting_has_an_end),
         WORLD_TEST(test_who_goes_leaves_the_queue),
         WORLD_TEST(test_who_closes_leaves_the_queue),
+        WORLD_TEST(test_pipelined_requests_in_the_queue),
         WORLD_TEST(test_a_retry_waits_too),
         WORLD_TEST(test_a_retry_waits_in_vain),
         WORLD_TEST(test_least_conn),

@@ -127,7 +127,7 @@ struct owner {
 };
 
 static const char letters[] = {[IO_CONNECTED] = 'C',    [IO_READABLE] = 'R',      [IO_DRAINED] = 'D', [IO_EOF] = 'E',
-                               [IO_TIMEOUT_READ] = 't', [IO_TIMEOUT_WRITE] = 'w', [IO_ERROR] = 'X'};
+                               [IO_TIMEOUT_READ] = 't', [IO_TIMEOUT_WRITE] = 'w', [IO_HANGUP] = 'H',  [IO_ERROR] = 'X'};
 
 static void take(struct owner *o)
 {
@@ -608,9 +608,9 @@ static void test_hangup_while_paused(void **state)
             io_shutdown_write(w.o.io); /* both directions closed: a hang-up for TCP too */
         far_closes(&w);
         assert_at_rest(w.loop);
-        expect(&w.o, "");
+        expect(&w.o, "H");
         io_resume(w.o.io);
-        expect(&w.o, "RE");
+        expect(&w.o, "HRE");
         expect_got(&w.o, "before");
         assert_at_rest(w.loop);
         finish(&w);
@@ -627,15 +627,15 @@ static void test_reset_while_paused(void **state)
     sock_reset(w.far);
     w.far = -1;
     assert_at_rest(w.loop);
-    expect(&w.o, "");
+    expect(&w.o, "H");
     io_resume(w.o.io);
-    expect(&w.o, "RX");
+    expect(&w.o, "HRX");
     expect_got(&w.o, "before");
     assert_int_equal(io_errno(w.o.io), ECONNRESET);
     assert_false(write_all(w.o.io, "x", 1));
     assert_false(io_flush(w.o.io));
     io_resume(w.o.io);
-    expect(&w.o, "RX");
+    expect(&w.o, "HRX");
     finish(&w);
 }
 
@@ -761,7 +761,7 @@ static void test_watch_refused(void **state)
     assert_at_rest(w.loop);
     kernel.fail_watch = ENOMEM;
     io_resume(w.o.io);
-    expect(&w.o, "X");
+    expect(&w.o, "HX");
     assert_int_equal(io_errno(w.o.io), ENOMEM);
     kernel.fail_watch = 0;
     finish(&w);

@@ -76,8 +76,8 @@ static struct {
 } w;
 
 static const char letters[] = {
-    [IO_CONNECTED] = 'C', [IO_READABLE] = 'R',     [IO_WAITING] = 'W',       [IO_DRAINED] = 'D',
-    [IO_EOF] = 'E',       [IO_TIMEOUT_READ] = 't', [IO_TIMEOUT_WRITE] = 'w', [IO_ERROR] = 'X'};
+    [IO_CONNECTED] = 'C',    [IO_READABLE] = 'R',      [IO_WAITING] = 'W', [IO_DRAINED] = 'D', [IO_EOF] = 'E',
+    [IO_TIMEOUT_READ] = 't', [IO_TIMEOUT_WRITE] = 'w', [IO_HANGUP] = 'H',  [IO_ERROR] = 'X'};
 
 static void note(struct side *s, enum io_event event)
 {
@@ -353,7 +353,7 @@ static void test_broken_receiver_is_told(void **state)
     w.to.far = open("/dev/null", O_RDONLY | O_CLOEXEC);
     say(&w.from, "lost");
     turn_until_told(&w.from, "W");
-    assert_string_equal(w.to.told, "X");
+    assert_string_equal(w.to.told, "HX");
     assert_int_equal(io_errno(w.from.io), 0);
     /* The pipe that held them went with them: what others move is their own. */
     struct side other = {0};
