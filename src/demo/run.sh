@@ -1,4 +1,4 @@
-#!/bin/sh
+#!/bin/bash
 # run.sh BUILD: the simulation of failure and recovery that `make run` shows. Three backends fall and recover in turn behind the balancer;
 # Ctrl-C (or SIGTERM) stops all of them.
 set -eu
@@ -16,12 +16,16 @@ await() {
     fi
 }
 
-# After its end: has another process taken over? It runs the same program in the same folder.
+# After its end: has another process taken over? It runs the same program in the same folder. Whoever hands over during
+# one look is seen by the next.
 follow() {
-    for p in /proc/[0-9]*; do
-        [ "$(readlink "$p/exe") in $(readlink "$p/cwd")" = "$(readlink -f "$build/loadbalancer") in $(pwd -P)" ] || continue
-        balancer=${p#/proc/}
-        return 0
+    for _ in 1 2 3; do
+        for p in /proc/[0-9]*; do
+            [ "$p/exe" -ef "$build/loadbalancer" ] && [ "$p/cwd" -ef . ] || continue
+            balancer=${p#/proc/}
+            return 0
+        done
+        sleep 0.1
     done
     return 1
 }
