@@ -6,6 +6,7 @@
 #include "limit/limiter.h"
 #include "net/listener.h"
 #include "proxy/proxy.h"
+#include "upstream/upstream.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -22,6 +23,7 @@ enum lifecycle_state { LIFECYCLE_RUNNING, LIFECYCLE_DRAINING, LIFECYCLE_SAVING, 
 struct lifecycle {
     struct loop *loop;
     struct proxy *proxy;
+    const struct upstream *upstream;
     struct limiter *limiter;   /* may be NULL */
     struct listener *listener; /* owned; see lifecycle_listen() */
     struct listener *before;   /* owned; of the process before, where this one listens elsewhere; or NULL */
@@ -34,7 +36,8 @@ struct lifecycle {
     size_t cut;
 };
 
-/* Sets the fields after the ones given by the caller (loop, proxy, limiter, before, shutdown_timeout; no listener yet).
+/* Sets the fields after the ones given by the caller (loop, proxy, upstream, limiter, before, shutdown_timeout; no
+ * listener yet).
  */
 void lifecycle_init(struct lifecycle *lc);
 

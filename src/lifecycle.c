@@ -31,6 +31,7 @@ static void stopped(void *arg, bool saved)
     if (lc->state == LIFECYCLE_STOPPED)
         return;
     lifecycle_enter(lc, LIFECYCLE_STOPPED);
+    upstream_log_totals(lc->upstream);
     lc->status = lc->cut > 0 ? EXIT_CUT : saved ? EXIT_DONE : EXIT_RUNTIME;
     log_begin(lc->status == EXIT_DONE ? LOG_INFO : LOG_ERROR, "stop");
     log_u64("finished", proxy_finished(lc->proxy) - lc->finished_before - lc->cut);

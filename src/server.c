@@ -233,6 +233,7 @@ static int start_listening(struct server *s)
     s->lifecycle = (struct lifecycle){
         .loop = s->loop,
         .proxy = s->proxy,
+        .upstream = s->upstream,
         .limiter = s->limiter,
         .before = s->lifecycle.before,
         .shutdown_timeout = s->config->timeouts.shutdown,

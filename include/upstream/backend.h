@@ -61,6 +61,9 @@ struct backend {
         uint64_t shy_until; /* a reuse has failed lately: until then none for what must not be sent twice */
     } keep;
     unsigned idle_count, open_count;
+    struct {
+        uint64_t attempts, failures, gateway_errors;
+    } totals; /* since it is there */
 
     struct health_check *health;
     struct passive_check passive;
@@ -102,6 +105,9 @@ void backend_quit(struct backend *be);
 
 /* Starts the thread that resolves names if `config` needs it and there is none yet. False, with errno, on failure. */
 bool upstream_start_names(struct upstream *u, const struct config *config) __attribute__((warn_unused_result));
+
+/* Logs backend_totals: all there is to say of it at its end. */
+void backend_log_totals(const struct backend *be);
 
 /* Says what active checks have found; logs backend_up or backend_down with the cause when that changes whether the
  * backend is available. Becoming unavailable closes the pooled connections. */

@@ -135,6 +135,15 @@ bool backend_is_available(const struct backend *be);
 void backend_succeeded(struct backend *be, const struct place *p);
 void backend_failed(struct backend *be, const struct place *p, const char *cause);
 
+/* An attempt begins there, in the place that upstream_pick() has given. */
+void backend_count_attempt(struct backend *be);
+
+/* It has answered with 502, 503 or 504: counted apart, for that is no failure of its own, perhaps. */
+void backend_count_gateway_error(struct backend *be);
+
+/* Logs what each backend has had to do: backend_totals. */
+void upstream_log_totals(const struct upstream *u);
+
 /* The request has an answer, the end of which is still to come: that ends a trial, and no more. */
 void backend_answered(struct backend *be, const struct place *p);
 

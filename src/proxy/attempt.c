@@ -22,6 +22,7 @@ static void take_place(struct attempt *a, struct backend *be, const struct place
     a->placed = true;
     a->place = *p;
     a->count++;
+    backend_count_attempt(be);
     a->stale_replaced = false;
     if (a->pick.tried_count < UPSTREAM_TRIED_MAX)
         a->pick.tried[a->pick.tried_count++] = backend_get(be);

@@ -272,8 +272,9 @@ void exchange_on_head(struct exchange *x, const struct response *r, struct str h
 {
     x->down_begun = true;
     x->status = r->status;
-    metrics.gateway_errors += r->status >= 502 && r->status <= 504; /* no failure of its own, perhaps */
-    x->replayable = false;                                          /* what has been answered is not sent again */
+    if (r->status >= 502 && r->status <= 504)
+        backend_count_gateway_error(x->attempt.backend);
+    x->replayable = false; /* what has been answered is not sent again */
     buf_fini(&x->kept);
     x->front->ops->send_head(x->front, r, head, x->extra, more);
 }

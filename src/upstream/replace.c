@@ -192,8 +192,10 @@ struct upstream_tally upstream_commit(struct upstream_change *c)
     for (int t = 0; t < TIER_COUNT; t++)
         resume_rotation(&u->tiers[t], next[t]);
     for (unsigned i = 0; i < old_count; i++)
-        if (c->backends[i]->removed)
+        if (c->backends[i]->removed) {
+            backend_log_totals(c->backends[i]);
             backend_quit(c->backends[i]);
+        }
     queue_look(u);
     change_free(c);
     return tally;

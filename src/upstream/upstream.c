@@ -6,6 +6,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/metrics.h"
 #include "upstream/back_h1.h"
 #include "upstream/backend.h"
 #include "upstream/health.h"
@@ -67,6 +68,33 @@ struct str backend_name(const struct backend *be)
 bool backend_is_available(const struct backend *be)
 {
     return be->available;
+}
+
+void backend_count_attempt(struct backend *be)
+{
+    be->totals.attempts++;
+}
+
+void backend_count_gateway_error(struct backend *be)
+{
+    be->totals.gateway_errors++;
+    metrics.gateway_errors++;
+}
+
+void backend_log_totals(const struct backend *be)
+{
+    log_begin(LOG_INFO, "backend_totals");
+    log_str("backend", backend_name(be));
+    log_u64("attempts", be->totals.attempts);
+    log_u64("failures", be->totals.failures);
+    log_u64("gateway_errors", be->totals.gateway_errors);
+    log_end();
+}
+
+void upstream_log_totals(const struct upstream *u)
+{
+    for (unsigned i = 0; i < u->count; i++)
+        backend_log_totals(u->backends[i]);
 }
 
 void backend_update(struct backend *be, const char *cause)

@@ -3,6 +3,7 @@
 #include "harness/world.h"
 
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -165,6 +166,34 @@ static void test_failures_eject(void **state)
     assert_int_equal(daemon_count_events(&w->daemon, 0, "retry", "backend=b2"), 6);
     client_close(&c);
     world_finish(w);
+}
+
+/* Says what it is asked to say: /503; /cut is not answered at all. */
+static void saying_script(struct origin_conn *c)
+{
+    while (origin_read(c) && strcmp(c->request.target, "/cut") != 0)
+        if (!origin_sendf(c, "HTTP/1.1 %s X\r\nContent-Length: 0\r\n\r\n", c->request.target + 1))
+            return;
+}
+
+/* Failures are counted for each backend, and apart from them answers that say that something behind it has failed. */
+static void test_totals(void **state)
+{
+    static const char *const targets[] = {"/200", "/500", "/501", "/502", "/503", "/504", "/505", "/cut"};
+    struct world *w = *state;
+
+    world_origin(w, saying_script, NULL, NULL);
+    world_origin(w, origin_answer_all, NULL, "\"backup\": true");
+    world_start(w, NULL);
+    for (size_t i = 0; i < sizeof targets / sizeof *targets; i++) {
+        int status = http_get(w->port, targets[i], NULL);
+        assert_int_equal(status, targets[i][1] == 'c' ? 200 : atoi(targets[i] + 1));
+    }
+    daemon_signal(&w->daemon, SIGTERM);
+    assert_int_equal(daemon_wait(&w->daemon), 0);
+    daemon_expect_event(&w->daemon, 0, "backend_totals", "backend=b1 attempts=8 failures=1 gateway_errors=3");
+    daemon_expect_event(&w->daemon, 0, "backend_totals", "backend=b2 attempts=1 failures=0 gateway_errors=0");
+    w->finished = true;
 }
 
 static void test_reset_requests(void **state)
@@ -642,6 +671,7 @@ int main(void)
         WORLD_TEST(test_weights_are_smooth),
         WORLD_TEST(test_refused_connections_go_elsewhere),
         WORLD_TEST(test_failures_eject),
+        WORLD_TEST(test_totals),
         WORLD_TEST(test_reset_requests),
         WORLD_TEST(test_hanging_backend),
         WORLD_TEST(test_content_is_sent_again),
