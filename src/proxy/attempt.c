@@ -295,7 +295,7 @@ static bool another_attempt(struct exchange *x, const struct back_failure *f)
         return false;
     }
     metrics.retries++;
-    log_retry(x, f, "another backend");
+    log_retry(x, f, !be ? "queue" : be == a->backend ? "same backend" : "another backend");
     exchange_enter(x, EXCHANGE_PICK);
     if (be)
         attempt_at(x, be, &place, false);

@@ -134,9 +134,29 @@ static void test_refused_connections_go_elsewhere(void **state)
         client_expect(&c, 200);
     }
     client_close(&c);
-    daemon_expect_event(&w->daemon, 0, "retry", "backend=b2");
+    const cJSON *retry = daemon_expect_event(&w->daemon, 0, "retry", "backend=b2");
+    assert_string_equal(log_field(retry, "next"), "another backend");
     daemon_expect_event(&w->daemon, 0, "request", "status=200 attempts=2 method=POST");
     assert_int_equal(seen(w->origins[0], "POST") + seen(w->origins[2], "POST"), 30);
+    world_finish(w);
+}
+
+/* Where there is no other backend, the same one is asked again, and the log says so. */
+static void test_only_backend_is_asked_again(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    moody(w, NULL);
+    origin_refuse(w->origins[0]);
+    world_start(w, NULL);
+    client_open(&c, w->port);
+    client_send(&c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    client_expect(&c, 502);
+    client_close(&c);
+    daemon_expect_event(&w->daemon, 0, "request", "status=502 attempts=3");
+    const cJSON *retry = daemon_expect_event(&w->daemon, 0, "retry", "backend=b1 attempt=2");
+    assert_string_equal(log_field(retry, "next"), "same backend");
     world_finish(w);
 }
 
@@ -670,6 +690,7 @@ int main(void)
         WORLD_TEST(test_round_robin_is_exact),
         WORLD_TEST(test_weights_are_smooth),
         WORLD_TEST(test_refused_connections_go_elsewhere),
+        WORLD_TEST(test_only_backend_is_asked_again),
         WORLD_TEST(test_failures_eject),
         WORLD_TEST(test_totals),
         WORLD_TEST(test_reset_requests),

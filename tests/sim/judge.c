@@ -197,7 +197,7 @@ static void on_retry(const char *line)
     static const uint64_t windows[] = {1, 3, 10};
     char next[32];
     field(line, "next", next, sizeof next);
-    if (strcmp(next, "another backend") != 0)
+    if (strcmp(next, "fresh connection") == 0)
         return;
     tally.retries++;
     if (seen.retries == RETRIES_KEPT) {
