@@ -670,7 +670,7 @@ bool io_is_paused(const struct io *io)
 void io_set_patient(struct io *io, bool on)
 {
     io->patient = on;
-    if (!on && !io->fresh)
+    if (!on && !io->fresh && !io->watch.registered)
         ask(io);
 }
 
