@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/bin/sh
 # run.sh BUILD: the simulation of failure and recovery that `make run` shows. Three backends fall and recover in turn behind the balancer;
 # Ctrl-C (or SIGTERM) stops all of them.
 set -eu
@@ -7,25 +7,26 @@ pids=""
 balancer=""
 status=0
 
-# Waits for the balancer's end. One that has taken over after SIGUSR2 is no child of this shell.
+# Waits for the balancer's end. One that has taken over after SIGUSR2 is no child of this shell; a zombie has no exe.
 await() {
     if [ "$balancer" = "$child" ]; then
         wait "$balancer" || status=$?
     else
-        while kill -0 "$balancer" 2>/dev/null; do sleep 0.2; done
+        while [ -e "/proc/$balancer/exe" ]; do sleep 0.2; done
     fi
 }
 
-# After its end: has another process taken over? It runs the same program in the same folder. Whoever hands over during
-# one look is seen by the next.
+# After its end: has another process taken over? It runs the same program in the same folder. Should that one have been
+# followed by a next one while it was looked for, the second look finds it.
 follow() {
-    for _ in 1 2 3; do
+    for _ in 1 2; do
         for p in /proc/[0-9]*; do
-            [ "$p/exe" -ef "$build/loadbalancer" ] && [ "$p/cwd" -ef . ] || continue
-            balancer=${p#/proc/}
-            return 0
+            # shellcheck disable=SC3013  # dash has it, too
+            if [ "$p/exe" -ef "$build/loadbalancer" ] && [ "$p/cwd" -ef . ]; then
+                balancer=${p#/proc/}
+                return 0
+            fi
         done
-        sleep 0.1
     done
     return 1
 }
