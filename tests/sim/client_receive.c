@@ -86,6 +86,7 @@ static void switch_over(struct client *c)
         sim_fail("tunnel", "request %u got a 101 before it was sent", r->id);
     judge_answer(r, 101, false);
     r->switched = s;
+    r->tunnel_cut |= s->tunnel_cut;
     client_wait_politely(c);
     c->source = NULL;
     c->pending_count = 0;

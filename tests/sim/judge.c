@@ -588,15 +588,17 @@ static bool tunnel_is_excused(struct request *r, const struct served *s)
 
 /* Promise: a tunnel is open until both sides have ended it, each having got all that the other sent; what is cut has a
  * cause, and is seen to be cut: by a reset, where there are resets. */
-void judge_tunnel_cut(struct request *r, const struct served *s, bool client, const char *how)
+void judge_tunnel_cut(struct request *r, struct served *s, bool client, const char *how)
 {
     const struct flow *in = client ? &s->down : &r->up;
     bool local = client ? world.set.unix_listen : world.set.backend[s->backend].unix_socket;
     bool killed = was_killed(r);
     /* A backend's 101 may come too late, when nobody waits for it any more. If the client gets it all the same, its own
      * end will be judged. */
-    if (!client && r->switched != s)
+    if (!client && r->switched != s) {
+        s->tunnel_cut = true;
         return;
+    }
     r->tunnel_cut = true;
     if (strcmp(how, "FIN") == 0 && !local && !killed)
         sim_fail("tunnel", "request %u: its %s gets FIN behind %" PRIu64 " of %" PRIu64 " bytes%s", r->id,

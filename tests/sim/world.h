@@ -135,6 +135,7 @@ struct served {
     bool doubtful;        /* its connection was reset behind it: perhaps it never arrived */
     unsigned trailers;    /* a set of trailers_add() */
     const char *protocol; /* a 101 that is right: to what; else NULL */
+    bool tunnel_cut;      /* its backend's end, while the client did not have the 101 yet */
     struct flow down;
 };
 
@@ -274,7 +275,7 @@ void judge_answer(struct request *r, unsigned status, bool own);
 void judge_own_answer(unsigned in_life, unsigned status);
 void judge_cut(struct request *r, bool own_fault, const char *how);
 /* An end of its tunnel, at the client or the backend, was ended before its time. */
-void judge_tunnel_cut(struct request *r, const struct served *s, bool client, const char *how);
+void judge_tunnel_cut(struct request *r, struct served *s, bool client, const char *how);
 /* What the network may take, there and back, with every piece cut up. */
 uint64_t network_slack(void);
 /* At the end of the run. */
