@@ -107,8 +107,8 @@ static void wait_for_listener(void)
     }
 }
 
-/* Connections that end by the thousand leave as many in TIME_WAIT; a run that met those of the one before would wait for
- * the kernel now and then. So each run comes from an address of its own, 127.128.0.0 and on. */
+/* Connections that end by the thousand leave as many in TIME_WAIT; a run that met those of the one before would wait
+ * for the kernel now and then. So each run comes from an address of its own, 127.128.0.0 and on. */
 static int from_own_address(int fd)
 {
     struct sockaddr_in from = {.sin_family = AF_INET,
