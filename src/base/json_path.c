@@ -46,6 +46,7 @@ static void on_mark(struct walk *w, struct level *l, char c)
         return;
     l->index++;
     l->key_is_due = !l->is_array;
+    l->key = (struct str){0};
 }
 
 static void walk_through(struct walk *w, struct str text)

@@ -142,7 +142,7 @@ static void test_refused(void **state)
         {"{1:1}", 1, "found '1' where a key in double quotes belongs", ""},
         {"{\"a\"}", 4, "found '}' where ':' belongs", "a"},
         {"{\"a\":}", 5, "found '}' where a value belongs", "a"},
-        {"{\"a\":1,}", 7, "found '}' where a key in double quotes belongs", "a"},
+        {"{\"a\":1,}", 7, "found '}' where a key in double quotes belongs", ""},
         {"{\"a\":1 \"b\":2}", 7, "found '\"' where ',' or '}' belongs", "a"},
         {"{\"a\":{\"b\":01}}", 10, "a number has a leading zero", "a.b"},
         {"{\"a\":{\"b\":1},\"c\" 1}", 17, "found '1' where ':' belongs", "c"},
@@ -265,6 +265,11 @@ static void test_error_path(void **state)
     assert_int_equal(strlen(e.path), JSON_PATH_SIZE - 2);
     assert_null(json_parse(STR("{\"a\\\"b\":x}"), false, &e));
     assert_string_equal(e.path, "a\\\"b");
+    /* Where there should be a key, that of the member before is no place. */
+    assert_null(json_parse(STR("{\"a\":[{\"b\":1,}]}"), false, &e));
+    assert_string_equal(e.path, "a[0]");
+    assert_null(json_parse(STR("{\"a\":1,\"b\\u0000\":2}"), false, &e));
+    assert_string_equal(e.path, "");
 }
 
 static void test_repeats(void **state)
