@@ -83,6 +83,10 @@ void io_pause(struct io *io);
 void io_resume(struct io *io);
 bool io_is_paused(const struct io *io);
 
+/* For who is going to wait for long: a hang-up is told at once from now on, also one that was told before, and however
+ * patient the endpoint is. */
+void io_await_hangup(struct io *io);
+
 /* Patient, the owner expects nothing to read for now: what comes all the same may be told as much as LOOP_SOON late. An
  * endpoint that was accepted and is closed before that has been in epoll never. No more patient, it reads at once. */
 void io_set_patient(struct io *io, bool on);
@@ -90,6 +94,10 @@ void io_set_patient(struct io *io, bool on);
 /* Bytes that are unread. They may be taken at any time, but seen only in IO_READABLE. */
 size_t io_unread(const struct io *io);
 bool io_has_unread(const struct io *io);
+
+/* Has the other end sent what io_close() would answer by a reset? For a patient endpoint that epoll does not know yet
+ * it asks the socket: bytes that nobody has received, or an end. */
+bool io_is_sent_to(const struct io *io);
 
 /* True when the other end is known to send no more, IO_EOF told or not. */
 bool io_is_eof(const struct io *io);

@@ -31,6 +31,8 @@ struct front_ops {
     void (*send_switch)(struct front *f, const struct response *r, struct str extra);
     /* A whole response of our own; `close`: the connection ends with it. Ends the exchange likewise. */
     void (*send_local)(struct front *f, const struct local_answer *a, struct str extra, bool close);
+    /* The request waits in the queue: the client's going should be told while it does (exchange_abandon()). */
+    void (*queued)(struct front *f);
     /* Stops and restarts the request's content. */
     void (*pause_upload)(struct front *f);
     void (*resume_upload)(struct front *f);

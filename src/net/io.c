@@ -667,6 +667,12 @@ bool io_is_paused(const struct io *io)
     return io->paused;
 }
 
+void io_await_hangup(struct io *io)
+{
+    if (!io->watch.registered && !io->broken && !loop_watch(io->loop, &io->watch, needs(io)))
+        io_fail(io, errno);
+}
+
 void io_set_patient(struct io *io, bool on)
 {
     io->patient = on;
@@ -682,6 +688,12 @@ size_t io_unread(const struct io *io)
 bool io_has_unread(const struct io *io)
 {
     return io->in.len > 0;
+}
+
+bool io_is_sent_to(const struct io *io)
+{
+    bool unseen = !io->watch.registered && !io->paused && !io->eof && !io->broken;
+    return io->in.len > 0 || (unseen && !sock_is_quiet(io->watch.fd));
 }
 
 bool io_is_eof(const struct io *io)

@@ -111,7 +111,9 @@ static void on_wait_over(struct waiter *w, struct backend *be, enum err e)
 static void wait_for_place(struct exchange *x)
 {
     waiter_init(&x->attempt.waiter, &x->attempt.pick, on_wait_over);
-    if (!upstream_wait(x->px->upstream, &x->attempt.waiter))
+    if (upstream_wait(x->px->upstream, &x->attempt.waiter))
+        x->front->ops->queued(x->front);
+    else
         exchange_fail(x, ERR_QUEUE_FULL);
 }
 

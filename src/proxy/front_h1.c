@@ -70,7 +70,7 @@ static void front_close(struct front_h1 *f)
 static void front_close_politely(struct front_h1 *f)
 {
     bool expected = f->said_last || f->eof || f->state == FRONT_IDLE;
-    if (expected && f->up_ended && !io_has_unread(f->io) && io_unsent(f->io) == 0)
+    if (expected && f->up_ended && io_unsent(f->io) == 0 && !io_is_sent_to(f->io))
         io_close(f->io);
     else
         io_close_lingering(f->io, FRONT_LINGER, FRONT_LINGER_BYTES);
@@ -208,6 +208,18 @@ static void refuse_head(struct front_h1 *f, struct str data, enum err e)
     struct request r = {.method_text = STR_INIT(""), .target = STR_INIT("")};
     parse_refused(&f->scan, data, &r);
     refuse_request(f, &r, e, f->scan.at);
+}
+
+/* The rest of a head does not come. A part of a request line tells nothing: its target may be another's beginning. */
+static void head_timeout(struct front_h1 *f)
+{
+    size_t n;
+    const char *p = io_data(f->io, &n);
+    struct str seen = str_make(p + f->scan.skip, f->scan.at - f->scan.skip);
+    if (str_find(seen, '\r') < seen.n)
+        refuse_head(f, str_make(p, n), ERR_HEAD_TIMEOUT);
+    else
+        refuse_request(f, NULL, ERR_HEAD_TIMEOUT, f->scan.at);
 }
 
 static void take_request(struct front_h1 *f, struct str head, size_t used, bool bytes_follow)
@@ -440,7 +452,7 @@ static void content_timeout(struct front_h1 *f)
 static void front_read_timeout(struct front_h1 *f)
 {
     if (f->state == FRONT_HEAD)
-        refuse_request(f, NULL, ERR_HEAD_TIMEOUT, f->scan.at);
+        head_timeout(f);
     else if (f->state != FRONT_BUSY)
         front_close_politely(f);
     else if (f->tunnel)

@@ -231,6 +231,11 @@ static void h1_end_tunnel(struct front *front)
     front_gone(f);
 }
 
+static void h1_queued(struct front *front)
+{
+    io_await_hangup(h1_of(front)->io);
+}
+
 static void h1_pause_upload(struct front *front)
 {
     struct front_h1 *f = h1_of(front);
@@ -256,6 +261,7 @@ const struct front_ops front_h1_ops = {
     .sink = h1_sink,
     .send_switch = h1_send_switch,
     .send_local = h1_send_local,
+    .queued = h1_queued,
     .pause_upload = h1_pause_upload,
     .resume_upload = h1_resume_upload,
     .end_tunnel = h1_end_tunnel,

@@ -302,6 +302,12 @@ static void test_request_timeouts(void **state)
     world_start(w,
                 "\"timeouts\": {\"client_header\": \"300ms\", \"client_body\": \"300ms\", \"client_idle\": \"400ms\"}");
     expect_refused(w, "GET / HTTP/1.1\r\nHo", 408, "client_header_timeout");
+    client_open(&c, w->port); /* what has come of the head counts for the answer, and for the log */
+    client_send(&c, "HEAD /half HTTP/1.1\r\nHost: h\r\nA: b");
+    client_expect_head_response(&c, 408);
+    client_expect_end(&c);
+    client_close(&c);
+    daemon_expect_event(&w->daemon, 0, "request", "method=HEAD target=/half status=408");
     expect_refused(w, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nabc", 408, "client_body_timeout");
 
     client_open(&c, w->port); /* an idle connection just ends */

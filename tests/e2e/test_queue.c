@@ -170,6 +170,72 @@ static void test_pipelined_requests_in_the_queue(void **state)
     world_finish(w);
 }
 
+/* The same for a connection on which all has come at once, so that nothing is expected on it for now. */
+static void test_a_first_pair_in_the_queue(void **state)
+{
+    struct world *w = *state;
+    struct client a, b;
+    struct origin *o = world_origin(w, holding_script, NULL, "\"max_connections\": 1");
+
+    world_start(w, "\"queue\": {\"timeout\": \"20s\"}");
+    client_open(&a, w->port);
+    send_get(&a, "/held");
+    origin_wait_requests(o, 1);
+    daemon_signal(&w->daemon, SIGSTOP);
+    client_open(&b, w->port);
+    client_send(&b, "GET /gone HTTP/1.1\r\nHost: h\r\n\r\nGET /behind HTTP/1.1\r\nHost: h\r\n\r\n");
+    daemon_signal(&w->daemon, SIGCONT);
+    client_expect_silence(&b, 50);
+    client_reset(&b);
+    daemon_expect_event(&w->daemon, 0, "request", "target=/gone reason=client_gone attempts=0 queued_ms=*");
+    origin_release(o);
+    assert_int_equal(served_by(&a), 1);
+    for (unsigned i = 0; i < origin_requests(o); i++)
+        assert_null(strstr(origin_head(o, i), "/gone"));
+    client_close(&a);
+    world_finish(w);
+}
+
+static void late_refusing_script(struct origin_conn *c)
+{
+    if (!origin_read(c))
+        return;
+    origin_hold(c);
+    origin_reset(c);
+}
+
+/* Who has gone before its request comes to wait, while it was with a backend that then failed it. */
+static void test_who_went_before_queueing(void **state)
+{
+    struct world *w = *state;
+    struct client a, b, c;
+    struct origin *failing = world_origin(w, late_refusing_script, NULL, NULL);
+    struct origin *o = world_origin(w, holding_script, NULL, "\"max_connections\": 1");
+
+    world_start(w, "\"retry\": {\"attempts\": 1}, \"queue\": {\"timeout\": \"20s\"}, \"balance\": \"round_robin\"");
+    client_open(&a, w->port);
+    client_open(&b, w->port);
+    client_open(&c, w->port);
+    send_get(&a, "/fails");
+    origin_wait_requests(failing, 1);
+    send_get(&c, "/held");
+    origin_wait_requests(o, 1);
+    client_send(&b, "GET /gone HTTP/1.1\r\nHost: h\r\n\r\nGET /behind HTTP/1.1\r\nHost: h\r\n\r\n");
+    origin_wait_requests(failing, 2);
+    client_reset(&b);
+    client_expect_silence(&a, 50);
+    origin_release(failing);
+    daemon_expect_event(&w->daemon, 0, "request", "target=/gone reason=client_gone attempts=1");
+    origin_release(o);
+    assert_int_equal(served_by(&c), 2);
+    assert_int_equal(served_by(&a), 2);
+    for (unsigned i = 0; i < origin_requests(o); i++)
+        assert_null(strstr(origin_head(o, i), "/gone"));
+    client_close(&a);
+    client_close(&c);
+    world_finish(w);
+}
+
 /* A request that is sent again waits like any other, and not for the backend that has failed it. */
 static void refusing_script(struct origin_conn *c)
 {
@@ -414,6 +480,8 @@ int main(void)
         WORLD_TEST(test_who_goes_leaves_the_queue),
         WORLD_TEST(test_who_closes_leaves_the_queue),
         WORLD_TEST(test_pipelined_requests_in_the_queue),
+        WORLD_TEST(test_a_first_pair_in_the_queue),
+        WORLD_TEST(test_who_went_before_queueing),
         WORLD_TEST(test_a_retry_waits_too),
         WORLD_TEST(test_a_retry_waits_in_vain),
         WORLD_TEST(test_least_conn),

@@ -23,7 +23,8 @@ static struct sockaddr_in loopback(const char *ip, int port)
     return at;
 }
 
-static int connect_from(const char *source_ip, int port)
+/* `receive_buffer`: of so many bytes; 0: as it is. */
+static int connect_from(const char *source_ip, int port, int receive_buffer)
 {
     struct sockaddr_in from = loopback(source_ip, 0), to = loopback("127.0.0.1", port);
     int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -31,6 +32,8 @@ static int connect_from(const char *source_ip, int port)
     CHECK(fd >= 0, "socket: %s", strerror(errno));
     setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (receive_buffer > 0) /* before the window is told */
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
     if (bind(fd, (struct sockaddr *)&from, sizeof from) == 0 && connect(fd, (struct sockaddr *)&to, sizeof to) == 0)
         return fd;
     close(fd);
@@ -43,12 +46,22 @@ static void client_begin(struct client *c, int fd)
     stream_init(&c->in, fd);
 }
 
-void client_open_from(struct client *c, const char *source_ip, int port)
+static void open_from(struct client *c, const char *source_ip, int port, int receive_buffer)
 {
-    int fd = connect_from(source_ip, port);
+    int fd = connect_from(source_ip, port, receive_buffer);
 
     CHECK(fd >= 0, "connect from %s to port %d: %s", source_ip, port, strerror(errno));
     client_begin(c, fd);
+}
+
+void client_open_from(struct client *c, const char *source_ip, int port)
+{
+    open_from(c, source_ip, port, 0);
+}
+
+void client_open_narrow(struct client *c, int port, int receive_buffer)
+{
+    open_from(c, "127.0.0.1", port, receive_buffer);
 }
 
 void client_open(struct client *c, int port)
@@ -68,7 +81,7 @@ void client_open_unix(struct client *c, const char *path)
 
 bool client_try_open(struct client *c, int port)
 {
-    int fd = connect_from("127.0.0.1", port);
+    int fd = connect_from("127.0.0.1", port, 0);
 
     if (fd >= 0)
         client_begin(c, fd);
@@ -77,7 +90,7 @@ bool client_try_open(struct client *c, int port)
 
 bool client_can_connect(int port)
 {
-    int fd = connect_from("127.0.0.1", port);
+    int fd = connect_from("127.0.0.1", port, 0);
 
     if (fd >= 0)
         close(fd);

@@ -12,6 +12,8 @@ struct client {
 /* Connects to 127.0.0.1:port; from another loopback address; to a unix socket. */
 void client_open(struct client *c, int port);
 void client_open_from(struct client *c, const char *source_ip, int port);
+/* With a receive buffer of about so many bytes: more waits on the other side. */
+void client_open_narrow(struct client *c, int port, int receive_buffer);
 void client_open_unix(struct client *c, const char *path);
 /* Without failing the test when nobody accepts. */
 bool client_try_open(struct client *c, int port);
