@@ -28,6 +28,7 @@ struct load {
     uint64_t saved_wall_ns;
     uint64_t snapshot; /* clients.json's saved_at, 0 where there is none */
     bool rescued;
+    bool unsaved; /* a save has failed, and a copy that it may have left counts */
     struct past_words past;
     char *error;
     size_t error_size;
@@ -298,6 +299,7 @@ static bool fold_in(struct load *l)
     int r = save_now(st);
     if (r < 0 && (needed || st->journal.fd < 0)) /* saved, but without a journal from here on */
         return fail(l, EXIT_RUNTIME, "%s: %s", st->path, strerror(-r));
+    l->unsaved = r < 0;
     if (r < 0)
         log_words(l, "tokens_not_kept", strerror(-r));
     else
@@ -311,7 +313,7 @@ static bool remove_copies(struct load *l)
     static const char *const suffixes[] = {TEMP_SUFFIX, RESCUE_SUFFIX};
     char name[FILE_NAME_MAX];
     int r = 0;
-    for (unsigned i = 0; i < 2 && r == 0; i++) {
+    for (unsigned i = 0; i < (l->unsaved ? 1 : 2) && r == 0; i++) {
         r = file_name_beside(l->st->path, suffixes[i], name);
         if (r == 0)
             r = file_remove(name);

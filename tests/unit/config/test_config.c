@@ -361,7 +361,7 @@ static void test_bad_files(void **state)
         {"", "c.json:1:1: not valid JSON: the text is empty\n"},
         {"{", "c.json:1:2: not valid JSON: the text ends where a key in double quotes belongs\n"},
         {"{\"listen\":\n  tru}", "c.json:2:3: listen: not valid JSON: found 't' where a value belongs\n"},
-        {"{\"a\":1,}", "c.json:1:8: a: not valid JSON: found '}' where a key in double quotes belongs\n"},
+        {"{\"a\":1,}", "c.json:1:8: not valid JSON: found '}' where a key in double quotes belongs\n"},
         {"{\"backends\":[{\"address\":\"a:1\"},\n {\"address\":\"a,]:[}:2\",\"weight\":01}]}",
          "c.json:2:33: backends[1].weight: not valid JSON: a number has a leading zero\n"},
         {"{\"rate_limit\":{\"default\":{\"capacity\":1,\"rate_per_sec\":1e999}}}",

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/metrics.h"
 
+#include <errno.h>
 #include <ftw.h>
 #include <math.h>
 #include <setjmp.h>
@@ -12,11 +13,35 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
+
+/* A mount point cannot be renamed over; and writing to it fails half-way. */
+static bool is_mount_point, is_failing;
+
+int rename(const char *from, const char *to)
+{
+    size_t n = strlen(to);
+    if (is_mount_point && n > 13 && strcmp(to + n - 13, "/clients.json") == 0) {
+        errno = EBUSY;
+        return -1;
+    }
+    return (int)syscall(SYS_rename, from, to);
+}
+
+int ftruncate(int fd, off_t n)
+{
+    if (is_failing && n > 0) {
+        errno = EIO;
+        return -1;
+    }
+    return (int)syscall(SYS_ftruncate, fd, n);
+}
 
 struct world {
     char folder[32], path[64], journal[72];
@@ -719,6 +744,39 @@ static void copy_of_a_rewriting_counts(void **state)
     close_world(&w);
 }
 
+/* A start may go on although it could not save the tokens. The copy that the attempt has left counts until there is a
+ * save: what it has begun to write over may be lost by a power cut. */
+static void copy_of_a_failed_start_stays(void **state)
+{
+    (void)state;
+    struct world w;
+    char copy[80], words[88], content[512];
+    open_world(&w);
+    snprintf(copy, sizeof copy, "%s.rescue", w.path);
+    snprintf(words, sizeof words, "%s.tokens.tmp", w.path);
+    assert_int_equal(do_register(&w, "a", 7, 0.001), ERR_OK);
+    crash(&w);
+    must_start(&w);
+    use(&w, "a", 3);
+    crash(&w);
+    assert_int_equal(mkdir(words, 0700), 0); /* no file for the words, so they are to be saved */
+    snprintf(content, sizeof content, "%s/in-the-way", words);
+    put_file(content, "");
+    is_mount_point = is_failing = true;
+    must_start(&w);
+    assert_true(exists(copy));
+    expect(&w, "a", 7, 0.001, 4);
+    crash(&w);
+    is_failing = false;
+    assert_int_equal(truncate(w.path, 40), 0); /* the power cut */
+    must_start(&w);
+    expect(&w, "a", 7, 0.001, 4);
+    assert_false(exists(copy));
+    is_mount_point = false;
+    assert_int_equal(remove(content), 0);
+    close_world(&w);
+}
+
 /* ---- disks that fail ---- */
 
 /* From here on no file of this process may grow beyond `bytes`. */
@@ -945,6 +1003,7 @@ int main(void)
         cmocka_unit_test(second_process_is_refused),
         cmocka_unit_test(missing_folder_is_refused),
         cmocka_unit_test(copy_of_a_rewriting_counts),
+        cmocka_unit_test(copy_of_a_failed_start_stays),
         cmocka_unit_test(full_disk_changes_nothing_and_recovers),
         cmocka_unit_test(crash_on_a_full_disk),
         cmocka_unit_test(failed_save_at_stop_is_reported),
