@@ -8,6 +8,7 @@
  *      the unregistered clients' buckets       --- b --->
  *      save clients.json, unlock it            --- g --->  load clients.json, listen
  *      drain                                   <-- r ----  ready: accepts
+ *      the listening socket is left            --- l --->  an address that is not its own is closed
  *      each connection, when it is free        --- c --->  goes on with it
  *      nothing left: exit
  *
@@ -39,12 +40,14 @@ struct upgrade_setup {
 };
 
 /* One byte in front of each message; connections have their unused bytes behind it, buckets the lines of
- * limiter_export(), health those of upstream_export(). Others are ignored. */
+ * limiter_export(), health those of upstream_export(). Others are ignored: an older
+ * process does not know them all. */
 #define UPGRADE_PREPARED    'p'
 #define UPGRADE_HEALTH      'h'
 #define UPGRADE_BUCKETS     'b'
 #define UPGRADE_GO          'g'
 #define UPGRADE_READY       'r'
+#define UPGRADE_LEFT        'l'
 #define UPGRADE_CONNECTION  'c'
 #define UPGRADE_MESSAGE_MAX (96u * 1024u)
 

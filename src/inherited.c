@@ -54,9 +54,7 @@ bool inherited_find(struct inherited *in)
     return true;
 }
 
-/* Does a socket at `at` listen where the config says `wanted`? A host without IPv6 listens at 0.0.0.0 instead of [::],
- * and port 0 is any. */
-static bool is_there(const struct addr *at, const struct endpoint *wanted)
+bool inherited_is_at(const struct addr *at, const struct endpoint *wanted)
 {
     struct peer a = peer_from_addr(at), b = peer_from_addr(&wanted->addr);
     if (a.is_unix || b.is_unix)
@@ -72,7 +70,7 @@ int inherited_listener(struct inherited *in, const struct config *config)
     int found = -1;
     for (int fd = in->listeners; fd < in->listeners + in->count; fd++) {
         struct addr at;
-        if (found < 0 && sock_local_addr(fd, &at) == 0 && is_there(&at, &config->listen))
+        if (found < 0 && sock_local_addr(fd, &at) == 0 && inherited_is_at(&at, &config->listen))
             found = fd;
         else if (in->control < 0)
             sock_close(fd);

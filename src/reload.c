@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "descriptors.h"
+#include "inherited.h"
 #include "net/listener.h"
 #include "notify.h"
 
@@ -109,6 +110,7 @@ static void read_config(struct job *j)
 
 struct staged {
     struct listener *listener; /* NULL: the address is the same */
+    bool taken_back;           /* that is the process before's, which is still open here */
     struct upstream_change *upstream;
     struct limiter_change *limiter;
 };
@@ -119,14 +121,28 @@ static bool say(struct buf *errors, const struct config *config, const char *wha
     return false;
 }
 
+static struct listener *listen_beside(struct reload *r, const struct addr *at, const struct listener *ls, int *error)
+{
+    return listener_new_beside(r->parts.loop, at, listener_descriptor(ls), proxy_accept, r->parts.proxy, error);
+}
+
+/* An address that the process before has not left yet is not free to listen on, but is at hand. */
+static struct listener *open_listener(struct reload *r, const struct endpoint *at, bool *taken_back, int *error)
+{
+    struct lifecycle *lc = r->parts.lifecycle;
+    *taken_back = lc->before && inherited_is_at(listener_addr(lc->before), at);
+    if (*taken_back)
+        return lc->before;
+    struct listener *ls = listen_beside(r, &at->addr, lc->listener, error);
+    return ls || *error != EADDRINUSE || !lc->before ? ls : listen_beside(r, &at->addr, lc->before, error);
+}
+
 static bool stage_listener(struct reload *r, struct reading *rd, struct staged *s)
 {
     int error = 0;
     if (config_same_endpoint(&r->config->listen, &rd->fresh->listen))
         return true;
-    s->listener =
-        listener_new_beside(r->parts.loop, &rd->fresh->listen.addr, listener_descriptor(r->parts.lifecycle->listener),
-                            proxy_accept, r->parts.proxy, &error);
+    s->listener = open_listener(r, &rd->fresh->listen, &s->taken_back, &error);
     if (s->listener)
         return true;
     (void)!buf_printf(&rd->errors, "%s: listen: cannot listen on %s: %s\n", rd->fresh->path, rd->fresh->listen_text,
@@ -151,7 +167,8 @@ static bool stage_log(struct reload *r, struct reading *rd)
 
 static void roll_back(struct staged *s)
 {
-    listener_close(s->listener);
+    if (!s->taken_back)
+        listener_close(s->listener);
     upstream_rollback(s->upstream);
     limiter_rollback(s->limiter);
 }
@@ -192,6 +209,8 @@ static void commit(struct reload *r, struct reading *rd, struct staged *s)
     struct upstream_tally tally = upstream_commit(s->upstream);
     p->lifecycle->shutdown_timeout = r->config->timeouts.shutdown;
     log_done(rd, &tally);
+    if (s->taken_back)
+        p->lifecycle->before = NULL;
     if (s->listener)
         lifecycle_listen(p->lifecycle, s->listener);
     config_put(old);

@@ -29,16 +29,20 @@ static void close_control(struct successor *s)
     s->control.fd = -1;
 }
 
+static void taken_over(struct successor *s)
+{
+    log_begin(LOG_INFO, "taken_over");
+    log_u64("connections", s->taken);
+    log_end();
+}
+
 /* The process before has no more for us, or has ended: if that was before its time, its files are free all the same. */
 static void on_end(struct successor *s)
 {
     close_control(s);
     s->go = true;
-    if (!s->lifecycle)
-        return;
-    log_begin(LOG_INFO, "taken_over");
-    log_u64("connections", s->taken);
-    log_end();
+    if (s->lifecycle)
+        taken_over(s);
 }
 
 static void take(struct successor *s, int fd, struct str bytes)
@@ -68,7 +72,7 @@ static bool receive(struct successor *s)
     if (n == -EAGAIN)
         return false;
     if (s->lifecycle)
-        lifecycle_close_before(s->lifecycle); /* the other one has left it before it says anything more */
+        lifecycle_close_before(s->lifecycle); /* UPGRADE_LEFT, or whatever else an older one says first after it */
     if (n <= 0) {
         on_end(s);
         return false;
@@ -122,6 +126,10 @@ void successor_serve(struct successor *s, struct lifecycle *lc)
     buf_fini(&s->buckets);
     buf_fini(&s->health);
     say(s, UPGRADE_READY);
+    if (s->control.fd >= 0)
+        return;
+    lifecycle_close_before(lc); /* nobody is left to say that it is left */
+    taken_over(s);
 }
 
 struct successor *successor_new(struct loop *l, int control)

@@ -39,6 +39,7 @@ struct upgrade {
     unsigned backends;  /* how far what is known of them is on its way, */
     size_t exported;    /* and the buckets; SIZE_MAX: all is told */
     bool more;          /* there are some to come */
+    bool told;          /* that the listening socket is left */
     char cause[160];    /* of UPGRADE_ENDING */
     const char *stop;   /* the signal that ends this process after it; NULL: none */
     struct buf message;
@@ -217,6 +218,23 @@ static void on_prepared(struct upgrade *u)
         give(u);
 }
 
+/* False when it has to be tried again. */
+static bool send_now(struct upgrade *u, int fd, const void *p, size_t n)
+{
+    int rc = sock_send_fd(u->control.fd, fd, p, n);
+    if (rc != -EAGAIN && rc != -ENOBUFS && rc != -ETOOMANYREFS && rc != -ENOMEM)
+        return true;
+    return !loop_arm(u->parts.loop, &u->timer, loop_now(u->parts.loop) + LOOK_EVERY);
+}
+
+/* In case that no connection goes over for long, which would say the same. */
+static void tell_left(struct upgrade *u)
+{
+    const char type = UPGRADE_LEFT;
+    if (!u->told && u->control.fd >= 0)
+        u->told = send_now(u, -1, &type, 1);
+}
+
 static bool pass(void *arg, int fd, struct str bytes)
 {
     struct upgrade *u = arg;
@@ -225,10 +243,7 @@ static bool pass(void *arg, int fd, struct str bytes)
     if (bytes.n >= UPGRADE_MESSAGE_MAX || u->control.fd < 0 || !buf_append(&u->message, &type, 1) ||
         !buf_append_str(&u->message, bytes))
         return true; /* it cannot be had there: it ends */
-    int rc = sock_send_fd(u->control.fd, fd, buf_bytes(&u->message), u->message.len);
-    if (rc != -EAGAIN && rc != -ENOBUFS && rc != -ETOOMANYREFS && rc != -ENOMEM)
-        return true;
-    return !loop_arm(u->parts.loop, &u->timer, loop_now(u->parts.loop) + LOOK_EVERY);
+    return send_now(u, fd, buf_bytes(&u->message), u->message.len);
 }
 
 static void on_ready(struct upgrade *u)
@@ -241,6 +256,7 @@ static void on_ready(struct upgrade *u)
     log_ms("duration_ms", clock_monotonic() - u->begun);
     log_end();
     lifecycle_hand_over(u->parts.lifecycle, pass, u);
+    tell_left(u);
 }
 
 static void on_timer(struct timer *t)
@@ -250,7 +266,10 @@ static void on_timer(struct timer *t)
     case UPGRADE_STARTED:
     case UPGRADE_GIVEN: fail(u, "the new process was not ready in time"); break;
     case UPGRADE_ENDING: look_for_end(u); break;
-    case UPGRADE_PASSING: lifecycle_pass_more(u->parts.lifecycle, pass, u); break;
+    case UPGRADE_PASSING:
+        tell_left(u);
+        lifecycle_pass_more(u->parts.lifecycle, pass, u);
+        break;
     default: break;
     }
 }

@@ -671,6 +671,123 @@ static void test_socket_activation(void **state)
     w->finished = true;
 }
 
+/* ---- the process before, played by the test: one that ends early, and one of a version that says less ---- */
+
+static int moved_up(int fd)
+{
+    int up = fcntl(fd, F_DUPFD, 50); /* out of the way of the numbers that a shell gives */
+
+    assert_true(up >= 0);
+    close(fd);
+    return up;
+}
+
+/* Waits until the one that takes over says that. */
+static void expect_letter(int control, char letter)
+{
+    struct pollfd p = {.fd = control, .events = POLLIN};
+    char got = 0;
+
+    CHECK(poll(&p, 1, patience_ms()) == 1, "'%c' is not said", letter);
+    assert_int_equal(recv(control, &got, 1, 0), 1);
+    assert_int_equal(got, letter);
+}
+
+/* Starts a process that is to take the place of one that listens at `port`. Returns our end of the connection to it
+ * once it has said that it is prepared. */
+static int begin_successor(struct world *w, int port)
+{
+    char command[400];
+    int ends[2], fd = moved_up(bound(port));
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, ends), 0);
+    assert_int_equal(fcntl(ends[0], F_SETFD, FD_CLOEXEC), 0);
+    ends[1] = moved_up(ends[1]);
+    snprintf(command, sizeof command, "LOADBALANCER_UPGRADE=3,4,0 exec %s/loadbalancer 3<&%d %d<&- 4<&%d %d<&-",
+             build_dir(), ends[1], ends[1], fd, fd);
+    daemon_start(&w->daemon, w->dir, "loadbalancer", (const char *const[]){"/bin/bash", "-c", command, NULL});
+    close(ends[1]);
+    close(fd);
+    expect_letter(ends[0], 'p');
+    return ends[0];
+}
+
+static void expect_nobody_at(int port)
+{
+    uint64_t deadline = deadline_in(patience_ms());
+
+    for (; client_can_connect(port); rest())
+        CHECK(left_ms(deadline) > 0, "port %d is still served", port);
+}
+
+/* One that has ended before it could say that its files are free leaves no address behind. */
+static void test_the_end_before_its_time(void **state)
+{
+    struct world *w = *state;
+    int old = w->port;
+
+    world_origin(w, script, NULL, NULL);
+    w->port = port_reserve();
+    world_config(w, NULL);
+    int control = begin_successor(w, old);
+    assert_int_equal(close(control), 0);
+    daemon_expect_event(&w->daemon, 0, "taken_over", "connections=0");
+    expect_nobody_at(old);
+    assert_int_equal(http_get(w->port, "/", NULL), 200);
+    world_finish(w);
+}
+
+/* Back to the address of the one before, of which it has not said that it has left it. */
+static void test_back_to_an_address_not_left(void **state)
+{
+    struct world *w = *state;
+    int old = w->port, fresh = port_reserve();
+
+    world_origin(w, script, NULL, NULL);
+    w->port = fresh;
+    world_config(w, NULL);
+    int control = begin_successor(w, old);
+    assert_int_equal(send(control, "g", 1, 0), 1);
+    expect_letter(control, 'r');
+    w->port = old;
+    world_config(w, NULL);
+    size_t mark = daemon_mark(&w->daemon);
+    daemon_signal(&w->daemon, SIGHUP);
+    daemon_expect_event(&w->daemon, mark, "reload", NULL);
+    daemon_expect_event(&w->daemon, mark, "listening", NULL);
+    expect_nobody_at(fresh);
+    assert_int_equal(http_get(old, "/", NULL), 200);
+    assert_int_equal(close(control), 0);
+    daemon_expect_event(&w->daemon, mark, "taken_over", NULL);
+    assert_int_equal(http_get(old, "/", NULL), 200);
+    world_finish(w);
+}
+
+/* The old address is free as soon as the new process serves, however long the old one has something under way. */
+static void test_the_old_address_is_left_at_once(void **state)
+{
+    struct world *w = *state;
+    struct client tunnel;
+    int old = w->port;
+
+    world_origin(w, script, NULL, NULL);
+    world_start(w, NULL);
+    client_open(&tunnel, w->port);
+    client_send(&tunnel, "GET /tunnel HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
+    client_expect_head(&tunnel, 101);
+    w->port = port_reserve();
+    world_config(w, NULL);
+    size_t mark = daemon_mark(&w->daemon);
+    pid_t fresh = upgrade(w);
+    expect_nobody_at(old);
+    assert_int_equal(http_get(w->port, "/", NULL), 200);
+    assert_int_equal(daemon_count_events(&w->daemon, mark, "taken_over", NULL), 0);
+    client_close(&tunnel);
+    go_on_with(w, fresh);
+    daemon_expect_event(&w->daemon, mark, "taken_over", NULL);
+    world_finish(w);
+}
+
 /* Waits until a datagram begins so; others are passed over. */
 static void expect_told(int fd, const char *text)
 {
@@ -739,6 +856,9 @@ int main(void)
         WORLD_TEST(test_a_full_disk),
         WORLD_TEST(test_buckets_come_back),
         WORLD_TEST(test_socket_activation),
+        WORLD_TEST(test_the_end_before_its_time),
+        WORLD_TEST(test_back_to_an_address_not_left),
+        WORLD_TEST(test_the_old_address_is_left_at_once),
         WORLD_TEST(test_notify),
     };
     prctl(PR_SET_CHILD_SUBREAPER, 1); /* a process whose parent has ended is ours then */
