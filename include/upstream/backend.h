@@ -79,6 +79,7 @@ struct upstream {
     unsigned field_room;  /* for that many: never less than a connection's snapshot may allow */
 
     struct tier tiers[TIER_COUNT];
+    bool importing;     /* they are built when all is known, lest each of many backends has all looked at */
     bool warming;       /* a backend is in its slow start ... */
     uint64_t warm_next; /* ... and weights are due then */
     uint64_t random;    /* the state of upstream_random() */
@@ -88,6 +89,9 @@ struct upstream {
     unsigned waiting_fresh; /* ... that have not tried any backend yet */
     struct posted serve;    /* looks whether the queue can move */
 };
+
+/* The backend of that address, or NULL. Sets mostly differ in a place or two, so the search begins at `guess`. */
+struct backend *upstream_find(const struct upstream *u, const struct endpoint *at, unsigned guess);
 
 /* Is any backend available? */
 bool upstream_has_available(const struct upstream *u);

@@ -72,7 +72,8 @@ policy_fn consistent_hash;
 /* The policy of a `balance`. */
 policy_fn *policy_of(enum balance balance);
 
-/* Sets the seats anew; `fresh`, which may be NULL, has no turn from before: it starts level with the others. */
+/* Sets the seats anew; `fresh`, which may be NULL, has no turn from before: it starts level with the others. Does
+ * nothing in the middle of upstream_import(), which does so at its end. */
 void tiers_build(struct upstream *u, struct backend *fresh);
 
 /* Room for `count` backends. False when there is no memory. */

@@ -123,14 +123,6 @@ static bool read_known(const struct json *o, struct known *k)
            read_bool(o, "on_trial", &k->passive.on_trial, NULL) && read_ns(o, "warm_ms", &k->warm_for, &k->warm);
 }
 
-static struct backend *find(const struct upstream *u, const struct endpoint *at)
-{
-    for (unsigned i = 0; i < u->count; i++)
-        if (config_same_endpoint(&u->backends[i]->config->endpoint, at))
-            return u->backends[i];
-    return NULL;
-}
-
 static uint64_t ago(const struct backend *be, uint64_t ns)
 {
     uint64_t now = loop_now(be->upstream->loop);
@@ -147,8 +139,6 @@ static void take(struct backend *be, const struct known *k)
     if (be->available == available)
         be->since = ago(be, k->available);
     be->warm = k->warm ? ago(be, k->warm_for) : 0;
-    tiers_build(be->upstream, NULL);
-    health_hurry(be); /* how long it has been down says when it is checked next */
 }
 
 static void log_ignored(const char *reason)
@@ -158,7 +148,8 @@ static void log_ignored(const char *reason)
     log_end();
 }
 
-static void take_line(struct upstream *u, struct str line)
+/* `i` is the line's number: that of the backend, too, unless the config has changed. */
+static void take_line(struct upstream *u, struct str line, unsigned i)
 {
     struct json_error e;
     struct known k;
@@ -170,7 +161,7 @@ static void take_line(struct upstream *u, struct str line)
     if (!read_known(json_root(d), &k)) {
         log_ignored("a line says no such thing");
     } else {
-        struct backend *be = find(u, &k.at);
+        struct backend *be = upstream_find(u, &k.at, i);
         if (be)
             take(be, &k);
     }
@@ -179,9 +170,14 @@ static void take_line(struct upstream *u, struct str line)
 
 void upstream_import(struct upstream *u, struct str text)
 {
-    while (text.n > 0) {
+    u->importing = true;
+    for (unsigned i = 0; text.n > 0; i++) {
         size_t end = str_find(text, '\n'), next = end < text.n ? end + 1 : end;
-        take_line(u, str_make(text.p, end));
+        take_line(u, str_make(text.p, end), i);
         text = str_make(text.p + next, text.n - next);
     }
+    u->importing = false;
+    tiers_build(u, NULL);
+    for (unsigned i = 0; i < u->count; i++)
+        health_hurry(u->backends[i]); /* how long it has been down says when it is checked next */
 }

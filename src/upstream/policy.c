@@ -104,6 +104,8 @@ static void sit_down(struct upstream *u, struct tier *t, struct backend *be)
 
 void tiers_build(struct upstream *u, struct backend *fresh)
 {
+    if (u->importing)
+        return;
     for (int t = 0; t < TIER_COUNT; t++) {
         for (unsigned i = 0; i < u->tiers[t].count; i++)
             u->tiers[t].seats[i].backend->turn = u->tiers[t].seats[i].turn;

@@ -21,22 +21,11 @@ struct upstream_change {
 
 /* ---- staging ---- */
 
-/* The backend of that address. Files are mostly edited in a place or two, so the search begins at `guess`. */
-static struct backend *find(const struct upstream *u, const struct endpoint *at, unsigned guess)
-{
-    for (unsigned i = 0; i < u->count; i++) {
-        struct backend *be = u->backends[(guess + i) % u->count];
-        if (config_same_endpoint(&be->config->endpoint, at))
-            return be;
-    }
-    return NULL;
-}
-
 static bool stage_one(struct upstream_change *c, unsigned i)
 {
     const struct config_backend *b = &c->fresh->backends[i];
     struct staged *s = &c->staged[i];
-    s->backend = find(c->upstream, &b->endpoint, i);
+    s->backend = upstream_find(c->upstream, &b->endpoint, i);
     if (s->backend)
         return health_stage(s->backend, c->fresh, &s->check);
     s->is_new = true;

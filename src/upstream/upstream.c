@@ -121,7 +121,7 @@ void backend_update(struct backend *be, const char *cause)
     pool_forget(be); /* it may come back as another */
     if (!available)
         pool_flush(be);
-    if (!upstream_has_available(u))
+    if (!u->importing && !upstream_has_available(u))
         for (unsigned i = 0; i < u->count; i++)
             health_hurry(u->backends[i]);
 }
@@ -208,6 +208,16 @@ void upstream_free(struct upstream *u)
 unsigned upstream_count(const struct upstream *u)
 {
     return u->count;
+}
+
+struct backend *upstream_find(const struct upstream *u, const struct endpoint *at, unsigned guess)
+{
+    for (unsigned i = 0; i < u->count; i++) {
+        struct backend *be = u->backends[(guess + i) % u->count];
+        if (config_same_endpoint(&be->config->endpoint, at))
+            return be;
+    }
+    return NULL;
 }
 
 struct backend *upstream_backend(struct upstream *u, unsigned i)

@@ -115,6 +115,26 @@ static void checks_go_over(void **state)
     end(&old);
 }
 
+/* The seats are those of who is up, whatever order the lines come in. */
+static void seats_are_of_who_is_up(void **state)
+{
+    (void)state;
+    struct process p;
+    const struct tier *primary;
+    begin(&p, CHECKED);
+    primary = &p.upstream->tiers[TIER_PRIMARY];
+    upstream_import(p.upstream, STR("{\"address\":\"127.0.0.1:3\",\"up\":false}\n"
+                                    "{\"address\":\"127.0.0.1:1\",\"up\":false}\n"));
+    assert_int_equal(primary->count, 1);
+    assert_ptr_equal(primary->seats[0].backend, at(&p, 1));
+    upstream_import(p.upstream, STR("{\"address\":\"unix:/tmp/a \\\"b\\\"\",\"up\":false}\n"));
+    assert_false(upstream_has_available(p.upstream));
+    upstream_import(p.upstream, STR("{\"address\":\"127.0.0.1:3\",\"up\":true}\n"));
+    assert_int_equal(primary->count, 1);
+    assert_ptr_equal(primary->seats[0].backend, at(&p, 2));
+    end(&p);
+}
+
 static void ejections_go_over(void **state)
 {
     (void)state;
@@ -212,10 +232,8 @@ static void nonsense_is_ignored(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(checks_go_over),
-        cmocka_unit_test(ejections_go_over),
-        cmocka_unit_test(times_go_over),
-        cmocka_unit_test(nonsense_is_ignored),
+        cmocka_unit_test(checks_go_over), cmocka_unit_test(seats_are_of_who_is_up), cmocka_unit_test(ejections_go_over),
+        cmocka_unit_test(times_go_over),  cmocka_unit_test(nonsense_is_ignored),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
