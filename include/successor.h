@@ -12,9 +12,8 @@ struct successor;
 /* `control` is the connection to the process before, which is taken over. NULL, with errno, on failure. */
 struct successor *successor_new(struct loop *l, int control) __attribute__((warn_unused_result));
 
-/* Says that all is prepared but for the files, and runs the loop until those are free: the process before has left
- * them, or has ended. False when *stop becomes true
- * first, or memory runs out. */
+/* Lets the first checks go out, says that all is prepared but for the files, and runs the loop until those are free:
+ * the process before has left them, or has ended. False when *stop becomes true first, or memory runs out. */
 bool successor_wait(struct successor *s, const bool *stop) __attribute__((warn_unused_result));
 
 /* What the process before knew of unregistered clients (limiter_export()). */

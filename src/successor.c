@@ -104,6 +104,7 @@ static void say(struct successor *s, char what)
 
 bool successor_wait(struct successor *s, const bool *stop)
 {
+    loop_turn(s->loop, 0); /* the first checks of all backends leave while nobody waits for this process */
     say(s, UPGRADE_PREPARED);
     while (!s->go && !s->failed && !*stop)
         loop_turn(s->loop, TIMER_NEVER);

@@ -737,6 +737,30 @@ static void test_the_end_before_its_time(void **state)
     world_finish(w);
 }
 
+/* With many backends that takes its time, and from then on requests wait. */
+static void test_checks_leave_before_it_is_prepared(void **state)
+{
+    struct world *w = *state;
+    char config[256];
+    int old = w->port, port = port_reserve(), backend = bound(port);
+
+    w->port = port_reserve();
+    snprintf(config, sizeof config,
+             "{\"listen\": \"127.0.0.1:%d\", \"log\": {\"format\": \"json\"}, "
+             "\"backends\": [{\"address\": \"127.0.0.1:%d\"}], \"health_check\": {\"interval\": \"1h\"}}",
+             w->port, port);
+    file_put(world_path(w, "config.json"), config);
+    int control = begin_successor(w, old);
+    struct pollfd p = {.fd = backend, .events = POLLIN};
+    daemon_signal(&w->daemon, SIGSTOP); /* what it has not begun by now, it does not */
+    CHECK(poll(&p, 1, patience_ms()) == 1, "it is prepared, and has asked no backend");
+    daemon_signal(&w->daemon, SIGCONT);
+    assert_int_equal(close(control), 0);
+    daemon_expect_event(&w->daemon, 0, "taken_over", NULL);
+    close(backend);
+    world_finish(w);
+}
+
 /* Back to the address of the one before, of which it has not said that it has left it. */
 static void test_back_to_an_address_not_left(void **state)
 {
@@ -857,6 +881,7 @@ int main(void)
         WORLD_TEST(test_buckets_come_back),
         WORLD_TEST(test_socket_activation),
         WORLD_TEST(test_the_end_before_its_time),
+        WORLD_TEST(test_checks_leave_before_it_is_prepared),
         WORLD_TEST(test_back_to_an_address_not_left),
         WORLD_TEST(test_the_old_address_is_left_at_once),
         WORLD_TEST(test_notify),
