@@ -129,6 +129,14 @@ static uint64_t ago(const struct backend *be, uint64_t ns)
     return ns < now ? now - ns : 1;
 }
 
+/* One that was not available, and is by a check of our own, or because the config asks for no checks, returns now. */
+static uint64_t warm_since(const struct backend *be, const struct known *k, bool was_available)
+{
+    if (be->available && !was_available)
+        return be->snapshot->slow_start > 0 ? loop_now(be->upstream->loop) : 0;
+    return k->warm ? ago(be, k->warm_for) : 0;
+}
+
 static void take(struct backend *be, const struct known *k)
 {
     bool available = (!k->has_checks || k->checks.up) && !k->ejected;
@@ -138,7 +146,7 @@ static void take(struct backend *be, const struct known *k)
         passive_take(be, &k->passive, k->ejected);
     if (be->available == available)
         be->since = ago(be, k->available);
-    be->warm = k->warm ? ago(be, k->warm_for) : 0;
+    be->warm = warm_since(be, k, available);
 }
 
 static void log_ignored(const char *reason)

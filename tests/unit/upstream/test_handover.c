@@ -1,5 +1,6 @@
 /* What one process knows of its backends, and another goes on with; and text that says no such thing. */
 #include "base/clock.h"
+#include "net/sock.h"
 #include "upstream/backend.h"
 #include "upstream/health.h"
 #include "upstream/upstream.h"
@@ -9,6 +10,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -21,13 +23,13 @@ struct process {
     struct upstream *upstream;
 };
 
-static void begin(struct process *p, const char *more)
+static void begin_at(struct process *p, unsigned port, const char *more)
 {
     char text[1024];
     int n = snprintf(text, sizeof text,
-                     "{\"backends\":[{\"address\":\"127.0.0.1:1\"},{\"address\":\"unix:/tmp/a \\\"b\\\"\"},"
+                     "{\"backends\":[{\"address\":\"127.0.0.1:%u\"},{\"address\":\"unix:/tmp/a \\\"b\\\"\"},"
                      "{\"address\":\"127.0.0.1:3\"}],%s}",
-                     more);
+                     port, more);
     struct buf errors = BUF_INIT;
     struct config *c = config_parse(str_make(text, (size_t)n), "test", NULL, &errors);
     assert_non_null(c);
@@ -37,6 +39,11 @@ static void begin(struct process *p, const char *more)
     p->upstream = upstream_new(p->loop, c);
     assert_non_null(p->upstream);
     config_put(c);
+}
+
+static void begin(struct process *p, const char *more)
+{
+    begin_at(p, 1, more);
 }
 
 static void end(struct process *p)
@@ -191,6 +198,64 @@ static void times_go_over(void **state)
     end(&old);
 }
 
+static int listen_anywhere(unsigned *port)
+{
+    struct endpoint e;
+    struct addr bound;
+    const char *why;
+    assert_true(endpoint_parse(STR("127.0.0.1:0"), true, &e, &why));
+    int fd = sock_listen(&e.addr, 16);
+    assert_true(fd >= 0);
+    assert_int_equal(sock_local_addr(fd, &bound), 0);
+    *port = peer_from_addr(&bound).port;
+    return fd;
+}
+
+/* The first check of the first backend comes, and succeeds. */
+static void pass_check(struct process *p, int listener)
+{
+    static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    struct addr from;
+    int fd;
+    uint64_t deadline = clock_monotonic() + 10 * NS_PER_S;
+    for (; (fd = sock_accept(listener, &from)) < 0; loop_turn(p->loop, NS_PER_MS))
+        assert_true(clock_monotonic() < deadline);
+    assert_int_equal(write(fd, answer, sizeof answer - 1), sizeof answer - 1);
+    for (; at(p, 0)->open_count > 0; loop_turn(p->loop, NS_PER_MS))
+        assert_true(clock_monotonic() < deadline);
+    sock_close(fd);
+}
+
+/* It was down before, and a check of the new process is enough to bring it back: that is a return, and begins slowly.
+ */
+static void a_return_at_once_begins_slowly(void **state)
+{
+    (void)state;
+    static const char more[] = "\"health_check\":{\"interval\":\"1h\",\"rise\":1},\"slow_start\":\"1h\"";
+    struct process old, fresh;
+    unsigned port;
+    int listener = listen_anywhere(&port);
+    begin_at(&old, port, more);
+    begin_at(&fresh, port, more);
+    struct health_known down = {false, 0};
+    health_take(at(&old, 0), &down);
+    pass_check(&fresh, listener);
+    go_over(&old, &fresh);
+    assert_true(backend_is_available(at(&fresh, 0)));
+    assert_int_equal(at(&fresh, 0)->warm, loop_now(fresh.loop));
+    assert_true(fresh.upstream->warming);
+
+    /* What was up before has no start, slow or not. */
+    go_over(&fresh, &old);
+    assert_true(backend_is_available(at(&old, 0)));
+    at(&fresh, 0)->warm = 0;
+    go_over(&fresh, &old);
+    assert_int_equal(at(&old, 0)->warm, 0);
+    end(&fresh);
+    end(&old);
+    sock_close(listener);
+}
+
 static void nonsense_is_ignored(void **state)
 {
     (void)state;
@@ -232,8 +297,9 @@ static void nonsense_is_ignored(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(checks_go_over), cmocka_unit_test(seats_are_of_who_is_up), cmocka_unit_test(ejections_go_over),
-        cmocka_unit_test(times_go_over),  cmocka_unit_test(nonsense_is_ignored),
+        cmocka_unit_test(checks_go_over),      cmocka_unit_test(seats_are_of_who_is_up),
+        cmocka_unit_test(ejections_go_over),   cmocka_unit_test(times_go_over),
+        cmocka_unit_test(nonsense_is_ignored), cmocka_unit_test(a_return_at_once_begins_slowly),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
