@@ -23,7 +23,7 @@ enum lifecycle_state { LIFECYCLE_RUNNING, LIFECYCLE_DRAINING, LIFECYCLE_SAVING, 
 struct lifecycle {
     struct loop *loop;
     struct proxy *proxy;
-    const struct upstream *upstream;
+    struct upstream *upstream;
     struct limiter *limiter;   /* may be NULL */
     struct listener *listener; /* owned; see lifecycle_listen() */
     struct listener *before;   /* owned; of the process before, where this one listens elsewhere; or NULL */

@@ -67,6 +67,9 @@ struct backend {
 
     struct health_check *health;
     struct passive_check passive;
+
+    struct list ending;  /* in the set's list of those whose totals are to be logged yet */
+    struct posted ended; /* ... which they are behind all that this turn still counts */
 };
 
 struct upstream {
@@ -83,6 +86,8 @@ struct upstream {
     bool warming;       /* a backend is in its slow start ... */
     uint64_t warm_next; /* ... and weights are due then */
     uint64_t random;    /* the state of upstream_random() */
+
+    struct list ending; /* of removed backends at which requests are under way; each is counted for that */
 
     struct list queue;      /* of struct waiter, the longest first */
     unsigned waiting;       /* how many they are */
@@ -110,8 +115,9 @@ void backend_quit(struct backend *be);
 /* Starts the thread that resolves names if `config` needs it and there is none yet. False, with errno, on failure. */
 bool upstream_start_names(struct upstream *u, const struct config *config) __attribute__((warn_unused_result));
 
-/* Logs backend_totals: all there is to say of it at its end. */
-void backend_log_totals(const struct backend *be);
+/* It has been removed: logs backend_totals, all there is to say of it at its end, when nobody has a place there any
+ * more. */
+void backend_log_totals_at_end(struct backend *be);
 
 /* Says what active checks have found; logs backend_up or backend_down with the cause when that changes whether the
  * backend is available. Becoming unavailable closes the pooled connections. */

@@ -141,8 +141,8 @@ void backend_count_attempt(struct backend *be);
 /* It has answered with 502, 503 or 504: counted apart, for that is no failure of its own, perhaps. */
 void backend_count_gateway_error(struct backend *be);
 
-/* Logs what each backend has had to do: backend_totals. */
-void upstream_log_totals(const struct upstream *u);
+/* Logs what each backend has had to do: backend_totals; also of those removed at which requests have been under way. */
+void upstream_log_totals(struct upstream *u);
 
 /* The request has an answer, the end of which is still to come: that ends a trial, and no more. */
 void backend_answered(struct backend *be, const struct place *p);

@@ -182,7 +182,7 @@ struct upstream_tally upstream_commit(struct upstream_change *c)
         resume_rotation(&u->tiers[t], next[t]);
     for (unsigned i = 0; i < old_count; i++)
         if (c->backends[i]->removed) {
-            backend_log_totals(c->backends[i]);
+            backend_log_totals_at_end(c->backends[i]);
             backend_quit(c->backends[i]);
         }
     queue_look(u);

@@ -14,6 +14,52 @@
 #include <assert.h>
 #include <errno.h>
 
+/* ---- what is said at its end ---- */
+
+static void log_totals(const struct backend *be)
+{
+    log_begin(LOG_INFO, "backend_totals");
+    log_str("backend", backend_name(be));
+    log_u64("attempts", be->totals.attempts);
+    log_u64("failures", be->totals.failures);
+    log_u64("gateway_errors", be->totals.gateway_errors);
+    log_end();
+}
+
+static void forget_ending(struct backend *be)
+{
+    loop_unpost(be->upstream->loop, &be->ended);
+    list_remove(&be->ending);
+    backend_put(be);
+}
+
+static void on_ended(struct posted *p)
+{
+    struct backend *be = container_of(p, struct backend, ended);
+    log_totals(be);
+    forget_ending(be);
+}
+
+void backend_log_totals_at_end(struct backend *be)
+{
+    if (be->active == 0) {
+        log_totals(be);
+        return;
+    }
+    list_push_back(&be->upstream->ending, &backend_get(be)->ending);
+}
+
+void upstream_log_totals(struct upstream *u)
+{
+    for (unsigned i = 0; i < u->count; i++)
+        log_totals(u->backends[i]);
+    while (!list_empty(&u->ending)) {
+        struct backend *be = container_of(u->ending.next, struct backend, ending);
+        log_totals(be);
+        forget_ending(be);
+    }
+}
+
 /* ---- a backend's life ---- */
 
 struct backend *backend_new(struct upstream *u, struct config *snapshot, const struct config_backend *config)
@@ -28,6 +74,8 @@ struct backend *backend_new(struct upstream *u, struct config *snapshot, const s
     be->since = loop_now(u->loop);
     be->identity = upstream_hash(str_of(config->name));
     list_init(&be->idle);
+    list_init(&be->ending);
+    posted_init(&be->ended, on_ended);
     passive_init(be);
     if (config->endpoint.kind != ENDPOINT_NAME) {
         be->addrs[0] = config->endpoint.addr;
@@ -79,22 +127,6 @@ void backend_count_gateway_error(struct backend *be)
 {
     be->totals.gateway_errors++;
     metrics.gateway_errors++;
-}
-
-void backend_log_totals(const struct backend *be)
-{
-    log_begin(LOG_INFO, "backend_totals");
-    log_str("backend", backend_name(be));
-    log_u64("attempts", be->totals.attempts);
-    log_u64("failures", be->totals.failures);
-    log_u64("gateway_errors", be->totals.gateway_errors);
-    log_end();
-}
-
-void upstream_log_totals(const struct upstream *u)
-{
-    for (unsigned i = 0; i < u->count; i++)
-        backend_log_totals(u->backends[i]);
 }
 
 void backend_update(struct backend *be, const char *cause)
@@ -178,6 +210,7 @@ struct upstream *upstream_new(struct loop *l, struct config *config)
         return NULL;
     u->loop = l;
     u->config = config_get(config);
+    list_init(&u->ending);
     queue_init(u);
     clock_random(&u->random, sizeof u->random);
     errno = 0;
@@ -194,6 +227,8 @@ void upstream_free(struct upstream *u)
     if (!u)
         return;
     queue_fini(u);
+    while (!list_empty(&u->ending))
+        forget_ending(container_of(u->ending.next, struct backend, ending));
     for (unsigned i = 0; u->backends && i < u->count; i++)
         if (u->backends[i])
             backend_quit(u->backends[i]);
@@ -296,5 +331,7 @@ void backend_leave(struct backend *be, const struct place *p)
     assert(be->active > 0);
     be->active--;
     passive_leave(be, p);
+    if (be->active == 0 && !list_empty(&be->ending))
+        loop_post(be->upstream->loop, &be->ended);
     queue_look(be->upstream);
 }

@@ -138,6 +138,7 @@ static void test_backends_come_and_go(void **state)
     }
     origin_wait_requests(w->origins[1], before + 1);
     BACKENDS(w, NULL, 0, 2);
+    size_t mark = daemon_mark(&w->daemon);
     reload(w, NULL);
     before = origin_requests(w->origins[1]);
     memset(got, 0, sizeof got);
@@ -147,8 +148,10 @@ static void test_backends_come_and_go(void **state)
     assert_int_equal(got[3], 5);
     assert_int_equal(origin_requests(w->origins[1]), before);
     client_expect_silence(&held, 50);
+    assert_int_equal(daemon_count_events(&w->daemon, mark, "backend_totals", NULL), 0); /* not all is counted yet */
     origin_release(w->origins[1]);
     assert_string_equal(client_expect(&held, 200)->body.p, "b2");
+    daemon_expect_event(&w->daemon, mark, "backend_totals", "backend=b2 failures=0 gateway_errors=0");
     origin_wait_closed(w->origins[1]); /* its connection is not kept */
     daemon_expect_event(&w->daemon, 0, "request", "target=/held status=200 backend=b2");
     client_close(&held);

@@ -189,6 +189,33 @@ static void removed_ones_drain(void **state)
     close_world(&w);
 }
 
+/* What is to be said at the end of one that is removed waits for its last request, or for the stop; here the loop or
+ * the set ends at each point of that. */
+static void the_end_of_removed_ones(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        struct world w;
+        open_world(&w, A "," B, NULL);
+        struct backend *be = backend_get(take(&w, &nobody_tried));
+        change(&w, B, NULL);
+        assert_false(list_empty(&w.upstream->ending));
+        if (i == 1)
+            upstream_log_totals(w.upstream);
+        assert_int_equal(list_empty(&w.upstream->ending), i == 1);
+        leave(be);
+        backend_put(be);
+        if (i == 2)
+            loop_turn(w.loop, 0);
+        if (i == 3)
+            upstream_log_totals(w.upstream);
+        assert_int_equal(list_empty(&w.upstream->ending), i > 0);
+        if (i > 0)
+            loop_turn(w.loop, 0);
+        close_world(&w);
+    }
+}
+
 /* A request remembers whom it has tried: somebody new is never taken for a removed one. */
 static void a_new_one_was_not_tried(void **state)
 {
@@ -294,6 +321,7 @@ int main(void)
         cmocka_unit_test(smooth_turns_go_on),
         cmocka_unit_test(weight_and_room_act_at_once),
         cmocka_unit_test(removed_ones_drain),
+        cmocka_unit_test(the_end_of_removed_ones),
         cmocka_unit_test(a_new_one_was_not_tried),
         cmocka_unit_test(health_is_kept),
         cmocka_unit_test(ejections_are_kept),
