@@ -2,6 +2,7 @@
 #ifndef LB_LIMIT_LIMITER_IMPL_H
 #define LB_LIMIT_LIMITER_IMPL_H
 
+#include "base/clock.h"
 #include "base/list.h"
 #include "limit/anon_table.h"
 #include "limit/client_table.h"
@@ -37,7 +38,7 @@ struct policy_text {
 struct limiter {
     struct loop *loop;
     struct config *config;
-    uint64_t zero; /* loop_now() at the buckets' time 0 */
+    uint64_t zero; /* the monotonic clock at the buckets' time 0 */
     struct str id_header;
     struct client_table clients;
     struct anon_table anon;
@@ -51,10 +52,11 @@ struct limiter {
     struct notice overflow_shared, shadow_limited;
 };
 
-/* The buckets' time. */
+/* The buckets' time: the clock's, not the turn's. In a turn that is held up, requests are read that came behind its
+ * begin; counted from there, they would leave the bucket what it gains since, once more. */
 static inline uint64_t limiter_now(const struct limiter *lim)
 {
-    return loop_now(lim->loop) - lim->zero;
+    return clock_monotonic() - lim->zero;
 }
 
 bool limiter_is_exempt(const struct limiter *lim, const struct ip *ip); /* NULL: a peer on a unix socket */

@@ -120,6 +120,38 @@ static enum err ask(struct world *w, unsigned address, const char *name)
     return w->answer.error;
 }
 
+/* ---- a turn of the loop that is held up ---- */
+
+/* So many requests that come at this moment pass. */
+static unsigned passing(struct world *w, const char *name)
+{
+    unsigned n = 0;
+    while (ask(w, 0x0a000001, name) == ERR_OK)
+        assert_in_range(++n, 1, 100);
+    return n;
+}
+
+/* A request that came while the turn was held up has not come at its begin: what the bucket gains in between counts
+ * once. */
+static void a_long_turn_gives_nothing(void **state)
+{
+    static const char *const names[] = {"named", NULL};
+    struct world w;
+    (void)state;
+    open_world(&w, "\"default\":{\"capacity\":3,\"rate_per_sec\":50}");
+    register_client(&w, "named", &(struct client_settings){.capacity = 3, .rate = 50});
+    for (unsigned i = 0; i < 2; i++) {
+        pass(&w, MINUTE);
+        now += 40 * NS_PER_MS; /* no turn begins */
+        assert_int_equal(ask(&w, 0x0a000001, names[i]), ERR_OK);
+        pass(&w, 0);
+        assert_int_equal(passing(&w, names[i]), 2);
+        now += 40 * NS_PER_MS;
+        assert_int_equal(passing(&w, names[i]), 2); /* and what it gains is not lost either */
+    }
+    close_world(&w);
+}
+
 /* ---- once a minute ---- */
 
 /* The log has exactly one line of that event since the last call, about so many requests; none for 0. */
@@ -382,9 +414,10 @@ static void flood_with_long_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(overflow_is_told_once_a_minute), cmocka_unit_test(shadow_is_told_once_a_minute),
-        cmocka_unit_test(the_stop_tells_the_rest),        cmocka_unit_test(flood_with_short_memory),
-        cmocka_unit_test(flood_of_a_small_table),         cmocka_unit_test(flood_with_long_memory),
+        cmocka_unit_test(a_long_turn_gives_nothing),    cmocka_unit_test(overflow_is_told_once_a_minute),
+        cmocka_unit_test(shadow_is_told_once_a_minute), cmocka_unit_test(the_stop_tells_the_rest),
+        cmocka_unit_test(flood_with_short_memory),      cmocka_unit_test(flood_of_a_small_table),
+        cmocka_unit_test(flood_with_long_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
