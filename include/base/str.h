@@ -68,6 +68,9 @@ bool str_parse_u64(struct str s, uint64_t *out) __attribute__((warn_unused_resul
 /* A hexadecimal number of 1 to 16 digits and nothing else; likewise. */
 bool str_parse_hex(struct str s, uint64_t *out) __attribute__((warn_unused_result));
 
+/* The 16 digits of v, lower-case, without a zero behind them. */
+void str_write_hex(uint64_t v, char out[16]);
+
 /* A duration such as "250ms", "2s", "1m", "1h", "0s": digits and one of the units ms, s, m, h. *ns is in nanoseconds.
  * False when malformed or over INT64_MAX nanoseconds. */
 bool str_parse_duration(struct str s, uint64_t *ns) __attribute__((warn_unused_result));

@@ -4,6 +4,8 @@
 
 #include "base/clock.h"
 
+#include <endian.h>
+
 struct unit {
     struct str name;
     uint64_t factor;
@@ -116,6 +118,25 @@ bool str_parse_hex(struct str s, uint64_t *out)
     }
     *out = v;
     return true;
+}
+
+/* Eight digits at once, a byte of `x` each: a request needs 32, and one by one they took 2 % of its instructions. */
+static void write_hex32(uint32_t v, char *out)
+{
+    uint64_t x = __builtin_bswap32(v);
+    x = (x | x << 16) & UINT64_C(0x0000ffff0000ffff);
+    x = (x | x << 8) & UINT64_C(0x00ff00ff00ff00ff);
+    x = (x >> 4 | x << 8) & UINT64_C(0x0f0f0f0f0f0f0f0f); /* the high half of each byte first */
+    uint64_t letters = ((x + UINT64_C(0x0606060606060606)) >> 4) & UINT64_C(0x0101010101010101);
+    x += UINT64_C(0x3030303030303030) + letters * ('a' - '0' - 10);
+    x = htole64(x);
+    memcpy(out, &x, sizeof x);
+}
+
+void str_write_hex(uint64_t v, char out[16])
+{
+    write_hex32((uint32_t)(v >> 32), out);
+    write_hex32((uint32_t)v, out + 8);
 }
 
 /* Digits and then exactly one of the units of the table, which ends in a factor of 0. */

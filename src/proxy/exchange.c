@@ -114,9 +114,7 @@ static bool note_request_id(struct exchange *x, const struct headers *h)
     uint64_t seed[2] = {x->px->id_counter++, 0};
     for (int half = 0; half < 2; half++) {
         seed[1] = (uint64_t)half;
-        uint64_t v = hash_bytes(&x->px->id_key, seed, sizeof seed);
-        for (int i = 0; i < 16; i++, v >>= 4)
-            p[half * 16 + i] = "0123456789abcdef"[v & 15];
+        str_write_hex(hash_bytes(&x->px->id_key, seed, sizeof seed), p + (size_t)half * 16);
     }
     x->request_id = str_make(p, 32);
     return true;

@@ -128,6 +128,13 @@ static void test_hex(void **state)
     assert_parses(str_parse_hex, "fF", 255);
     assert_parses(str_parse_hex, "ffffffffffffffff", UINT64_MAX);
     assert_parses(str_parse_hex, "0123456789abcDEF", UINT64_C(0x0123456789abcdef));
+    for (unsigned i = 0; i < 64; i++) {
+        uint64_t v = UINT64_C(0x0123456789abcdef) << i | UINT64_C(0xf0e1d2c3b4a59687) >> (63 - i);
+        char digits[17] = "", wanted[17];
+        str_write_hex(v, digits);
+        snprintf(wanted, sizeof wanted, "%016llx", (unsigned long long)v);
+        assert_string_equal(digits, wanted);
+    }
     static const char *const bad[] = {"", "00000000000000000", "g", "@", "`", "-1", "0x1", " 1", "1;", "G"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         assert_refused(str_parse_hex, bad[i]);
