@@ -52,8 +52,16 @@ static uint64_t due(const struct deadline *d)
     return d->span == 0 || d->span > TIMER_NEVER - d->since ? TIMER_NEVER : d->since + d->span;
 }
 
+/* What a late turn finds beside a deadline came before it was over, or may have: it is told first. */
+static bool eof_is_due(const struct io *io)
+{
+    return io->eof && !io->eof_told && !io->paused;
+}
+
 static uint64_t read_due(const struct io *io)
 {
+    if (eof_is_due(io))
+        return TIMER_NEVER;
     return io->read_progress && io->paused ? TIMER_NEVER : due(&io->read);
 }
 
@@ -290,8 +298,9 @@ static void tell_due(struct posted *p)
     }
     if (io->reread && !io->paused && io->in.len > 0 && !io->broken_told)
         tell_readable(io);
-    if (!io->closed && io->eof && !io->eof_told && !io->paused && !io->broken_told) {
+    if (!io->closed && eof_is_due(io) && !io->broken_told) {
         io->eof_told = true;
+        set_timer(io);
         io->fn(io->owner, io, IO_EOF);
     }
     if (!io->closed && io->broken && !io->broken_told) {

@@ -1230,6 +1230,28 @@ static void test_read_deadline(void **state)
     finish(&w);
 }
 
+/* A turn that comes late finds both: what the other end has said before our patience ended is no silence. */
+static void test_eof_before_deadline(void **state)
+{
+    (void)state;
+    struct world w;
+    for (int by = 0; by < 2; by++) {
+        begin(&w);
+        io_set_read_timeout(w.o.io, by ? IO_BY : IO_PROGRESS, 10 * NS_PER_MS);
+        uint64_t late = clock_monotonic() + 20 * NS_PER_MS;
+        far_says(&w, "last");
+        loop_turn(w.loop, 0);
+        assert_string_equal(w.o.told, "R");
+        assert_int_equal(sock_shutdown_write(w.far), 0);
+        while (clock_monotonic() < late)
+            ;
+        loop_turn(w.loop, 0);
+        assert_string_equal(w.o.told, "RE");
+        expect(&w.o, "REt"); /* the deadline stands for what its owner may still wait for */
+        finish(&w);
+    }
+}
+
 static void test_deadline_moves_earlier(void **state)
 {
     (void)state;
@@ -1893,6 +1915,7 @@ int main(void)
         cmocka_unit_test(test_connect_unix),
         cmocka_unit_test(test_connect_timeout),
         cmocka_unit_test(test_read_deadline),
+        cmocka_unit_test(test_eof_before_deadline),
         cmocka_unit_test(test_deadline_moves_earlier),
         cmocka_unit_test(test_progress),
         cmocka_unit_test(test_progress_rests_in_pause),
