@@ -102,6 +102,16 @@ static void sit_down(struct upstream *u, struct tier *t, struct backend *be)
     u->warming |= be->warm != 0;
 }
 
+/* Smooth turns lie between minus and plus the sum of the weights. Left from greater weights, because a reload has made
+ * them smaller or their backend has gone, they would keep some away from their share for as many requests. */
+static void bound_turns(struct tier *t)
+{
+    for (unsigned i = 0; i < t->count; i++) {
+        int *turn = &t->seats[i].turn;
+        *turn = *turn > t->total ? t->total : *turn < -t->total ? -t->total : *turn;
+    }
+}
+
 void tiers_build(struct upstream *u, struct backend *fresh)
 {
     if (u->importing)
@@ -121,9 +131,11 @@ void tiers_build(struct upstream *u, struct backend *fresh)
         if (t)
             sit_down(u, t, u->backends[i]);
     }
-    for (int t = 0; t < TIER_COUNT; t++)
+    for (int t = 0; t < TIER_COUNT; t++) {
+        bound_turns(&u->tiers[t]);
         if (u->tiers[t].at >= u->tiers[t].count)
             u->tiers[t].at = 0;
+    }
 }
 
 void tiers_warm(struct upstream *u)

@@ -140,6 +140,33 @@ static void smooth_turns_go_on(void **state)
     close_world(&w);
 }
 
+/* Who has just had a turn among great weights does not owe as much among small ones, whether they are small because a
+ * reload made them so or because the great one is down or removed. */
+static void no_debt_outlasts_its_weights(void **state)
+{
+    (void)state;
+#define OF_TWO "{\"address\":\"127.0.0.1:2\",\"weight\":2}," C
+#define GREAT  "{\"address\":\"127.0.0.1:1\",\"weight\":250}," OF_TWO
+    for (int how = 0; how < 3; how++) {
+        struct world w;
+        int got[4] = {0};
+        open_world(&w, GREAT, NULL);
+        while (next(&w) != 2)
+            ;
+        if (how == 0)
+            change(&w, A "," OF_TWO, NULL);
+        else if (how == 1)
+            change(&w, OF_TWO, NULL);
+        else
+            backend_set_up(upstream_backend(w.upstream, 0), false, "test");
+        for (int i = 0; i < 12; i++)
+            got[next(&w)]++;
+        assert_in_range(got[2], how == 0 ? 5 : 7, how == 0 ? 7 : 9);
+        assert_in_range(got[3], how == 0 ? 2 : 3, how == 0 ? 4 : 5);
+        close_world(&w);
+    }
+}
+
 static void weight_and_room_act_at_once(void **state)
 {
     (void)state;
@@ -319,6 +346,7 @@ int main(void)
         cmocka_unit_test(tallies),
         cmocka_unit_test(rotation_goes_on),
         cmocka_unit_test(smooth_turns_go_on),
+        cmocka_unit_test(no_debt_outlasts_its_weights),
         cmocka_unit_test(weight_and_room_act_at_once),
         cmocka_unit_test(removed_ones_drain),
         cmocka_unit_test(the_end_of_removed_ones),
