@@ -284,8 +284,8 @@ run_work() { # WORK
     upload) compare upload "relay ours $peers" -c 16 -d "$seconds" -u 1048576 ;;
     chunked) compare chunked "relay ours $peers" -c 64 -d "$seconds" -t /chunked/65536 ;;
     connection) compare connection "ours $peers" -c 64 -d "$seconds" -C ;;
-    c1000) compare c1000 "ours $peers" -c 1000 -d "$seconds" ;;
-    c5000) compare c5000 "ours $peers" -c 5000 -d "$seconds" ;;
+    c1000) compare c1000 "relay ours $peers" -c 1000 -d "$seconds" ;;
+    c5000) compare c5000 "relay ours $peers" -c 5000 -d "$seconds" ;;
     backends) compare backends "with-1 with-10 with-100 with-1000" -c 64 -d "$seconds" ;;
     latency)
         [ -d "$dir/results/small" ] || run_work small

@@ -83,8 +83,8 @@ cpu_table 1MiB "Responses of 1 MiB" relay "64 connections. Wanted: at most 1.0 x
 cpu_table upload "Uploads of 1 MiB" relay "16 connections. Wanted: at most 1.0 x the relay, 0.6 x HAProxy."
 cpu_table chunked "Chunked responses of 64 KiB" relay "64 connections. Wanted: at most 0.8 x nginx."
 cpu_table connection "A connection for each request" ours "64 at a time. Wanted: at most 0.85 x the best of the others."
-cpu_table c1000 "1,000 keep-alive connections, all busy" ours "Wanted: at most 1.15 x the CPU time with 64."
-cpu_table c5000 "5,000 keep-alive connections, all busy" ours "Wanted: at most 1.15 x the CPU time with 64."
+cpu_table c1000 "1,000 keep-alive connections, all busy" ours "Wanted: at most 1.15 x the CPU time with 64. The relay shows how much of the growth is the kernel's."
+cpu_table c5000 "5,000 keep-alive connections, all busy" ours "Likewise."
 cpu_table backends "More backends" with-1 "64 connections, no limiter. Wanted: flat within 5 %."
 latency_table
 memory_table
