@@ -246,12 +246,16 @@ static bool load_journal(struct load *l)
     return ok;
 }
 
-/* Opened before anything is served: what may not be written is known at once. The folder is synced although the journal
- * is there: a process that was killed may have created it, or renamed it into its place, and not lived to sync that. */
+/* Opened before anything is served: what may not be written is known at once. What has been read is synced although it
+ * is there: a process that was killed may have created the file, or renamed it into its place, and not lived to sync
+ * that; or it has cut off a group that could not be synced, which the disk may still hold: what is shown as gone from
+ * here on must not come back with the next power cut. */
 static bool open_journal(struct load *l)
 {
     struct store *st = l->st;
     int r = st->journal.fd = file_open_append(st->journal_path);
+    if (r >= 0)
+        r = file_sync_data(st->journal.fd);
     if (r >= 0)
         r = file_sync_folder(st->journal_path);
     return r >= 0 || fail(l, EXIT_RUNTIME, "%s: %s", st->journal_path, strerror(-r));
