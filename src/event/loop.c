@@ -13,8 +13,12 @@
  *
  * What each of them may rely on:
  *
- * - Time stands still within a turn. The clock is read once, right after the wait, and loop_now() is that moment; so
- *   two decisions of one turn never contradict each other, and nobody pays for reading the clock.
+ * - Time stands still within a turn. The clock is read right after the wait, and loop_now() is that moment; so two
+ *   decisions of one turn never contradict each other, and nobody pays for reading the clock. It is read once more at
+ *   the turn's end, to know of one that was held up: what it noted as of its begin was later (loop_noted()).
+ *
+ * - What came before a deadline is told before it. So timers come behind the handlers, and where a turn has room for
+ *   less than is ready, they wait until all that was ready has been told (loop_heard()).
  *
  * - The timerfd stands for the heap of timers. It is set only when the earliest deadline is earlier than what it is set
  *   to already, or after it fired. A time-out that is put off or cancelled, as happens with nearly all of them, costs
@@ -51,6 +55,7 @@
 
 #define BATCH 256
 #define SOON  1024 /* watches that wait to be registered */
+#define HELD  4    /* turns that were held up and are remembered */
 
 struct loop {
     int epoll_fd;
@@ -64,6 +69,14 @@ struct loop {
     unsigned soon_first, soon_count; /* a ring */
 
     uint64_t now;
+    uint64_t heard;        /* up to when all that was ready has been told */
+    uint64_t filled_since; /* the begin of the first of `filled` turns */
+    size_t filled;         /* turns in a row that had as many events as there is room for */
+    size_t registered;     /* watches in epoll */
+    struct {
+        uint64_t begin, end;
+    } held[HELD]; /* turns that were held up, a ring */
+    unsigned held_next;
     struct timer_heap timers;
     struct watch timer_watch; /* the timerfd */
     uint64_t timer_set_for;   /* TIMER_NEVER: it is not set */
@@ -113,6 +126,7 @@ bool loop_watch(struct loop *l, struct watch *w, unsigned wanted)
     wait_no_more(l, w);
     w->wanted = (uint8_t)wanted;
     w->registered = control(l, EPOLL_CTL_ADD, w) == 0;
+    l->registered += w->registered;
     return w->registered;
 }
 
@@ -171,6 +185,7 @@ void loop_unwatch(struct loop *l, struct watch *w)
     if (!w->registered)
         return;
     w->registered = false;
+    l->registered--;
     int rc = control(l, EPOLL_CTL_DEL, w);
     assert(rc == 0);
     (void)rc;
@@ -337,6 +352,22 @@ static void fetch_events(struct loop *l, uint64_t max_wait_ns)
     }
 }
 
+/* epoll tells of all others before it tells of one again, so that after so many turns each has been told of. */
+static void note_heard(struct loop *l)
+{
+    if (l->fetched < BATCH) {
+        l->heard = l->now;
+        l->filled = 0;
+        return;
+    }
+    if (l->filled++ == 0)
+        l->filled_since = l->now;
+    if (l->filled > l->registered / BATCH) {
+        l->heard = l->filled_since;
+        l->filled = 0;
+    }
+}
+
 static void run_handlers(struct loop *l)
 {
     while (l->current < l->fetched) {
@@ -352,7 +383,7 @@ static void run_timers(struct loop *l)
     struct timer *t;
 
     l->firing = true;
-    while ((t = timer_heap_pop_due(&l->timers, l->now)))
+    while ((t = timer_heap_pop_due(&l->timers, l->heard)))
         t->fire(t);
     l->firing = false;
 }
@@ -387,15 +418,27 @@ static void reclaim_dead(struct loop *l)
     }
 }
 
+static void note_end(struct loop *l)
+{
+    uint64_t end = clock_monotonic();
+    if (end - l->now < LOOP_HELD_UP)
+        return;
+    l->held[l->held_next].begin = l->now;
+    l->held[l->held_next].end = end;
+    l->held_next = (l->held_next + 1) % HELD;
+}
+
 void loop_turn(struct loop *l, uint64_t max_wait_ns)
 {
     fetch_events(l, max_wait_ns);
     l->now = clock_monotonic();
+    note_heard(l);
     run_handlers(l);
     run_timers(l);
     run_posted(l);
     run_hooks(l);
     reclaim_dead(l);
+    note_end(l);
 }
 
 void loop_run(struct loop *l)
@@ -413,6 +456,19 @@ void loop_stop(struct loop *l)
 uint64_t loop_now(const struct loop *l)
 {
     return l->now;
+}
+
+uint64_t loop_heard(const struct loop *l)
+{
+    return l->heard;
+}
+
+uint64_t loop_noted(const struct loop *l, uint64_t noted)
+{
+    for (int i = 0; i < HELD; i++)
+        if (l->held[i].begin == noted)
+            return l->held[i].end;
+    return noted;
 }
 
 char *loop_scratch(struct loop *l)

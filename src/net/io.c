@@ -33,7 +33,8 @@
  * and closes): what it sent still lies in the receive buffer, and is delivered first (salvage()).
  *
  * Time. Two deadlines share a timer. Progress stores the time and leaves the timer as it is; a timer that comes up
- * early finds the true deadline and sets itself to it. So bytes move no timers. */
+ * early finds the true deadline and sets itself to it. So bytes move no timers. That is also where time is added that
+ * the loop was held up in the turn in which they moved: to the other end it was no silence. */
 #include "base/clock.h"
 #include "base/mem.h"
 #include "io_impl.h"
@@ -107,7 +108,9 @@ static void set_timer(struct io *io)
 static void on_timer(struct timer *t)
 {
     struct io *io = container_of(t, struct io, timer);
-    uint64_t now = loop_now(io->loop);
+    uint64_t now = loop_heard(io->loop);
+    io->read.since = loop_noted(io->loop, io->read.since);
+    io->write.since = loop_noted(io->loop, io->write.since);
     bool read_expired = read_due(io) <= now, write_expired = !read_expired && write_due(io) <= now;
     if (read_expired)
         io->read.span = 0;

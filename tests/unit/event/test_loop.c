@@ -582,6 +582,69 @@ static void test_more_events_than_a_batch(void **state)
     assert_int_equal(told, N);
 }
 
+/* What has come by a deadline is told before it, also where it takes more than one batch. */
+static void test_timer_waits_for_all_batches(void **state)
+{
+    enum { N = 600 };
+    static struct end ends[N];
+    struct stopper s = {.left = 1};
+    int turns = 0, told = 0;
+
+    (void)state;
+    for (int i = 0; i < N; i++) {
+        end_open(&ends[i], 'x', LOOP_READ);
+        make_readable(&ends[i]);
+    }
+    timer_init(&s.timer, stopper_fire);
+    assert_true(loop_arm(loop, &s.timer, clock_monotonic() + NS_PER_MS));
+    while (clock_monotonic() <= s.timer.deadline)
+        ;
+    while (s.left > 0) {
+        order[0] = '\0';
+        turn();
+        turns++;
+    }
+    for (int i = 0; i < N; i++) {
+        told += ends[i].told == LOOP_READ;
+        end_close(&ends[i]);
+    }
+    assert_int_equal(told, N);
+    assert_in_range(turns, 3, 4); /* and no later: these stay readable for ever */
+}
+
+static void hold_up(struct watch *w, unsigned ready)
+{
+    (void)ready;
+    loop_unwatch(loop, w);
+    uint64_t end = clock_monotonic() + LOOP_HELD_UP + NS_PER_MS;
+    while (clock_monotonic() < end)
+        ;
+}
+
+static void test_turn_that_is_held_up(void **state)
+{
+    struct end e;
+
+    (void)state;
+    turn();
+    uint64_t quick = loop_now(loop);
+    turn();
+    assert_true(loop_noted(loop, quick) == quick);
+    uint64_t noted[2];
+    for (int i = 0; i < 2; i++) {
+        end_open(&e, 'x', LOOP_READ);
+        e.watch.on_ready = hold_up;
+        make_readable(&e);
+        turn();
+        noted[i] = loop_now(loop);
+        end_close(&e);
+    }
+    for (int i = 0; i < 2; i++)
+        assert_in_range(loop_noted(loop, noted[i]), noted[i] + LOOP_HELD_UP, clock_monotonic());
+    assert_true(loop_noted(loop, noted[0]) <= noted[1]);
+    assert_true(loop_noted(loop, quick) == quick);
+}
+
 struct waker {
     struct loop_wakeup wakeup;
     int runs;
@@ -670,6 +733,8 @@ int main(void)
         LOOP_TEST(test_waiting_does_not_spin),
         LOOP_TEST(test_clock_stands_still_within_a_turn),
         LOOP_TEST(test_more_events_than_a_batch),
+        LOOP_TEST(test_timer_waits_for_all_batches),
+        LOOP_TEST(test_turn_that_is_held_up),
         LOOP_TEST(test_wakes_count_as_one),
         LOOP_TEST(test_wake_from_a_thread),
         LOOP_TEST(test_scratch),

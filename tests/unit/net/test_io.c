@@ -1252,6 +1252,34 @@ static void test_eof_before_deadline(void **state)
     }
 }
 
+/* What moved in a turn that was held up has not been silent for as long. */
+static void stall(struct owner *owner)
+{
+    (void)owner;
+    uint64_t end = clock_monotonic() + 400 * NS_PER_MS;
+    while (clock_monotonic() < end)
+        ;
+}
+
+static void test_held_up(void **state)
+{
+    (void)state;
+    struct world w;
+    begin(&w);
+    w.o.react = IO_READABLE;
+    w.o.act = stall;
+    io_set_read_timeout(w.o.io, IO_PROGRESS, 300 * NS_PER_MS);
+    far_says(&w, "x");
+    loop_turn(w.loop, 0);
+    assert_string_equal(w.o.told, "R");
+    loop_turn(w.loop, 0);
+    assert_string_equal(w.o.told, "R");
+    uint64_t begun = clock_monotonic();
+    expect(&w.o, "Rt");
+    assert_true(clock_monotonic() - begun >= 200 * NS_PER_MS);
+    finish(&w);
+}
+
 static void test_deadline_moves_earlier(void **state)
 {
     (void)state;
@@ -1916,6 +1944,7 @@ int main(void)
         cmocka_unit_test(test_connect_timeout),
         cmocka_unit_test(test_read_deadline),
         cmocka_unit_test(test_eof_before_deadline),
+        cmocka_unit_test(test_held_up),
         cmocka_unit_test(test_deadline_moves_earlier),
         cmocka_unit_test(test_progress),
         cmocka_unit_test(test_progress_rests_in_pause),
