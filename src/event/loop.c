@@ -61,6 +61,7 @@ struct loop {
     int epoll_fd;
     struct epoll_event events[BATCH];
     int fetched, current; /* events[current .. fetched) have not been told yet */
+    bool interrupted;     /* the wait was: what is ready is still to be fetched */
 
     struct {
         struct watch *watch; /* NULL: it has been taken out */
@@ -346,7 +347,8 @@ static void fetch_events(struct loop *l, uint64_t max_wait_ns)
         set_timerfd(l, next);
     l->current = 0;
     l->fetched = epoll_wait(l->epoll_fd, l->events, BATCH, wait_ms(l, max_wait_ns));
-    if (l->fetched < 0) {
+    l->interrupted = l->fetched < 0;
+    if (l->interrupted) { /* by going on after a stop: no other signal is let through */
         assert(errno == EINTR);
         l->fetched = 0;
     }
@@ -355,6 +357,8 @@ static void fetch_events(struct loop *l, uint64_t max_wait_ns)
 /* epoll tells of all others before it tells of one again, so that after so many turns each has been told of. */
 static void note_heard(struct loop *l)
 {
+    if (l->interrupted)
+        return;
     if (l->fetched < BATCH) {
         l->heard = l->now;
         l->filled = 0;

@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -257,6 +258,41 @@ static void test_out_of_descriptors(void **state)
     world_finish(w);
 }
 
+/* ---- a machine that stands still ---- */
+
+#define PATIENT 600 /* more than the loop is told of at once */
+
+/* The process is stopped, as that of a virtual machine is when it moves; meanwhile everybody sends a request, and the
+ * time in which they had to is over when it goes on. They have been in time. */
+static void test_stopped_process(void **state)
+{
+    struct world *w = *state;
+    struct client *c = calloc(PATIENT, sizeof *c);
+
+    CHECK(c, "no memory");
+    raise_fd_limit(2 * PATIENT + 200);
+    world_origin(w, origin_answer_all, NULL, NULL);
+    world_start(w, "\"timeouts\": {\"client_idle\": \"3s\", \"client_header\": \"3s\", \"backend_response\": \"3s\"}");
+    for (int i = 0; i < PATIENT; i++) {
+        client_open(&c[i], w->port);
+        client_send(&c[i], "GET /first HTTP/1.1\r\nHost: h\r\n\r\n");
+        client_expect(&c[i], 200);
+    }
+    daemon_signal(&w->daemon, SIGSTOP);
+    uint64_t over = deadline_in(3200);
+    for (int i = 0; i < PATIENT; i++)
+        client_send(&c[i], "GET /second HTTP/1.1\r\nHost: h\r\n\r\n");
+    while (left_ms(over) > 0)
+        usleep(10000);
+    daemon_signal(&w->daemon, SIGCONT);
+    for (int i = 0; i < PATIENT; i++) {
+        client_expect(&c[i], 200);
+        client_close(&c[i]);
+    }
+    free(c);
+    world_finish(w);
+}
+
 /* ---- somebody who looks ---- */
 
 /* Takes copies of all the daemon's sockets, as whoever reads /proc/PID/fd does for a moment. Their number. */
@@ -318,6 +354,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WORLD_TEST(test_slow_and_vanishing_peers),
         WORLD_TEST(test_out_of_descriptors),
+        WORLD_TEST(test_stopped_process),
         WORLD_TEST(test_descriptors_that_others_hold),
     };
 
