@@ -31,6 +31,9 @@ struct passive_known {
     uint64_t ejection, left; /* the last one's length, and what is left of one that goes on */
 };
 
+/* What users know of a backend. One given by address is up unless something else is said. */
+enum said { SAID_NOTHING, SAID_UP, SAID_DOWN };
+
 struct backend {
     unsigned refs; /* the set, its connections, and exchanges that name it in the log */
     struct upstream *upstream;
@@ -43,10 +46,11 @@ struct backend {
 
     bool up;           /* as far as active checks know */
     bool ejected;      /* by passive ones */
-    bool available;    /* up and not ejected, as the log knows it */
-    bool announced;    /* the log knows it */
+    bool available;    /* up and not ejected */
+    bool announced;    /* that is known: a name has resolved, or has not */
+    enum said said;    /* what the log has said of it last */
     bool removed;      /* by a reload: what is under way there ends, nothing begins */
-    uint64_t since;    /* when `available` last changed, monotonic ns */
+    uint64_t since;    /* when what the log says became so, monotonic ns */
     uint64_t warm;     /* when its slow start began, 0: it has its full share */
     unsigned active;   /* requests that have a place there */
     int turn;          /* smooth weighted round robin: the current weight, while it has no seat */
@@ -82,7 +86,8 @@ struct upstream {
     unsigned field_room;  /* for that many: never less than a connection's snapshot may allow */
 
     struct tier tiers[TIER_COUNT];
-    bool importing;     /* they are built when all is known, lest each of many backends has all looked at */
+    bool importing;     /* until all is known that another process knows they are not built, lest each of many backends
+                           has all looked at, and the log is that one's */
     bool warming;       /* a backend is in its slow start ... */
     uint64_t warm_next; /* ... and weights are due then */
     uint64_t random;    /* the state of upstream_random() */
@@ -123,8 +128,11 @@ void backend_log_totals_at_end(struct backend *be);
  * backend is available. Becoming unavailable closes the pooled connections. */
 void backend_set_up(struct backend *be, bool up, const char *cause);
 
-/* Logs and acts on a change of `up` or `ejected`. */
+/* Acts on a change of `up` or `ejected`, and logs it, unless another process does. */
 void backend_update(struct backend *be, const char *cause);
+
+/* Logs whether it is available, unless that was said last. */
+void backend_say(struct backend *be, const char *cause);
 
 /* The backend has closed a connection that had been idle for so long: see pool.c. */
 void pool_learn(struct backend *be, uint64_t idle);

@@ -48,6 +48,8 @@ struct health_known {
 bool health_tell(const struct backend *be, struct health_known *out) __attribute__((warn_unused_result));
 /* Another process knew that: it counts, and after it what the first probe of our own has found, if that is over. */
 void health_take(struct backend *be, const struct health_known *k);
+/* What the last probe has found, or why there is none, for the log. */
+const char *health_cause(const struct backend *be);
 
 /* A reload of a backend that stays, in two steps. The first makes what it will need under `fresh` and does not have
  * (*staged, perhaps NULL); false when memory runs out. */

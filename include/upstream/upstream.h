@@ -60,7 +60,12 @@ void upstream_rollback(struct upstream_change *c);
 bool upstream_export(const struct upstream *u, unsigned *at, size_t most, struct buf *out)
     __attribute__((warn_unused_result));
 
-/* Goes on from that. Backends that are not told of, or that no longer are, begin as ever; so do those of lines that
+/* Another process serves, and logs how the backends are: this one keeps to itself what its checks find until
+ * upstream_import(), and nothing may be chosen until then. */
+void upstream_await(struct upstream *u);
+
+/* Goes on from that, and logs of each backend whether it is available where that differs from what the other process
+ * has said last. Backends that are not told of, or that no longer are, begin as ever; so do those of lines that
  * cannot be read, which are logged. */
 void upstream_import(struct upstream *u, struct str text);
 

@@ -1,6 +1,7 @@
 /* What is known of the backends goes over to another process as lines of JSON, one a backend:
  *
- *   {"address":"127.0.0.1:9001","available_ms":1200,         for how long it has been available, or not
+ *   {"address":"127.0.0.1:9001",
+ *    "available":false,"available_ms":1200,                  what the log has said of it last, and how long ago
  *    "up":false,"checks_in_a_row":1,                         with active checks
  *    "failures":4,"ejection_ms":20000,"ejected_ms":1300,     with passive ones: what is left of an ejection,
  *    "on_trial":true,                                        ... or what follows it
@@ -18,6 +19,11 @@
 static uint64_t ms_since(const struct backend *be, uint64_t when)
 {
     return (loop_now(be->upstream->loop) - when) / NS_PER_MS;
+}
+
+static bool tell_said(const struct backend *be, struct buf *out)
+{
+    return be->said == SAID_NOTHING || buf_printf(out, ",\"available\":%s", be->said == SAID_UP ? "true" : "false");
 }
 
 static bool tell_checks(const struct backend *be, struct buf *out)
@@ -41,6 +47,7 @@ static bool tell_passive(const struct backend *be, struct buf *out)
 static bool tell(const struct backend *be, struct buf *out)
 {
     return buf_printf(out, "{\"address\":") && json_append_string(out, str_of(be->config->address)) &&
+           tell_said(be, out) &&
            buf_printf(out, ",\"available_ms\":%llu", (unsigned long long)ms_since(be, be->since)) &&
            tell_checks(be, out) && tell_passive(be, out) &&
            (be->warm == 0 || buf_printf(out, ",\"warm_ms\":%llu", (unsigned long long)ms_since(be, be->warm))) &&
@@ -60,8 +67,9 @@ bool upstream_export(const struct upstream *u, unsigned *at, size_t most, struct
 
 struct known {
     struct endpoint at;
+    bool said, available; /* an older one does not say what it has said */
     bool has_checks, has_passive, ejected, warm;
-    uint64_t available, warm_for;
+    uint64_t available_for, warm_for;
     struct health_known checks;
     struct passive_known passive;
 };
@@ -115,7 +123,8 @@ static bool read_known(const struct json *o, struct known *k)
     const struct json *address = json_type(o) == JSON_OBJECT ? json_get(o, "address") : NULL;
     return address && json_type(address) == JSON_STRING &&
            endpoint_parse(str_of(json_string(address)), false, &k->at, &why) &&
-           read_ns(o, "available_ms", &k->available, NULL) && read_bool(o, "up", &k->checks.up, &k->has_checks) &&
+           read_bool(o, "available", &k->available, &k->said) && read_ns(o, "available_ms", &k->available_for, NULL) &&
+           read_bool(o, "up", &k->checks.up, &k->has_checks) &&
            read_count(o, "checks_in_a_row", &k->checks.in_a_row, NULL) &&
            read_count(o, "failures", &k->passive.in_a_row, &k->has_passive) &&
            read_ns(o, "ejection_ms", &k->passive.ejection, NULL) &&
@@ -137,15 +146,27 @@ static uint64_t warm_since(const struct backend *be, const struct known *k, bool
     return k->warm ? ago(be, k->warm_for) : 0;
 }
 
+/* The log is to say what has changed since the other process has said how it is. A name that is yet to resolve says so
+ * itself when it does not. */
+static void say_change(struct backend *be, const struct known *k, bool was_available)
+{
+    bool is_name = be->config->endpoint.kind == ENDPOINT_NAME, by_checks = k->has_checks && !k->checks.up;
+    if (!k->said && !k->has_checks && is_name)
+        return;
+    be->said = was_available ? SAID_UP : SAID_DOWN;
+    be->since = ago(be, k->available_for);
+    if (be->announced)
+        backend_say(be, k->ejected && !by_checks ? "passive checks are off" : health_cause(be));
+}
+
 static void take(struct backend *be, const struct known *k)
 {
-    bool available = (!k->has_checks || k->checks.up) && !k->ejected;
+    bool available = k->said ? k->available : (!k->has_checks || k->checks.up) && !k->ejected;
     if (k->has_checks)
         health_take(be, &k->checks);
     if (k->has_passive)
         passive_take(be, &k->passive, k->ejected);
-    if (be->available == available)
-        be->since = ago(be, k->available);
+    say_change(be, k, available);
     be->warm = warm_since(be, k, available);
 }
 
@@ -176,6 +197,11 @@ static void take_line(struct upstream *u, struct str line, unsigned i)
     json_free(d);
 }
 
+void upstream_await(struct upstream *u)
+{
+    u->importing = true;
+}
+
 void upstream_import(struct upstream *u, struct str text)
 {
     u->importing = true;
@@ -186,6 +212,9 @@ void upstream_import(struct upstream *u, struct str text)
     }
     u->importing = false;
     tiers_build(u, NULL);
-    for (unsigned i = 0; i < u->count; i++)
+    for (unsigned i = 0; i < u->count; i++) {
+        if (u->backends[i]->announced)
+            backend_say(u->backends[i], health_cause(u->backends[i])); /* nothing was told of it */
         health_hurry(u->backends[i]); /* how long it has been down says when it is checked next */
+    }
 }

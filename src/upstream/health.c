@@ -77,7 +77,7 @@ struct health_check {
     struct back_conn *conn;
     struct resolve_job *resolving;
     bool seen_address; /* the name has resolved before */
-    char cause[96];
+    char cause[96];    /* what the last one has found */
     char request[2048];
     size_t request_len;
 };
@@ -136,7 +136,9 @@ static void probe_ended(struct health_check *h, bool success, const char *cause)
     h->conn = NULL;
     if (!success)
         metrics.health_failures++;
-    backend_set_up(h->backend, health_score_count(&h->score, success), cause);
+    if (cause != h->cause)
+        snprintf(h->cause, sizeof h->cause, "%s", cause);
+    backend_set_up(h->backend, health_score_count(&h->score, success), h->cause);
     schedule(h);
 }
 
@@ -244,7 +246,8 @@ static void take_addresses(struct health_check *h, const struct resolve_job *r)
      * is to know. */
     h->seen_address = true;
     health_score_init(&h->score, config_of(h)->health.fall, config_of(h)->health.rise, true);
-    backend_set_up(be, true, "name resolved");
+    snprintf(h->cause, sizeof h->cause, "name resolved");
+    backend_set_up(be, true, h->cause);
 }
 
 static void not_resolved(struct health_check *h, const char *why)
@@ -466,7 +469,12 @@ void health_take(struct backend *be, const struct health_known *k)
     h->seen_address = true;
     if (probed)
         up = health_score_count(&h->score, passed);
-    backend_set_up(be, up, k->up ? "up before the upgrade" : "down before the upgrade");
+    backend_set_up(be, up, h->cause);
+}
+
+const char *health_cause(const struct backend *be)
+{
+    return be->health ? be->health->cause : "health checks are off";
 }
 
 void health_stop(struct backend *be)

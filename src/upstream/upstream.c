@@ -81,6 +81,7 @@ struct backend *backend_new(struct upstream *u, struct config *snapshot, const s
         be->addrs[0] = config->endpoint.addr;
         be->addr_count = 1;
         be->up = be->available = be->announced = true;
+        be->said = SAID_UP;
     }
     return be;
 }
@@ -129,6 +130,21 @@ void backend_count_gateway_error(struct backend *be)
     metrics.gateway_errors++;
 }
 
+void backend_say(struct backend *be, const char *cause)
+{
+    enum said now_said = be->available ? SAID_UP : SAID_DOWN;
+    uint64_t now = loop_now(be->upstream->loop);
+    if (be->said == now_said)
+        return;
+    log_begin(be->available ? LOG_INFO : LOG_WARN, be->available ? "backend_up" : "backend_down");
+    log_str("backend", backend_name(be));
+    log_z("cause", cause);
+    log_ms(be->available ? "down_ms" : "up_ms", now - be->since);
+    log_end();
+    be->said = now_said;
+    be->since = now;
+}
+
 void backend_update(struct backend *be, const char *cause)
 {
     struct upstream *u = be->upstream;
@@ -138,16 +154,11 @@ void backend_update(struct backend *be, const char *cause)
         queue_look(u);
         return;
     }
-    uint64_t now = loop_now(u->loop);
-    log_begin(available ? LOG_INFO : LOG_WARN, available ? "backend_up" : "backend_down");
-    log_str("backend", backend_name(be));
-    log_z("cause", cause);
-    log_ms(available ? "down_ms" : "up_ms", now - be->since);
-    log_end();
     be->available = available;
     be->announced = true;
-    be->since = now;
-    be->warm = returns && u->config->slow_start > 0 ? now : 0;
+    be->warm = returns && u->config->slow_start > 0 ? loop_now(u->loop) : 0;
+    if (!u->importing)
+        backend_say(be, cause);
     tiers_build(u, be);
     queue_look(u);
     pool_forget(be); /* it may come back as another */

@@ -381,9 +381,9 @@ static void test_another_host(void **state)
 
 /* ---- what is known of backends goes over ---- */
 
-enum { SOUND, SICK };
+enum { SOUND, SICK, IN_DENIAL };
 
-/* Says how it is, which is its mode. Other requests are counted; sick, it cuts them off. */
+/* Says how it is, which is its mode. Other requests are counted; sick, it cuts them off, and in denial, too. */
 static void patient(struct origin_conn *c)
 {
     while (origin_read(c)) {
@@ -395,7 +395,7 @@ static void patient(struct origin_conn *c)
             continue;
         }
         atomic_fetch_add((atomic_uint *)origin_arg(c->origin), 1);
-        if (sick || !origin_answer(c, "ok"))
+        if (origin_mode(c) != SOUND || !origin_answer(c, "ok"))
             return;
     }
 }
@@ -448,6 +448,36 @@ static void test_an_ejection_goes_on(void **state)
     for (int i = 0; i < 2; i++) {
         go_on_with(w, upgrade(w));
         ask_often(w);
+    }
+    assert_int_equal(served, 1);
+    world_finish(w);
+}
+
+/* One is down before and after it, the other ejected, and sick by then: that is no news, whenever the first checks of
+ * the new process end. */
+static void test_what_was_down_is_no_news(void **state)
+{
+    struct world *w = *state;
+    atomic_uint served = 0;
+
+    origin_set_mode(world_origin(w, patient, &served, NULL), SICK);
+    origin_set_mode(world_origin(w, patient, &served, NULL), IN_DENIAL);
+    world_origin(w, script, NULL, NULL);
+    world_start(w, CHECKS("/health") ", \"passive_check\": {\"failures\": 1, \"ejection\": \"1h\", "
+                                     "\"max_ejection\": \"2h\"}");
+    daemon_expect_event(&w->daemon, 0, "backend_down", "backend=b1");
+    ask_often(w);
+    daemon_expect_event(&w->daemon, 0, "backend_down", "backend=b2");
+    assert_int_equal(served, 1);
+    origin_set_mode(w->origins[1], SICK);
+    for (unsigned i = 0; i < 3; i++) {
+        size_t mark = daemon_mark(&w->daemon);
+        take_over(w);
+        origin_wait_requests(w->origins[0], 2 + i);
+        origin_wait_requests(w->origins[1], 3 + i);
+        ask_often(w);
+        assert_int_equal(daemon_count_events(&w->daemon, mark, "backend_down", NULL), 0);
+        assert_int_equal(daemon_count_events(&w->daemon, mark, "backend_up", NULL), 0);
     }
     assert_int_equal(served, 1);
     world_finish(w);
@@ -875,6 +905,7 @@ int main(void)
         WORLD_TEST(test_another_host),
         WORLD_TEST(test_a_downed_backend_stays_down),
         WORLD_TEST(test_an_ejection_goes_on),
+        WORLD_TEST(test_what_was_down_is_no_news),
         WORLD_TEST(test_failures_change_nothing),
         WORLD_TEST(test_signals_behind_an_upgrade),
         WORLD_TEST(test_a_full_disk),

@@ -1,5 +1,6 @@
 /* What one process knows of its backends, and another goes on with; and text that says no such thing. */
 #include "base/clock.h"
+#include "base/log.h"
 #include "net/sock.h"
 #include "upstream/backend.h"
 #include "upstream/health.h"
@@ -211,16 +212,17 @@ static int listen_anywhere(unsigned *port)
     return fd;
 }
 
-/* The first check of the first backend comes, and succeeds. */
-static void pass_check(struct process *p, int listener)
+/* The first check of the first backend comes, and is answered with that status. */
+static void answer_check(struct process *p, int listener, unsigned status)
 {
-    static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    char answer[64];
+    int length = snprintf(answer, sizeof answer, "HTTP/1.1 %u X\r\nContent-Length: 0\r\n\r\n", status);
     struct addr from;
     int fd;
     uint64_t deadline = clock_monotonic() + 10 * NS_PER_S;
     for (; (fd = sock_accept(listener, &from)) < 0; loop_turn(p->loop, NS_PER_MS))
         assert_true(clock_monotonic() < deadline);
-    assert_int_equal(write(fd, answer, sizeof answer - 1), sizeof answer - 1);
+    assert_int_equal(write(fd, answer, (size_t)length), length);
     for (; at(p, 0)->open_count > 0; loop_turn(p->loop, NS_PER_MS))
         assert_true(clock_monotonic() < deadline);
     sock_close(fd);
@@ -239,7 +241,7 @@ static void a_return_at_once_begins_slowly(void **state)
     begin_at(&fresh, port, more);
     struct health_known down = {false, 0};
     health_take(at(&old, 0), &down);
-    pass_check(&fresh, listener);
+    answer_check(&fresh, listener, 200);
     go_over(&old, &fresh);
     assert_true(backend_is_available(at(&fresh, 0)));
     assert_int_equal(at(&fresh, 0)->warm, loop_now(fresh.loop));
@@ -254,6 +256,125 @@ static void a_return_at_once_begins_slowly(void **state)
     end(&fresh);
     end(&old);
     sock_close(listener);
+}
+
+/* ---- what is logged ---- */
+
+/* Takes the log: it is one line that holds that, or with NULL none. */
+static void assert_logged(const char *expected)
+{
+    struct buf lines = BUF_INIT;
+    log_take(&lines);
+    assert_true(buf_append(&lines, "", 1));
+    const char *text = buf_bytes(&lines), *first_end = strchr(text, '\n');
+    bool good = expected ? first_end && !first_end[1] && strstr(text, expected) : !first_end;
+    if (!good)
+        fail_msg("the log is \"%s\" instead of \"%s\"", text, expected ? expected : "");
+    buf_fini(&lines);
+}
+
+static void forget_log(void)
+{
+    struct buf lines = BUF_INIT;
+    log_take(&lines);
+    buf_fini(&lines);
+}
+
+/* The first backend: what the process before knows of it, the first check of this one, and what the log says of it
+ * behind the line of that one. */
+static void what_has_changed_is_logged_once(void **state)
+{
+    (void)state;
+    static const char checked[] = "\"health_check\":{\"interval\":\"1h\",\"fall\":3,\"rise\":2},"
+                                  "\"passive_check\":{\"failures\":1,\"ejection\":\"10s\",\"max_ejection\":\"1m\"}";
+    static const char passive_off[] = "\"health_check\":{\"interval\":\"1h\"},\"passive_check\":null";
+    static const char all_off[] = "\"health_check\":null,\"passive_check\":null";
+    static const struct {
+        const char *known; /* behind the address */
+        unsigned status;   /* of the first check; 0: it does not end before */
+        const char *config, *said;
+    } cases[] = {
+        {"\"up\":true", 200, checked, NULL},
+        {"\"up\":true", 503, checked, NULL},
+        {"\"up\":true", 0, checked, NULL},
+        {"\"up\":true,\"checks_in_a_row\":2,\"available_ms\":7000", 503, checked,
+         "backend_down backend=BACKEND cause=\"status 503\" up_ms=7000"},
+        {"\"up\":false", 503, checked, NULL},
+        {"\"up\":false", 200, checked, NULL},
+        {"\"up\":false", 0, checked, NULL},
+        {"\"up\":false,\"checks_in_a_row\":1,\"available_ms\":9000", 200, checked,
+         "backend_up backend=BACKEND cause=\"status 200\" down_ms=9000"},
+        {"\"up\":true,\"failures\":1,\"ejected_ms\":5000", 503, checked, NULL},
+        {"\"up\":true,\"failures\":1,\"ejected_ms\":5000", 200, checked, NULL},
+        {"\"up\":false,\"checks_in_a_row\":1,\"failures\":1,\"ejected_ms\":5000", 200, checked, NULL},
+        {"\"up\":true,\"failures\":1,\"ejected_ms\":5000", 200, passive_off,
+         "backend_up backend=BACKEND cause=\"passive checks are off\""},
+        {"\"up\":false", 0, all_off, "backend_up backend=BACKEND cause=\"health checks are off\""},
+        {"\"failures\":0", 503, checked, "backend_down backend=BACKEND cause=\"status 503\""},
+        {"\"available\":false,\"up\":true", 0, checked, "backend_up"}, /* it says itself what it has said */
+        {NULL, 200, checked, NULL},                                    /* a backend that it does not know */
+        {NULL, 503, checked, "backend_down backend=BACKEND cause=\"status 503\""},
+    };
+    forget_log();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct process p;
+        struct buf line = BUF_INIT, said = BUF_INIT;
+        unsigned port;
+        int listener = listen_anywhere(&port);
+        begin_at(&p, port, cases[i].config);
+        upstream_await(p.upstream);
+        health_stop(at(&p, 1));
+        health_stop(at(&p, 2));
+        if (cases[i].status > 0)
+            answer_check(&p, listener, cases[i].status);
+        assert_logged(NULL);
+        assert_true(!cases[i].known || buf_printf(&line, "{\"address\":\"127.0.0.1:%u\",%s}\n", port, cases[i].known));
+        upstream_import(p.upstream, buf_str(&line));
+        for (const char *c = cases[i].said; c && *c; c++)
+            if (strncmp(c, "BACKEND", 7) == 0)
+                assert_true(buf_printf(&said, "127.0.0.1:%u", port) && (c += 6) != NULL);
+            else
+                assert_true(buf_append(&said, c, 1));
+        assert_true(buf_append(&said, "", 1));
+        assert_logged(cases[i].said ? buf_bytes(&said) : NULL);
+        buf_fini(&line);
+        buf_fini(&said);
+        end(&p);
+        sock_close(listener);
+    }
+}
+
+/* A name that resolves is no news where the process before had it resolved, too. */
+static void a_name_that_has_resolved_is_no_news(void **state)
+{
+    (void)state;
+    static const char *const known[] = {"{\"address\":\"localhost:1\",\"available\":true}",
+                                        "{\"address\":\"localhost:1\",\"available\":false}",
+                                        "{\"address\":\"localhost:1\"}"};
+    forget_log();
+    for (size_t i = 0; i < 6; i++) {
+        static const char text[] = "{\"backends\":[{\"address\":\"localhost:1\"}],\"health_check\":null}";
+        struct process p = {.loop = loop_new()};
+        struct buf errors = BUF_INIT;
+        struct config *c = config_parse(STR(text), "test", NULL, &errors);
+        assert_true(p.loop && c);
+        p.upstream = upstream_new(p.loop, c);
+        assert_non_null(p.upstream);
+        upstream_await(p.upstream);
+        if (i < 3)
+            upstream_import(p.upstream, str_of(known[i % 3]));
+        uint64_t deadline = clock_monotonic() + 10 * NS_PER_S;
+        for (; !backend_is_available(at(&p, 0)); loop_turn(p.loop, NS_PER_MS))
+            assert_true(clock_monotonic() < deadline);
+        if (i >= 3) {
+            assert_logged(NULL);
+            upstream_import(p.upstream, str_of(known[i % 3]));
+        }
+        assert_logged(i % 3 == 0 ? NULL : "backend_up backend=localhost:1 cause=\"name resolved\"");
+        config_put(c);
+        buf_fini(&errors);
+        end(&p);
+    }
 }
 
 static void nonsense_is_ignored(void **state)
@@ -297,9 +418,14 @@ static void nonsense_is_ignored(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(checks_go_over),      cmocka_unit_test(seats_are_of_who_is_up),
-        cmocka_unit_test(ejections_go_over),   cmocka_unit_test(times_go_over),
-        cmocka_unit_test(nonsense_is_ignored), cmocka_unit_test(a_return_at_once_begins_slowly),
+        cmocka_unit_test(checks_go_over),
+        cmocka_unit_test(seats_are_of_who_is_up),
+        cmocka_unit_test(ejections_go_over),
+        cmocka_unit_test(times_go_over),
+        cmocka_unit_test(nonsense_is_ignored),
+        cmocka_unit_test(a_return_at_once_begins_slowly),
+        cmocka_unit_test(what_has_changed_is_logged_once),
+        cmocka_unit_test(a_name_that_has_resolved_is_no_news),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
