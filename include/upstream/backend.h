@@ -140,6 +140,15 @@ void pool_learn(struct backend *be, uint64_t idle);
 void pool_warn(struct backend *be, uint64_t idle);
 void pool_forget(struct backend *be);
 
+/* How long it keeps idle connections, on its way to another process. */
+struct pool_known {
+    uint64_t bound, age; /* ours are not kept for longer; when that was found out */
+};
+/* False: that is not known. */
+bool pool_tell(const struct backend *be, struct pool_known *out) __attribute__((warn_unused_result));
+/* Another process knew that. */
+void pool_take(struct backend *be, const struct pool_known *k);
+
 /* A request takes and leaves a place there. */
 void passive_place(struct backend *be, struct place *p);
 void passive_leave(struct backend *be, const struct place *p);

@@ -5,7 +5,9 @@
  *    "up":false,"checks_in_a_row":1,                         with active checks
  *    "failures":4,"ejection_ms":20000,"ejected_ms":1300,     with passive ones: what is left of an ejection,
  *    "on_trial":true,                                        ... or what follows it
- *    "warm_ms":30}                                           how far a slow start is
+ *    "warm_ms":30,                                           how far a slow start is
+ *    "keeps_idle_ms":1400,"keeps_idle_known_ms":5000}        how long connections may be idle, and since when that is
+ *                                                            known
  *
  * Members that are missing count as nothing known, others are ignored: the other side may be another version. */
 #include "base/clock.h"
@@ -44,6 +46,14 @@ static bool tell_passive(const struct backend *be, struct buf *out)
            (!k.on_trial || buf_printf(out, ",\"on_trial\":true"));
 }
 
+static bool tell_keep_time(const struct backend *be, struct buf *out)
+{
+    struct pool_known k;
+    return !pool_tell(be, &k) ||
+           buf_printf(out, ",\"keeps_idle_ms\":%llu,\"keeps_idle_known_ms\":%llu",
+                      (unsigned long long)(k.bound / NS_PER_MS), (unsigned long long)(k.age / NS_PER_MS));
+}
+
 static bool tell(const struct backend *be, struct buf *out)
 {
     return buf_printf(out, "{\"address\":") && json_append_string(out, str_of(be->config->address)) &&
@@ -51,7 +61,7 @@ static bool tell(const struct backend *be, struct buf *out)
            buf_printf(out, ",\"available_ms\":%llu", (unsigned long long)ms_since(be, be->since)) &&
            tell_checks(be, out) && tell_passive(be, out) &&
            (be->warm == 0 || buf_printf(out, ",\"warm_ms\":%llu", (unsigned long long)ms_since(be, be->warm))) &&
-           buf_printf(out, "}\n");
+           tell_keep_time(be, out) && buf_printf(out, "}\n");
 }
 
 bool upstream_export(const struct upstream *u, unsigned *at, size_t most, struct buf *out)
@@ -72,6 +82,7 @@ struct known {
     uint64_t available_for, warm_for;
     struct health_known checks;
     struct passive_known passive;
+    struct pool_known pool;
 };
 
 /* False when it is there and no such thing. *has, which may be NULL: it is there. */
@@ -129,7 +140,8 @@ static bool read_known(const struct json *o, struct known *k)
            read_count(o, "failures", &k->passive.in_a_row, &k->has_passive) &&
            read_ns(o, "ejection_ms", &k->passive.ejection, NULL) &&
            read_ns(o, "ejected_ms", &k->passive.left, &k->ejected) &&
-           read_bool(o, "on_trial", &k->passive.on_trial, NULL) && read_ns(o, "warm_ms", &k->warm_for, &k->warm);
+           read_bool(o, "on_trial", &k->passive.on_trial, NULL) && read_ns(o, "warm_ms", &k->warm_for, &k->warm) &&
+           read_ns(o, "keeps_idle_ms", &k->pool.bound, NULL) && read_ns(o, "keeps_idle_known_ms", &k->pool.age, NULL);
 }
 
 static uint64_t ago(const struct backend *be, uint64_t ns)
@@ -168,6 +180,8 @@ static void take(struct backend *be, const struct known *k)
         passive_take(be, &k->passive, k->ejected);
     say_change(be, k, available);
     be->warm = warm_since(be, k, available);
+    if (be->available == available) /* else it may have come back as another */
+        pool_take(be, &k->pool);
 }
 
 static void log_ignored(const char *reason)

@@ -53,11 +53,31 @@ void pool_forget(struct backend *be)
     be->keep.bound = be->keep.seen = 0;
 }
 
+static bool is_known(const struct backend *be)
+{
+    return be->keep.bound > 0 && loop_now(be->upstream->loop) - be->keep.since <= LEARNED_FOR;
+}
+
+bool pool_tell(const struct backend *be, struct pool_known *out)
+{
+    *out = (struct pool_known){be->keep.bound, loop_now(be->upstream->loop) - be->keep.since};
+    return is_known(be);
+}
+
+void pool_take(struct backend *be, const struct pool_known *k)
+{
+    uint64_t now = loop_now(be->upstream->loop);
+    if (k->bound == 0 || k->age > LEARNED_FOR || k->age > now)
+        return;
+    be->keep.bound = k->bound;
+    be->keep.since = now - k->age;
+}
+
 /* How long a connection is kept idle. */
 static uint64_t keep_time(struct backend *be)
 {
     uint64_t ours = be->snapshot->timeouts.backend_idle;
-    if (be->keep.bound > 0 && loop_now(be->upstream->loop) - be->keep.since > LEARNED_FOR)
+    if (be->keep.bound > 0 && !is_known(be))
         pool_forget(be);
     return be->keep.bound > 0 && be->keep.bound < ours ? be->keep.bound : ours;
 }

@@ -483,6 +483,57 @@ static void test_what_was_down_is_no_news(void **state)
     world_finish(w);
 }
 
+enum { CLOSES, KEEPS };
+
+/* Closes each connection that has been idle for 800 ms, and counts those; or leaves that to the other side. */
+static void closing_script(struct origin_conn *c)
+{
+    for (;;) {
+        struct pollfd p = {.fd = c->in.fd, .events = POLLIN};
+        if (poll(&p, 1, origin_mode(c) == CLOSES ? 800 : -1) == 0) {
+            atomic_fetch_add((atomic_uint *)origin_arg(c->origin), 1);
+            return;
+        }
+        if (!origin_read(c) || !origin_answer(c, "here"))
+            return;
+    }
+}
+
+/* Asks once on a connection of its own, and waits until the backend's has been closed. */
+static void ask_and_wait(struct world *w)
+{
+    assert_int_equal(http_get(w->port, "/", NULL), 200);
+    origin_wait_closed(w->origins[0]);
+}
+
+/* How long the backend keeps idle connections need not be found out anew: they are closed before, though it would not
+ * have done so. */
+static void test_the_keep_time_goes_over(void **state)
+{
+    struct world *w = *state;
+    atomic_uint closed = 0;
+    unsigned rounds = 0;
+
+    world_origin(w, closing_script, &closed, NULL);
+    world_start(w, "\"timeouts\": {\"backend_idle\": \"1h\"}");
+    while (closed == rounds) { /* a busy machine may need more than two that agree */
+        assert_true(++rounds <= 10);
+        ask_and_wait(w);
+    }
+    assert_true(rounds >= 3);
+    origin_set_mode(w->origins[0], KEEPS);
+    size_t mark = daemon_mark(&w->daemon);
+    world_config(w, "\"timeouts\": {\"backend_idle\": \"2h\"}");
+    daemon_signal(&w->daemon, SIGHUP);
+    daemon_expect_event(&w->daemon, mark, "reload", NULL);
+    ask_and_wait(w);
+    for (int i = 0; i < 2; i++) {
+        take_over(w);
+        ask_and_wait(w);
+    }
+    world_finish(w);
+}
+
 static void wait_for_file(struct world *w, const char *name)
 {
     uint64_t deadline = deadline_in(patience_ms());
@@ -906,6 +957,7 @@ int main(void)
         WORLD_TEST(test_a_downed_backend_stays_down),
         WORLD_TEST(test_an_ejection_goes_on),
         WORLD_TEST(test_what_was_down_is_no_news),
+        WORLD_TEST(test_the_keep_time_goes_over),
         WORLD_TEST(test_failures_change_nothing),
         WORLD_TEST(test_signals_behind_an_upgrade),
         WORLD_TEST(test_a_full_disk),

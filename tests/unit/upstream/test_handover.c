@@ -199,6 +199,38 @@ static void times_go_over(void **state)
     end(&old);
 }
 
+/* How long a backend keeps idle connections, and since when that is known; unless that is long ago. */
+static void keep_times_go_over(void **state)
+{
+    (void)state;
+    struct process old, fresh;
+    begin(&old, CHECKED);
+    begin(&fresh, CHECKED);
+    uint64_t now = loop_now(old.loop), room = loop_now(fresh.loop) - now + NS_PER_MS;
+    at(&old, 0)->keep.bound = 1400 * NS_PER_MS;
+    at(&old, 0)->keep.since = now - 5 * NS_PER_S;
+    at(&old, 1)->keep.bound = 1400 * NS_PER_MS;
+    at(&old, 1)->keep.since = now - 3600 * NS_PER_S;
+    go_over(&old, &fresh);
+    assert_int_equal(at(&fresh, 0)->keep.bound, 1400 * NS_PER_MS);
+    assert_in_range(at(&fresh, 0)->keep.since, at(&old, 0)->keep.since, at(&old, 0)->keep.since + room);
+    assert_int_equal(at(&fresh, 1)->keep.bound, 0);
+    assert_int_equal(at(&fresh, 2)->keep.bound, 0);
+
+    /* An older process does not tell, and one that was down may come back as another. */
+    upstream_import(fresh.upstream, STR("{\"address\":\"127.0.0.1:1\",\"up\":true}\n"
+                                        "{\"address\":\"127.0.0.1:3\",\"up\":true,\"keeps_idle_ms\":900}\n"));
+    assert_int_equal(at(&fresh, 0)->keep.bound, 1400 * NS_PER_MS);
+    assert_int_equal(at(&fresh, 2)->keep.bound, 900 * NS_PER_MS);
+    upstream_import(fresh.upstream, STR("{\"address\":\"127.0.0.1:3\",\"available\":false,\"up\":true,"
+                                        "\"keeps_idle_ms\":800}\n"
+                                        "{\"address\":\"127.0.0.1:1\",\"up\":true,\"keeps_idle_ms\":0}\n"));
+    assert_int_equal(at(&fresh, 2)->keep.bound, 900 * NS_PER_MS);
+    assert_int_equal(at(&fresh, 0)->keep.bound, 1400 * NS_PER_MS);
+    end(&fresh);
+    end(&old);
+}
+
 static int listen_anywhere(unsigned *port)
 {
     struct endpoint e;
@@ -392,6 +424,8 @@ static void nonsense_is_ignored(void **state)
         "{\"address\":\"127.0.0.1:1\",\"up\":false,\"checks_in_a_row\":\"2\"}",
         "{\"address\":\"127.0.0.1:1\",\"up\":false,\"available_ms\":null}",
         "{\"address\":\"127.0.0.1:1\",\"failures\":1,\"ejected_ms\":[]}",
+        "{\"address\":\"127.0.0.1:1\",\"up\":false,\"keeps_idle_ms\":\"1s\"}",
+        "{\"address\":\"127.0.0.1:1\",\"up\":false,\"available\":1}",
         "{\"address\":\"127.0.0.1:1\",\"up\":false",
         "\xff",
     };
@@ -422,6 +456,7 @@ int main(void)
         cmocka_unit_test(seats_are_of_who_is_up),
         cmocka_unit_test(ejections_go_over),
         cmocka_unit_test(times_go_over),
+        cmocka_unit_test(keep_times_go_over),
         cmocka_unit_test(nonsense_is_ignored),
         cmocka_unit_test(a_return_at_once_begins_slowly),
         cmocka_unit_test(what_has_changed_is_logged_once),

@@ -191,6 +191,20 @@ static void weight_and_room_act_at_once(void **state)
     close_world(&w);
 }
 
+static void keep_time_stays(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, A "," B, NULL);
+    struct backend *be = upstream_backend(w.upstream, 0);
+    be->keep.bound = 5 * NS_PER_S;
+    be->keep.since = loop_now(w.loop);
+    change(&w, B ",{\"address\":\"127.0.0.1:1\",\"weight\":9}", "\"timeouts\":{\"backend_idle\":\"7s\"}");
+    assert_ptr_equal(upstream_backend(w.upstream, 1), be);
+    assert_int_equal(be->keep.bound, 5 * NS_PER_S);
+    close_world(&w);
+}
+
 static void removed_ones_drain(void **state)
 {
     (void)state;
@@ -348,6 +362,7 @@ int main(void)
         cmocka_unit_test(smooth_turns_go_on),
         cmocka_unit_test(no_debt_outlasts_its_weights),
         cmocka_unit_test(weight_and_room_act_at_once),
+        cmocka_unit_test(keep_time_stays),
         cmocka_unit_test(removed_ones_drain),
         cmocka_unit_test(the_end_of_removed_ones),
         cmocka_unit_test(a_new_one_was_not_tried),
