@@ -30,7 +30,8 @@ struct listener *listener_adopt(struct loop *l, int fd, bool keep_file, listener
 void listener_pause(struct listener *ls);
 void listener_resume(struct listener *ls);
 
-/* Its descriptor, for another process that is to listen on it, and whether the file of a unix socket is ours. */
+/* Its descriptor, for another process that is to listen on it, and whether the file of a unix socket is ours, and not
+ * one that somebody has put in its place meanwhile. */
 int listener_descriptor(const struct listener *ls);
 bool listener_owns_file(const struct listener *ls);
 
@@ -40,8 +41,8 @@ void listener_leave(struct listener *ls);
 /* The address it really listens on (port 0 resolved). */
 const struct addr *listener_addr(const struct listener *ls);
 
-/* Closes the socket, unlinks a unix socket's file, and reclaims the listener at the end of the iteration. Connections
- * that wait in its backlog are accepted and delivered first. NULL is fine. */
+/* Closes the socket, unlinks a unix socket's file if that is ours, and reclaims the listener at the end of the
+ * iteration. Connections that wait in its backlog are accepted and delivered first. NULL is fine. */
 void listener_close(struct listener *ls);
 
 #endif

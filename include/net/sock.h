@@ -74,6 +74,16 @@ int sock_tell(const char *path, struct str text);
 /* Removes the file of a unix listener at `at`; does nothing for other kinds. */
 void sock_unlink(const struct addr *at);
 
+/* Which file stands at a unix address. */
+struct sock_file {
+    bool known; /* else there is none, or it is another kind of address */
+    uint64_t device, number;
+};
+struct sock_file sock_file_at(const struct addr *at);
+
+/* Is it that one still? Yes, too, if nothing was known of it. While its socket lives no other file gets its number. */
+bool sock_file_is_at(const struct sock_file *file, const struct addr *at);
+
 /* Raises the soft limit of descriptors to at least `wanted` where the hard limit allows; returns the soft limit then in
  * force. */
 uint64_t sock_raise_fd_limit(uint64_t wanted);

@@ -19,6 +19,7 @@ struct listener {
     listener_fn *fn;
     void *arg;
     struct addr at;
+    struct sock_file file; /* a unix socket's, when it began here: another one may be put in its place */
     bool closed, keeps_file, paused;
 };
 
@@ -97,6 +98,7 @@ static struct listener *make(struct loop *l, int fd, listener_fn *fn, void *arg,
     if (rc < 0)
         goto fail;
     ls->loop = l;
+    ls->file = sock_file_at(&ls->at);
     ls->fn = fn;
     ls->arg = arg;
     timer_init(&ls->rest, on_rested);
@@ -167,7 +169,7 @@ int listener_descriptor(const struct listener *ls)
 
 bool listener_owns_file(const struct listener *ls)
 {
-    return !ls->keeps_file;
+    return !ls->keeps_file && sock_file_is_at(&ls->file, &ls->at);
 }
 
 static void let_go(struct listener *ls)
@@ -204,7 +206,7 @@ void listener_close(struct listener *ls)
     if (!ls || ls->closed)
         return;
     ls->closed = true; /* first: the callback may come back here while the backlog is drained */
-    if (!ls->keeps_file)
+    if (listener_owns_file(ls))
         sock_unlink(&ls->at);
     drain(ls);
     let_go(ls);

@@ -385,6 +385,22 @@ void sock_unlink(const struct addr *at)
         unlink(at->un.sun_path);
 }
 
+struct sock_file sock_file_at(const struct addr *at)
+{
+    struct stat st;
+    if (at->sa.sa_family != AF_UNIX || lstat(at->un.sun_path, &st) < 0)
+        return (struct sock_file){0};
+    return (struct sock_file){.known = true, .device = st.st_dev, .number = st.st_ino};
+}
+
+bool sock_file_is_at(const struct sock_file *file, const struct addr *at)
+{
+    if (!file->known)
+        return true;
+    struct sock_file now = sock_file_at(at);
+    return now.known && now.device == file->device && now.number == file->number;
+}
+
 uint64_t sock_raise_fd_limit(uint64_t wanted)
 {
     struct rlimit limit;
