@@ -19,8 +19,8 @@ struct inherited {
 /* Reads the environment. False when it is malformed. */
 bool inherited_find(struct inherited *in) __attribute__((warn_unused_result));
 
-/* Does a socket at `at` listen where the config says `wanted`? A host without IPv6 listens at 0.0.0.0 instead of [::],
- * and port 0 is any. */
+/* Does a socket at `at` listen where the config says `wanted`? A path may have another name there. A host without IPv6
+ * listens at 0.0.0.0 instead of [::], and port 0 is any. */
 bool inherited_is_at(const struct addr *at, const struct endpoint *wanted);
 
 /* The inherited socket that listens where `config` says, or -1. Closes the others, but for that of the process before:

@@ -58,7 +58,7 @@ bool inherited_is_at(const struct addr *at, const struct endpoint *wanted)
 {
     struct peer a = peer_from_addr(at), b = peer_from_addr(&wanted->addr);
     if (a.is_unix || b.is_unix)
-        return a.is_unix && b.is_unix && strcmp(at->un.sun_path, wanted->addr.un.sun_path) == 0;
+        return sock_is_same_file(at, &wanted->addr);
     static const struct ip any;
     bool is_any = wanted->kind == ENDPOINT_ANY || ip_eq(&b.ip, &any);
     struct ip v4_any = {{[10] = 0xff, [11] = 0xff}};

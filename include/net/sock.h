@@ -84,6 +84,9 @@ struct sock_file sock_file_at(const struct addr *at);
 /* Is it that one still? Yes, too, if nothing was known of it. While its socket lives no other file gets its number. */
 bool sock_file_is_at(const struct sock_file *file, const struct addr *at);
 
+/* Are two unix addresses one file's, by whatever names? False for other kinds. */
+bool sock_is_same_file(const struct addr *a, const struct addr *b);
+
 /* Raises the soft limit of descriptors to at least `wanted` where the hard limit allows; returns the soft limit then in
  * force. */
 uint64_t sock_raise_fd_limit(uint64_t wanted);

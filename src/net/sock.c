@@ -401,6 +401,14 @@ bool sock_file_is_at(const struct sock_file *file, const struct addr *at)
     return now.known && now.device == file->device && now.number == file->number;
 }
 
+bool sock_is_same_file(const struct addr *a, const struct addr *b)
+{
+    if (a->sa.sa_family != AF_UNIX || b->sa.sa_family != AF_UNIX)
+        return false;
+    struct sock_file file = sock_file_at(a);
+    return strcmp(a->un.sun_path, b->un.sun_path) == 0 || (file.known && sock_file_is_at(&file, b));
+}
+
 uint64_t sock_raise_fd_limit(uint64_t wanted)
 {
     struct rlimit limit;

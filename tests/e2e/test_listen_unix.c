@@ -172,6 +172,28 @@ static void test_reload_keeps_the_path(void **state)
     world_finish(w);
 }
 
+/* The same file by another name is the same path; what is said of it last is what is removed at the end. */
+static void test_reload_to_another_name_of_it(void **state)
+{
+    static const char *const names[] = {"./a", "folder/../a", "link/a", "a"};
+    struct world *w = *state;
+
+    start_at(w, "a");
+    assert_int_equal(mkdir(world_path(w, "folder"), 0700), 0);
+    assert_int_equal(symlink(".", world_path(w, "link")), 0);
+    ino_t file = file_at(w, "a");
+    size_t mark = daemon_mark(&w->daemon);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        reload(w, names[i]);
+        ask_at(w, "a");
+        assert_int_equal(file_at(w, "a"), file);
+    }
+    assert_int_equal(daemon_count_events(&w->daemon, mark, "listening", NULL), 0);
+    world_stop(w);
+    assert_int_equal(file_at(w, "a"), 0);
+    w->finished = true;
+}
+
 /* A path that somebody has, whatever he does there, is his; all stays as it was. */
 static void test_reload_to_a_path_that_is_taken(void **state)
 {
@@ -329,6 +351,22 @@ static void test_upgrade_keeps_the_path(void **state)
     world_finish(w);
 }
 
+static void test_upgrade_to_another_name_of_it(void **state)
+{
+    struct world *w = *state;
+
+    start_at(w, "a");
+    ino_t file = file_at(w, "a");
+    listen_at(w, "./a", NULL);
+    go_on_with(w, upgrade(w));
+    ask_at(w, "a");
+    assert_int_equal(file_at(w, "a"), file);
+    reload(w, "b");
+    wait_until_gone(w, "a");
+    ask_at(w, "b");
+    world_finish(w);
+}
+
 /* The old file is removed as soon as the new process serves, however long the old one lives; its end removes nothing.
  */
 static void test_upgrade_to_another_path(void **state)
@@ -432,6 +470,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WORLD_TEST(test_reload_to_another_path_and_back), WORLD_TEST(test_reload_keeps_the_path),
+        WORLD_TEST(test_reload_to_another_name_of_it),    WORLD_TEST(test_upgrade_to_another_name_of_it),
         WORLD_TEST(test_reload_to_a_path_that_is_taken),  WORLD_TEST(test_reload_to_a_path_that_was_left),
         WORLD_TEST(test_reload_serves_the_backlog),       WORLD_TEST(test_reload_that_fails_leaves_nothing),
         WORLD_TEST(test_a_file_of_somebody_else_stays),   WORLD_TEST(test_upgrade_keeps_the_path),
