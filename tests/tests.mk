@@ -1,6 +1,6 @@
 # Tests, lint, fuzzing, coverage, bench: included by the Makefile.
 
-.PHONY: count compare chaos chaos-short unit e2e fuzz-replay sim sim-mutants check coverage valgrind packages-%
+.PHONY: count hostile compare chaos chaos-short unit e2e fuzz-replay sim sim-mutants check coverage valgrind packages-%
 
 packages-%:
 	@.ci/install-packages $(subst +, ,$*)
@@ -194,6 +194,11 @@ bench: packages-build+bench
 	@$(MAKE) --no-print-directory all $(BENCH_BIN)
 	@folder=$$(mktemp -d) && $(BUILD)/bench/bench_limit "$$folder"; status=$$?; rm -rf "$$folder"; exit $$status
 	@tests/bench/bench.sh $(BUILD) docs
+
+# How long others wait beside hostile peers, see docs/hostile.md, which is written by it.
+hostile: packages-build+bench
+	@$(MAKE) --no-print-directory all $(BENCH_BIN)
+	@tests/bench/hostile.sh $(BUILD) docs/hostile.md
 
 # A request's instructions, against those in tests/bench/instructions.
 count: packages-build+bench

@@ -5,6 +5,7 @@
  *     -c CONNECTIONS   -n REQUESTS or -d SECONDS   -t TARGET   -u UPLOAD_BYTES   -r RATE
  *     -C               a connection for each request
  *     -w               waits until somebody listens
+ *     -s               at a fixed rate: sleeps until something is due, where others are to have the core, too
  *     -h SECONDS       holds its connections for so long at the end
  *     -p PID           prints what that process takes of the CPU, too; without a rate it counts, as all the rest, only
  *                      from when there were two answers for each connection
@@ -23,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -51,7 +53,7 @@ static struct {
     const char *target;
     size_t upload;
     double rate;
-    bool close_each, waits;
+    bool close_each, waits, sleeps;
     unsigned hold;
     int pid;
 } opt = {.connections = 1, .target = "/"};
@@ -298,11 +300,20 @@ static void start_due(void)
     }
 }
 
+/* At a fixed rate it does not sleep, unless told to: that the core wakes up late would be measured as latency. */
+static struct timespec pause_now(void)
+{
+    if (opt.rate == 0)
+        return (struct timespec){.tv_sec = 1};
+    uint64_t due = begun + (uint64_t)((double)started * 1e9 / opt.rate), now = now_ns();
+    return (struct timespec){.tv_nsec = opt.sleeps && due > now ? (long)((due - now) % 1000000000u) : 0};
+}
+
 static void serve_events(void)
 {
     struct epoll_event events[BATCH];
-    /* At a fixed rate it does not sleep: a timer's slack would be measured as latency. */
-    int n = epoll_wait(epoll_fd, events, BATCH, opt.rate > 0 ? 0 : 1000);
+    struct timespec pause = pause_now();
+    int n = epoll_pwait2(epoll_fd, events, BATCH, &pause, NULL);
 
     for (int i = 0; i < n; i++) {
         struct conn *c = events[i].data.ptr;
@@ -337,7 +348,7 @@ static void report(void)
 static bool parse(int argc, char **argv)
 {
     int o;
-    while ((o = getopt(argc, argv, "c:n:d:t:u:r:h:p:Cw")) != -1) {
+    while ((o = getopt(argc, argv, "c:n:d:t:u:r:h:p:Cws")) != -1) {
         switch (o) {
         case 'c': opt.connections = (unsigned)atoi(optarg); break;
         case 'n': opt.requests = strtoull(optarg, NULL, 10); break;
@@ -348,6 +359,7 @@ static bool parse(int argc, char **argv)
         case 'h': opt.hold = (unsigned)atoi(optarg); break;
         case 'p': opt.pid = atoi(optarg); break;
         case 'w': opt.waits = true; break;
+        case 's': opt.sleeps = true; break;
         case 'C': opt.close_each = true; break;
         default: return false;
         }
@@ -377,6 +389,8 @@ int main(int argc, char **argv)
         return 1;
     for (unsigned i = 0; i < opt.connections; i++)
         conns[i].fd = -1;
+    if (opt.sleeps)
+        prctl(PR_SET_TIMERSLACK, 1000ul);
     if (opt.waits)
         wait_for_listener();
     begin();
