@@ -116,7 +116,7 @@ $(BUILD)/bench/%: tests/bench/%.c
 $(BUILD)/bench/bench_limit: tests/bench/bench_limit.c $(call libs_of,limit)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< $(call libs_of,limit) $(LDLIBS)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDWHOLE) -MMD -MP -o $@ $< $(call libs_of,limit) $(LDLIBS)
 
 include tests/tests.mk
 
