@@ -33,7 +33,8 @@ struct model {
     unsigned may_count;
     struct state ghosts[STATES_MAX]; /* of failed calls: not in force, but perhaps on disk */
     unsigned ghost_count;
-    /* A call that was hung up on may come about at any time, even behind later ones, as long as its process lives. */
+    /* A call whose connection ended, whoever ended it, may come about at any time, even behind later ones, as long as
+     * its process lives. */
     bool latent;
     enum op latent_op;
     struct state latent_to;
@@ -366,8 +367,14 @@ static void disconnected(struct caller *c)
     message_next(&c->in);
     bytes_clear(&c->out);
     bytes_clear(&c->body);
-    if (c->busy && c->on && !c->bad)
+    if (c->busy && c->on && !c->bad) {
         unknown_outcome(c->on, c->op, c->to);
+        if (c->op <= DELETE && !c->on->latent && c->life == world.deaths) {
+            c->on->latent = true;
+            c->on->latent_op = c->op;
+            c->on->latent_to = c->to;
+        }
+    }
     c->busy = false;
     event_set_in(&c->act, rng_spread(&c->rng, 1, calm ? 20 * MS : 300 * MS));
 }
@@ -449,11 +456,6 @@ static void on_act(struct event *event)
     }
     if (c->e && c->busy && c->hangs_up) {
         trace_text("caller %u hangs up", c->index);
-        if (c->on && c->op <= DELETE && !c->bad) {
-            c->on->latent = true;
-            c->on->latent_op = c->op;
-            c->on->latent_to = c->to;
-        }
         if (rng_chance(&c->rng, 500))
             end_reset(c->e);
         else
