@@ -1,4 +1,4 @@
-/* Inside of a connection to a backend: shared by back_h1.c (leased) and pool.c (idle). */
+/* Inside of a connection to a backend: shared by back_connect.c (connecting), back_h1.c (leased) and pool.c (idle). */
 #ifndef LB_UPSTREAM_BACK_CONN_H
 #define LB_UPSTREAM_BACK_CONN_H
 
@@ -47,14 +47,28 @@ struct back_conn {
     int addr_at, addrs_tried; /* which address is being connected to */
 };
 
-/* The handler of a leased connection's events. */
+/* The handler of a connection's events, while it is connecting or leased. */
 void back_on_io(void *owner, struct io *io, enum io_event event);
 
 /* Sets a connection up for a new exchange. */
 void back_begin(struct back_conn *c, const struct back_events *ev, void *arg);
 
+/* The exchange has failed, or there is no connection to be had for it: closes the socket, has the connection reclaimed,
+ * and tells the lessee, who may do anything. `sys_errno`: 0 when it was none of the system's. */
+void back_fail(struct back_conn *c, enum err e, int sys_errno);
+
 /* Closes the socket and has the connection reclaimed. */
 void back_close(struct back_conn *c);
+
+/* ---- back_connect.c ---- */
+
+/* The address that was tried has answered: the lease begins, and the lessee is told. */
+void back_connected(struct back_conn *c);
+
+/* It has not: tries the next; where that was the last, or no time is left, back_fail(). */
+void back_connect_failed(struct back_conn *c, enum err e, int sys_errno);
+
+/* ---- pool.c ---- */
 
 /* Puts a clean connection into its backend's pool. */
 void pool_put(struct back_conn *c);

@@ -8,7 +8,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <string.h>
 
 static uint64_t now_of(const struct back_conn *c)
 {
@@ -68,11 +67,6 @@ static bool in_tunnel(const struct back_conn *c)
 
 /* ---- failure ---- */
 
-const char *back_error_text(int sys_errno)
-{
-    return sys_errno == ECONNREFUSED ? "connect refused" : strerrordesc_np(sys_errno);
-}
-
 static const char *cause_of(enum err e, int sys_errno)
 {
     if (sys_errno)
@@ -89,7 +83,7 @@ static const char *cause_of(enum err e, int sys_errno)
     }
 }
 
-static void back_fail(struct back_conn *c, enum err e, int sys_errno)
+void back_fail(struct back_conn *c, enum err e, int sys_errno)
 {
     const struct back_events *ev = c->events;
     void *arg = c->arg;
@@ -116,76 +110,6 @@ static void back_fail(struct back_conn *c, enum err e, int sys_errno)
 static void back_fail_cut(struct back_conn *c, int sys_errno)
 {
     back_fail(c, c->response == RESPONSE_HEAD ? ERR_BACKEND_RESET : ERR_BACKEND_CUT, sys_errno);
-}
-
-/* ---- connecting ---- */
-
-bool back_error_is_ours(int e)
-{
-    return e == EMFILE || e == ENFILE || e == ENOBUFS || e == ENOMEM || e == EADDRNOTAVAIL ||
-           e == EAGAIN; /* a unix socket's backlog is full: it is busy, that is no fault */
-}
-
-static bool connect_next(struct back_conn *c, int *error)
-{
-    struct backend *be = c->backend;
-    *error = EHOSTUNREACH;
-    while (c->addrs_tried < be->addr_count) {
-        uint64_t now = now_of(c);
-        if (now >= c->connect_deadline) {
-            *error = ETIMEDOUT;
-            return false;
-        }
-        /* One that does not answer must leave time for the others. */
-        uint64_t share = (c->connect_deadline - now) / (uint64_t)(be->addr_count - c->addrs_tried);
-        c->addr_at = (be->addr_at + c->addrs_tried++) % be->addr_count;
-        c->io = io_connect(be->upstream->loop, &be->addrs[c->addr_at], share > 0 ? share : 1, back_on_io, c, error);
-        if (c->io)
-            return true;
-    }
-    return false;
-}
-
-struct back_conn *back_open(struct backend *be, uint64_t timeout_ns, const struct back_events *ev, void *arg)
-{
-    struct back_conn *c = mem_try_alloc(sizeof *c);
-    if (!c)
-        return NULL;
-    c->backend = be;
-    c->state = BACK_CONNECTING;
-    c->events = ev;
-    c->arg = arg;
-    c->connect_deadline = now_of(c) + timeout_ns;
-    list_init(&c->link);
-    int error;
-    if (!connect_next(c, &error)) {
-        mem_free(c);
-        errno = error;
-        return NULL;
-    }
-    backend_get(be);
-    be->open_count++;
-    metrics.backend_connects++;
-    return c;
-}
-
-static void on_connected(struct back_conn *c)
-{
-    c->backend->addr_at = c->addr_at;
-    back_begin(c, c->events, c->arg);
-    c->events->on_ready(c->arg);
-}
-
-static void on_connect_failed(struct back_conn *c, enum err e, int sys_errno)
-{
-    int error;
-    struct io *failed = c->io;
-    if (connect_next(c, &error)) {
-        io_close(failed);
-        return;
-    }
-    c->io = failed; /* back_fail() closes it */
-    back_fail(c, e, sys_errno);
 }
 
 /* ---- sending ---- */
@@ -477,7 +401,7 @@ static void on_eof(struct back_conn *c)
 static void on_timeout(struct back_conn *c)
 {
     if (c->state == BACK_CONNECTING)
-        on_connect_failed(c, ERR_CONNECT_TIMEOUT, 0);
+        back_connect_failed(c, ERR_CONNECT_TIMEOUT, 0);
     else if (in_tunnel(c))
         back_fail(c, ERR_TUNNEL_TIMEOUT, 0);
     else
@@ -488,7 +412,7 @@ void back_on_io(void *owner, struct io *io, enum io_event event)
 {
     struct back_conn *c = owner;
     switch (event) {
-    case IO_CONNECTED: on_connected(c); break;
+    case IO_CONNECTED: back_connected(c); break;
     case IO_READABLE: on_readable(c); break;
     case IO_WAITING: relay_to(c, c->events->sink(c->arg)); break;
     case IO_DRAINED: c->events->on_drained(c->arg); break;
@@ -498,7 +422,7 @@ void back_on_io(void *owner, struct io *io, enum io_event event)
     case IO_TIMEOUT_WRITE: on_timeout(c); break;
     case IO_ERROR:
         if (c->state == BACK_CONNECTING)
-            on_connect_failed(c, ERR_CONNECT_FAILED, io_errno(io));
+            back_connect_failed(c, ERR_CONNECT_FAILED, io_errno(io));
         else
             back_fail_cut(c, io_errno(io));
         break;

@@ -1,5 +1,6 @@
 /* The set of backends: built from the config, chosen from for each request, torn down at the end.
- * What a backend is to its connections stands in back_h1.c and pool.c, what it is to its checks in health.c. */
+ * What a backend is to its connections stands in back_connect.c, back_h1.c and pool.c, what it is to its checks in
+ * health.c. */
 #include "upstream/upstream.h"
 
 #include "base/clock.h"
