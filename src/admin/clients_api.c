@@ -5,15 +5,11 @@
 #include "base/list.h"
 #include "base/mem.h"
 #include "base/metrics.h"
+#include "clients_asked.h"
 #include "clients_page.h"
 #include "limit/check.h"
 
-#include <stdio.h>
-
 #define PREFIX STR("/clients/")
-
-#define LIST_LIMIT_MAX     1000u
-#define LIST_LIMIT_DEFAULT 100u
 
 struct clients_api {
     struct loop *loop;
@@ -50,15 +46,6 @@ struct listing {
 /* A client as JSON with its id escaped throughout, and the line's end. */
 #define CLIENT_JSON_MAX 1024u
 
-/* A request being answered. */
-struct asked {
-    struct clients_api *api;
-    const struct local_request *r;
-    struct str query;
-    struct local_exchange *x;
-    void **state;
-};
-
 /* ---- answers ---- */
 
 static void refuse(struct local_exchange *x, enum err e, const char *detail)
@@ -81,145 +68,6 @@ static void answer_client(struct local_exchange *x, unsigned status, const struc
     else
         refuse(x, ERR_INTERNAL, NULL);
     buf_fini(body);
-}
-
-/* ---- the query ---- */
-
-static int hex_value(char c)
-{
-    uint64_t v;
-    return str_parse_hex(str_make(&c, 1), &v) ? (int)v : -1;
-}
-
-/* Takes the next byte of a percent-encoded text off its front; -1 when it is malformed. A plus is a plus. */
-static int next_byte(struct str *s)
-{
-    char c = s->p[0];
-    size_t n = 1;
-    int v = (unsigned char)c;
-    if (c == '%') {
-        int high = s->n >= 3 ? hex_value(s->p[1]) : -1, low = s->n >= 3 ? hex_value(s->p[2]) : -1;
-        if (high < 0 || low < 0)
-            return -1;
-        v = high << 4 | low;
-        n = 3;
-    }
-    *s = str_make(s->p + n, s->n - n);
-    return v;
-}
-
-/* Decodes `s` into `out` with a zero. False when it is malformed, too long, or holds a NUL. */
-static bool percent_decode(struct str s, char *out, size_t size)
-{
-    size_t n = 0;
-    while (s.n > 0) {
-        int c = next_byte(&s);
-        if (c <= 0 || n + 1 >= size)
-            return false;
-        out[n++] = (char)c;
-    }
-    out[n] = '\0';
-    return true;
-}
-
-enum found { FOUND_NONE, FOUND_ONE, FOUND_TWICE };
-
-/* The value, still encoded, of the query's parameter `name`. */
-static enum found find_parameter(struct str query, const char *name, struct str *value)
-{
-    enum found found = FOUND_NONE;
-    while (query.n > 0) {
-        size_t end = str_find(query, '&');
-        struct str pair = str_make(query.p, end);
-        query = end < query.n ? str_make(query.p + end + 1, query.n - end - 1) : STR("");
-        size_t equals = str_find(pair, '=');
-        char key[16];
-        if (!percent_decode(str_make(pair.p, equals), key, sizeof key) || strcmp(key, name) != 0)
-            continue;
-        if (found)
-            return FOUND_TWICE;
-        found = FOUND_ONE;
-        *value = equals < pair.n ? str_make(pair.p + equals + 1, pair.n - equals - 1) : STR("");
-    }
-    return found;
-}
-
-static bool refuse_parameter(const struct asked *a, const char *name, const char *what)
-{
-    char detail[96];
-    snprintf(detail, sizeof detail, "The parameter %s %s.", name, what);
-    refuse(a->x, ERR_BAD_API_REQUEST, detail);
-    return false;
-}
-
-/* The client id that parameter `name` gives, canonical; "" when it is not there. False when it was refused. */
-static bool id_parameter(const struct asked *a, const char *name, char id[CLIENT_ID_MAX + 1])
-{
-    struct str value;
-    char text[CLIENT_ID_MAX + 1];
-    id[0] = '\0';
-    enum found found = find_parameter(a->query, name, &value);
-    if (found == FOUND_NONE)
-        return true;
-    if (found == FOUND_TWICE)
-        return refuse_parameter(a, name, "is repeated");
-    return (percent_decode(value, text, sizeof text) && client_id_canonical(str_of(text), id)) ||
-           refuse_parameter(a, name, "must be 1 to 128 visible ASCII characters");
-}
-
-/* The id that get and delete need. False when it was refused. */
-static bool need_id(const struct asked *a, char id[CLIENT_ID_MAX + 1])
-{
-    return id_parameter(a, "id", id) && (id[0] != '\0' || refuse_parameter(a, "id", "is missing"));
-}
-
-/* The page size. False when it was refused. */
-static bool limit_parameter(const struct asked *a, uint64_t *limit)
-{
-    struct str value;
-    *limit = LIST_LIMIT_DEFAULT;
-    enum found found = find_parameter(a->query, "limit", &value);
-    if (found == FOUND_NONE)
-        return true;
-    if (found == FOUND_TWICE)
-        return refuse_parameter(a, "limit", "is repeated");
-    return (str_parse_u64(value, limit) && *limit >= 1 && *limit <= LIST_LIMIT_MAX) ||
-           refuse_parameter(a, "limit", "must be 1 to 1000");
-}
-
-/* ---- the content ---- */
-
-static bool refuse_body(const struct asked *a, const char *what)
-{
-    char detail[256];
-    snprintf(detail, sizeof detail, "The content is not valid: %s.", what);
-    refuse(a->x, ERR_BAD_API_REQUEST, detail);
-    return false;
-}
-
-static bool refuse_json(const struct asked *a, const struct json_error *e)
-{
-    char what[192];
-    if (e->no_memory) {
-        metrics.out_of_memory++;
-        refuse(a->x, ERR_INTERNAL, NULL);
-        return false;
-    }
-    snprintf(what, sizeof what, "%s (at byte %zu)", e->what, e->offset);
-    return refuse_body(a, what);
-}
-
-/* Reads the client in the content. False when it was refused. */
-static bool need_client(const struct asked *a, unsigned needed, unsigned allowed, struct client_fields *f)
-{
-    struct json_error e;
-    struct json_doc *d = json_parse(a->r->body, false, &e);
-    if (!d)
-        return refuse_json(a, &e);
-    struct client_fault fault;
-    bool ok = client_fields_read(json_root(d), needed, allowed, f, &fault);
-    json_free(d);
-    return ok || refuse_body(a, fault.what);
 }
 
 /* ---- changes ---- */
@@ -278,7 +126,7 @@ static void call_begun(const struct asked *a, struct call *call, enum err e)
 static void on_register(const struct asked *a)
 {
     struct client_fields f;
-    if (!need_client(a, CLIENT_ID | CLIENT_CAPACITY | CLIENT_RATE, CLIENT_MODE, &f))
+    if (!asked_need_client(a, CLIENT_ID | CLIENT_CAPACITY | CLIENT_RATE, CLIENT_MODE, &f))
         return;
     struct call *call = call_new(a, 201);
     if (call)
@@ -288,10 +136,10 @@ static void on_register(const struct asked *a)
 static void on_update(const struct asked *a)
 {
     struct client_fields f;
-    if (!need_client(a, CLIENT_ID, CLIENT_CAPACITY | CLIENT_RATE | CLIENT_MODE, &f))
+    if (!asked_need_client(a, CLIENT_ID, CLIENT_CAPACITY | CLIENT_RATE | CLIENT_MODE, &f))
         return;
     if (f.given == CLIENT_ID) {
-        refuse_body(a, "it must give capacity, rate_per_sec or mode");
+        asked_refuse_content(a, "it must give capacity, rate_per_sec or mode");
         return;
     }
     struct call *call = call_new(a, 200);
@@ -302,7 +150,7 @@ static void on_update(const struct asked *a)
 static void on_delete(const struct asked *a)
 {
     char id[CLIENT_ID_MAX + 1];
-    if (!need_id(a, id))
+    if (!asked_need_id(a, id))
         return;
     struct call *call = call_new(a, 200);
     if (call)
@@ -315,7 +163,7 @@ static void on_get(const struct asked *a)
 {
     char id[CLIENT_ID_MAX + 1];
     struct client_view v;
-    if (!need_id(a, id))
+    if (!asked_need_id(a, id))
         return;
     struct buf body = BUF_INIT;
     enum err e = clients_get(a->api->lim, id, &v);
@@ -329,7 +177,7 @@ static void on_check(const struct asked *a)
 {
     char id[CLIENT_ID_MAX + 1];
     struct client_check check;
-    if (!need_id(a, id))
+    if (!asked_need_id(a, id))
         return;
     enum err e = clients_check(a->api->lim, id, &check);
     if (e != ERR_OK) {
@@ -387,7 +235,7 @@ static void on_list(const struct asked *a)
 {
     char after[CLIENT_ID_MAX + 1];
     uint64_t limit;
-    if (!limit_parameter(a, &limit) || !id_parameter(a, "after", after))
+    if (!asked_limit(a, &limit) || !asked_id(a, "after", after))
         return;
     struct listing *l = mem_try_alloc(sizeof *l);
     if (!l) {
