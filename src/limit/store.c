@@ -33,8 +33,6 @@
 #define JOURNAL_PER_CLIENT 10u
 #define JOURNAL_LINES_MIN  10000u
 
-#define RETRY_AFTER NS_PER_S
-
 static void pump(struct store *st);
 
 struct instant store_instant(const struct store *st)
@@ -51,7 +49,7 @@ void store_note_tokens(struct store *st)
     st->tokens_moved = true;
 }
 
-static void log_failure(const char *what, int result)
+void store_log_failure(const char *what, int result)
 {
     metrics.store_failures++;
     log_begin(LOG_ERROR, "store_failed");
@@ -72,7 +70,7 @@ static void retry_later(struct store *st)
 /* The journal is not to be relied on until a save has succeeded. */
 static void set_broken(struct store *st, int result)
 {
-    log_failure("journal", result);
+    store_log_failure("journal", result);
     st->broken = true;
     retry_later(st);
 }
@@ -118,56 +116,6 @@ static void keep_for_tail(struct save *s, const struct append *a)
     buf_fini(&s->tail);
 }
 
-/* ---- room for the words ---- */
-
-/* On the helper thread. */
-static void extend_work(struct job *j)
-{
-    struct store *st = container_of(j, struct store, extension.job);
-    struct extension *e = &st->extension;
-    e->result = words_file_extend(&st->words, &e->slots, &e->n);
-}
-
-/* A piece that is mapped, and has no memory to be in the pool, waits for the next time. */
-static int add_slots(struct store *st)
-{
-    struct extension *e = &st->extension;
-    if (!words_add(&st->setup.table->words, e->slots, e->n))
-        return -ENOMEM;
-    e->n = 0;
-    return 0;
-}
-
-static void extend_done(struct job *j)
-{
-    struct store *st = container_of(j, struct store, extension.job);
-    struct extension *e = &st->extension;
-    e->running = false;
-    if (e->result == 0)
-        e->result = add_slots(st);
-    if (e->result == 0)
-        return;
-    log_failure("tokens", e->result);
-    e->retry_at = loop_now(st->setup.loop) + RETRY_AFTER;
-}
-
-static void extend_words(struct store *st)
-{
-    struct extension *e = &st->extension;
-    const struct words *words = &st->setup.table->words;
-    if (words->unkept && !st->unkept_logged && st->words.installed) {
-        log_failure("tokens", -ENOSPC); /* some are in memory only */
-        st->unkept_logged = true;
-    }
-    bool enough = words->room >= WORDS_LOW;
-    if (enough || e->running || !st->words.installed || loop_now(st->setup.loop) < e->retry_at)
-        return;
-    if (e->n > 0 && add_slots(st) == 0)
-        return;
-    e->running = true;
-    worker_submit(st->setup.worker, &e->job, extend_work, extend_done);
-}
-
 /* ---- the end of an append ---- */
 
 static bool journal_is_long(const struct store *st)
@@ -188,7 +136,7 @@ static void end_append(struct store *st, bool ok)
     }
     buf_fini(&a->lines);
     a->state = APPEND_NONE;
-    extend_words(st);
+    store_extend_words(st);
     st->setup.appended(st->setup.arg, ok);
 }
 
@@ -235,7 +183,7 @@ static void close_end(struct store *st, bool ok)
 
 static void save_failed(struct store *st, int result)
 {
-    log_failure(result == -EWOULDBLOCK ? "lock" : "clients_file", result);
+    store_log_failure(result == -EWOULDBLOCK ? "lock" : "clients_file", result);
     st->tokens_moved = true;
     retry_later(st);
 }
@@ -338,9 +286,9 @@ static void save_committed(struct job *j)
         journal_renewed(st, s);
     }
     if (s->words_result < 0)
-        log_failure("tokens", s->words_result);
+        store_log_failure("tokens", s->words_result);
     if (s->words_gone && !st->gone_logged) {
-        log_failure("tokens", -ENOENT); /* after a kill they will be those of the last save */
+        store_log_failure("tokens", -ENOENT); /* after a kill they will be those of the last save */
         st->gone_logged = true;
     }
     save_reset(st);
@@ -377,7 +325,7 @@ static void journal_removed(struct job *j)
     int journal = s->result < 0 ? s->result : s->journal_result;
     bool ok = journal == 0 && s->words_result == 0;
     if (!ok)
-        log_failure(journal < 0 ? "journal" : "tokens", journal < 0 ? journal : s->words_result);
+        store_log_failure(journal < 0 ? "journal" : "tokens", journal < 0 ? journal : s->words_result);
     save_reset(st);
     close_end(st, ok);
 }
@@ -444,11 +392,7 @@ static void on_interval(struct timer *t)
 {
     struct store *st = container_of(t, struct store, interval);
     arm_interval(st);
-    if (file_map_is_lost() && !st->lost_logged) {
-        log_failure("tokens", -EIO);
-        words_file_spoil(&st->words); /* what is written to a lost page is not in the file */
-        st->lost_logged = true;
-    }
+    store_check_words(st);
     st->save_wanted |= st->tokens_moved || st->journal_length > 0;
     pump(st);
 }

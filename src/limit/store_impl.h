@@ -1,4 +1,5 @@
-/* What store.c (appending and saving), store_save.c (what a save writes) and store_load.c (start) share. */
+/* What store.c (appending and saving), store_save.c (what a save writes), store_words.c (room for the words) and
+ * store_load.c (start) share. */
 #ifndef LB_LIMIT_STORE_IMPL_H
 #define LB_LIMIT_STORE_IMPL_H
 
@@ -60,6 +61,9 @@ struct save {
     bool tail_lost; /* there were too many: the journal stays as it is */
 };
 
+/* After a failure the next attempt waits for so long. */
+#define RETRY_AFTER NS_PER_S
+
 /* With fewer slots than this left the words' file gets a piece more: enough for the registrations until it is there. */
 #define WORDS_LOW 2048u
 
@@ -95,8 +99,15 @@ struct store {
     void *closed_arg;
 };
 
+/* ---- store.c ---- */
+
+/* Counts a failure and logs it: `what` has failed, with -errno. */
+void store_log_failure(const char *what, int result);
+
 /* Starts the timers. */
 void store_start(struct store *st);
+
+/* ---- store_save.c ---- */
 
 /* Starts a save as of now: its instant, its walk, its buffers. */
 void store_save_prepare(struct store *st);
@@ -108,5 +119,13 @@ int store_save_fill(struct store *st) __attribute__((warn_unused_result));
 void store_save_write(struct job *j);
 void store_save_commit(struct job *j);
 void store_save_abort(struct job *j);
+
+/* ---- store_words.c ---- */
+
+/* Has a piece added to the words' file by the helper thread, when there is little room left in it. */
+void store_extend_words(struct store *st);
+
+/* Sees whether a page of the words' file has been lost. */
+void store_check_words(struct store *st);
 
 #endif
