@@ -1,4 +1,5 @@
-/* Inside of a client's connection, shared by front_h1.c (requests, events, the end) and front_h1_send.c (responses). */
+/* Inside of a client's connection, shared by front_h1.c (states, events, begin and end), front_h1_request.c (what is
+ * read) and front_h1_send.c (responses). */
 #ifndef LB_PROXY_FRONT_H1_IMPL_H
 #define LB_PROXY_FRONT_H1_IMPL_H
 
@@ -55,11 +56,20 @@ static_assert(sizeof(struct front_h1) <= 152, "an idle connection should stay ch
 
 /* ---- front_h1.c ---- */
 
+/* The one way from state to state. */
+void front_enter(struct front_h1 *f, enum front_state to);
+
 /* The endpoint has been closed, aborted or left to itself by the caller. */
 void front_gone(struct front_h1 *f);
 
-/* The client has been told to send its content, or does so by itself: from now on its time runs. */
-void front_expect_content(struct front_h1 *f);
+/* Closes the connection at once: no response is under way. */
+void front_close(struct front_h1 *f);
+
+/* Ends a connection whose response has been sent so that the client can still read it. */
+void front_close_politely(struct front_h1 *f);
+
+/* The connection is free for the next request, which may be there already, or has seen its last: then it is closed. */
+void front_idle(struct front_h1 *f);
 
 /* The response has been written whole: once the client has it and its request has been read, the connection is free for
  * the next. */
@@ -70,6 +80,28 @@ void front_tunnel_eof(struct front_h1 *f);
 
 /* One direction of a tunnel has ended: once both have, and the client has it all, so has the connection. */
 void front_tunnel_settle(struct front_h1 *f);
+
+/* ---- front_h1_request.c ---- */
+
+/* Looks for a head at the front of the `n` unread bytes at `data`, between requests; a whole one begins an exchange, a
+ * bad one is refused. False when more bytes are needed. The connection may be closed after it. */
+bool front_read_head(struct front_h1 *f, char *data, size_t n);
+
+/* The rest of a head does not come: refuses it. */
+void front_head_timeout(struct front_h1 *f);
+
+/* The client has been told to send its content, or does so by itself: from now on its time runs. */
+void front_expect_content(struct front_h1 *f);
+
+/* Takes what is content of the `n` unread bytes at `data` and hands it to the exchange, or throws it away behind its
+ * end. The connection may be closed after it. */
+void front_read_content(struct front_h1 *f, char *data, size_t n);
+
+/* Content waits in the socket: what may go past us does. */
+void front_relay_content(struct front_h1 *f);
+
+/* The rest of a request's content does not come, or too slowly. */
+void front_content_timeout(struct front_h1 *f);
 
 /* ---- front_h1_send.c ---- */
 
