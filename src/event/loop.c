@@ -44,51 +44,14 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "loop_impl.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <limits.h>
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
-
-#define BATCH 256
-#define SOON  1024 /* watches that wait to be registered */
-#define HELD  4    /* turns that were held up and are remembered */
-
-struct loop {
-    int epoll_fd;
-    struct epoll_event events[BATCH];
-    int fetched, current; /* events[current .. fetched) have not been told yet */
-    bool interrupted;     /* the wait was: what is ready is still to be fetched */
-
-    struct {
-        struct watch *watch; /* NULL: it has been taken out */
-        uint64_t due;
-    } soon[SOON];
-    unsigned soon_first, soon_count; /* a ring */
-
-    uint64_t now;
-    uint64_t heard;        /* up to when all that was ready has been told */
-    uint64_t filled_since; /* the begin of the first of `filled` turns */
-    size_t filled;         /* turns in a row that had as many events as there is room for */
-    size_t registered;     /* watches in epoll */
-    struct {
-        uint64_t begin, end;
-    } held[HELD]; /* turns that were held up, a ring */
-    unsigned held_next;
-    struct timer_heap timers;
-    struct watch timer_watch; /* the timerfd */
-    uint64_t timer_set_for;   /* TIMER_NEVER: it is not set */
-    bool firing;
-
-    struct list posted, hooks, dead;
-    struct list wakeups;
-    struct watch wakeup_watch; /* the eventfd */
-    bool stopped;
-    char *scratch;
-};
 
 /* What epoll says and what a watch is told. */
 
@@ -283,44 +246,6 @@ void loop_wake(struct loop_wakeup *w)
     while (n < 0 && errno == EINTR);
 }
 
-/* Posted callbacks, hooks, the dead. */
-
-void posted_init(struct posted *p, posted_fn *run)
-{
-    list_init(&p->link);
-    p->run = run;
-}
-
-void loop_post(struct loop *l, struct posted *p)
-{
-    if (list_empty(&p->link))
-        list_push_back(&l->posted, &p->link);
-}
-
-void loop_unpost(struct loop *l, struct posted *p)
-{
-    (void)l;
-    list_remove(&p->link);
-}
-
-void loop_reclaim(struct loop *l, struct dead *d, dead_fn *reclaim)
-{
-    d->reclaim = reclaim;
-    list_push_back(&l->dead, &d->link);
-}
-
-void loop_add_hook(struct loop *l, struct loop_hook *h, loop_hook_fn *run)
-{
-    h->run = run;
-    list_push_back(&l->hooks, &h->link);
-}
-
-void loop_remove_hook(struct loop *l, struct loop_hook *h)
-{
-    (void)l;
-    list_remove(&h->link);
-}
-
 /* The parts of a turn, in their order. */
 
 /* epoll's time-out: milliseconds, rounded up so that a short wait does not become a spin. */
@@ -392,36 +317,6 @@ static void run_timers(struct loop *l)
     l->firing = false;
 }
 
-static void run_posted(struct loop *l)
-{
-    struct list batch, *e;
-
-    list_init(&batch);
-    list_splice_back(&batch, &l->posted);
-    while ((e = list_pop_front(&batch))) {
-        struct posted *p = container_of(e, struct posted, link);
-        p->run(p);
-    }
-}
-
-static void run_hooks(struct loop *l)
-{
-    LIST_EACH (it, &l->hooks) {
-        struct loop_hook *h = container_of(it, struct loop_hook, link);
-        h->run(h);
-    }
-}
-
-static void reclaim_dead(struct loop *l)
-{
-    struct list *e;
-
-    while ((e = list_pop_front(&l->dead))) {
-        struct dead *d = container_of(e, struct dead, link);
-        d->reclaim(d);
-    }
-}
-
 static void note_end(struct loop *l)
 {
     uint64_t end = clock_monotonic();
@@ -439,9 +334,9 @@ void loop_turn(struct loop *l, uint64_t max_wait_ns)
     note_heard(l);
     run_handlers(l);
     run_timers(l);
-    run_posted(l);
-    run_hooks(l);
-    reclaim_dead(l);
+    loop_run_posted(l);
+    loop_run_hooks(l);
+    loop_reclaim_dead(l);
     note_end(l);
 }
 
@@ -530,7 +425,7 @@ void loop_free(struct loop *l)
 {
     if (!l)
         return;
-    reclaim_dead(l);
+    loop_reclaim_dead(l);
     timer_heap_fini(&l->timers);
     close_own_fd(l, &l->timer_watch);
     close_own_fd(l, &l->wakeup_watch);

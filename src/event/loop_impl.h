@@ -1,0 +1,57 @@
+/* Inside of the loop, shared by loop.c (descriptors, timers, the turn) and loop_posted.c (what a turn does last). */
+#ifndef LB_EVENT_LOOP_IMPL_H
+#define LB_EVENT_LOOP_IMPL_H
+
+#include "event/loop.h"
+
+#include <sys/epoll.h>
+
+#define BATCH 256
+#define SOON  1024 /* watches that wait to be registered */
+#define HELD  4    /* turns that were held up and are remembered */
+
+struct loop {
+    int epoll_fd;
+    struct epoll_event events[BATCH];
+    int fetched, current; /* events[current .. fetched) have not been told yet */
+    bool interrupted;     /* the wait was: what is ready is still to be fetched */
+
+    struct {
+        struct watch *watch; /* NULL: it has been taken out */
+        uint64_t due;
+    } soon[SOON];
+    unsigned soon_first, soon_count; /* a ring */
+
+    uint64_t now;
+    uint64_t heard;        /* up to when all that was ready has been told */
+    uint64_t filled_since; /* the begin of the first of `filled` turns */
+    size_t filled;         /* turns in a row that had as many events as there is room for */
+    size_t registered;     /* watches in epoll */
+    struct {
+        uint64_t begin, end;
+    } held[HELD]; /* turns that were held up, a ring */
+    unsigned held_next;
+    struct timer_heap timers;
+    struct watch timer_watch; /* the timerfd */
+    uint64_t timer_set_for;   /* TIMER_NEVER: it is not set */
+    bool firing;
+
+    struct list posted, hooks, dead;
+    struct list wakeups;
+    struct watch wakeup_watch; /* the eventfd */
+    bool stopped;
+    char *scratch;
+};
+
+/* ---- loop_posted.c ---- */
+
+/* Runs what has been posted up to now; what that posts is left to the next turn. */
+void loop_run_posted(struct loop *l);
+
+/* Runs the hooks, in the order in which they were added. */
+void loop_run_hooks(struct loop *l);
+
+/* Frees what has died, and what dies by that, until nothing is left. */
+void loop_reclaim_dead(struct loop *l);
+
+#endif
