@@ -1,8 +1,7 @@
-/* Files: reading whole, replacing so that a crash leaves the old or the new, appending, locking; and writing to pipes
- * and terminals without waiting for their readers. */
-#include "base/file.h"
-
+/* Files: reading whole, appending, mapping, locking; writing to pipes and terminals without waiting for their readers;
+ * and the calls that file_replace.c needs. */
 #include "base/mem.h"
+#include "file_impl.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +21,7 @@
 #define MODE_NEW   0640
 #define BLOCK_SIZE (64u * 1024u)
 
-static int open_file(const char *path, int flags, mode_t mode)
+int file_open(const char *path, int flags, mode_t mode)
 {
     int fd;
     do
@@ -49,7 +48,7 @@ static ssize_t write_some(int fd, struct str s)
     return sent < 0 ? -errno : sent;
 }
 
-static int sync_file(int fd)
+int file_sync(int fd)
 {
     int r;
     do
@@ -76,10 +75,10 @@ int file_sync_folder(const char *path)
         memcpy(folder, path, n ? n : 1);
         folder[n ? n : 1] = '\0';
     }
-    int fd = open_file(folder, O_RDONLY | O_DIRECTORY, 0);
+    int fd = file_open(folder, O_RDONLY | O_DIRECTORY, 0);
     if (fd < 0)
         return fd;
-    int r = sync_file(fd);
+    int r = file_sync(fd);
     file_close(fd);
     /* EINVAL: the file system has no way to sync a folder, and nothing that could be waited for. */
     return r == -EINVAL ? 0 : r;
@@ -109,7 +108,7 @@ static int read_all(int fd, size_t max, struct buf *out)
 int file_read(const char *path, size_t max, struct buf *out)
 {
     size_t before = out->len;
-    int fd = open_file(path, O_RDONLY, 0);
+    int fd = file_open(path, O_RDONLY, 0);
     if (fd < 0)
         return fd;
     int r = read_all(fd, max, out);
@@ -118,11 +117,6 @@ int file_read(const char *path, size_t max, struct buf *out)
         out->len = before;
     return r;
 }
-
-/* The file that is replaced, behind symbolic links, and its temporary beside it. */
-struct names {
-    char target[FILE_NAME_MAX], temp[FILE_NAME_MAX], rescue[FILE_NAME_MAX];
-};
 
 char *file_path_with(const char *path, const char *suffix)
 {
@@ -148,18 +142,7 @@ int file_name_beside(const char *path, const char *suffix, char out[FILE_NAME_MA
     return 0;
 }
 
-static int find_names(const char *path, struct names *names)
-{
-    int r = file_name_beside(path, "", names->target);
-    if (r < 0)
-        return r;
-    snprintf(names->temp, sizeof(names->temp), "%.*s.tmp", PATH_MAX, names->target);
-    snprintf(names->rescue, sizeof(names->rescue), "%.*s.rescue", PATH_MAX, names->target);
-    return 0;
-}
-
-/* Gives the temporary the owner and mode of the file that it is to replace. */
-static int copy_mode(const char *target, int fd)
+int file_copy_mode(const char *target, int fd)
 {
     struct stat st;
     mode_t mode = MODE_NEW;
@@ -172,35 +155,7 @@ static int copy_mode(const char *target, int fd)
     return fchmod(fd, mode) < 0 ? -errno : 0;
 }
 
-int file_replace_begin(const char *path)
-{
-    struct names names;
-    int r = find_names(path, &names);
-    if (r < 0)
-        return r;
-    /* Left by a crash: another's data is never written into. */
-    if (unlink(names.temp) < 0 && errno != ENOENT)
-        return -errno;
-    int fd = open_file(names.temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, S_IRUSR | S_IWUSR);
-    if (fd < 0)
-        return fd;
-    r = copy_mode(names.target, fd);
-    if (r < 0) {
-        file_replace_abort(path, fd);
-        return r;
-    }
-    return fd;
-}
-
-void file_replace_abort(const char *path, int fd)
-{
-    struct names names;
-    file_close(fd);
-    if (find_names(path, &names) == 0)
-        (void)unlink(names.temp);
-}
-
-static int copy_content(int from, int to)
+int file_copy_content(int from, int to)
 {
     char *block = malloc(BLOCK_SIZE);
     ssize_t n = block ? 0 : -ENOMEM;
@@ -227,98 +182,17 @@ int file_reserve(int fd, uint64_t size)
     return r < 0 ? r : -e;
 }
 
-static int overwrite(int from, const char *target)
-{
-    int64_t size = file_size(from);
-    int to = size < 0 ? (int)size : open_file(target, O_WRONLY, 0);
-    if (to < 0)
-        return to;
-    int r = file_reserve(to, (uint64_t)size);
-    if (r == 0)
-        r = copy_content(from, to);
-    if (r == 0)
-        r = file_truncate(to, (uint64_t)size);
-    if (r == 0)
-        r = sync_file(to);
-    file_close(to);
-    return r;
-}
-
-/* Writes the synced temporary `fd` over the target, which cannot be renamed over. Under its other name it is the whole
- * content that counts, from before the target is touched until all of that is synced: a failure leaves it, and the next
- * attempt puts its own, whole, in its place. */
-static int rewrite_in_place(const struct names *names, int fd)
-{
-    if (rename(names->temp, names->rescue) < 0) {
-        int r = -errno;
-        (void)unlink(names->temp);
-        return r;
-    }
-    int r = file_sync_folder(names->target);
-    if (r == 0)
-        r = overwrite(fd, names->target);
-    if (r == 0 && unlink(names->rescue) < 0)
-        r = -errno;
-    return r < 0 ? r : file_sync_folder(names->target);
-}
-
-/* The target has been renamed over and is whole: should it have been a mount point before, then what that left counts
- * no more. */
-static int remove_rescue(const struct names *names)
-{
-    if (unlink(names->rescue) == 0)
-        return file_sync_folder(names->target);
-    return errno == ENOENT ? 0 : -errno;
-}
-
-/* Puts the synced temporary in the target's place. */
-static int install(const struct names *names, int fd)
-{
-    if (rename(names->temp, names->target) == 0) {
-        int r = file_sync_folder(names->target);
-        return r < 0 ? r : remove_rescue(names);
-    }
-    if (errno == EBUSY)
-        return rewrite_in_place(names, fd);
-    int r = -errno;
-    (void)unlink(names->temp);
-    return r;
-}
-
-int file_replace_commit(const char *path, int fd)
-{
-    struct names names;
-    int r = find_names(path, &names);
-    if (r == 0)
-        r = sync_file(fd);
-    if (r < 0) {
-        file_replace_abort(path, fd);
-        return r;
-    }
-    r = install(&names, fd);
-    file_close(fd);
-    return r;
-}
-
-int file_replace(const char *path, struct str content)
-{
-    int fd = file_replace_begin(path);
-    if (fd < 0)
-        return fd;
-    int r = file_write_all(fd, content);
-    if (r < 0) {
-        file_replace_abort(path, fd);
-        return r;
-    }
-    return file_replace_commit(path, fd);
-}
-
 int file_create(const char *path)
 {
     /* Another's data is never written into. */
     if (unlink(path) < 0 && errno != ENOENT)
         return -errno;
-    return open_file(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, MODE_NEW);
+    return file_open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, MODE_NEW);
+}
+
+int file_unlink(const char *path)
+{
+    return unlink(path) < 0 ? -errno : 0;
 }
 
 int file_rename(const char *from, const char *to)
@@ -420,10 +294,10 @@ void file_unmap(void *p, size_t n)
 
 int file_open_append(const char *path)
 {
-    int fd = open_file(path, O_WRONLY | O_APPEND, 0);
+    int fd = file_open(path, O_WRONLY | O_APPEND, 0);
     if (fd != -ENOENT)
         return fd;
-    fd = open_file(path, O_WRONLY | O_APPEND | O_CREAT, MODE_NEW);
+    fd = file_open(path, O_WRONLY | O_APPEND | O_CREAT, MODE_NEW);
     if (fd < 0)
         return fd;
     int r = file_sync_folder(path);
@@ -523,7 +397,7 @@ static int lock_exclusive(int fd)
 int file_lock(const char *path, int *holder)
 {
     *holder = 0;
-    int fd = open_file(path, O_RDWR | O_CREAT, MODE_NEW);
+    int fd = file_open(path, O_RDWR | O_CREAT, MODE_NEW);
     if (fd < 0)
         return fd;
     int r = lock_exclusive(fd);
@@ -556,7 +430,7 @@ int file_hold_standard(void)
 {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
         /* The least number that is free is the one that is missing: those below it are open by now. */
-        int r = fcntl(fd, F_GETFD) >= 0 ? fd : open_file("/dev/null", O_RDWR, 0);
+        int r = fcntl(fd, F_GETFD) >= 0 ? fd : file_open("/dev/null", O_RDWR, 0);
         if (r < 0)
             return r;
     }
@@ -567,7 +441,7 @@ int file_reopen_nonblocking(int fd)
 {
     char path[32];
     snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-    return open_file(path, O_WRONLY | O_NONBLOCK, 0);
+    return file_open(path, O_WRONLY | O_NONBLOCK, 0);
 }
 
 /* What a socket takes now. */

@@ -1,0 +1,22 @@
+/* What file.c (system calls) does for file_replace.c (the steps of a replacement). Results: as in base/file.h. */
+#ifndef LB_BASE_FILE_IMPL_H
+#define LB_BASE_FILE_IMPL_H
+
+#include "base/file.h"
+
+/* open(2), closed on exec and never a controlling terminal. A descriptor, or -errno. */
+int file_open(const char *path, int flags, mode_t mode) __attribute__((warn_unused_result));
+
+/* fsync(2). */
+int file_sync(int fd) __attribute__((warn_unused_result));
+
+/* Gives `fd` the owner and mode of the file `target`, which it is to replace; mode 0640 where there is none. */
+int file_copy_mode(const char *target, int fd) __attribute__((warn_unused_result));
+
+/* Copies all of one file to the front of another. */
+int file_copy_content(int from, int to) __attribute__((warn_unused_result));
+
+/* Takes the name away; nothing is synced. */
+int file_unlink(const char *path);
+
+#endif
