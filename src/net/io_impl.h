@@ -1,4 +1,5 @@
-/* Inside of an endpoint, shared by io.c (what goes through this process) and relay.c (what goes past it). */
+/* Inside of an endpoint, shared by io.c (life and events), io_read.c, io_write.c and io_time.c (what goes through this
+ * process, and by when), and relay.c (what goes past it). */
 #ifndef LB_NET_IO_IMPL_H
 #define LB_NET_IO_IMPL_H
 
@@ -58,9 +59,28 @@ struct io {
 
 static_assert(sizeof(struct io) <= 216, "an idle connection should stay cheap");
 
+/* ---- io.c ---- */
+
+/* What the watch is to wait for: a set of enum loop_ready. */
+unsigned io_needs(const struct io *io);
+
+/* Asks epoll for what is needed and not yet asked for; may io_fail(). */
+void io_ask(struct io *io);
+
 /* The one way into failure; with the second, what the other end sent before is still delivered. */
 void io_fail(struct io *io, int error);
 void io_fail_sending(struct io *io, int error);
+
+/* ---- io_read.c ---- */
+
+/* What waits in the socket may be received: calls the handler, which may close. */
+void io_on_readable(struct io *io);
+
+/* Calls the handler for what is unread, and keeps what it leaves. */
+void io_tell_readable(struct io *io);
+
+/* Delivers what came before the connection broke by sending. */
+void io_salvage(struct io *io);
 
 /* `n` bytes have come: for the read deadline and the pace. */
 void io_note_received(struct io *io, size_t n);
@@ -68,11 +88,36 @@ void io_note_received(struct io *io, size_t n);
 /* A receiving call has brought no bytes: it returned 0 at the end, or -errno. */
 void io_note_nothing(struct io *io, ssize_t result);
 
+/* ---- io_write.c ---- */
+
+/* The socket may take more: sends what is unsent, and tells the handler when that was all or it goes too slowly. */
+void io_on_writable(struct io *io);
+
+/* Sends FIN at once: nothing is unsent. */
+void io_send_fin(struct io *io);
+
 /* Sends what is unsent, of which more follows at once. False when the connection broke; it may be blocked then. */
 bool io_send_unsent(struct io *io);
 
 /* From now on unsent bytes wait for the kernel, and the write deadline runs. */
 void io_block(struct io *io);
+
+/* ---- io_time.c ---- */
+
+/* The timer's callback. */
+void io_on_timer(struct timer *t);
+
+/* Sees to it that the timer fires at the next deadline or before; may io_fail(). */
+void io_set_timer(struct io *io);
+
+/* The end of what comes is to be told, and can be now: no deadline for reading runs any more. */
+bool io_eof_is_due(const struct io *io);
+
+/* `p` begins anew, as of now. */
+void io_start_pace(const struct io *io, struct pace *p);
+
+/* `n` bytes have moved. False when they, and those before, have been too slow. */
+bool io_keep_pace(const struct io *io, struct pace *p, size_t n);
 
 /* ---- relay.c ---- */
 
