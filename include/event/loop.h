@@ -72,14 +72,13 @@ void loop_stop(struct loop *l);
 /* Monotonic time in ns as of the begin of this iteration's work. */
 uint64_t loop_now(const struct loop *l);
 
-/* The time up to which all that had become ready has been told: that of loop_now(), or an earlier one while there is
- * more than an iteration tells. Timers fire by it, and who compares a deadline by himself does so, too: what came
- * before a deadline is heard before it is over. */
+/* A time up to which all that had become ready has been told; not after loop_now(). Timers fire by it, and who compares
+ * a deadline by himself does so, too: what came before a deadline is heard before it is over. */
 uint64_t loop_heard(const struct loop *l);
 
 /* What loop_now() was when something was noted, and it is later now: the end of that iteration, where it was held up
- * for LOOP_HELD_UP or more (by a call that took long, or a process that was stopped) and is one of the last few that
- * were, so that what was noted in it is not taken for as much older; else `noted` itself. */
+ * for LOOP_HELD_UP or more (by a call that took long, or a process that was stopped) and is remembered, as the longest
+ * few are, so that what was noted in it is not taken for as much older; else `noted` itself. */
 uint64_t loop_noted(const struct loop *l, uint64_t noted);
 
 #define LOOP_HELD_UP (50ull * 1000 * 1000) /* ns */

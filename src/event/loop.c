@@ -17,8 +17,10 @@
  *   decisions of one turn never contradict each other, and nobody pays for reading the clock. It is read once more at
  *   the turn's end, to know of one that was held up: what it noted as of its begin was later (loop_noted()).
  *
- * - What came before a deadline is told before it. So timers come behind the handlers, and where a turn has room for
- *   less than is ready, they wait until all that was ready has been told (loop_heard()).
+ * - What came before a deadline is told before it, however late the turn is, because the process was stopped or much
+ *   was ready. So timers come behind the handlers, and fire by the time up to which all has been told (loop_heard()):
+ *   that is the time for which the timerfd was set, when it is told of, since epoll tells of what was ready before it
+ *   first; or the end of the turn before, when there was room for more than was ready.
  *
  * - The timerfd stands for the heap of timers. It is set only when the earliest deadline is earlier than what it is set
  *   to already, or after it fired. A time-out that is put off or cancelled, as happens with nearly all of them, costs
@@ -57,7 +59,8 @@
 
 static uint32_t to_epoll(unsigned wanted)
 {
-    return (wanted & LOOP_READ ? (uint32_t)EPOLLIN : 0) | (wanted & LOOP_WRITE ? (uint32_t)EPOLLOUT : 0);
+    return (wanted & LOOP_READ ? (uint32_t)EPOLLIN : 0) | (wanted & LOOP_WRITE ? (uint32_t)EPOLLOUT : 0) |
+           (wanted & EDGE ? EPOLLET : 0);
 }
 
 static unsigned from_epoll(uint32_t events)
@@ -90,7 +93,6 @@ bool loop_watch(struct loop *l, struct watch *w, unsigned wanted)
     wait_no_more(l, w);
     w->wanted = (uint8_t)wanted;
     w->registered = control(l, EPOLL_CTL_ADD, w) == 0;
-    l->registered += w->registered;
     return w->registered;
 }
 
@@ -149,7 +151,6 @@ void loop_unwatch(struct loop *l, struct watch *w)
     if (!w->registered)
         return;
     w->registered = false;
-    l->registered--;
     int rc = control(l, EPOLL_CTL_DEL, w);
     assert(rc == 0);
     (void)rc;
@@ -167,11 +168,14 @@ static void set_timerfd(struct loop *l, uint64_t deadline)
 
     assert(rc == 0);
     (void)rc;
+    /* One that may have expired already keeps its place in epoll's queue. */
+    if (l->timer_set_for > l->ended)
+        l->timer_tells = deadline > l->ended ? deadline : l->ended;
     l->timer_set_for = deadline;
 }
 
-/* Empties a timerfd or eventfd; that there was nothing in it is fine too. */
-static void read_counter(int fd)
+/* Empties a timerfd or eventfd. False when there was nothing in it, which is fine, too. */
+static bool read_counter(int fd)
 {
     uint64_t count;
     ssize_t got;
@@ -179,6 +183,13 @@ static void read_counter(int fd)
     do
         got = read(fd, &count, sizeof(count));
     while (got < 0 && errno == EINTR);
+    return got > 0;
+}
+
+static void hear(struct loop *l, uint64_t up_to)
+{
+    if (up_to > l->heard)
+        l->heard = up_to;
 }
 
 static void on_timerfd(struct watch *w, unsigned ready)
@@ -186,7 +197,8 @@ static void on_timerfd(struct watch *w, unsigned ready)
     struct loop *l = container_of(w, struct loop, timer_watch);
 
     (void)ready;
-    read_counter(w->fd);
+    if (read_counter(w->fd))
+        hear(l, l->timer_tells);
     l->timer_set_for = TIMER_NEVER;
 }
 
@@ -215,7 +227,7 @@ static void on_eventfd(struct watch *watch, unsigned ready)
 
     (void)ready;
     /* Before the flags are looked at: a wake after that makes the eventfd readable again. */
-    read_counter(watch->fd);
+    (void)read_counter(watch->fd);
     LIST_EACH (it, &l->wakeups) {
         struct loop_wakeup *w = container_of(it, struct loop_wakeup, link);
         if (__atomic_exchange_n(&w->pending, 0, __ATOMIC_ACQ_REL))
@@ -279,22 +291,11 @@ static void fetch_events(struct loop *l, uint64_t max_wait_ns)
     }
 }
 
-/* epoll tells of all others before it tells of one again, so that after so many turns each has been told of. */
+/* A wait that has brought less than there is room for has brought all that was ready when it began. */
 static void note_heard(struct loop *l)
 {
-    if (l->interrupted)
-        return;
-    if (l->fetched < BATCH) {
-        l->heard = l->now;
-        l->filled = 0;
-        return;
-    }
-    if (l->filled++ == 0)
-        l->filled_since = l->now;
-    if (l->filled > l->registered / BATCH) {
-        l->heard = l->filled_since;
-        l->filled = 0;
-    }
+    if (!l->interrupted && l->fetched < BATCH)
+        hear(l, l->ended);
 }
 
 static void run_handlers(struct loop *l)
@@ -317,14 +318,25 @@ static void run_timers(struct loop *l)
     l->firing = false;
 }
 
+/* How long a turn that is remembered was held up; what was noted in it long ago has been looked at since. */
+static uint64_t weight_of(const struct loop *l, int i)
+{
+    return l->ended - l->held[i].end < HELD_FOR ? l->held[i].end - l->held[i].begin : 0;
+}
+
 static void note_end(struct loop *l)
 {
-    uint64_t end = clock_monotonic();
-    if (end - l->now < LOOP_HELD_UP)
+    l->ended = clock_monotonic();
+    if (l->ended - l->now < LOOP_HELD_UP)
         return;
-    l->held[l->held_next].begin = l->now;
-    l->held[l->held_next].end = end;
-    l->held_next = (l->held_next + 1) % HELD;
+    int least = 0;
+    for (int i = 1; i < HELD; i++)
+        if (weight_of(l, i) < weight_of(l, least))
+            least = i;
+    if (l->ended - l->now < weight_of(l, least))
+        return;
+    l->held[least].begin = l->now;
+    l->held[least].end = l->ended;
 }
 
 void loop_turn(struct loop *l, uint64_t max_wait_ns)
@@ -377,18 +389,19 @@ char *loop_scratch(struct loop *l)
 
 /* Birth and death. */
 
-static bool watch_own_fd(struct loop *l, struct watch *w, int fd, watch_fn *on_ready)
+static bool watch_own_fd(struct loop *l, struct watch *w, int fd, unsigned wanted, watch_fn *on_ready)
 {
     watch_init(w, fd, on_ready);
-    return fd >= 0 && loop_watch(l, w, LOOP_READ);
+    return fd >= 0 && loop_watch(l, w, wanted);
 }
 
 static bool open_descriptors(struct loop *l)
 {
     l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     return l->epoll_fd >= 0 &&
-           watch_own_fd(l, &l->timer_watch, timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC), on_timerfd) &&
-           watch_own_fd(l, &l->wakeup_watch, eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), on_eventfd);
+           watch_own_fd(l, &l->timer_watch, timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC),
+                        LOOP_READ | EDGE, on_timerfd) &&
+           watch_own_fd(l, &l->wakeup_watch, eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), LOOP_READ, on_eventfd);
 }
 
 struct loop *loop_new(void)
@@ -404,7 +417,7 @@ struct loop *loop_new(void)
     list_init(&l->hooks);
     list_init(&l->dead);
     list_init(&l->wakeups);
-    l->now = clock_monotonic();
+    l->now = l->ended = clock_monotonic();
     l->scratch = mem_try_alloc(LOOP_SCRATCH_SIZE);
     if (l->scratch && open_descriptors(l))
         return l;

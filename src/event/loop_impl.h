@@ -10,6 +10,12 @@
 #define SOON  1024 /* watches that wait to be registered */
 #define HELD  4    /* turns that were held up and are remembered */
 
+/* Of the timerfd alone, beside LOOP_READ: told once each time it expires. Else it would keep the place in epoll's queue
+ * that it had when it was told of last, before others that were ready earlier. */
+#define EDGE 0x80
+
+#define HELD_FOR (60ull * 1000 * 1000 * 1000) /* ns; for so long at least */
+
 struct loop {
     int epoll_fd;
     struct epoll_event events[BATCH];
@@ -22,18 +28,16 @@ struct loop {
     } soon[SOON];
     unsigned soon_first, soon_count; /* a ring */
 
-    uint64_t now;
-    uint64_t heard;        /* up to when all that was ready has been told */
-    uint64_t filled_since; /* the begin of the first of `filled` turns */
-    size_t filled;         /* turns in a row that had as many events as there is room for */
-    size_t registered;     /* watches in epoll */
+    uint64_t now;   /* the begin of this turn's work */
+    uint64_t ended; /* the end of the turn before */
+    uint64_t heard; /* up to when all that was ready has been told */
     struct {
         uint64_t begin, end;
-    } held[HELD]; /* turns that were held up, a ring */
-    unsigned held_next;
+    } held[HELD]; /* turns that were held up */
     struct timer_heap timers;
     struct watch timer_watch; /* the timerfd */
     uint64_t timer_set_for;   /* TIMER_NEVER: it is not set */
+    uint64_t timer_tells;     /* up to when all that was ready stands before it in epoll's queue, once it is ready */
     bool firing;
 
     struct list posted, hooks, dead;
