@@ -11,10 +11,15 @@ VERSION  := 0.1.0
 
 # What is installed is optimised as a whole. The objects are fat, and whatever else is linked from them takes their
 # machine code: tests of a layer, the simulation, the lint of symbols. Clang 14 knows no fat objects.
-LTO      ?= $(if $(filter gcc,$(notdir $(CC))),$(if $(SAN)$(COVERAGE),0,1),0)
+lto      := $(if $(filter gcc,$(notdir $(CC))),1,0)
+LTO      ?= $(lto)
+override LTO := $(if $(SAN)$(COVERAGE),0,$(if $(filter-out 0 no off,$(LTO)),1,0))
+ifeq ($(LTO)$(findstring clang,$(CC)),1clang)
+$(error LTO=1 needs gcc)
+endif
 
 # Each variant of a build has a folder of its own, so that nothing is ever linked from two of them.
-variant  := $(if $(filter-out gcc,$(notdir $(CC))),-$(notdir $(CC)))$(if $(SAN),-san)$(if $(COVERAGE),-coverage)$(if $(filter command% environment%,$(origin LTO)),$(if $(filter 0,$(LTO)),-nolto))
+variant  := $(if $(filter-out gcc,$(notdir $(CC))),-$(notdir $(CC)))$(if $(SAN),-san)$(if $(COVERAGE),-coverage)$(if $(SAN)$(COVERAGE),,$(if $(filter-out $(lto),$(LTO)),$(if $(filter 1,$(LTO)),-lto,-nolto)))
 BUILD    ?= build$(variant)
 PREFIX   ?= /usr/local
 

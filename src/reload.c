@@ -137,11 +137,10 @@ static struct listener *open_listener(struct reload *r, const struct endpoint *a
     return ls || *error != EADDRINUSE || !lc->before ? ls : listen_beside(r, &at->addr, lc->before, error);
 }
 
-/* A unix socket has one file, whatever it is called. */
 static bool listens_there(const struct reload *r, const struct endpoint *at)
 {
     return config_same_endpoint(&r->config->listen, at) ||
-           (at->kind == ENDPOINT_UNIX && inherited_is_at(listener_addr(r->parts.lifecycle->listener), at));
+           (at->kind == ENDPOINT_UNIX && listener_has_file_at(r->parts.lifecycle->listener, &at->addr));
 }
 
 static bool stage_listener(struct reload *r, struct reading *rd, struct staged *s)

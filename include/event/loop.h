@@ -81,6 +81,12 @@ uint64_t loop_heard(const struct loop *l);
  * few are, so that what was noted in it is not taken for as much older; else `noted` itself. */
 uint64_t loop_noted(const struct loop *l, uint64_t noted);
 
+/* When the loop last went on after it had stood still for LOOP_STOOD_STILL or more, or after a stop of the process; 0:
+ * never. Rates that are measured across it say nothing. */
+uint64_t loop_went_on(const struct loop *l);
+
+#define LOOP_STOOD_STILL (1000ull * 1000 * 1000) /* ns */
+
 #define LOOP_HELD_UP (50ull * 1000 * 1000) /* ns */
 
 void watch_init(struct watch *w, int fd, watch_fn *on_ready);

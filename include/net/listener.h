@@ -35,6 +35,9 @@ void listener_resume(struct listener *ls);
 int listener_descriptor(const struct listener *ls);
 bool listener_owns_file(const struct listener *ls);
 
+/* Is the file of its unix socket, as it was when it began here, what is at `at` now, by whatever name? */
+bool listener_has_file_at(const struct listener *ls, const struct addr *at);
+
 /* Another process listens on the socket now: closes our descriptor of it, and nothing else. */
 void listener_leave(struct listener *ls);
 

@@ -329,6 +329,8 @@ static void note_end(struct loop *l)
     l->ended = clock_monotonic();
     if (l->ended - l->now < LOOP_HELD_UP)
         return;
+    if (l->ended - l->now >= LOOP_STOOD_STILL)
+        l->went_on = l->ended;
     int least = 0;
     for (int i = 1; i < HELD; i++)
         if (weight_of(l, i) < weight_of(l, least))
@@ -343,6 +345,8 @@ void loop_turn(struct loop *l, uint64_t max_wait_ns)
 {
     fetch_events(l, max_wait_ns);
     l->now = clock_monotonic();
+    if (l->interrupted)
+        l->went_on = l->now;
     note_heard(l);
     run_handlers(l);
     run_timers(l);
@@ -372,6 +376,11 @@ uint64_t loop_now(const struct loop *l)
 uint64_t loop_heard(const struct loop *l)
 {
     return l->heard;
+}
+
+uint64_t loop_went_on(const struct loop *l)
+{
+    return l->went_on;
 }
 
 uint64_t loop_noted(const struct loop *l, uint64_t noted)

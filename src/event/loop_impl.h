@@ -28,9 +28,10 @@ struct loop {
     } soon[SOON];
     unsigned soon_first, soon_count; /* a ring */
 
-    uint64_t now;   /* the begin of this turn's work */
-    uint64_t ended; /* the end of the turn before */
-    uint64_t heard; /* up to when all that was ready has been told */
+    uint64_t now;     /* the begin of this turn's work */
+    uint64_t ended;   /* the end of the turn before */
+    uint64_t went_on; /* when it did last after it had stood still */
+    uint64_t heard;   /* up to when all that was ready has been told */
     struct {
         uint64_t begin, end;
     } held[HELD]; /* turns that were held up */

@@ -46,7 +46,8 @@ bool io_keep_pace(const struct io *io, struct pace *p, size_t n)
     p->moved = n < (size_t)(UINT16_MAX - p->moved) ? (uint16_t)(p->moved + n) : UINT16_MAX;
     if (span < IO_RATE_SPAN * 10)
         return true;
-    bool kept = p->moved >= span * IO_RATE_MIN / 10 || p->moved == UINT16_MAX;
+    bool judged = loop_now(io->loop) - loop_went_on(io->loop) > span * (NS_PER_S / 10);
+    bool kept = !judged || p->moved >= span * IO_RATE_MIN / 10 || p->moved == UINT16_MAX;
     io_start_pace(io, p);
     return kept || !io->paced;
 }

@@ -188,6 +188,11 @@ void listener_leave(struct listener *ls)
     let_go(ls);
 }
 
+bool listener_has_file_at(const struct listener *ls, const struct addr *at)
+{
+    return ls->file.known && sock_file_is_at(&ls->file, at);
+}
+
 const struct addr *listener_addr(const struct listener *ls)
 {
     return &ls->at;

@@ -307,7 +307,8 @@ void exchange_on_switch(struct exchange *x, const struct response *r)
 
 uint64_t exchange_tunnel_left(const struct exchange *x)
 {
-    uint64_t span = x->px->config->timeouts.tunnel, end = x->moved + span, now = loop_now(x->px->loop);
+    struct loop *l = x->px->loop;
+    uint64_t span = x->px->config->timeouts.tunnel, end = loop_noted(l, x->moved) + span, now = loop_heard(l);
     if (x->attempt.conn && back_unsent(x->attempt.conn) > 0)
         return span;
     return end > now ? end - now : 0;

@@ -337,6 +337,7 @@ static struct health_check *check_new(struct backend *be)
     if (!h)
         return NULL;
     h->backend = be;
+    snprintf(h->cause, sizeof h->cause, "not checked yet");
     timer_init(&h->timer, on_timer);
     timer_init(&h->deadline, on_deadline);
     return h;

@@ -13,9 +13,19 @@ static void dequeue(struct waiter *w)
     u->waiting_fresh -= w->pick->tried_count == 0;
 }
 
+static void serve(struct posted *p);
+
+/* Who waits for a place that has been left in this turn, or behind others for one, had it in time. */
 static void on_deadline(struct timer *t)
 {
     struct waiter *w = container_of(t, struct waiter, deadline);
+    struct upstream *u = w->upstream;
+    if (!list_empty(&u->serve.link)) {
+        loop_unpost(u->loop, &u->serve);
+        serve(&u->serve);
+        if (!w->upstream)
+            return;
+    }
     dequeue(w);
     metrics.queue_timeouts++;
     w->fn(w, NULL, ERR_QUEUE_TIMEOUT);

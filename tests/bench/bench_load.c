@@ -306,15 +306,20 @@ static struct timespec pause_now(void)
     if (opt.rate == 0)
         return (struct timespec){.tv_sec = 1};
     uint64_t due = begun + (uint64_t)((double)started * 1e9 / opt.rate), now = now_ns();
-    return (struct timespec){.tv_nsec = opt.sleeps && due > now ? (long)((due - now) % 1000000000u) : 0};
+    uint64_t left = opt.sleeps && due > now ? due - now : 0;
+    return (struct timespec){.tv_sec = (time_t)(left / 1000000000u), .tv_nsec = (long)(left % 1000000000u)};
 }
 
 static void serve_events(void)
 {
     struct epoll_event events[BATCH];
     struct timespec pause = pause_now();
-    int n = epoll_pwait2(epoll_fd, events, BATCH, &pause, NULL);
+    int n = epoll_pwait2(epoll_fd, events, BATCH, &pause, NULL); /* since Linux 5.11 */
 
+    if (n < 0 && errno != EINTR) {
+        perror("bench_load: epoll_pwait2");
+        exit(1);
+    }
     for (int i = 0; i < n; i++) {
         struct conn *c = events[i].data.ptr;
         if (c->fd >= 0 && (events[i].events & EPOLLOUT) && c->unsent > 0)

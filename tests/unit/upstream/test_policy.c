@@ -473,6 +473,30 @@ static void first_come_first_served(void **state)
     close_world(&w);
 }
 
+/* The place was left before the time was over, though the turn came late. */
+static void a_place_in_time_is_taken(void **state)
+{
+    (void)state;
+    struct world w;
+    struct request r[2];
+    open_world(&w, 1, ",\"max_connections\":1", "\"queue\":{\"timeout\":\"10ms\"},");
+    take(&w, &fresh);
+    wait_in(&w, &r[0]);
+    wait_in(&w, &r[1]);
+    leave(at(&w, 0));
+    while (clock_monotonic() <= r[1].waiter.deadline.deadline)
+        ;
+    while (r[1].told == 0)
+        loop_turn(w.loop, NS_PER_MS);
+    assert_int_equal(r[0].told, 1);
+    assert_ptr_equal(r[0].got, at(&w, 0));
+    assert_int_equal(r[1].told, 1);
+    assert_null(r[1].got);
+    assert_int_equal(upstream_waiting(w.upstream), 0);
+    leave_all(&w);
+    close_world(&w);
+}
+
 static void who_goes_leaves_the_queue(void **state)
 {
     (void)state;
@@ -709,6 +733,7 @@ int main(void)
         cmocka_unit_test(none_chooses_who_has_no_room),
         cmocka_unit_test(none_chooses_who_was_tried),
         cmocka_unit_test(first_come_first_served),
+        cmocka_unit_test(a_place_in_time_is_taken),
         cmocka_unit_test(who_goes_leaves_the_queue),
         cmocka_unit_test(waiting_has_an_end),
         cmocka_unit_test(nobody_waits_for_what_is_down),
