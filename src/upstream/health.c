@@ -142,6 +142,15 @@ static void probe_ended(struct health_check *h, bool success, const char *cause)
     schedule(h);
 }
 
+/* For want of memory or descriptors of our own: it says nothing about the backend. */
+static void probe_failed_here(struct health_check *h)
+{
+    loop_cancel(loop_of(h), &h->deadline);
+    back_release(h->conn);
+    h->conn = NULL;
+    schedule(h);
+}
+
 static void on_head(void *arg, const struct response *r, struct str head, bool more)
 {
     (void)head;
@@ -155,7 +164,10 @@ static void on_fail(void *arg, const struct back_failure *f)
 {
     struct health_check *h = arg;
     h->conn = NULL; /* gone already */
-    probe_ended(h, false, f->cause);
+    if (back_error_is_ours(f->sys_errno))
+        probe_failed_here(h);
+    else
+        probe_ended(h, false, f->cause);
 }
 
 static void on_deadline(struct timer *t)
@@ -216,13 +228,13 @@ static void probe(struct health_check *h)
     h->conn = back_open(h->backend, timeout, &probe_events, h);
     if (!h->conn) {
         if (back_error_is_ours(errno))
-            schedule(h); /* says nothing about the backend */
+            probe_failed_here(h);
         else
             probe_ended(h, false, back_error_text(errno));
         return;
     }
     if (!loop_arm(loop_of(h), &h->deadline, loop_now(loop_of(h)) + timeout))
-        probe_ended(h, false, "out of memory");
+        probe_failed_here(h);
 }
 
 /* ---- names ---- */
