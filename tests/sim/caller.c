@@ -34,8 +34,9 @@ struct model {
     struct state ghosts[STATES_MAX]; /* of failed calls: not in force, but perhaps on disk */
     unsigned ghost_count;
     /* A call whose connection ended, whoever ended it, may come about at any time, even behind later ones, as long as
-     * its process lives. */
+     * its process lives; what that answered may still be on its way when it does no more. */
     bool latent;
+    unsigned latent_life;
     enum op latent_op;
     struct state latent_to;
 };
@@ -96,17 +97,22 @@ static void unknown_outcome(struct model *m, enum op op, struct state to)
     }
 }
 
-static void add_latent(struct model *m)
+static bool has_latent(const struct caller *c, const struct model *m)
 {
-    if (m->latent)
+    return m->latent && m->latent_life == c->life;
+}
+
+static void add_latent(const struct caller *c, struct model *m)
+{
+    if (has_latent(c, m))
         unknown_outcome(m, m->latent_op, m->latent_to);
 }
 
-static void settle(struct model *m, struct state s)
+static void settle(const struct caller *c, struct model *m, struct state s)
 {
     m->may[0] = s;
     m->may_count = 1;
-    add_latent(m);
+    add_latent(c, m);
 }
 
 /* Keeps the states that exist, or those that do not; with none left, somebody has lied. */
@@ -120,14 +126,14 @@ static void narrow(struct caller *c, struct model *m, bool exists, const char *s
         sim_fail("store", "caller %u: %s of %s was answered %s, but the client must %sbe there", c->index,
                  op_names[c->op], m->id, said, exists ? "not " : "");
     m->may_count = kept;
-    add_latent(m);
+    add_latent(c, m);
 }
 
 static void settle_on(struct caller *c, struct model *m, struct state s)
 {
     for (unsigned i = 0; i < m->may_count; i++)
         if (state_eq(&m->may[i], &s)) {
-            settle(m, s);
+            settle(c, m, s);
             return;
         }
     sim_fail("store", "caller %u: %s is shown with capacity %g, rate %g; it should be %s %g, %g", c->index, m->id,
@@ -213,15 +219,15 @@ static void on_success(struct caller *c, const char *text)
     switch (c->op) {
     case REGISTER:
         narrow(c, m, false, "201");
-        settle(m, read_client(c, text));
+        settle(c, m, read_client(c, text));
         break;
     case UPDATE:
         narrow(c, m, true, "200");
-        settle(m, read_client(c, text));
+        settle(c, m, read_client(c, text));
         break;
     case DELETE:
         narrow(c, m, true, "200");
-        settle(m, (struct state){0});
+        settle(c, m, (struct state){0});
         return;
     case GET: settle_on(c, m, read_client(c, text)); return;
     default: check_list(c, text); return;
@@ -311,7 +317,7 @@ static void draw_call(struct caller *c)
     if (c->op == LIST)
         c->on = NULL;
     if (world.phase < PHASE_CALM && !world.gentle) {
-        c->hangs_up = rng_chance(&c->rng, 20) && !(c->on && c->on->latent);
+        c->hangs_up = rng_chance(&c->rng, 20) && !(c->on && has_latent(c, c->on));
         c->bad = rng_chance(&c->rng, 20) && (c->op == REGISTER || c->op == UPDATE);
     }
 }
@@ -369,8 +375,9 @@ static void disconnected(struct caller *c)
     bytes_clear(&c->body);
     if (c->busy && c->on && !c->bad) {
         unknown_outcome(c->on, c->op, c->to);
-        if (c->op <= DELETE && !c->on->latent && c->life == world.deaths) {
+        if (c->op <= DELETE && !has_latent(c, c->on)) {
             c->on->latent = true;
+            c->on->latent_life = c->life;
             c->on->latent_op = c->op;
             c->on->latent_to = c->to;
         }
@@ -479,7 +486,7 @@ static struct model *add_id(struct caller *c, struct state s)
 {
     struct model *m = &c->ids[c->id_count++];
     *m = (struct model){0};
-    settle(m, s);
+    settle(c, m, s);
     return m;
 }
 
@@ -528,7 +535,6 @@ void callers_crashed(void)
     for (unsigned i = 0; i < caller_count; i++)
         for (unsigned k = 0; k < callers[i].id_count; k++) {
             struct model *m = &callers[i].ids[k];
-            m->latent = false;
             for (unsigned g = 0; g < m->ghost_count; g++)
                 add_state(m->may, &m->may_count, m->ghosts[g]);
             m->ghost_count = 0;
