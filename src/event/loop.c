@@ -186,8 +186,11 @@ static bool read_counter(int fd)
     return got > 0;
 }
 
+/* Never later than it is, or a timer that is armed anew would fire again and again. */
 static void hear(struct loop *l, uint64_t up_to)
 {
+    if (up_to > l->now)
+        up_to = l->now;
     if (up_to > l->heard)
         l->heard = up_to;
 }

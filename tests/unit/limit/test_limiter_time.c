@@ -79,9 +79,11 @@ static void close_world(struct world *w)
     nftw(w->folder, remove_one, 8, FTW_DEPTH);
 }
 
+/* The second turn has heard of all that the first one found. */
 static void pass(struct world *w, uint64_t ns)
 {
     now += ns;
+    loop_turn(w->loop, 0);
     loop_turn(w->loop, 0);
 }
 
