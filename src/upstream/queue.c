@@ -23,7 +23,7 @@ static void on_deadline(struct timer *t)
     if (!list_empty(&u->serve.link)) {
         loop_unpost(u->loop, &u->serve);
         serve(&u->serve);
-        if (!w->upstream)
+        if (list_empty(&w->link)) /* it has been served */
             return;
     }
     dequeue(w);
