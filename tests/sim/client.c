@@ -353,7 +353,8 @@ static uint64_t patience_for(const struct client *c)
 {
     const struct settings *s = &world.set;
     uint64_t attempts = s->attempts + 2;
-    if (c->kind == IDLER || c->stalled_at)
+    /* Behind what it has not sent to its end nothing is asked for; before it, answers may still be waited for. */
+    if (c->kind == IDLER || (c->stalled_at && c->pending_count <= 1))
         return (s->client_header > s->client_body ? s->client_header : s->client_body) + s->client_idle;
     return attempts * (s->connect + s->backend_response) + s->client_body + s->client_idle + s->client_write;
 }
