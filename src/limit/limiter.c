@@ -147,11 +147,10 @@ static void deny(struct limit_answer *out, enum err e)
     out->error = e;
 }
 
-/* The outcome of a bucket whose word is `word` after it decided. */
+/* The outcome of a bucket whose word is `word` after it decided, at `now`. */
 static void answer_from_bucket(struct limiter *lim, const struct bucket_policy *p, uint64_t word, bool passed,
-                               struct limit_answer *out)
+                               uint64_t now, struct limit_answer *out)
 {
-    uint64_t now = limiter_now(lim);
     if (!passed) {
         deny(out, ERR_RATE_LIMITED);
         out->retry_after_s = limiter_retry_after(p, word, now);
@@ -176,7 +175,8 @@ uint64_t limiter_retry_after(const struct bucket_policy *p, uint64_t word, uint6
 static void ask_registered(struct limiter *lim, struct client *c, struct limit_answer *out)
 {
     bool off = c->mode == CLIENT_OFF, shadow = c->mode == CLIENT_SHADOW;
-    bool passed = off || bucket_take(c->policy, &c->slot->word, limiter_now(lim));
+    uint64_t now = limiter_now(lim);
+    bool passed = off || bucket_take(c->policy, &c->slot->word, now);
     if (passed && !off)
         store_note_tokens(lim->store);
     c->allowed += passed || shadow;
@@ -190,7 +190,7 @@ static void ask_registered(struct limiter *lim, struct client *c, struct limit_a
     }
     /* A client whose limit is not kept is not told to keep it. */
     if (!off && !shadow)
-        answer_from_bucket(lim, c->policy, c->slot->word, passed, out);
+        answer_from_bucket(lim, c->policy, c->slot->word, passed, now, out);
 }
 
 /* The sweep runs only while there is something to sweep. */
@@ -210,20 +210,20 @@ static void on_sweep(struct timer *t)
 
 static void ask_anonymous(struct limiter *lim, const struct ip *ip, struct limit_answer *out)
 {
-    uint64_t word;
+    uint64_t word, now = limiter_now(lim);
     bool passed, shared = false;
     if (ip) {
-        passed = anon_table_take(&lim->anon, ip, limiter_now(lim), &word, &shared);
+        passed = anon_table_take(&lim->anon, ip, now, &word, &shared);
         want_sweep(lim);
     } else {
-        passed = bucket_take(&lim->anon.policy, &lim->unix_word, limiter_now(lim));
+        passed = bucket_take(&lim->anon.policy, &lim->unix_word, now);
         word = lim->unix_word;
     }
     if (shared) {
         metrics.overflow_shared++;
         notice_count(&lim->overflow_shared);
     }
-    answer_from_bucket(lim, &lim->anon.policy, word, passed, out);
+    answer_from_bucket(lim, &lim->anon.policy, word, passed, now, out);
 }
 
 /* ---- whose request ---- */
