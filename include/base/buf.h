@@ -33,6 +33,12 @@ void buf_fini(struct buf *b);
  * untouched). */
 bool buf_reserve(struct buf *b, size_t more) __attribute__((warn_unused_result));
 
+/* The bytes that fit behind the content without anything being moved. */
+static inline size_t buf_room(const struct buf *b)
+{
+    return b->cap - b->start - b->len;
+}
+
 static inline char *buf_tail(struct buf *b)
 {
     return b->block + b->start + b->len;

@@ -44,7 +44,7 @@ bool buf_reserve(struct buf *b, size_t more)
 {
     size_t need;
 
-    if (b->block && more <= b->cap - b->start - b->len)
+    if (b->block && more <= buf_room(b))
         return true;
     if (__builtin_add_overflow(b->len, more, &need))
         return false;

@@ -8,12 +8,12 @@
  *       buffer                kept (own block)            /               |
  *                                ^---------- what was not consumed -------+
  *
- *                   sendmsg
+ *                   send
  *      send     <-----------  unsent (own block)  <-- what the kernel refused --  io_write
  *       buffer       \--------------------------- straight from the caller ------/
  *
- * The cheap path. A request comes and goes with one recv() and one sendmsg() and nothing else: no epoll_ctl(), no
- * clock, no allocation, no copy. The bytes lie in the loop's scratch buffer, which `in` borrows while the handler looks
+ * The cheap path. A request comes and goes with one recv() and one send() and nothing else: no epoll_ctl(), no clock,
+ * no allocation, no copy. The bytes lie in the loop's scratch buffer, which `in` borrows while the handler looks
  * at them; an endpoint that waits owns no block at all. A block exists only for what a handler left or the kernel
  * refused, and goes as soon as it is empty.
  *
@@ -21,7 +21,7 @@
  * once (io_ask()), what it needs no more only when epoll tells it unasked (on_ready()): most pauses end before that,
  * and so cost nothing. A hang-up cannot be asked not to be told, so a watch that needs nothing and is told of one is
  * taken out of epoll until it needs something again, and then epoll tells it anew. Thus nothing can spin: each event
- * either leads to a recv() or sendmsg(), or removes its own cause.
+ * either leads to a recv() or send(), or removes its own cause.
  *
  * Who calls the handler. Three events come straight from the socket's readiness: CONNECTED, READABLE and DRAINED; two
  * from the timer. All the rest, whatever a setter brought about included, is noted in flags and told by tell_due() from

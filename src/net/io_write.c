@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <string.h>
 
+#define JOINED_MAX 1024u
+
 static size_t total(const struct iovec *iov, int n)
 {
     size_t sum = 0;
@@ -56,20 +58,35 @@ static bool keep_unsent(struct io *io, const struct iovec *iov, int n, size_t se
     return !io->broken;
 }
 
-/* One sendmsg() of what is unsent and of the pieces behind it. */
+/* Copies short pieces behind what is unsent, where there is room: that costs less than to send more than one piece. A
+ * small response goes so: its head is unsent, its content comes behind. False when they stay where they are. */
+static bool join(struct io *io, const struct iovec *iov, int n, size_t bytes)
+{
+    if (bytes > JOINED_MAX || bytes > buf_room(&io->unsent))
+        return false;
+    for (int i = 0; i < n; i++) {
+        memcpy(buf_tail(&io->unsent), iov[i].iov_base, iov[i].iov_len);
+        buf_added(&io->unsent, iov[i].iov_len);
+    }
+    return true;
+}
+
+/* Sends what is unsent, and the pieces behind it, in one call. */
 static bool transmit(struct io *io, const struct iovec *iov, int n, bool more)
 {
     struct iovec joined[IO_PIECES_MAX + 1];
     const struct iovec *v = iov;
+    size_t all = io->unsent.len + total(iov, n);
     int pieces = n;
     if (io->unsent.len > 0) {
+        if (join(io, iov, n, all - io->unsent.len))
+            n = 0;
         joined[0] = (struct iovec){.iov_base = buf_bytes(&io->unsent), .iov_len = io->unsent.len};
         for (int i = 0; i < n; i++)
             joined[i + 1] = iov[i];
         v = joined;
         pieces = n + 1;
     }
-    size_t all = total(v, pieces);
     ssize_t sent = all > 0 ? sock_send(io->watch.fd, v, pieces, more) : 0;
     if (sent == -EAGAIN)
         sent = 0;

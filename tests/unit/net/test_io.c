@@ -103,6 +103,13 @@ ssize_t sendmsg(int fd, const struct msghdr *m, int flags)
     return syscall(SYS_sendmsg, fd, &short_one, flags);
 }
 
+ssize_t send(int fd, const void *p, size_t n, int flags)
+{
+    struct iovec piece = {(void *)(uintptr_t)p, n};
+    struct msghdr m = {.msg_iov = &piece, .msg_iovlen = 1};
+    return sendmsg(fd, &m, flags);
+}
+
 int epoll_ctl(int epoll_fd, int op, int fd, struct epoll_event *event)
 {
     kernel.controls++;
@@ -925,6 +932,30 @@ static void test_more(void **state)
     finish(&w);
 }
 
+/* What stands behind something unsent, of any length: copied there or not, it goes in one call, in order. */
+static void test_behind_unsent(void **state)
+{
+    (void)state;
+    struct world w;
+    char *sent = pattern(4096), *got = malloc(4096);
+    assert_non_null(got);
+    begin(&w);
+    for (size_t n = 1; n < 3000; n = n * 3 / 2 + 1)
+        for (size_t first = 0; first <= n; first += n / 2 + 1) {
+            struct iovec iov[] = {{sent + 10, first}, {sent + 10 + first, n - first}};
+            size_t sends = kernel.sends;
+            assert_true(io_write_str(w.o.io, str_make(sent, 10), true));
+            assert_true(io_write(w.o.io, iov, 2, false));
+            assert_int_equal(kernel.sends, sends + 1);
+            assert_int_equal(io_unsent(w.o.io), 0);
+            assert_int_equal(far_reads(&w, got, 10 + n), 10 + n);
+            assert_memory_equal(got, sent, 10 + n);
+        }
+    finish(&w);
+    free(sent);
+    free(got);
+}
+
 static void test_backpressure(void **state)
 {
     (void)state;
@@ -1034,7 +1065,7 @@ static void test_fin_sends_more(void **state)
     finish(&w);
 }
 
-/* One request and its answer: a recv(), a sendmsg(), nothing else. */
+/* One request and its answer: a recv(), a send(), nothing else. */
 static void answer(struct owner *o)
 {
     struct iovec iov[] = {{"head", 4}, {"body", 4}};
@@ -1931,6 +1962,7 @@ int main(void)
         cmocka_unit_test(test_accepted_and_refused_by_epoll),
         cmocka_unit_test(test_write),
         cmocka_unit_test(test_more),
+        cmocka_unit_test(test_behind_unsent),
         cmocka_unit_test(test_backpressure),
         cmocka_unit_test(test_blocks_are_given_back),
         cmocka_unit_test(test_short_sends),

@@ -59,6 +59,11 @@ ssize_t sendmsg(int fd, const struct msghdr *m, int flags)
     return interrupted() ? -1 : syscall(SYS_sendmsg, fd, m, flags);
 }
 
+ssize_t send(int fd, const void *p, size_t n, int flags)
+{
+    return interrupted() ? -1 : syscall(SYS_sendto, fd, p, n, flags, NULL, 0);
+}
+
 static char folder[] = "/tmp/test_sock.XXXXXX";
 
 static struct addr addr_of(const char *text)
@@ -206,11 +211,14 @@ static void test_interrupted(void **state)
     assert_true(server >= 0);
     kernel.interrupts = true;
     assert_int_equal(sock_send(client, &iov, 1, false), 1);
+    struct iovec pieces[] = {{"y", 1}, {"z", 1}};
+    kernel.interrupts = true;
+    assert_int_equal(sock_send(client, pieces, 2, false), 2);
     wait_for(server, POLLIN);
     kernel.interrupts = true;
     assert_false(sock_is_quiet(server));
     kernel.interrupts = true;
-    assert_int_equal(sock_recv(server, got, sizeof got), 1);
+    assert_int_equal(sock_recv(server, got, sizeof got), 3);
     kernel.interrupts = true;
     assert_true(sock_is_quiet(server));
     sock_close(client);
