@@ -3,6 +3,9 @@
 #define LB_HTTP_CHARS_H
 
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
 
 enum char_class {
     CHAR_TOKEN = 1,    /* tchar */
@@ -20,6 +23,30 @@ extern const unsigned char http_chars[256];
 static inline bool char_is(char c, unsigned classes)
 {
     return (http_chars[(unsigned char)c] & classes) != 0;
+}
+
+/* Are the eight bytes at `p` all of `least` (32 or 33) to 126? In one 64-bit word: a byte under `least` borrows from
+ * its highest bit, 127 carries into it, and higher ones have it set. */
+static inline bool chars_are_plain(const char *p, unsigned least)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101);
+    uint64_t word;
+
+    memcpy(&word, p, sizeof word);
+    return ((word | (word - ones * least) | (word + ones)) & ones << 7) == 0;
+}
+
+/* How many of the `n` bytes from `p` on are of the class, which is one: up to the first that is not. */
+__attribute__((always_inline)) static inline size_t chars_run(const char *p, size_t n, enum char_class class)
+{
+    size_t at = 0;
+
+    if (class == CHAR_FIELD || class == CHAR_VISIBLE)
+        while (n - at >= sizeof(uint64_t) && chars_are_plain(p + at, class == CHAR_FIELD ? ' ' : ' ' + 1))
+            at += sizeof(uint64_t);
+    while (at < n && char_is(p[at], class))
+        at++;
+    return at;
 }
 
 #endif

@@ -53,14 +53,10 @@ static enum err enter(struct cursor *c, enum part part)
 }
 
 /* Consumes bytes of `class` up to `end`; true when there is one behind them to be judged. */
-static bool run(struct cursor *c, unsigned class, size_t end)
+__attribute__((always_inline)) static inline bool run(struct cursor *c, enum char_class class, size_t end)
 {
-    size_t at = c->s->at;
-
-    while (at < end && char_is(c->p[at], class))
-        at++;
-    c->s->at = at;
-    return at < end;
+    c->s->at += chars_run(c->p + c->s->at, end - c->s->at, class);
+    return c->s->at < end;
 }
 
 static enum err scan_start(struct cursor *c, enum head_kind kind)

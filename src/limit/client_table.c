@@ -3,6 +3,7 @@
 #include "limit/client_table.h"
 
 #include "base/mem.h"
+#include "http/chars.h"
 #include "net/addr.h"
 
 #include <assert.h>
@@ -37,11 +38,8 @@ struct str client_id(const struct client *c)
 
 bool client_id_canonical(struct str id, char out[CLIENT_ID_MAX + 1])
 {
-    if (id.n == 0 || id.n > CLIENT_ID_MAX)
+    if (id.n == 0 || id.n > CLIENT_ID_MAX || chars_run(id.p, id.n, CHAR_VISIBLE) < id.n)
         return false;
-    for (size_t i = 0; i < id.n; i++)
-        if (id.p[i] <= 0x20 || id.p[i] >= 0x7f)
-            return false;
     struct ip ip;
     if (ip_parse(id, &ip)) {
         ip_format(&ip, out);

@@ -277,6 +277,32 @@ static void verdicts_on_random_heads_do_not_depend_on_splits(void **state)
     }
 }
 
+/* Is the head, which has 20 bytes "a" from `from` on, taken with `byte` in the place of one of them? */
+static bool is_taken(enum head_kind kind, struct str head, size_t from, size_t at, unsigned byte)
+{
+    char text[64];
+
+    assert_true(head.n <= sizeof text);
+    memcpy(text, head.p, head.n);
+    text[from + at] = (char)byte;
+    return scan_with(kind, str_make(text, head.n), &wide).status == SCAN_DONE;
+}
+
+/* Eight bytes are looked at at once where there are so many: so each byte, at each place among them. */
+static void every_byte_is_judged_at_every_place(void **state)
+{
+    (void)state;
+    struct str request = STR("GET aaaaaaaaaaaaaaaaaaaa HTTP/1.1\r\n\r\n"),
+               response = STR("HTTP/1.1 200 aaaaaaaaaaaaaaaaaaaa\r\n\r\n");
+
+    for (unsigned byte = 0; byte < 256; byte++)
+        for (size_t at = 0; at < 20; at++) {
+            bool visible = byte > 0x20 && byte < 0x7f, field = visible || byte == ' ' || byte == '\t' || byte >= 0x80;
+            assert_int_equal(is_taken(HEAD_REQUEST, request, 4, at, byte), visible);
+            assert_int_equal(is_taken(HEAD_RESPONSE, response, 13, at, byte), field);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -290,6 +316,7 @@ int main(void)
         cmocka_unit_test(limits_are_exact),
         cmocka_unit_test(limits_act_as_soon_as_they_are_passed),
         cmocka_unit_test(verdicts_on_random_heads_do_not_depend_on_splits),
+        cmocka_unit_test(every_byte_is_judged_at_every_place),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
