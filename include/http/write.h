@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 struct head_writer {
     char *p;
@@ -24,7 +25,18 @@ static inline struct str head_writer_str(const struct head_writer *w)
     return (struct str){w->p, w->n};
 }
 
-void write_str(struct head_writer *w, struct str s);
+/* In place, because most of what is written has a length that the compiler knows, and is two or three stores then. */
+__attribute__((always_inline)) static inline void write_str(struct head_writer *w, struct str s)
+{
+    if (w->full || w->cap - w->n < s.n) {
+        w->full = true;
+        return;
+    }
+    if (s.n > 0)
+        memcpy(w->p + w->n, s.p, s.n);
+    w->n += s.n;
+}
+
 void write_u64(struct head_writer *w, uint64_t v);
 
 /* "Name: value\r\n" */

@@ -21,14 +21,6 @@ static char *put(char *p, struct str s)
     return p + s.n;
 }
 
-void write_str(struct head_writer *w, struct str s)
-{
-    char *p = room(w, s.n);
-
-    if (p)
-        put(p, s);
-}
-
 #define U64_DIGITS 20u
 
 /* The digits of `v` at the end of `text`. */
