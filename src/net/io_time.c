@@ -39,11 +39,16 @@ void io_start_pace(const struct io *io, struct pace *p)
     *p = (struct pace){.since = tenths(io)};
 }
 
+static void count_moved(struct pace *p, size_t n)
+{
+    p->moved = n < (size_t)(UINT16_MAX - p->moved) ? (uint16_t)(p->moved + n) : UINT16_MAX;
+}
+
 bool io_keep_pace(const struct io *io, struct pace *p, size_t n)
 {
     unsigned span = (uint16_t)(tenths(io) - p->since);
 
-    p->moved = n < (size_t)(UINT16_MAX - p->moved) ? (uint16_t)(p->moved + n) : UINT16_MAX;
+    count_moved(p, n);
     if (span < IO_RATE_SPAN * 10)
         return true;
     bool judged = loop_now(io->loop) - loop_went_on(io->loop) > span * (NS_PER_S / 10);
@@ -52,13 +57,19 @@ bool io_keep_pace(const struct io *io, struct pace *p, size_t n)
     return kept || !io->paced;
 }
 
-void io_set_timer(struct io *io)
+/* The timer runs out no later than `next`. */
+static void expect_by(struct io *io, uint64_t next)
 {
-    uint64_t r = read_due(io), w = write_due(io), next = r < w ? r : w;
     if (io->broken || next == TIMER_NEVER || (timer_armed(&io->timer) && io->timer.deadline <= next))
         return;
     if (!loop_arm(io->loop, &io->timer, next))
         io_fail(io, ENOMEM);
+}
+
+void io_set_timer(struct io *io)
+{
+    uint64_t r = read_due(io), w = write_due(io);
+    expect_by(io, r < w ? r : w);
 }
 
 void io_on_timer(struct timer *t)
@@ -86,14 +97,14 @@ void io_set_read_timeout(struct io *io, enum io_deadline kind, uint64_t ns)
     io->read = (struct deadline){.since = loop_now(io->loop), .span = ns};
     io->read_progress = kind == IO_PROGRESS;
     io_start_pace(io, &io->read_pace);
-    (void)io_keep_pace(io, &io->read_pace, io->in.len); /* what is here already, has come */
-    io_set_timer(io);
+    count_moved(&io->read_pace, io->in.len); /* what is here already, has come */
+    expect_by(io, read_due(io));
 }
 
 void io_set_write_timeout(struct io *io, uint64_t ns)
 {
     io->write = (struct deadline){.since = loop_now(io->loop), .span = ns};
-    io_set_timer(io);
+    expect_by(io, write_due(io));
 }
 
 void io_set_min_rate(struct io *io, bool on)
