@@ -19,8 +19,10 @@ void (*log_sink)(const char *p, size_t n);
 static void disk_time(uint64_t low, uint64_t high)
 {
     uint64_t ns = low + call_draw(high - low);
-    if (fault(kernel.faults.slow_disk))
+    if (fault(kernel.faults.slow_disk)) {
         ns += call_draw(S);
+        kernel.slow_at = sim_now() + ns;
+    }
     thread_sleep(ns);
 }
 

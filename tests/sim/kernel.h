@@ -65,6 +65,7 @@ struct kernel {
     uint64_t kinds[FAULT_KINDS]; /* how often each has happened in this run */
     unsigned chunk;              /* network: 0 whole pieces, 1 random cuts, 2 a few bytes at a time */
     uint64_t latency;            /* of a connection, typical */
+    uint64_t slow_at;            /* when the last slow call of the disk ends, or has ended */
     uint64_t boot;               /* sim_now() at the last boot: the monotonic clock's zero */
     int64_t wall_offset;         /* of the wall clock */
     unsigned fd_hard_limit;

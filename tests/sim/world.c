@@ -109,15 +109,17 @@ static void on_restart(struct event *e)
 }
 
 /* With slow disks a stop may take the time of a save, step by step. */
-static uint64_t drain_allowance(void)
+static uint64_t drain_allowance(bool slow)
 {
-    return world.set.shutdown + (kernel.faults.slow_disk ? 40 * S : 3 * S);
+    return world.set.shutdown + (slow ? 40 * S : 3 * S);
 }
 
 static void on_deadline(struct event *e)
 {
-    /* The disk may have become slow since. */
-    if (kernel.faults.slow_disk && sim_now() - world.drain_begun < drain_allowance()) {
+    /* The disk may have become slow since, and quick again. */
+    bool was_slow = kernel.slow_at > world.drain_begun && sim_now() < kernel.slow_at + 3 * S;
+    bool slow = kernel.faults.slow_disk || was_slow;
+    if (slow && sim_now() - world.drain_begun < drain_allowance(slow)) {
         event_set_in(e, S);
         return;
     }
@@ -134,7 +136,7 @@ void world_stop_daemon(void)
         world.draining = true;
         world.stops++;
         world.drain_begun = sim_now();
-        event_set_in(&deadline_event, drain_allowance());
+        event_set_in(&deadline_event, drain_allowance(kernel.faults.slow_disk));
     } else {
         world.double_signals++;
     }
