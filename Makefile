@@ -38,13 +38,13 @@ FORTIFY  :=
 LDSAN    := --coverage
 endif
 
-CPPFLAGS += -std=c17 -D_GNU_SOURCE -DLB_VERSION='"$(VERSION)"' -Iinclude $(FORTIFY)
-CFLAGS   += $(OPT) $(WARN) $(HARDEN) -pthread
-LDFLAGS  += -pie -Wl,-z,relro,-z,now -pthread $(LDSAN)
-LDWHOLE  := $(LDFLAGS)
-LDFLAGS  += $(if $(filter 1,$(LTO)),-fno-lto)
+# CPPFLAGS, CFLAGS, LDFLAGS and LDLIBS are the user's, from the environment or the command line; they come behind ours.
+cppflags := -std=c17 -D_GNU_SOURCE -DLB_VERSION='"$(VERSION)"' -Iinclude $(FORTIFY) $(CPPFLAGS)
+cflags   := $(OPT) $(WARN) $(HARDEN) -pthread $(CFLAGS)
+ldwhole  := -pie -Wl,-z,relro,-z,now -pthread $(LDSAN) $(LDFLAGS)
+ldflags  := $(ldwhole)$(if $(filter 1,$(LTO)), -fno-lto)
 # http-parser has no pkg-config file in Debian.
-LDLIBS   += -lcjson -lhttp_parser
+ldlibs   := -lcjson -lhttp_parser $(LDLIBS)
 
 # Layers from the bottom up: a static library each, so that a test links its own layer and those below, and nothing above.
 LAYERS   := base event http net config limit upstream proxy admin
@@ -74,11 +74,11 @@ all: $(BUILD)/loadbalancer $(BUILD)/demo-backend
 
 $(BUILD)/loadbalancer: $(TOP_OBJ) $(call libs_of,admin)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(CFLAGS) $(LDWHOLE) -o $@ $(TOP_OBJ) $(call libs_of,admin) $(LDLIBS)
+	$(Q)$(CC) $(cflags) $(ldwhole) -o $@ $(TOP_OBJ) $(call libs_of,admin) $(ldlibs)
 
 $(BUILD)/demo-backend: $(DEMO_OBJ) $(call libs_of,net)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(CFLAGS) $(LDWHOLE) -o $@ $(DEMO_OBJ) $(call libs_of,net) $(LDLIBS)
+	$(Q)$(CC) $(cflags) $(ldwhole) -o $@ $(DEMO_OBJ) $(call libs_of,net) $(ldlibs)
 
 define layer_rule
 $(call lib,$(1)): $(call obj_of,$(1))
@@ -89,43 +89,51 @@ $(call lib,$(1)): $(call obj_of,$(1))
 endef
 $(foreach l,$(LAYERS),$(eval $(call layer_rule,$(l))))
 
-$(BUILD)/obj/%.o: src/%.c
+# What was compiled with other flags is compiled anew.
+flags    := $(CC) $(cppflags) $(cflags) $(ldwhole)
+quoted    = '$(subst ','\'',$(1))'
+$(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
-	$(call say,CC,$@)
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	@printf '%s\n' $(call quoted,$(flags)) | cmp -s - $@ || printf '%s\n' $(call quoted,$(flags)) >$@
 
-$(BUILD)/obj/e2e/%.o: tests/e2e/%.c
+$(BUILD)/obj/%.o: src/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,CC,$@)
-	$(Q)$(CC) $(CPPFLAGS) -Itests/e2e $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(cppflags) $(cflags) -MMD -MP -c -o $@ $<
+
+$(BUILD)/obj/e2e/%.o: tests/e2e/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,CC,$@)
+	$(Q)$(CC) $(cppflags) -Itests/e2e $(cflags) -MMD -MP -c -o $@ $<
 
 # A unit test of a layer: tests/unit/LAYER/test_X.c
 define unit_rule
 $(BUILD)/unit/$(1)/%: tests/unit/$(1)/%.c $(call libs_of,$(1))
 	@mkdir -p $$(@D)
 	$$(call say,LD,$$@)
-	$$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -o $$@ $$< $(call libs_of,$(1)) $(LDLIBS) -lcmocka -lm
+	$$(Q)$(CC) $(cppflags) $(cflags) $(ldflags) -MMD -MP -o $$@ $$< $(call libs_of,$(1)) $(ldlibs) -lcmocka -lm
 endef
 $(foreach l,$(LAYERS),$(eval $(call unit_rule,$(l))))
 
 $(BUILD)/e2e/%: tests/e2e/%.c $(HARNESS_OBJ)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(CPPFLAGS) -Itests/e2e $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< $(HARNESS_OBJ) -lcjson -lcmocka -lcrypto
+	$(Q)$(CC) $(cppflags) -Itests/e2e $(cflags) $(ldflags) -MMD -MP -o $@ $< $(HARNESS_OBJ) -lcjson -lcmocka -lcrypto
 
-$(BUILD)/bench/%: tests/bench/%.c
+$(BUILD)/bench/%: tests/bench/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $<
+	$(Q)$(CC) $(cppflags) $(cflags) $(ldflags) -MMD -MP -o $@ $<
 
 $(BUILD)/bench/bench_limit: tests/bench/bench_limit.c $(call libs_of,limit)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDWHOLE) -MMD -MP -o $@ $< $(call libs_of,limit) $(LDLIBS)
+	$(Q)$(CC) $(cppflags) $(cflags) $(ldwhole) -MMD -MP -o $@ $< $(call libs_of,limit) $(ldlibs)
 
 include tests/tests.mk
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
 .SECONDARY:
-.PHONY: all run test lint format fuzz bench install clean
+FORCE:
+.PHONY: FORCE all run test lint format fuzz bench install clean

@@ -30,7 +30,7 @@ REFERENCE_OBJ := $(patsubst tests/e2e/%.c,$(BUILD)/obj/e2e/%.o,$(REFERENCE_SRC))
 $(BUILD)/unit/harness/%: tests/unit/harness/%.c $(REFERENCE_OBJ)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(CPPFLAGS) -Itests/e2e $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< $(REFERENCE_OBJ) -lcmocka
+	$(Q)$(CC) $(cppflags) -Itests/e2e $(cflags) $(ldflags) -MMD -MP -o $@ $< $(REFERENCE_OBJ) -lcmocka
 
 # ---- conformance ----
 
@@ -40,7 +40,7 @@ CONFORMANCE_OBJ := $(patsubst tests/e2e/%.c,$(BUILD)/obj/e2e/%.o,$(wildcard test
 $(BUILD)/e2e/test_conformance $(BUILD)/e2e/compare: $(BUILD)/e2e/%: tests/e2e/%.c $(CONFORMANCE_OBJ) $(HARNESS_OBJ)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(CPPFLAGS) -Itests/e2e $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< \
+	$(Q)$(CC) $(cppflags) -Itests/e2e $(cflags) $(ldflags) -MMD -MP -o $@ $< \
 	  $(CONFORMANCE_OBJ) $(HARNESS_OBJ) -lcjson -lcmocka -lcrypto
 
 compare: packages-build+test+bench
@@ -63,21 +63,21 @@ chaos-short: packages-build+test
 	@$(MAKE) --no-print-directory all $(BUILD)/chaos/chaos
 	@tests/chaos/chaos.sh $(BUILD) --short --only "$(CHAOS_ONLY)" --skip "$(CHAOS_SKIP)"
 
-$(BUILD)/obj/e2e/chaos/%.o: tests/chaos/%.c
+$(BUILD)/obj/e2e/chaos/%.o: tests/chaos/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,CC,$@)
-	$(Q)$(CC) $(CPPFLAGS) -Itests/e2e $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(cppflags) -Itests/e2e $(cflags) -MMD -MP -c -o $@ $<
 
 $(BUILD)/chaos/chaos: $(CHAOS_OBJ) $(HARNESS_OBJ)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcjson -lcmocka -lcrypto -lm
+	$(Q)$(CC) $(cflags) $(ldflags) -o $@ $^ -lcjson -lcmocka -lcrypto -lm
 
 CHAOS_PARTS := $(patsubst %,$(BUILD)/obj/e2e/chaos/%.o,call watch)
 $(BUILD)/unit/chaos/%: tests/unit/chaos/%.c $(CHAOS_PARTS) $(HARNESS_OBJ)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(CPPFLAGS) -Itests/e2e -Itests/chaos $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< $(CHAOS_PARTS) $(HARNESS_OBJ) -lcjson -lcmocka -lcrypto
+	$(Q)$(CC) $(cppflags) -Itests/e2e -Itests/chaos $(cflags) $(ldflags) -MMD -MP -o $@ $< $(CHAOS_PARTS) $(HARNESS_OBJ) -lcjson -lcmocka -lcrypto
 
 # ---- fuzzing ----
 
@@ -99,7 +99,7 @@ fuzz-run: $(FUZZ_BIN)
 $(BUILD)/fuzz/%: tests/fuzz/fuzz_%.c $(call libs_of,admin)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(CPPFLAGS) -Itests/e2e $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) -MMD -MP -o $@ $< $(FUZZ_ALSO_$*) $(call libs_of,admin) $(LDLIBS)
+	$(Q)$(CC) $(cppflags) -Itests/e2e $(cflags) -fsanitize=fuzzer $(ldflags) -MMD -MP -o $@ $< $(FUZZ_ALSO_$*) $(call libs_of,admin) $(ldlibs)
 
 # Every seed and every regression once, through the same functions, with any compiler.
 fuzz-replay: $(REPLAY_BIN)
@@ -109,7 +109,7 @@ fuzz-replay: $(REPLAY_BIN)
 $(BUILD)/fuzz-replay/%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(call libs_of,admin)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(CPPFLAGS) -Itests/e2e $(CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< $(FUZZ_ALSO_$*) tests/fuzz/replay.c $(call libs_of,admin) $(LDLIBS)
+	$(Q)$(CC) $(cppflags) -Itests/e2e $(cflags) $(ldflags) -MMD -MP -MF $@.d -o $@ $< $(FUZZ_ALSO_$*) tests/fuzz/replay.c $(call libs_of,admin) $(ldlibs)
 
 # ---- the simulation ----
 
@@ -140,28 +140,28 @@ $(BUILD)/obj/sim-daemon.o: $(TOP_OBJ) $(call libs_of,admin) tests/sim/syscalls.m
 	$(Q)tests/sim/escapes.sh $@.new
 	$(Q)mv $@.new $@
 
-$(BUILD)/obj/sim/%.o: tests/sim/%.c
+$(BUILD)/obj/sim/%.o: tests/sim/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,CC,$@)
-	$(Q)$(CC) $(CPPFLAGS) -Itests/sim $(CFLAGS) -U_FORTIFY_SOURCE -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(cppflags) -Itests/sim $(cflags) -U_FORTIFY_SOURCE -MMD -MP -c -o $@ $<
 
 # The parts of it that stand alone have unit tests.
 SIM_PARTS := $(patsubst %,$(BUILD)/obj/sim/%.o,bytes disk engine message)
 $(BUILD)/unit/sim/%: tests/unit/sim/%.c $(SIM_PARTS)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(CPPFLAGS) -Itests/sim $(CFLAGS) -U_FORTIFY_SOURCE $(LDFLAGS) -MMD -MP -o $@ $< $(SIM_PARTS) -lcmocka
+	$(Q)$(CC) $(cppflags) -Itests/sim $(cflags) -U_FORTIFY_SOURCE $(ldflags) -MMD -MP -o $@ $< $(SIM_PARTS) -lcmocka
 
 # The simulated kernel as a whole; the test takes the daemon's place in it.
 SIM_KERNEL := $(SIM_PARTS) $(patsubst %,$(BUILD)/obj/sim/%.o,ends events files heap libc maps names net pipes process sockets threads vanish)
 $(BUILD)/unit/sim/test_sockets: tests/unit/sim/test_sockets.c $(SIM_KERNEL)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(CPPFLAGS) -Itests/sim $(CFLAGS) -U_FORTIFY_SOURCE $(LDFLAGS) -MMD -MP -o $@ $< $(SIM_KERNEL) -lcmocka $(LDLIBS)
+	$(Q)$(CC) $(cppflags) -Itests/sim $(cflags) -U_FORTIFY_SOURCE $(ldflags) -MMD -MP -o $@ $< $(SIM_KERNEL) -lcmocka $(ldlibs)
 
 $(BUILD)/sim: $(SIM_OBJ) $(BUILD)/obj/sim-daemon.o
 	$(call say,LD,$@)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(cflags) $(ldflags) -o $@ $^ $(ldlibs)
 
 # ---- lint ----
 
