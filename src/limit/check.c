@@ -63,14 +63,14 @@ enum err clients_check(const struct limiter *lim, const char *id, struct client_
 {
     struct ip ip;
     const struct client *client = client_table_find(&lim->clients, str_of(id));
-    bool is_address = ip_parse(str_of(id), &ip), is_unix = strcmp(id, "unix:") == 0;
+    bool is_address = ip_parse(str_of(id), &ip), is_unix = str_eq(str_of(id), UNIX_CLIENT);
     *out = (struct client_check){.reason = CHECK_EXEMPT};
     snprintf(out->id, sizeof out->id, "%s", id);
     if (client && !client->shown)
         client = NULL;
     if (!client && !is_address && !is_unix)
         return ERR_NO_SUCH_CLIENT;
-    if (is_address ? limiter_is_exempt(lim, &ip) : !client && limiter_is_exempt(lim, NULL)) {
+    if ((is_address || is_unix) && limiter_is_exempt(lim, is_address ? &ip : NULL)) {
         out->registered = client != NULL;
         out->mode = client ? (enum client_mode)client->mode : CLIENT_ENFORCE;
     } else if (client) {

@@ -146,6 +146,11 @@ static struct ip address_of(const struct client *c)
     return ip;
 }
 
+static bool is_unix(const struct client *c)
+{
+    return str_eq(client_id(c), UNIX_CLIENT);
+}
+
 /* The word with which an address is registered, whose anonymous bucket has `anon`: the tokens go along. A full bucket
  * holds no information, so the address counts as never seen, and begins full like a name. */
 static uint64_t word_of_registration(const struct limiter *lim, const struct bucket_policy *p, uint64_t anon)
@@ -160,6 +165,8 @@ static void put_registration_in_force(struct limiter *lim, struct client *c)
     if (c->is_address) {
         struct ip ip = address_of(c);
         c->slot->word = word_of_registration(lim, c->policy, anon_table_leave(&lim->anon, &ip));
+    } else if (is_unix(c)) {
+        c->slot->word = word_of_registration(lim, c->policy, lim->unix_word);
     }
     client_table_show(&lim->clients, c);
     metrics.clients_registered++;
@@ -175,10 +182,12 @@ static void put_update_in_force(struct limiter *lim, struct change *change)
 
 static void put_deletion_in_force(struct limiter *lim, struct client *c)
 {
+    uint64_t now = limiter_now(lim), word = bucket_converted(c->policy, &lim->anon.policy, c->slot->word, now);
     if (c->is_address) {
         struct ip ip = address_of(c);
-        uint64_t now = limiter_now(lim);
-        anon_table_join(&lim->anon, &ip, bucket_converted(c->policy, &lim->anon.policy, c->slot->word, now), now);
+        anon_table_join(&lim->anon, &ip, word, now);
+    } else if (is_unix(c) && word > lim->unix_word) {
+        lim->unix_word = word; /* the one from before the registration has stayed */
     }
     client_table_remove(&lim->clients, c);
     metrics.clients_deleted++;
@@ -242,6 +251,8 @@ static void view_after(const struct limiter *lim, const struct change *change, c
     if (change->op == JOURNAL_REGISTER && c->is_address) {
         struct ip ip = address_of(c);
         word = word_of_registration(lim, to, anon_table_peek(&lim->anon, &ip));
+    } else if (change->op == JOURNAL_REGISTER && is_unix(c)) {
+        word = word_of_registration(lim, to, lim->unix_word);
     }
     client_view_of(c, at->now, v);
     if (updated)

@@ -246,16 +246,12 @@ static bool find_named(const struct limiter *lim, const struct headers *h, struc
     return true;
 }
 
-/* The registered client of that address, or NULL. Leaves the address' text in the answer. */
+/* The registered client of that address (NULL: a unix socket), or NULL. Leaves what it is called in the answer. */
 static struct client *find_by_address(const struct limiter *lim, const struct ip *ip, struct limit_answer *out)
 {
-    if (!ip) {
-        out->client_id = STR("unix:");
-        return NULL;
-    }
     _Static_assert(sizeof out->id_text >= IP_TEXT_SIZE + sizeof "/128", "a network fits");
-    out->client_id = str_make(out->id_text, ip_format(ip, out->id_text));
-    if (lim->clients.addresses == 0)
+    out->client_id = ip ? str_make(out->id_text, ip_format(ip, out->id_text)) : UNIX_CLIENT;
+    if (ip ? lim->clients.addresses == 0 : lim->clients.shown == 0)
         return NULL;
     struct client *c = client_table_find(&lim->clients, out->client_id);
     return c && c->shown ? c : NULL;

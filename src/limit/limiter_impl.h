@@ -61,6 +61,9 @@ static inline uint64_t limiter_now(const struct limiter *lim)
 
 bool limiter_is_exempt(const struct limiter *lim, const struct ip *ip); /* NULL: a peer on a unix socket */
 
+/* What the peers on unix sockets are, all together; it may be registered, too. */
+#define UNIX_CLIENT STR("unix:")
+
 /* Writes what an address that is not registered counts for, with a zero: itself, or its network. Returns the length. */
 size_t limiter_network_text(const struct limiter *lim, const struct ip *ip, char *out, size_t size);
 

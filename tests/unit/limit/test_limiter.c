@@ -146,6 +146,16 @@ static void expect_fields(const struct world *w, const char *fields)
         fail_msg("fields %.*s", (int)w->answer.fields_len, w->answer.fields);
 }
 
+static void expect_asked(const struct world *w, const char *id, enum check_reason reason, double tokens)
+{
+    struct client_check c;
+    for (unsigned again = 0; again < 2; again++) { /* it takes nothing */
+        assert_int_equal(clients_check(w->lim, id, &c), ERR_OK);
+        if (c.reason != reason || fabs(c.tokens - tokens) > 0.01)
+            fail_msg("%s: reason %d, %g tokens", id, (int)c.reason, c.tokens);
+    }
+}
+
 static void anonymous_clients_are_limited(void **state)
 {
     (void)state;
@@ -189,6 +199,36 @@ static void unix_peers_are_one_client(void **state)
     open_world(&w, SCARCE);
     assert_int_equal(ask_until_denied(&w, NULL, NULL), 2);
     expect_client(&w, "unix:");
+    close_world(&w);
+}
+
+static void unix_peers_may_be_registered(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, SCARCE);
+    assert_int_equal(ask(&w, NULL, NULL), ERR_OK);
+    register_client(&w, "unix:", 5); /* with the token that is left */
+    expect_asked(&w, "unix:", CHECK_WITHIN_LIMIT, 1);
+    assert_int_equal(ask_until_denied(&w, NULL, NULL), 1);
+    assert_true(w.answer.registered);
+    expect_client(&w, "unix:");
+    expect_asked(&w, "unix:", CHECK_RATE_LIMITED, 0);
+    delete_client(&w, "unix:"); /* and goes back with none */
+    assert_int_equal(ask(&w, NULL, NULL), ERR_RATE_LIMITED);
+    assert_false(w.answer.registered);
+    close_world(&w);
+
+    open_world(&w, SCARCE);
+    register_client(&w, "unix:", 5);
+    assert_int_equal(ask_until_denied(&w, NULL, NULL), 5);
+    assert_int_equal(ask(&w, "1.2.3.4", NULL), ERR_OK);
+    close_world(&w);
+
+    open_world(&w, SCARCE ",\"exempt\":[\"unix\"]");
+    register_client(&w, "unix:", 5);
+    expect_asked(&w, "unix:", CHECK_EXEMPT, 0);
+    assert_int_equal(ask_until_denied(&w, NULL, NULL), 1000);
     close_world(&w);
 }
 
@@ -324,16 +364,6 @@ static const char *json_text(struct buf *json)
 {
     assert_true(buf_append(json, "", 1));
     return buf_str(json).p;
-}
-
-static void expect_asked(const struct world *w, const char *id, enum check_reason reason, double tokens)
-{
-    struct client_check c;
-    for (unsigned again = 0; again < 2; again++) { /* it takes nothing */
-        assert_int_equal(clients_check(w->lim, id, &c), ERR_OK);
-        if (c.reason != reason || fabs(c.tokens - tokens) > 0.01)
-            fail_msg("%s: reason %d, %g tokens", id, (int)c.reason, c.tokens);
-    }
 }
 
 static void asking_takes_nothing(void **state)
@@ -479,6 +509,7 @@ int main(void)
         cmocka_unit_test(anonymous_clients_are_limited),
         cmocka_unit_test(ipv6_clients_are_networks),
         cmocka_unit_test(unix_peers_are_one_client),
+        cmocka_unit_test(unix_peers_may_be_registered),
         cmocka_unit_test(registered_names),
         cmocka_unit_test(registered_addresses),
         cmocka_unit_test(addresses_take_their_tokens_along),
