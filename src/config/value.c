@@ -327,6 +327,8 @@ bool value_describe(const struct value *v, bool secret, struct buf *out)
     enum json_type type = json_type(v->json);
     if (type == JSON_STRING)
         return secret ? buf_append_str(out, STR("a string (not shown)")) : describe_string(v, out);
+    if (type == JSON_NUMBER && secret) /* its quotes were forgotten */
+        return buf_append_str(out, STR("a number (not shown)"));
     if (type == JSON_NUMBER)
         return json_append_number(out, json_number(v->json));
     if (type == JSON_BOOL)

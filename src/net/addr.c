@@ -363,5 +363,9 @@ bool endpoint_parse(struct str s, bool allow_port_0, struct endpoint *out, const
     *out = (struct endpoint){.kind = ENDPOINT_IP};
     if (str_starts_with(s, STR("unix:")))
         return parse_unix(str_make(s.p + 5, s.n - 5), out, why);
+    if (memmem(s.p, s.n, "://", 3)) {
+        *why = "is a URL (write host:port alone)";
+        return false;
+    }
     return split_port(s, allow_port_0, &host, &out->port, why) && parse_host(host, out, why);
 }

@@ -578,6 +578,8 @@ static void test_bad_limiter_values(void **state)
         {"\"admin\":{\"allow\":[\"::1/129\"]}", "51: admin.allow[0]: found the string \"::1/129\"; allowed: " NETWORK},
         {"\"admin\":{\"token\":\"\"}",
          "50: admin.token: found a string (not shown); allowed: 1 to 1024 visible ASCII characters, or null"},
+        {"\"admin\":{\"token\":12345678}",
+         "50: admin.token: found a number (not shown); allowed: 1 to 1024 visible ASCII characters, or null"},
         {"\"admin\":{\"token\":\"${SECRET}\"}",
          "50: admin.token: found a string (not shown); allowed: 1 to 1024 visible ASCII characters, or null"},
         {"\"admin\":{\"token\":\"${TOKEN}\"}",

@@ -313,7 +313,9 @@ static void test_endpoint_refused(void **state)
         {"-a.b:80", "neither"},
         {"a-.b:80", "neither"},
         {"a b:80", "neither"},
-        {"http://a:80", "without brackets"},
+        {"http://a:80", "is a URL"},
+        {"http://a", "is a URL"},
+        {"https://[::1]:80/", "is a URL"},
         {"unix:", "no path"},
         {"unix:9000", "no path"},
     };
