@@ -10,7 +10,7 @@
  * The slope of the clock is rounded up by less than 2^-52 of itself (2^-63 where the rate is a round binary number),
  * and its reading down. Hence a request that comes
  * when the exact bucket would hold a token is never refused, and what passes in an interval T is at most
- * capacity + rate x (T + 2 ns). */
+ * capacity + rate x (T + 2 ns + T x 2^-52). */
 #ifndef LB_LIMIT_BUCKET_H
 #define LB_LIMIT_BUCKET_H
 

@@ -292,11 +292,22 @@ static bool bears_token(struct str value, const char *token)
     return str_eq_nocase(str_make(value.p, end), STR("Bearer")) && str_eq_constant_time(given, str_of(token));
 }
 
-static enum err authorize(const struct clients_api *api, const struct local_request *r)
+/* Where there is no token, the address decides alone, and a web page that is open in a browser there could ask as well
+ * as its owner. Browsers say so: whatever is not a plain GET has Origin (Fetch standard, section 3.2). */
+static bool is_from_a_page(const struct request *r)
+{
+    return headers_find_name(&r->headers, STR("Origin"), NULL) != NULL;
+}
+
+static enum err authorize(const struct clients_api *api, const struct local_request *r, const char **detail)
 {
     unsigned count = 0;
     if (!cidr_set_contains_peer(&api->config->admin.allow, r->peer))
         return ERR_FORBIDDEN;
+    if (!api->config->admin.token && is_from_a_page(r->request)) {
+        *detail = "A web page may call the client API only with a token, and admin.token is not set.";
+        return ERR_FORBIDDEN;
+    }
     if (!api->config->admin.token)
         return ERR_OK;
     const struct field *f = headers_find(&r->request->headers, FIELD_AUTHORIZATION, &count);
@@ -318,9 +329,9 @@ static enum err admit(void *arg, const struct local_request *r, struct str *fiel
         *detail = "Rate limiting is off: there is no client API.";
         return ERR_NO_SUCH_CALL;
     }
-    enum err e = authorize(api, r);
-    if (e == ERR_UNAUTHORIZED)
-        *fields = STR("WWW-Authenticate: Bearer\r\n");
+    enum err e = authorize(api, r, detail);
+    if (e == ERR_UNAUTHORIZED) /* the scheme and a parameter (RFC 6750 section 3) */
+        *fields = STR("WWW-Authenticate: Bearer realm=\"clients\"\r\n");
     if (e != ERR_OK)
         return e;
     const struct call_type *type = find_call(r->target);

@@ -49,7 +49,7 @@ struct world {
     struct clients_api *api;
     const struct local_handler *h;
     struct peer peer;
-    const char *authorization;
+    const char *authorization, *origin;
     unsigned authorizations;
 };
 
@@ -106,14 +106,16 @@ static void close_world(struct world *w)
 static void begin(struct world *w, enum method method, const char *target, struct str body, struct local_exchange *x,
                   void **state)
 {
-    struct field fields[2];
-    struct request request = {.method = method, .target = str_of(target), .headers = {.v = fields, .max = 2}};
+    struct field fields[3];
+    struct request request = {.method = method, .target = str_of(target), .headers = {.v = fields, .max = 3}};
     struct str more = STR("");
     const char *detail = NULL;
     for (unsigned i = 0; w->authorization && i < w->authorizations; i++)
         fields[request.headers.n++] =
             (struct field){STR("Authorization"), str_of(w->authorization), FIELD_AUTHORIZATION};
     request.headers.present = request.headers.n ? 1u << FIELD_AUTHORIZATION : 0;
+    if (w->origin)
+        fields[request.headers.n++] = (struct field){STR("Origin"), str_of(w->origin), FIELD_OTHER};
     struct local_request r = {
         .peer = &w->peer, .request = &request, .target = request.target, .body = STR(""), .method = method};
     *x = (struct local_exchange){0};
@@ -489,7 +491,7 @@ static void only_admins_may_call(void **state)
     static const char *const wrong[] = {"Bearer",       "Bearer ", "Bearer s3cre", "Bearer s3crett",
                                         "Basic s3cret", "s3cret",  "Bearers3cret", ""};
     assert_int_equal(get(&w, "/clients/list"), 401);
-    assert_string_equal(x.fields, "WWW-Authenticate: Bearer\r\n");
+    assert_string_equal(x.fields, "WWW-Authenticate: Bearer realm=\"clients\"\r\n");
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         w.authorization = wrong[i];
         assert_int_equal(get(&w, "/clients/list"), 401);
@@ -510,6 +512,27 @@ static void only_admins_may_call(void **state)
     open_world(&w, "{\"allow\":[\"unix\"]}", true);
     assert_int_equal(get(&w, "/clients/list"), 403);
     w.peer = (struct peer){.is_unix = true};
+    assert_int_equal(get(&w, "/clients/list"), 200);
+    close_world(&w);
+}
+
+/* A page that is open in a browser on an allowed machine asks from its address. */
+static void web_pages_need_a_token(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, "{\"allow\":[\"127.0.0.1\"]}", true);
+    w.origin = "http://evil.example";
+    assert_int_equal(do_register(&w, "{\"client_id\":\"a\",\"capacity\":3,\"rate_per_sec\":1}"), 403);
+    assert_non_null(strstr(x.body, "admin.token"));
+    w.origin = NULL;
+    assert_int_equal(get(&w, "/clients/get?id=a"), 404);
+    assert_int_equal(do_register(&w, "{\"client_id\":\"a\",\"capacity\":3,\"rate_per_sec\":1}"), 201);
+    close_world(&w);
+    open_world(&w, "{\"allow\":[\"127.0.0.1\"],\"token\":\"s3cret\"}", true);
+    w.origin = "http://tools.example";
+    assert_int_equal(get(&w, "/clients/list"), 401);
+    w.authorization = "Bearer s3cret";
     assert_int_equal(get(&w, "/clients/list"), 200);
     close_world(&w);
 }
@@ -558,6 +581,7 @@ int main(void)
         cmocka_unit_test(pages_of_another_limiter),
         cmocka_unit_test(other_calls_and_methods),
         cmocka_unit_test(only_admins_may_call),
+        cmocka_unit_test(web_pages_need_a_token),
         cmocka_unit_test(without_a_limiter_there_is_nothing),
         cmocka_unit_test(cancelled_exchanges_are_left_alone),
     };
