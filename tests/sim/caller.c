@@ -254,7 +254,9 @@ static void on_answer(struct caller *c)
     } else if (status == 503 || status == 500) {
         if (!store_may_fail(c))
             sim_fail("api", "caller %u: %s was answered %u without a reason", c->index, op_names[c->op], status);
-        if (c->on && c->op <= DELETE)
+        if (c->on && c->op <= DELETE && c->deaths != world.deaths)
+            unknown_outcome(c->on, c->op, c->to); /* what there was on disk counts since the crash */
+        else if (c->on && c->op <= DELETE)
             add_state(c->on->ghosts, &c->on->ghost_count, c->op == DELETE ? (struct state){0} : c->to);
     } else if (c->deaths != world.deaths && (status >= 400 || c->op >= GET)) {
         /* Said by a process that was killed since: it knew nothing of what the crash has left. */
