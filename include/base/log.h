@@ -63,6 +63,10 @@ struct log_loss log_loss_of(struct str text);
 /* Counts a loss: as if the lines had been dropped here, and the notices not been given. */
 void log_count_loss(struct log_loss loss);
 
+/* Says how many lines were dropped of which no line has spoken yet, if there are any, in a line of its own, which may
+ * go beyond the bound: for the end, behind which no other comes. */
+void log_announce(void);
+
 /* Gives the log's memory back, with what is waiting: for the end of the process. */
 void log_fini(void);
 

@@ -327,6 +327,25 @@ void log_end(void)
     }
 }
 
+void log_announce(void)
+{
+    size_t line = log_state.lines.len;
+    uint64_t n = log_state.unannounced;
+
+    if (n == 0)
+        return;
+    log_state.open = true;
+    log_state.broken = false;
+    begin_line(LOG_WARN, NOTICE);
+    log_u64("lines", n);
+    end_line();
+    log_state.open = false;
+    if (log_state.broken)
+        log_state.lines.len = line;
+    else
+        log_state.unannounced = 0;
+}
+
 size_t log_pending(void)
 {
     return log_state.lines.len;

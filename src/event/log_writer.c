@@ -347,6 +347,7 @@ void log_writer_free(struct log_writer *lw)
 {
     if (!lw)
         return;
+    log_announce();
     if (lw->is_stream)
         finish_stream(lw);
     else

@@ -220,6 +220,24 @@ static void test_over_the_bound_lines_are_dropped_and_announced(void **state)
     assert_string_equal(after_stamp(lines + 16), " info  e k=last\n");
 }
 
+/* Where no line comes any more, it is one itself, and does not ask for room. */
+static void test_dropped_lines_are_announced_at_the_end(void **state)
+{
+    (void)state;
+    log_announce();
+    assert_int_equal(log_pending(), 0);
+    log_set_backlog(LOG_BUFFER_MAX);
+    one_field("k", STR("lost"));
+    one_field("k", STR("lost too"));
+    assert_int_equal(log_pending(), 0);
+    log_announce();
+    log_announce(); /* once */
+    log_set_backlog(0);
+    assert_string_equal(after_stamp(take()), " warn  log_dropped lines=2\n");
+    one_field("k", STR("next"));
+    assert_string_equal(after_stamp(take()), " info  e k=next\n");
+}
+
 /* The notice goes with the line that fits, or not at all. */
 static void test_notice_does_not_push_itself_in(void **state)
 {
@@ -323,6 +341,7 @@ int main(void)
         cmocka_unit_test_setup(test_numbers, setup),
         cmocka_unit_test_setup(test_levels, setup),
         cmocka_unit_test_setup(test_over_the_bound_lines_are_dropped_and_announced, setup),
+        cmocka_unit_test_setup(test_dropped_lines_are_announced_at_the_end, setup),
         cmocka_unit_test_setup(test_notice_does_not_push_itself_in, setup),
         cmocka_unit_test_setup(test_exactly_the_bound_fits, setup),
         cmocka_unit_test_setup(test_huge_value, setup),
