@@ -440,10 +440,11 @@ static bool stalled_since(uint64_t since)
     return fault_since(SHOWN_STALL, since > 200 * MS ? since - 200 * MS : 0);
 }
 
-/* Was there a moment, while it was under way, in which no backend was known to be available? */
+/* Was there a moment, while it was under way, in which no backend was known to be available? For want of memory the log
+ * may have lost the line that says so. */
 static bool none_was_available(const struct request *r)
 {
-    return seen.none_until >= r->sent_at || seen.lagging;
+    return seen.none_until >= r->sent_at || seen.lagging || fault_since(SHOWN_HEAP, process.begun);
 }
 
 static uint64_t least(uint64_t a, uint64_t b)
