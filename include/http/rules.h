@@ -12,8 +12,8 @@
 
 /* What the balancer adds to a request. Slices must be clean field values. */
 struct forward {
-    struct str client_ip; /* the TCP peer's address as text, "unknown" for a unix peer: appended to or written as
-                             X-Forwarded-For */
+    struct str client_ip; /* the TCP peer's address as text, appended to or written as X-Forwarded-For; "" for a unix
+                             peer: then what a trusted one says stays as it is, and "unknown" is written elsewhere */
     bool trusted; /* is the peer in trusted_proxies: then its Forwarded and X-Forwarded-* stay, and the address is
                      appended */
     struct str request_id;     /* X-Request-ID to send */

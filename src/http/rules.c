@@ -156,14 +156,21 @@ size_t rules_request_bound(const struct request *r, struct str head, const struc
 /* Every X-Forwarded-For of a trusted peer, and its address, in one field. */
 static void write_forwarded_for(struct head_writer *w, const struct headers *h, const struct forward *f)
 {
+    bool some = false;
+
     write_str(w, STR("X-Forwarded-For: "));
     for (unsigned i = 0; i < h->n && f->trusted && in_set(h->present, FIELD_X_FORWARDED_FOR); i++) {
         if (h->v[i].id != FIELD_X_FORWARDED_FOR || h->v[i].value.n == 0)
             continue;
+        write_str(w, some ? STR(", ") : STR(""));
         write_str(w, h->v[i].value);
-        write_str(w, STR(", "));
+        some = true;
     }
-    write_str(w, f->client_ip);
+    /* What a trusted peer says stands by itself where the peer has no address to be added. */
+    if (!some || f->client_ip.n > 0) {
+        write_str(w, some ? STR(", ") : STR(""));
+        write_str(w, f->client_ip.n > 0 ? f->client_ip : STR("unknown"));
+    }
     write_str(w, STR("\r\n"));
 }
 
@@ -225,6 +232,14 @@ static void write_absent_length(struct head_writer *w, const struct response *r,
         write_field_u64(w, STR("Content-Length"), length);
 }
 
+/* Which protocols a 426 asks for: it has to say so (RFC 9110 section 15.5.22). */
+static void write_upgrade(struct head_writer *w, const struct headers *h)
+{
+    for (unsigned i = 0; i < h->n; i++)
+        if (h->v[i].id == FIELD_UPGRADE)
+            write_field(w, STR("Upgrade"), h->v[i].value);
+}
+
 void rules_write_response(struct head_writer *w, const struct response *r, const struct reply *reply)
 {
     uint32_t dropped = HOP_BY_HOP | BIT(CONTENT_LENGTH);
@@ -239,10 +254,15 @@ void rules_write_response(struct head_writer *w, const struct response *r, const
     else
         write_framing(w, &reply->framing);
     write_str(w, reply->extra);
+    bool demands = r->status == 426 && in_set(r->headers.present, FIELD_UPGRADE);
+    if (demands)
+        write_upgrade(w, &r->headers);
     if (!reply->keep_alive)
-        write_str(w, STR("Connection: close\r\n"));
+        write_str(w, demands ? STR("Connection: close, upgrade\r\n") : STR("Connection: close\r\n"));
     else if (reply->minor == 0)
-        write_str(w, STR("Connection: keep-alive\r\n"));
+        write_str(w, demands ? STR("Connection: keep-alive, upgrade\r\n") : STR("Connection: keep-alive\r\n"));
+    else if (demands)
+        write_str(w, STR("Connection: upgrade\r\n"));
     write_end(w);
 }
 

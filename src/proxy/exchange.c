@@ -156,7 +156,7 @@ static bool write_head(struct exchange *x, const struct request *r, struct str h
     char ip[IP_TEXT_SIZE];
     const struct peer *peer = &x->front->peer;
     struct forward f = {
-        .client_ip = peer->is_unix ? STR("unknown") : str_make(ip, ip_format(&peer->ip, ip)),
+        .client_ip = peer->is_unix ? STR("") : str_make(ip, ip_format(&peer->ip, ip)),
         .trusted = cidr_set_contains_peer(&config->trusted_proxies, peer),
         .request_id = x->request_id,
         .client_id_name = config->rate_limit.on ? str_of(config->rate_limit.client_id_header) : STR(""),

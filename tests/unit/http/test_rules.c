@@ -148,6 +148,40 @@ static void trusted_proxies_do(void **state)
     assert_text(FORWARD("GET / HTTP/1.1\r\nHost: h\r\n\r\n", &trusted), "GET / HTTP/1.1\r\nHost: h\r\n" ADDED "\r\n");
 }
 
+static void peers_without_an_address(void **state)
+{
+    (void)state;
+    struct forward f = trusted;
+    f.client_ip = STR("");
+    struct str written = FORWARD("GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 1.1.1.1\r\n"
+                                 "X-Forwarded-For: 2.2.2.2\r\n\r\n",
+                                 &f);
+    assert_non_null(memmem(written.p, written.n, "X-Forwarded-For: 1.1.1.1, 2.2.2.2\r\n", 35));
+    written = FORWARD("GET / HTTP/1.1\r\nHost: h\r\n\r\n", &f);
+    assert_non_null(memmem(written.p, written.n, "X-Forwarded-For: unknown\r\n", 26));
+    f.trusted = false;
+    written = FORWARD("GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 1.1.1.1\r\n\r\n", &f);
+    assert_non_null(memmem(written.p, written.n, "X-Forwarded-For: unknown\r\n", 26));
+}
+
+/* RFC 9110 section 15.5.22. */
+static void a_426_says_what_to_upgrade_to(void **state)
+{
+    (void)state;
+    struct reply how = {.keep_alive = true, .minor = 1, .framing = {.kind = FRAMING_LENGTH}};
+    assert_text(REPLY("HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                      "Content-Length: 0\r\n\r\n",
+                      &how),
+                "HTTP/1.1 426 Upgrade Required\r\nVia: 1.1 loadbalancer\r\nContent-Length: 0\r\n"
+                "Upgrade: websocket\r\nConnection: upgrade\r\n\r\n");
+    how.keep_alive = false;
+    assert_text(REPLY("HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.3\r\nContent-Length: 0\r\n\r\n", &how),
+                "HTTP/1.1 426 Upgrade Required\r\nVia: 1.1 loadbalancer\r\nContent-Length: 0\r\n"
+                "Upgrade: TLS/1.3\r\nConnection: close, upgrade\r\n\r\n");
+    assert_text(REPLY("HTTP/1.1 400 Bad Request\r\nUpgrade: x\r\nContent-Length: 0\r\n\r\n", &how),
+                "HTTP/1.1 400 Bad Request\r\nVia: 1.1 loadbalancer\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+}
+
 static void absolute_form_becomes_origin_form(void **state)
 {
     (void)state;
@@ -420,6 +454,8 @@ int main(void)
         cmocka_unit_test(what_matters_cannot_be_nominated_away),
         cmocka_unit_test(strangers_do_not_say_where_they_come_from),
         cmocka_unit_test(trusted_proxies_do),
+        cmocka_unit_test(peers_without_an_address),
+        cmocka_unit_test(a_426_says_what_to_upgrade_to),
         cmocka_unit_test(absolute_form_becomes_origin_form),
         cmocka_unit_test(old_requests_become_1_1),
         cmocka_unit_test(request_ids_are_kept_when_sane),
