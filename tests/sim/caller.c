@@ -15,6 +15,7 @@
 
 #define IDS_MAX    4u
 #define STATES_MAX 100u
+#define LATENT_MAX 16u
 
 #define VERIFY_STEPS 3u /* for each id */
 
@@ -35,10 +36,12 @@ struct model {
     unsigned ghost_count;
     /* A call whose connection ended, whoever ended it, may come about at any time, even behind later ones, as long as
      * its process lives; what that answered may still be on its way when it does no more. */
-    bool latent;
-    unsigned latent_life;
-    enum op latent_op;
-    struct state latent_to;
+    struct latent {
+        unsigned life;
+        enum op op;
+        struct state to;
+    } latent[LATENT_MAX];
+    unsigned latent_count;
 };
 
 struct caller {
@@ -99,13 +102,30 @@ static void unknown_outcome(struct model *m, enum op op, struct state to)
 
 static bool has_latent(const struct caller *c, const struct model *m)
 {
-    return m->latent && m->latent_life == c->life;
+    for (unsigned i = 0; i < m->latent_count; i++)
+        if (m->latent[i].life == c->life)
+            return true;
+    return false;
 }
 
+/* Their order is not known: as often as there are of them each may follow the others. */
 static void add_latent(const struct caller *c, struct model *m)
 {
-    if (has_latent(c, m))
-        unknown_outcome(m, m->latent_op, m->latent_to);
+    for (unsigned round = 0; round < m->latent_count; round++)
+        for (unsigned i = 0; i < m->latent_count; i++)
+            if (m->latent[i].life == c->life)
+                unknown_outcome(m, m->latent[i].op, m->latent[i].to);
+}
+
+static void note_latent(const struct caller *c, struct model *m)
+{
+    bool full = m->latent_count == LATENT_MAX;
+    unsigned kept = 0;
+    for (unsigned i = full; i < m->latent_count; i++) /* those of lives before, and the oldest, have had their time */
+        if (m->latent[i].life == c->life)
+            m->latent[kept++] = m->latent[i];
+    m->latent[kept] = (struct latent){c->life, c->op, c->to};
+    m->latent_count = kept + 1;
 }
 
 static void settle(const struct caller *c, struct model *m, struct state s)
@@ -377,12 +397,8 @@ static void disconnected(struct caller *c)
     bytes_clear(&c->body);
     if (c->busy && c->on && !c->bad) {
         unknown_outcome(c->on, c->op, c->to);
-        if (c->op <= DELETE && !has_latent(c, c->on)) {
-            c->on->latent = true;
-            c->on->latent_life = c->life;
-            c->on->latent_op = c->op;
-            c->on->latent_to = c->to;
-        }
+        if (c->op <= DELETE)
+            note_latent(c, c->on);
     }
     c->busy = false;
     event_set_in(&c->act, rng_spread(&c->rng, 1, calm ? 20 * MS : 300 * MS));
@@ -547,7 +563,7 @@ void callers_verify(void)
 {
     for (unsigned i = 0; i < caller_count; i++)
         for (unsigned k = 0; k < callers[i].id_count; k++)
-            callers[i].ids[k].latent = false; /* it has had its time */
+            callers[i].ids[k].latent_count = 0; /* they have had their time */
 }
 
 bool callers_done(void)
