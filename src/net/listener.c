@@ -3,11 +3,13 @@
 #include "net/listener.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "net/sock.h"
 
 #include <errno.h>
+#include <string.h>
 
 #define BACKLOG 4096 /* the kernel lowers it to net.core.somaxconn */
 
@@ -21,6 +23,9 @@ struct listener {
     struct addr at;
     struct sock_file file; /* a unix socket's, when it began here: another one may be put in its place */
     bool closed, keeps_file, paused;
+    int error;       /* of the last accept that has failed */
+    uint64_t logged; /* when resting was last said in the log; 0: never */
+    uint64_t rests;  /* since then */
 };
 
 enum outcome { ACCEPTED, SKIPPED, NONE_LEFT, EXHAUSTED };
@@ -53,11 +58,27 @@ static enum outcome accept_one(struct listener *ls)
         return NONE_LEFT;
     if (fd < 0) {
         metrics.accept_errors++;
+        ls->error = -fd;
         return is_of_connection(-fd) ? SKIPPED : EXHAUSTED;
     }
     struct peer peer = peer_from_addr(&from);
     ls->fn(ls->arg, fd, &peer);
     return ACCEPTED;
+}
+
+/* Who wants to connect gets no answer meanwhile, so that the log is the one place to see why: one line a second. */
+static void log_rest(struct listener *ls)
+{
+    uint64_t now = loop_now(ls->loop);
+    ls->rests++;
+    if (ls->logged != 0 && now - ls->logged < NS_PER_S)
+        return;
+    log_begin(LOG_WARN, "accept_paused");
+    log_z("cause", strerrordesc_np(ls->error));
+    log_u64("times", ls->rests);
+    log_end();
+    ls->logged = now;
+    ls->rests = 0;
 }
 
 /* Stops watching until the timer says otherwise. Whatever an unknown error is, resting keeps it from spinning. Should
@@ -81,8 +102,10 @@ static void on_ready(struct watch *w, unsigned ready)
     enum outcome last = ACCEPTED;
     for (int i = 0; i < LISTENER_BATCH && last <= SKIPPED && !ls->closed && !ls->paused; i++)
         last = accept_one(ls);
-    if (last == EXHAUSTED && !ls->closed)
+    if (last == EXHAUSTED && !ls->closed) {
+        log_rest(ls);
         rest(ls);
+    }
 }
 
 static void reclaim(struct dead *d)

@@ -217,7 +217,7 @@ static void limit_fds(const struct world *w, rlim_t soft)
 }
 
 /* The daemon may open nothing more: who is connected is served as before over the connections that there are, who
- * comes waits, the loop sleeps; and when there are descriptors again, all goes on by itself. */
+ * comes waits, which the log says, the loop sleeps; and when there are descriptors again, all goes on by itself. */
 static void test_out_of_descriptors(void **state)
 {
     struct world *w = *state;
@@ -236,7 +236,7 @@ static void test_out_of_descriptors(void **state)
         client_open(&late[i], w->port); /* into the backlog */
         client_send(&late[i], "GET /late HTTP/1.1\r\nHost: h\r\n\r\n");
     }
-    uint64_t cpu = proc_cpu_ns(w->daemon.pid), end = deadline_in(1000);
+    uint64_t cpu = proc_cpu_ns(w->daemon.pid), began = now_ms(), end = deadline_in(1000);
     unsigned served = 0;
     while (left_ms(end) > 0) {
         client_send(&c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
@@ -249,6 +249,10 @@ static void test_out_of_descriptors(void **state)
                   (double)cpu / 1e6);
     assert_true(is_instrumented() || cpu < 200 * 1000000ull); /* one second's spinning would be 1000 ms */
     assert_int_equal(daemon_count_events(&w->daemon, 0, "backend_down", NULL), 0); /* ours says nothing about theirs */
+    const cJSON *line = daemon_expect_event(&w->daemon, 0, "accept_paused", "cause=* times=1");
+    assert_string_equal(log_field(line, "cause"), "Too many open files");
+    unsigned lines = (unsigned)daemon_count_events(&w->daemon, 0, "accept_paused", NULL);
+    CHECK(lines <= (now_ms() - began) / 1000 + 2, "%u lines", lines);
     limit_fds(w, 1000);
     for (int i = 0; i < 20; i++) {
         client_expect(&late[i], 200);

@@ -3,6 +3,7 @@
 #include "net/listener.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/metrics.h"
 #include "net/sock.h"
 
@@ -12,6 +13,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -246,6 +248,51 @@ static void test_out_of_descriptors(void **state)
     finish(&w);
 }
 
+/* The fields of the `accept_paused` line that is waiting in the log, which is emptied; "" when there is none, and no
+ * more than one at a time. */
+static const char *line_of_pause(void)
+{
+    static char fields[200];
+    struct buf lines = BUF_INIT;
+    log_take(&lines);
+    assert_true(buf_append(&lines, "", 1));
+    const char *line = strstr(buf_bytes(&lines), "accept_paused ");
+    snprintf(fields, sizeof fields, "%.*s", line ? (int)strcspn(line, "\n") : 0, line ? line : "");
+    assert_null(line ? strstr(line + 1, "accept_paused ") : NULL);
+    buf_fini(&lines);
+    return fields;
+}
+
+static void test_pauses_are_logged(void **state)
+{
+    (void)state;
+    struct world w;
+    unsigned long times = 0, pauses;
+    begin(&w, "127.0.0.1:0");
+    int fd = client_of(&w);
+    (void)line_of_pause();
+    kernel.fail_accept = EMFILE;
+    kernel.accept_errors = SIZE_MAX;
+    loop_turn(w.loop, DEADLINE);
+    assert_string_equal(line_of_pause(), "accept_paused cause=\"Too many open files\" times=1");
+    uint64_t begun = loop_now(w.loop), errors = metrics.accept_errors;
+    const char *line = "";
+    while (!*line && loop_now(w.loop) < begun + DEADLINE) {
+        loop_turn(w.loop, LISTENER_PAUSE);
+        line = line_of_pause();
+    }
+    pauses = (unsigned long)(metrics.accept_errors - errors);
+    assert_int_equal(sscanf(line, "accept_paused cause=\"Too many open files\" times=%lu", &times), 1);
+    assert_true(loop_now(w.loop) >= begun + NS_PER_S);
+    assert_int_equal(times, pauses);
+    assert_true(times > 1);
+    kernel.accept_errors = 0;
+    turn_until_accepted(&w, 1);
+    assert_string_equal(line_of_pause(), "");
+    sock_close(fd);
+    finish(&w);
+}
+
 static void test_close_while_resting(void **state)
 {
     (void)state;
@@ -370,6 +417,7 @@ int main(void)
         cmocka_unit_test(test_unix),
         cmocka_unit_test(test_in_use),
         cmocka_unit_test(test_out_of_descriptors),
+        cmocka_unit_test(test_pauses_are_logged),
         cmocka_unit_test(test_close_while_resting),
         cmocka_unit_test(test_errors_of_connections),
         cmocka_unit_test(test_lasting_errors),
