@@ -7,8 +7,13 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Raises RLIMIT_NOFILE to what limits.connections needs. False when that cannot be, with a message for people in `why`
+/* Raises RLIMIT_NOFILE to what limits.connections needs: two for each, where that can be. False when there is not even
+ * one for each, with a message for people in `why`
  * (size `n`) that says which number is possible. */
 bool descriptors_raise(const struct config *config, char *why, size_t n) __attribute__((warn_unused_result));
+
+/* Logs `descriptors_short` where the limit leaves some of limits.connections without a second descriptor, towards a
+ * backend. */
+void descriptors_report(const struct config *config);
 
 #endif

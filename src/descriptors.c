@@ -1,18 +1,25 @@
 /* The limit of descriptors. */
 #include "descriptors.h"
 
+#include "base/log.h"
 #include "net/sock.h"
 
 #include <stdio.h>
 
 #define SPARE_DESCRIPTORS 64 /* beside the connections': log, store, epoll, checks */
 
-/* Each connection may need a second descriptor, towards a backend; one that finds none then is answered 502 or waits
- * for a pooled connection, so what must be there is one for each. */
+/* Each connection may need a second descriptor, towards a backend. What must be there is one for each: with fewer than
+ * two, requests that find none are answered 502 and new connections wait to be accepted, but only at a load that many
+ * never see. */
+static uint64_t wanted(const struct config *config)
+{
+    return 2 * (uint64_t)config->limits.connections + SPARE_DESCRIPTORS;
+}
+
 bool descriptors_raise(const struct config *config, char *why, size_t n)
 {
     uint64_t connections = config->limits.connections;
-    uint64_t got = sock_raise_fd_limit(2 * connections + SPARE_DESCRIPTORS);
+    uint64_t got = sock_raise_fd_limit(wanted(config));
     if (got >= connections + SPARE_DESCRIPTORS)
         return true;
     uint64_t possible = got > SPARE_DESCRIPTORS ? got - SPARE_DESCRIPTORS : 0;
@@ -22,4 +29,15 @@ bool descriptors_raise(const struct config *config, char *why, size_t n)
              config->path, config->limits.connections, (unsigned long long)connections + SPARE_DESCRIPTORS,
              (unsigned long long)got, (unsigned long long)possible);
     return false;
+}
+
+void descriptors_report(const struct config *config)
+{
+    uint64_t got = sock_raise_fd_limit(wanted(config)); /* what it has come to before */
+    if (got >= wanted(config))
+        return;
+    log_begin(LOG_WARN, "descriptors_short");
+    log_u64("possible", got);
+    log_u64("wanted", wanted(config));
+    log_end();
 }

@@ -208,6 +208,8 @@ static void commit(struct reload *r, struct reading *rd, struct staged *s)
     struct config *old = r->config;
     r->config = config_get(rd->fresh);
     log_configure(r->config->log.level, r->config->log.format);
+    if (r->config->limits.connections != old->limits.connections)
+        descriptors_report(r->config);
     proxy_commit(p->proxy, r->config);
     clients_api_set_config(p->api, r->config);
     if (s->limiter)
@@ -322,6 +324,7 @@ struct reload *reload_new(const struct reload_setup *setup, struct config *confi
         return NULL;
     r->parts = *setup;
     r->config = config_get(config);
+    descriptors_report(config);
     return r;
 }
 

@@ -130,6 +130,36 @@ static void test_too_many_connections_asked_for(void **state)
     world_finish(w);
 }
 
+/* With fewer descriptors than all connections may come to need, but enough for them alone, it starts, and says so;
+ * a reload says so where it asks for another number. */
+static void test_descriptors_for_some(void **state)
+{
+    struct world *w = *state;
+    char program[300];
+
+    snprintf(program, sizeof program, "%s/loadbalancer", build_dir());
+    world_origin(w, origin_answer_all, NULL, NULL);
+    world_config(w, "\"limits\": {\"connections\": 50}");
+    daemon_start(&w->daemon, w->dir, "loadbalancer",
+                 (const char *const[]){"/bin/sh", "-c", "ulimit -n 150 && exec \"$0\"", program, NULL});
+    daemon_expect_event(&w->daemon, 0, "descriptors_short", "level=warn possible=150 wanted=164");
+    daemon_expect_event(&w->daemon, 0, "listening", NULL);
+    for (unsigned connections = 40; connections <= 60; connections += 10) {
+        char limits[64], match[64];
+        snprintf(limits, sizeof limits, "\"limits\": {\"connections\": %u}", connections);
+        world_config(w, limits);
+        for (int i = 0; i < 2; i++) {
+            size_t mark = daemon_mark(&w->daemon);
+            daemon_signal(&w->daemon, SIGHUP);
+            daemon_expect_event(&w->daemon, mark, "reload", NULL);
+            snprintf(match, sizeof match, "wanted=%u", 2 * connections + 64);
+            assert_int_equal(daemon_count_events(&w->daemon, mark, "descriptors_short", match),
+                             connections > 40 && i == 0);
+        }
+    }
+    world_finish(w);
+}
+
 static void held_script(struct origin_conn *c)
 {
     while (origin_read(c)) {
@@ -599,6 +629,7 @@ int main(void)
         WORLD_TEST(test_port_in_use),
         WORLD_TEST(test_log_file_that_cannot_be_opened),
         WORLD_TEST(test_too_many_connections_asked_for),
+        WORLD_TEST(test_descriptors_for_some),
         WORLD_TEST(test_sigterm_without_connections),
         WORLD_TEST(test_drain),
         WORLD_TEST(test_drain_gives_idle_connections_a_second),
