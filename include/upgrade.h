@@ -58,7 +58,7 @@ struct upgrade_setup {
 struct upgrade *upgrade_new(const struct upgrade_setup *setup) __attribute__((warn_unused_result));
 
 /* Begins an upgrade. Logs `upgrade` when the new process has taken over (this one drains then), or `upgrade_failed`
- * with the cause: this one goes on. */
+ * with the cause: this one goes on. The first process of a PID namespace cannot be upgraded. */
 void upgrade_begin(struct upgrade *u);
 
 /* SIGTERM or SIGINT during an upgrade: true when that is taken care of: it is given up, and the process stops then.

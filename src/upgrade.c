@@ -320,8 +320,14 @@ static int start_process(struct upgrade *u)
     return 0;
 }
 
+/* The kernel ends all processes of a PID namespace with its first one: the new process would go with this one. */
+#define FIRST_PROCESS 1
+
 static const char *forbidden(const struct upgrade *u)
 {
+    if (process_self() == FIRST_PROCESS)
+        return "the balancer is the first process of its container, which would end with it: let an init start it "
+               "(docker run --init)";
     if (u->parts.lifecycle->state != LIFECYCLE_RUNNING)
         return "the balancer is stopping";
     if (u->state != UPGRADE_NONE)

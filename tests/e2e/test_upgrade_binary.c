@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -944,6 +945,32 @@ static void test_notify(void **state)
     w->finished = true;
 }
 
+/* The first process of a container takes all others along when it ends: it does not begin. */
+static void test_the_first_of_its_namespace(void **state)
+{
+    struct world *w = *state;
+    char address[32];
+    struct client c;
+
+    snprintf(address, sizeof address, "127.0.0.1:%d", port_reserve());
+    world_backend(w, address, NULL);
+    int own = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
+    if (own < 0 || unshare(CLONE_NEWPID) != 0)
+        skip(); /* not allowed here */
+    world_start(w, NULL);
+    assert_int_equal(setns(own, CLONE_NEWPID), 0);
+    close(own);
+    daemon_signal(&w->daemon, SIGUSR2);
+    const char *cause = log_field(daemon_expect_event(&w->daemon, 0, "upgrade_failed", NULL), "cause");
+    CHECK(strstr(cause, "the first process of its container"), "%s", cause);
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "start", NULL), 1);
+    client_open(&c, w->port);
+    client_send(&c, GET);
+    client_expect(&c, 502);
+    client_close(&c);
+    world_finish(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -968,6 +995,7 @@ int main(void)
         WORLD_TEST(test_back_to_an_address_not_left),
         WORLD_TEST(test_the_old_address_is_left_at_once),
         WORLD_TEST(test_notify),
+        WORLD_TEST(test_the_first_of_its_namespace),
     };
     prctl(PR_SET_CHILD_SUBREAPER, 1); /* a process whose parent has ended is ours then */
     return cmocka_run_group_tests(tests, NULL, NULL);
