@@ -11,7 +11,7 @@
 
 /* Binds and listens with SO_REUSEADDR; an IPv6 any-address is dual-stack, and falls back to 0.0.0.0 where the host has
  * no IPv6. TCP_NODELAY is set here, once: accepted sockets inherit it. A stale unix socket file (nobody accepts on it)
- * is replaced; one in use gives -EADDRINUSE. */
+ * is replaced; one in use gives -EADDRINUSE. To a unix socket all users may connect (mode 0666, whatever the umask). */
 int sock_listen(const struct addr *at, int backlog);
 
 /* The same also where `beside`, a listening socket of ours, has that port: at the same host, or at one that `at`

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define PORT_TEXT_SIZE 6
+#define UNIX_MODE      0666 /* of the file: who is to be kept out is kept out by its folder */
 
 static int new_socket(int family)
 {
@@ -88,7 +89,7 @@ static bool is_stale(const struct addr *at)
     return fd == -ECONNREFUSED;
 }
 
-static int bind_to(int fd, const struct addr *at)
+static int bind_at(int fd, const struct addr *at)
 {
     if (bind(fd, &at->sa, at->len) == 0)
         return 0;
@@ -98,6 +99,21 @@ static int bind_to(int fd, const struct addr *at)
         return -EADDRINUSE;
     sock_unlink(at);
     return bind(fd, &at->sa, at->len) < 0 ? -errno : 0;
+}
+
+/* To connect to a unix socket one has to be allowed to write to its file, and the umask takes that away. Before it
+ * listens nobody can connect anyway. No link is followed, lest somebody who may write to the folder opens another file
+ * to all. Without /proc libc cannot do that (EOPNOTSUPP): the mode stays as it is. */
+static int bind_to(int fd, const struct addr *at)
+{
+    int rc = bind_at(fd, at);
+    if (rc < 0 || at->sa.sa_family != AF_UNIX)
+        return rc;
+    if (fchmodat(AT_FDCWD, at->un.sun_path, UNIX_MODE, AT_SYMLINK_NOFOLLOW) == 0 || errno == EOPNOTSUPP)
+        return 0;
+    rc = -errno;
+    sock_unlink(at);
+    return rc;
 }
 
 /* Linux compares the options of the sockets whenever one of them binds or listens: so both have to have it then, and

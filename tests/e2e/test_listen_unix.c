@@ -74,6 +74,14 @@ static ino_t file_at(struct world *w, const char *name)
     return lstat(world_path(w, name), &st) == 0 ? st.st_ino : 0;
 }
 
+static unsigned mode_of(struct world *w, const char *name)
+{
+    struct stat st;
+
+    assert_int_equal(lstat(world_path(w, name), &st), 0);
+    return st.st_mode & 0777;
+}
+
 static void wait_until_gone(struct world *w, const char *name)
 {
     uint64_t deadline = deadline_in(patience_ms());
@@ -466,6 +474,25 @@ static void test_upgrade_leaves_somebody_elses_file(void **state)
     world_finish(w);
 }
 
+/* Whoever may reach the file may connect; a mode that somebody has given it meanwhile stays, also behind an upgrade. */
+static void test_everybody_may_connect(void **state)
+{
+    struct world *w = *state;
+
+    mode_t before = umask(0077);
+    start_at(w, "a");
+    umask(before);
+    assert_int_equal(mode_of(w, "a"), 0666);
+    assert_int_equal(chmod(world_path(w, "a"), 0600), 0);
+    go_on_with(w, upgrade(w));
+    ask_at(w, "a");
+    assert_int_equal(mode_of(w, "a"), 0600);
+    reload(w, "b");
+    assert_int_equal(mode_of(w, "b"), 0666);
+    ask_at(w, "b");
+    world_finish(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -476,6 +503,7 @@ int main(void)
         WORLD_TEST(test_a_file_of_somebody_else_stays),   WORLD_TEST(test_upgrade_keeps_the_path),
         WORLD_TEST(test_upgrade_to_another_path),         WORLD_TEST(test_upgrade_there_and_back),
         WORLD_TEST(test_upgrade_to_a_path_that_is_taken), WORLD_TEST(test_upgrade_leaves_somebody_elses_file),
+        WORLD_TEST(test_everybody_may_connect),
     };
     prctl(PR_SET_CHILD_SUBREAPER, 1); /* a process whose parent has ended is ours then */
     return cmocka_run_group_tests(tests, NULL, NULL);

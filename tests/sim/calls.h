@@ -125,6 +125,7 @@ int sim_fstat(int fd, struct stat *st);
 int sim_stat(const char *path, struct stat *st);
 int sim_lstat(const char *path, struct stat *st);
 int sim_fchmod(int fd, mode_t mode);
+int sim_fchmodat(int at, const char *path, mode_t mode, int flags);
 int sim_fchown(int fd, uid_t uid, gid_t gid);
 int sim_unlink(const char *path);
 int sim_rename(const char *from, const char *to);

@@ -173,6 +173,15 @@ int sim_bind(int fd, const struct sockaddr *a, socklen_t n)
     return (int)syscall_end("bind", 0);
 }
 
+/* Of a unix socket's file, before it listens. */
+int sim_fchmodat(int at, const char *path, mode_t mode, int flags)
+{
+    syscall_begin("fchmodat", at, mode);
+    if (at != AT_FDCWD || flags != AT_SYMLINK_NOFOLLOW || !unix_file_exists(path))
+        sim_fail("kernel", "a use of fchmodat that is not simulated");
+    return (int)syscall_end("fchmodat", start_fault() ? -EPERM : 0);
+}
+
 int sim_listen(int fd, int backlog)
 {
     syscall_begin("listen", fd, backlog);

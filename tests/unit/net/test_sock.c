@@ -25,6 +25,7 @@
 static struct {
     bool interrupts; /* the next call is interrupted */
     bool no_ipv6;
+    int fail_chmod; /* fchmodat() fails with it */
 } kernel;
 
 static bool interrupted(void)
@@ -62,6 +63,15 @@ ssize_t sendmsg(int fd, const struct msghdr *m, int flags)
 ssize_t send(int fd, const void *p, size_t n, int flags)
 {
     return interrupted() ? -1 : syscall(SYS_sendto, fd, p, n, flags, NULL, 0);
+}
+
+int fchmodat(int at, const char *path, mode_t mode, int flags)
+{
+    if (kernel.fail_chmod || flags != AT_SYMLINK_NOFOLLOW) {
+        errno = kernel.fail_chmod ? kernel.fail_chmod : EINVAL;
+        return -1;
+    }
+    return (int)syscall(SYS_fchmodat, at, path, mode);
 }
 
 static char folder[] = "/tmp/test_sock.XXXXXX";
@@ -326,7 +336,7 @@ static void test_unix(void **state)
     umask(before);
     struct stat st;
     assert_int_equal(stat(at.un.sun_path, &st), 0);
-    assert_int_equal(st.st_mode & 0777, 0750); /* 0777 less the umask */
+    assert_int_equal(st.st_mode & 0777, 0666); /* whatever the umask is: who may reach it may connect */
     assert_string_equal(bound.un.sun_path, at.un.sun_path);
 
     int client = connect_to(&at), server = accept_from(listener, &from);
@@ -345,6 +355,31 @@ static void test_unix(void **state)
     sock_close(client);
     sock_unlink(&bound);
     assert_int_equal(access(at.un.sun_path, F_OK), -1);
+    sock_close(listener);
+}
+
+/* A mode that cannot be had is an error, and leaves no file; where there is no /proc to set it by, it stays as it is.
+ */
+static void test_unix_mode(void **state)
+{
+    (void)state;
+    struct addr at = unix_addr("mode"), bound;
+    struct stat st;
+    kernel.fail_chmod = EPERM;
+    assert_int_equal(sock_listen(&at, 16), -EPERM);
+    assert_int_equal(access(at.un.sun_path, F_OK), -1);
+    kernel.fail_chmod = EOPNOTSUPP;
+    mode_t before = umask(0022);
+    int listener = listen_on(&at, &bound);
+    umask(before);
+    kernel.fail_chmod = 0;
+    assert_int_equal(stat(at.un.sun_path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0755);
+    assert_int_equal(chmod(at.un.sun_path, 0600), 0);
+    assert_true(sock_adopt_listener(listener)); /* what was handed over is somebody else's to set */
+    assert_int_equal(stat(at.un.sun_path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    sock_unlink(&at);
     sock_close(listener);
 }
 
@@ -557,6 +592,7 @@ int main(void)
         cmocka_unit_test(test_beside),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_unix),
+        cmocka_unit_test(test_unix_mode),
         cmocka_unit_test(test_unix_spares_files),
         cmocka_unit_test(test_send_and_receive),
         cmocka_unit_test(test_full),
