@@ -33,6 +33,8 @@ void access_log_request(const struct exchange *x)
     log_str("request_id", x->request_id);
     if (*x->reason)
         log_z("reason", x->reason);
+    if (*x->reason && x->attempt.cause)
+        log_z("cause", x->attempt.cause);
     if (x->attempt.over_budget)
         log_z("retry", "over_budget");
     if (x->shadow_limited)

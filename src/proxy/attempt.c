@@ -317,6 +317,7 @@ static void attempt_failed(struct exchange *x, const struct back_failure *f)
         backend_failed(x->attempt.backend, &x->attempt.place, f->cause);
     if (again && another_attempt(x, f))
         return;
+    x->attempt.cause = f->cause;
     exchange_fail(x, f->error);
 }
 
@@ -325,6 +326,8 @@ static void on_fail(void *arg, const struct back_failure *f)
     struct exchange *x = arg;
     x->attempt.conn = NULL; /* gone already */
     x->attempt.ready = false;
+    if (x->state == EXCHANGE_TUNNEL)
+        x->attempt.cause = f->cause;
     if (x->state != EXCHANGE_TUNNEL) {
         attempt_failed(x, f);
     } else if (f->heard_out && !x->up_ended) {

@@ -31,6 +31,7 @@ struct attempt {
     bool ready;           /* the connection takes content */
     bool stale_replaced;  /* the one fresh connection for a stale one has been spent */
     bool over_budget;     /* another one was not made because of the retry budget */
+    const char *cause;    /* of the last one, when its failure is what ended the exchange; for the log */
     unsigned count;       /* tries so far */
     struct pick pick;     /* where */
     struct waiter waiter; /* for a place */

@@ -437,8 +437,8 @@ static void test_bad_responses(void **state)
 
         client_sendf(&c, "GET %s HTTP/1.1\r\nHost: h\r\n\r\n", cases[i].text);
         expect_problem(client_expect(&c, 0), cases[i].status);
-        snprintf(match, sizeof match, "target=%s status=%d reason=%s backend=b1", cases[i].text, cases[i].status,
-                 cases[i].reason);
+        snprintf(match, sizeof match, "target=%s status=%d reason=%s cause=* backend=b1", cases[i].text,
+                 cases[i].status, cases[i].reason);
         daemon_expect_event(&w->daemon, 0, "request", match);
         client_send(&c, "GET /ok HTTP/1.1\r\nHost: h\r\n\r\n");
         client_expect(&c, 200);
@@ -460,7 +460,8 @@ static void test_connect_refused(void **state)
     client_send(&c, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nab");
     expect_problem(client_expect(&c, 502), 502);
     client_close(&c);
-    daemon_expect_event(&w->daemon, 0, "request", "status=502 reason=connect_failed");
+    const cJSON *line = daemon_expect_event(&w->daemon, 0, "request", "status=502 reason=connect_failed cause=*");
+    assert_string_equal(log_field(line, "cause"), "connect refused");
     world_finish(w);
 }
 
@@ -479,7 +480,7 @@ static void test_response_timeout(void **state)
     client_send(&c, "GET /ok HTTP/1.1\r\nHost: h\r\n\r\n");
     client_expect(&c, 200);
     client_close(&c);
-    daemon_expect_event(&w->daemon, 0, "request", "target=/hang status=504 reason=response_timeout");
+    daemon_expect_event(&w->daemon, 0, "request", "target=/hang status=504 reason=response_timeout cause=*");
     origin_wait_closed(w->origins[0]);
     world_finish(w);
 }
@@ -526,7 +527,7 @@ static void test_connect_timeout(void **state)
     client_send(&c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     expect_problem(client_expect(&c, 502), 502);
     client_close(&c);
-    daemon_expect_event(&w->daemon, 0, "request", "status=502 reason=connect_timeout");
+    daemon_expect_event(&w->daemon, 0, "request", "status=502 reason=connect_timeout cause=*");
     world_finish(w);
     full_listener_close(&full);
 }
@@ -546,7 +547,8 @@ static void test_no_healthy_backend(void **state)
     expect_problem(client_expect(&c, 503), 503);
     assert_non_null(message_field(&c.response, "Retry-After"));
     client_close(&c);
-    daemon_expect_event(&w->daemon, 0, "request", "status=503 reason=no_backend");
+    const cJSON *line = daemon_expect_event(&w->daemon, 0, "request", "status=503 reason=no_backend");
+    assert_null(log_field(line, "cause")); /* there was no attempt */
     world_finish(w);
 }
 

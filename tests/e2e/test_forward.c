@@ -478,7 +478,7 @@ static void test_a_cut_response_is_cut_to_the_client(void **state)
         CHECK(r == READ_CUT || r == READ_RESET, "%s: %s", targets[i], read_result_name(r));
         client_close(&c);
     }
-    daemon_expect_event(&w->daemon, 0, "request", "target=/length status=200 reason=backend_cut");
+    daemon_expect_event(&w->daemon, 0, "request", "target=/length status=200 reason=backend_cut cause=*");
     world_finish(w);
 }
 

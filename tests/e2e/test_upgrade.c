@@ -421,7 +421,7 @@ static void test_a_broken_tunnel(void **state)
     origin_release(o);
     client_expect_end_or_reset(&c);
     client_close(&c);
-    daemon_expect_event(&w->daemon, 0, "request", "status=101 reason=backend_cut");
+    daemon_expect_event(&w->daemon, 0, "request", "status=101 reason=backend_cut cause=*");
     assert_int_equal(daemon_count_events(&w->daemon, 0, "backend_down", NULL), 0);
 
     origin_block(o);
