@@ -16,15 +16,19 @@ int file_read(const char *path, size_t max, struct buf *out) __attribute__((warn
 /* Replaces `path` by `content` so that after a crash at any point either the old or the new content is there whole:
  * writes path.tmp (mode as the old file's, else 0640), fsync, rename, fsync of the folder. Where rename says EBUSY (a
  * mount point) the synced copy becomes path.rescue, `path` is rewritten in place and synced, and the copy is removed:
- * as long as there is a path.rescue it is whole and counts, whatever `path` holds. A failure may leave it. */
+ * as long as there is a path.rescue it is whole and counts, whatever `path` holds. A failure may leave it. A symbolic
+ * link stays: all that is true for the file that it leads to, be it there yet or not. */
 int file_replace(const char *path, struct str content) __attribute__((warn_unused_result));
 
 /* `path` with `suffix` behind it, as it stands; the caller's to mem_free(). NULL without memory. */
 char *file_path_with(const char *path, const char *suffix) __attribute__((warn_unused_result));
 
-/* The name of a file beside the one that `path` stands for, symbolic links followed: that name and `suffix` (up to 8
- * bytes). -ENAMETOOLONG. */
+/* The name of the file that `path` stands for: where its last part is a symbolic link, what that leads to, whether it
+ * is there yet or not. -ENAMETOOLONG, -ELOOP, or why the kernel would not follow a link. */
 #define FILE_NAME_MAX (4096u + 8u)
+int file_resolve(const char *path, char out[FILE_NAME_MAX]) __attribute__((warn_unused_result));
+
+/* That name and `suffix` (up to 8 bytes). */
 int file_name_beside(const char *path, const char *suffix, char out[FILE_NAME_MAX]) __attribute__((warn_unused_result));
 
 /* The same in steps, for content that is made in pieces. file_replace_begin() gives the descriptor of the temporary;

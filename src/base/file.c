@@ -20,6 +20,7 @@
 
 #define MODE_NEW   0640
 #define BLOCK_SIZE (64u * 1024u)
+#define LINKS_MAX  40u /* as the kernel */
 
 int file_open(const char *path, int flags, mode_t mode)
 {
@@ -129,17 +130,47 @@ char *file_path_with(const char *path, const char *suffix)
     return out;
 }
 
-int file_name_beside(const char *path, const char *suffix, char out[FILE_NAME_MAX])
+/* Where `path` is a symbolic link, puts what it leads to in its place: 1, or 0 when it is none, or -errno. */
+static int follow_link(char path[PATH_MAX])
+{
+    char to[PATH_MAX] = "";
+    ssize_t n = readlink(path, to, sizeof(to));
+    if (n < 0)
+        return errno == EINVAL || errno == ENOENT ? 0 : -errno;
+    const char *slash = strrchr(path, '/');
+    size_t folder = to[0] == '/' || !slash ? 0 : (size_t)(slash - path) + 1;
+    if (folder + (size_t)n >= PATH_MAX)
+        return -ENAMETOOLONG;
+    memcpy(path + folder, to, (size_t)n);
+    path[folder + (size_t)n] = '\0';
+    return 1;
+}
+
+/* By hand, for realpath() gives nothing where the file is not there yet. */
+int file_resolve(const char *path, char out[FILE_NAME_MAX])
 {
     _Static_assert(FILE_NAME_MAX >= PATH_MAX + 8, "a name and a suffix");
-    if (!realpath(path, out)) {
-        /* A new file: the name as it is given. */
-        if (strlen(path) >= PATH_MAX)
-            return -ENAMETOOLONG;
-        strcpy(out, path);
+    struct stat st;
+    int r;
+    if (strlen(path) >= PATH_MAX)
+        return -ENAMETOOLONG;
+    strcpy(out, path);
+    for (unsigned links = 0; (r = follow_link(out)) > 0; links++) {
+        /* What the kernel would not follow is not followed: a link of another's in a folder that all may write to. */
+        if (links == 0 && stat(path, &st) < 0 && errno != ENOENT)
+            return -errno;
+        if (links == LINKS_MAX)
+            return -ELOOP;
     }
-    memcpy(out + strlen(out), suffix, strlen(suffix) + 1);
-    return 0;
+    return r;
+}
+
+int file_name_beside(const char *path, const char *suffix, char out[FILE_NAME_MAX])
+{
+    int r = file_resolve(path, out);
+    if (r == 0)
+        memcpy(out + strlen(out), suffix, strlen(suffix) + 1);
+    return r;
 }
 
 int file_copy_mode(const char *target, int fd)

@@ -80,18 +80,6 @@ pid_t sim_waitpid(pid_t pid, int *status, int options)
     return refused();
 }
 
-ssize_t sim_readlink(const char *path, char *out, size_t size)
-{
-    (void)path, (void)out, (void)size;
-    return refused();
-}
-
-ssize_t sim_readlink_chk(const char *path, char *out, size_t size, size_t room)
-{
-    (void)room;
-    return sim_readlink(path, out, size);
-}
-
 int sim_socketpair(int family, int type, int protocol, int ends[2])
 {
     (void)family, (void)type, (void)protocol, (void)ends;

@@ -203,6 +203,47 @@ static void test_replace_behind_link(void **state)
     assert_true(S_ISLNK(st.st_mode));
 }
 
+/* So it does when there is nothing there yet: a chain of links, relative ones among them, leads to where it is made. */
+static void test_replace_behind_dangling_link(void **state)
+{
+    (void)state;
+    char volume[128], real[160], link[128], middle[160], out[FILE_NAME_MAX];
+    struct stat st;
+    snprintf(volume, sizeof(volume), "%s/volume", folder);
+    snprintf(real, sizeof(real), "%s/real", volume);
+    snprintf(middle, sizeof(middle), "%s/middle", volume);
+    snprintf(link, sizeof(link), "%s/link", folder);
+    assert_int_equal(symlink("volume/middle", link), 0);
+    assert_int_equal(file_replace(link, STR("one")), -ENOENT); /* no folder to make it in */
+    assert_int_equal(mkdir(volume, 0755), 0);
+    assert_int_equal(symlink("../volume/real", middle), 0);
+    assert_int_equal(file_replace(link, STR("one")), 0);
+    assert_content(real, "one");
+    assert_int_equal(file_replace(link, STR("two")), 0);
+    assert_content(real, "two");
+    assert_int_equal(lstat(link, &st), 0);
+    assert_true(S_ISLNK(st.st_mode));
+    assert_int_equal(lstat(middle, &st), 0);
+    assert_true(S_ISLNK(st.st_mode));
+    assert_int_equal(unlink(middle), 0);
+    assert_int_equal(symlink(real, middle), 0); /* an absolute one */
+    assert_int_equal(file_resolve(link, out), 0);
+    assert_string_equal(out, real);
+}
+
+static void test_replace_behind_endless_links(void **state)
+{
+    (void)state;
+    char link[128], out[FILE_NAME_MAX];
+    struct stat st;
+    snprintf(link, sizeof(link), "%s/link", folder);
+    assert_int_equal(symlink("link", link), 0);
+    assert_int_equal(file_resolve(link, out), -ELOOP);
+    assert_int_equal(file_replace(link, STR("one")), -ELOOP);
+    assert_int_equal(lstat(link, &st), 0);
+    assert_true(S_ISLNK(st.st_mode));
+}
+
 /* What a crash has left is not in the way, and not written into. */
 static void test_replace_with_stale_temporary(void **state)
 {
@@ -369,6 +410,9 @@ static void test_name_beside(void **state)
     assert_int_equal(file_replace(path, STR("a")), 0);
     snprintf(link, sizeof(link), "%s/link", folder);
     assert_int_equal(symlink("clients.json", link), 0);
+    assert_int_equal(file_name_beside(link, ".x", out), 0);
+    assert_string_equal(out + strlen(out) - 14, "clients.json.x");
+    assert_int_equal(unlink(path), 0);
     assert_int_equal(file_name_beside(link, ".x", out), 0);
     assert_string_equal(out + strlen(out) - 14, "clients.json.x");
     memset(longest, 'x', sizeof(longest) - 1);
@@ -659,6 +703,8 @@ int main(void)
         TEST(test_replace_relative),
         TEST(test_replace_keeps_owner),
         TEST(test_replace_behind_link),
+        TEST(test_replace_behind_dangling_link),
+        TEST(test_replace_behind_endless_links),
         TEST(test_replace_with_stale_temporary),
         TEST(test_replace_in_steps),
         TEST(test_replace_failures),
