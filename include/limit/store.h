@@ -15,8 +15,8 @@ struct store_setup {
     struct loop *loop;
     struct worker *worker;
     struct client_table *table; /* to be filled, and saved from then on */
-    const char *path;           /* of clients.json; its journal and lock stand beside it */
-    uint64_t zero;              /* loop_now() at the buckets' time 0 */
+    const char *path;       /* of clients.json; its journal and lock stand beside it, or beside what it is a link to */
+    uint64_t zero;          /* loop_now() at the buckets' time 0 */
     uint64_t save_interval; /* ns between saves of what has changed; 0: only at the end, and when the journal is long */
     /* The outcome of store_append(), on the loop. What the lines say is to be in the table when it returns. May append
      * again. */
@@ -49,10 +49,10 @@ void store_close(struct store *st, void (*done)(void *arg, bool ok), void *arg);
 /* That has failed, as done() was told: nothing is given away, and the store goes on as before. */
 void store_reopen(struct store *st);
 
-/* Lets go of everything; jobs must have ended (worker_free()). NULL is fine. */
 /* After store_close() has succeeded: gives the lock to whoever waits for the files. Nothing is written any more. */
 void store_unlock(struct store *st);
 
+/* Lets go of everything; jobs must have ended (worker_free()). NULL is fine. */
 void store_free(struct store *st);
 
 #endif

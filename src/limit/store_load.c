@@ -64,6 +64,9 @@ static bool take_lock(struct load *l)
         l->st->lock = fd;
         return true;
     }
+    const char *given = l->st->setup.path;
+    if (fd == -ENOENT && strcmp(given, l->st->path) != 0)
+        return fail(l, EXIT_RUNTIME, "%s: a symbolic link to %s, whose folder does not exist", given, l->st->path);
     if (fd != -EWOULDBLOCK)
         return fail(l, EXIT_RUNTIME, "%s: %s", l->st->lock_path, strerror(-fd));
     return holder > 0 ? fail(l, EXIT_RUNTIME, "%s is in use by process %d", l->st->path, holder)
@@ -325,16 +328,17 @@ static bool remove_copies(struct load *l)
     return r == 0 || fail(l, EXIT_RUNTIME, "%s: its copy cannot be removed: %s", l->st->path, strerror(-r));
 }
 
-static struct store *store_new(const struct store_setup *setup)
+/* `path`: of the file itself, links followed. */
+static struct store *store_new(const struct store_setup *setup, const char *path)
 {
     struct store *st = mem_try_alloc(sizeof *st);
     if (!st)
         return NULL;
     st->setup = *setup;
     st->lock = st->journal.fd = st->save.fd = -1;
-    st->path = file_path_with(setup->path, "");
-    st->journal_path = file_path_with(setup->path, ".journal");
-    st->lock_path = file_path_with(setup->path, ".lock");
+    st->path = file_path_with(path, "");
+    st->journal_path = file_path_with(path, ".journal");
+    st->lock_path = file_path_with(path, ".lock");
     st->journal.path = st->journal_path;
     st->append.journal = st->save.journal = &st->journal;
     st->save.path = st->path;
@@ -344,7 +348,7 @@ static struct store *store_new(const struct store_setup *setup)
     st->append.lock_path = st->lock_path;
     st->append.lock = &st->lock;
     store_start(st);
-    if (words_file_init(&st->words, setup->path) && st->path && st->journal_path && st->lock_path)
+    if (words_file_init(&st->words, path) && st->path && st->journal_path && st->lock_path)
         return st;
     store_free(st);
     return NULL;
@@ -362,13 +366,22 @@ static bool load(struct load *l)
     return fold_in(l) && remove_copies(l) && remove_old_words(l);
 }
 
+/* The one lock, journal and words' file of a clients.json stand beside it, by whichever name it is reached. */
+static bool make_store(struct load *l, const struct store_setup *setup)
+{
+    char path[FILE_NAME_MAX];
+    int r = file_resolve(setup->path, path);
+    if (r < 0)
+        return fail(l, EXIT_RUNTIME, "%s: %s", setup->path, strerror(-r));
+    l->st = store_new(setup, path);
+    return l->st || fail(l, EXIT_RUNTIME, "%s: out of memory", setup->path);
+}
+
 struct store *store_open(const struct store_setup *setup, char *error, size_t n, int *exit_status)
 {
-    struct load l = {.st = store_new(setup), .error = error, .error_size = n, .exit_status = exit_status};
-    if (!l.st) {
-        fail(&l, EXIT_RUNTIME, "%s: out of memory", setup->path);
+    struct load l = {.error = error, .error_size = n, .exit_status = exit_status};
+    if (!make_store(&l, setup))
         return NULL;
-    }
     l.at = store_instant(l.st);
     bool ok = take_lock(&l) && load(&l);
     setup->table->past = NULL;

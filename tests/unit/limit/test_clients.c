@@ -715,6 +715,121 @@ static void missing_folder_is_refused(void **state)
     expect_refusal(&w, 1, "/nonexistent-folder/clients.json.lock: No such file");
 }
 
+/* ---- symbolic links ---- */
+
+/* The world's files are reached by a link from another folder. */
+static void open_linked_world(struct world *w, char real[64], char link[64])
+{
+    char target[64];
+    open_world(w);
+    crash(w);
+    strcpy(real, w->path);
+    snprintf(link, 64, "%s/link", w->folder);
+    assert_int_equal(mkdir(link, 0755), 0);
+    snprintf(link, 64, "%s/link/clients", w->folder);
+    snprintf(target, sizeof target, "../%s", strrchr(real, '/') + 1);
+    assert_int_equal(symlink(target, link), 0);
+}
+
+/* By whichever name, it is one file, with one journal and one lock. */
+static void names_of_one_file_share_all(void **state)
+{
+    (void)state;
+    struct world w, second;
+    char real[64], link[64], want[64];
+    open_linked_world(&w, real, link);
+    snprintf(want, sizeof want, "in use by process %d", (int)getpid());
+    for (unsigned i = 0; i < 4; i++) {
+        char id[8];
+        snprintf(id, sizeof id, "c%u", i);
+        strcpy(w.path, i % 2 ? real : link);
+        must_start(&w);
+        assert_int_equal(clients_total(w.lim), i);
+        assert_int_equal(do_register(&w, id, 10, 0.001), ERR_OK);
+        use(&w, id, i);
+        second = w;
+        strcpy(second.path, i % 2 ? link : real);
+        expect_refusal(&second, 1, want);
+        crash(&w);
+    }
+    must_start(&w);
+    for (unsigned i = 0; i < 4; i++) {
+        char id[8];
+        snprintf(id, sizeof id, "c%u", i);
+        expect(&w, id, 10, 0.001, 10 - i);
+    }
+    close_world(&w);
+}
+
+/* The first save makes the file where the link leads. */
+static void a_link_to_nothing_yet(void **state)
+{
+    (void)state;
+    struct world w;
+    struct stat st;
+    char real[64], link[64];
+    open_linked_world(&w, real, link);
+    assert_true(!exists(real) || unlink(real) == 0);
+    strcpy(w.path, link);
+    must_start(&w);
+    assert_int_equal(do_register(&w, "a", 10, 0.001), ERR_OK);
+    stop(&w);
+    assert_int_equal(lstat(link, &st), 0);
+    assert_true(S_ISLNK(st.st_mode));
+    strcpy(w.path, real);
+    must_start(&w);
+    expect(&w, "a", 10, 0.001, 10);
+    close_world(&w);
+}
+
+static void a_link_without_an_end_is_refused(void **state)
+{
+    (void)state;
+    struct world w;
+    char link[64];
+    open_world(&w);
+    crash(&w);
+    snprintf(link, sizeof link, "%s/far", w.folder);
+    assert_int_equal(symlink("nowhere/clients.json", link), 0);
+    strcpy(w.path, link);
+    expect_refusal(&w, 1, "/far: a symbolic link to /tmp/");
+    expect_refusal(&w, 1, "/nowhere/clients.json, whose folder does not exist");
+    assert_int_equal(unlink(link), 0);
+    assert_int_equal(symlink("far", link), 0);
+    expect_refusal(&w, 1, "/far: Too many levels of symbolic links");
+    assert_int_equal(unlink(link), 0);
+    must_start(&w);
+    close_world(&w);
+}
+
+/* A mount point behind a link is rewritten in place, with its copy beside it. */
+static void a_link_to_a_mount_point(void **state)
+{
+    (void)state;
+    struct world w;
+    struct stat before, after;
+    char real[64], link[64], copy[80];
+    open_linked_world(&w, real, link);
+    put_file(real, "{\"clients\":[]}");
+    assert_int_equal(stat(real, &before), 0);
+    snprintf(copy, sizeof copy, "%s.rescue", real);
+    strcpy(w.path, link);
+    is_mount_point = true;
+    must_start(&w);
+    assert_int_equal(do_register(&w, "a", 10, 0.001), ERR_OK);
+    stop(&w);
+    assert_int_equal(stat(real, &after), 0);
+    assert_int_equal(before.st_ino, after.st_ino);
+    assert_false(exists(copy));
+    put_file(copy, "{\"clients\":[\n{\"client_id\":\"b\",\"capacity\":7,\"rate_per_sec\":1}\n]}");
+    must_start(&w);
+    expect(&w, "b", 7, 1, 7);
+    expect_none(&w, "a");
+    assert_false(exists(copy));
+    is_mount_point = false;
+    close_world(&w);
+}
+
 /* A crash while clients.json was rewritten in place leaves a copy, which is whole, and counts: what stands in the file
  * itself may be neither the old nor the new, and yet look whole. */
 static void copy_of_a_rewriting_counts(void **state)
@@ -1002,6 +1117,10 @@ int main(void)
         cmocka_unit_test(unreadable_copy_is_no_damage),
         cmocka_unit_test(second_process_is_refused),
         cmocka_unit_test(missing_folder_is_refused),
+        cmocka_unit_test(names_of_one_file_share_all),
+        cmocka_unit_test(a_link_to_nothing_yet),
+        cmocka_unit_test(a_link_without_an_end_is_refused),
+        cmocka_unit_test(a_link_to_a_mount_point),
         cmocka_unit_test(copy_of_a_rewriting_counts),
         cmocka_unit_test(copy_of_a_failed_start_stays),
         cmocka_unit_test(full_disk_changes_nothing_and_recovers),
