@@ -179,8 +179,9 @@ int file_copy_mode(const char *target, int fd)
     mode_t mode = MODE_NEW;
     if (stat(target, &st) == 0) {
         mode = st.st_mode & 0777;
-        /* Only a privileged process may give files away; for others the new file is simply theirs. */
-        if (fchown(fd, st.st_uid, st.st_gid) < 0 && errno != EPERM)
+        /* Only a privileged process may give files away; for others the new file is simply theirs. EINVAL: the owner
+         * has no number in our user namespace, and the one that stat() shows cannot be given. */
+        if (fchown(fd, st.st_uid, st.st_gid) < 0 && errno != EPERM && errno != EINVAL)
             return -errno;
     }
     return fchmod(fd, mode) < 0 ? -errno : 0;

@@ -26,7 +26,7 @@ struct fault {
     int at, error, calls;
 };
 
-static struct fault fsync_fault, rename_fault, write_fault, fallocate_fault;
+static struct fault fsync_fault, rename_fault, write_fault, fallocate_fault, fchown_fault;
 static size_t write_most; /* a write takes at most so much; 0: all */
 static char folder[64], path[128], rescue[160], temp[160];
 
@@ -62,9 +62,14 @@ int posix_fallocate(int fd, off_t offset, off_t n)
     return syscall(SYS_fallocate, fd, 0, offset, n) < 0 ? errno : 0;
 }
 
+int fchown(int fd, uid_t uid, gid_t gid)
+{
+    return fails(&fchown_fault) ? -1 : (int)syscall(SYS_fchown, fd, uid, gid);
+}
+
 static void no_faults(void)
 {
-    fsync_fault = rename_fault = write_fault = fallocate_fault = (struct fault){0};
+    fsync_fault = rename_fault = write_fault = fallocate_fault = fchown_fault = (struct fault){0};
     write_most = 0;
 }
 
@@ -185,6 +190,27 @@ static void test_replace_keeps_owner(void **state)
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_uid, 12);
     assert_int_equal(st.st_gid, 34);
+}
+
+/* EPERM: we are not privileged; EINVAL: in a user namespace that has no number for the owner. */
+static void test_replace_without_owner(void **state)
+{
+    (void)state;
+    static const int errors[] = {EPERM, EINVAL};
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(file_replace(path, STR("one")), 0);
+        assert_int_equal(chmod(path, 0600), 0);
+        fchown_fault = (struct fault){.at = 1, .error = errors[i]};
+        assert_int_equal(file_replace(path, STR("two")), 0);
+        assert_int_equal(fchown_fault.calls, 1);
+        assert_content(path, "two");
+        assert_int_equal(mode_of(path), 0600);
+        fchown_fault = (struct fault){.at = 1, .error = EIO};
+        assert_int_equal(file_replace(path, STR("three")), -EIO);
+        no_faults();
+        assert_content(path, "two");
+        assert_missing(temp);
+    }
 }
 
 /* A link stays a link: what it leads to is replaced. */
@@ -702,6 +728,7 @@ int main(void)
         TEST(test_replace),
         TEST(test_replace_relative),
         TEST(test_replace_keeps_owner),
+        TEST(test_replace_without_owner),
         TEST(test_replace_behind_link),
         TEST(test_replace_behind_dangling_link),
         TEST(test_replace_behind_endless_links),
