@@ -14,11 +14,14 @@
 int file_read(const char *path, size_t max, struct buf *out) __attribute__((warn_unused_result));
 
 /* Replaces `path` by `content` so that after a crash at any point either the old or the new content is there whole:
- * writes path.tmp (mode as the old file's, else 0640), fsync, rename, fsync of the folder. Where rename says EBUSY (a
- * mount point) the synced copy becomes path.rescue, `path` is rewritten in place and synced, and the copy is removed:
- * as long as there is a path.rescue it is whole and counts, whatever `path` holds. A failure may leave it. A symbolic
- * link stays: all that is true for the file that it leads to, be it there yet or not. */
+ * writes path.tmp (mode as the old file's, else 0640 less the umask), fsync, rename, fsync of the folder. Where rename
+ * says EBUSY (a mount point) the synced copy becomes path.rescue, `path` is rewritten in place and synced, and the copy
+ * is removed: as long as there is a path.rescue it is whole and counts, whatever `path` holds. A failure may leave it.
+ * A symbolic link stays: all that is true for the file that it leads to, be it there yet or not. */
 int file_replace(const char *path, struct str content) __attribute__((warn_unused_result));
+/* The same for a file that goes with the file `with`, and tells as much: the group and others may do nothing with it
+ * that they may not do with that one, as long as there is that one. */
+int file_replace_with(const char *path, const char *with, struct str content) __attribute__((warn_unused_result));
 
 /* `path` with `suffix` behind it, as it stands; the caller's to mem_free(). NULL without memory. */
 char *file_path_with(const char *path, const char *suffix) __attribute__((warn_unused_result));
@@ -37,8 +40,13 @@ int file_replace_begin(const char *path) __attribute__((warn_unused_result));
 int file_replace_commit(const char *path, int fd) __attribute__((warn_unused_result));
 void file_replace_abort(const char *path, int fd);
 
-/* Opens for appending, creating with mode 0640 (and syncing the folder when it was created). */
+/* Opens for appending, creating with mode 0640 less the umask (and syncing the folder when it was created); the second
+ * as file_replace_with(), whether it is there or not. */
 int file_open_append(const char *path) __attribute__((warn_unused_result));
+int file_open_append_with(const char *path, const char *with) __attribute__((warn_unused_result));
+/* Takes from the file what file_replace_with() would not give. Where that cannot be, because the file is another's or
+ * its file system has no modes, it stays. */
+void file_narrow(int fd, const char *with);
 /* Makes the names in the folder of `path` durable: fsync(2) of a file does not reach the name that it is found by. */
 int file_sync_folder(const char *path) __attribute__((warn_unused_result));
 int file_write_all(int fd, struct str s) __attribute__((warn_unused_result));
@@ -53,8 +61,9 @@ void file_close(int fd);
 /* Removes a file and syncs its folder; -ENOENT is 0. */
 int file_remove(const char *path) __attribute__((warn_unused_result));
 
-/* A new, empty file to be read and written, in the place of whatever has that name; mode 0640. */
-int file_create(const char *path) __attribute__((warn_unused_result));
+/* A new, empty file to be read and written, in the place of whatever has that name; its mode is that of a new file of
+ * file_replace_with(). NULL: it goes with none. */
+int file_create(const char *path, const char *with) __attribute__((warn_unused_result));
 /* Puts the file called `from` in the place of `to`, in the same folder. Nothing is synced. */
 int file_rename(const char *from, const char *to) __attribute__((warn_unused_result));
 

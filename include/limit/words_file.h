@@ -27,8 +27,8 @@ struct words_header {
 };
 
 struct words_file {
-    char *path, *temp; /* owned; NULL without memory */
-    int fd;            /* -1: there is no file, and the words are not kept */
+    char *path, *temp, *clients; /* owned; NULL without memory */
+    int fd;                      /* -1: there is no file, and the words are not kept */
     struct words_header *header;
     void **pieces; /* mapped; the first begins with the header */
     size_t count, cap;

@@ -173,18 +173,44 @@ int file_name_beside(const char *path, const char *suffix, char out[FILE_NAME_MA
     return r;
 }
 
-int file_copy_mode(const char *target, int fd)
+/* What a file may give that goes with `with`: all to its owner, no more than that one to others. */
+static mode_t allowed_with(const char *with)
 {
     struct stat st;
-    mode_t mode = MODE_NEW;
-    if (stat(target, &st) == 0) {
-        mode = st.st_mode & 0777;
-        /* Only a privileged process may give files away; for others the new file is simply theirs. EINVAL: the owner
-         * has no number in our user namespace, and the one that stat() shows cannot be given. */
-        if (fchown(fd, st.st_uid, st.st_gid) < 0 && errno != EPERM && errno != EINVAL)
-            return -errno;
-    }
-    return fchmod(fd, mode) < 0 ? -errno : 0;
+    return with && stat(with, &st) == 0 ? S_IRWXU | (st.st_mode & (S_IRWXG | S_IRWXO)) : 0777;
+}
+
+void file_narrow(int fd, const char *with)
+{
+    struct stat st;
+    mode_t allowed = allowed_with(with);
+    if (fstat(fd, &st) == 0 && (st.st_mode & 0777 & ~allowed))
+        (void)!fchmod(fd, st.st_mode & allowed);
+}
+
+static int copy_owner_and_mode(const struct stat *from, mode_t allowed, int fd)
+{
+    /* Only a privileged process may give files away; for others the new file is simply theirs. EINVAL: the owner has no
+     * number in our user namespace, and the one that stat() shows cannot be given. */
+    if (fchown(fd, from->st_uid, from->st_gid) < 0 && errno != EPERM && errno != EINVAL)
+        return -errno;
+    return fchmod(fd, from->st_mode & allowed) < 0 ? -errno : 0;
+}
+
+int file_make_temp(const char *temp, const char *target, const char *with)
+{
+    struct stat st;
+    bool is_new = stat(target, &st) < 0;
+    mode_t allowed = allowed_with(with);
+    int fd = file_open(temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, is_new ? MODE_NEW & allowed : S_IRUSR | S_IWUSR);
+    if (fd < 0 || is_new)
+        return fd;
+    int r = copy_owner_and_mode(&st, allowed, fd);
+    if (r == 0)
+        return fd;
+    file_close(fd);
+    (void)file_unlink(temp);
+    return r;
 }
 
 int file_copy_content(int from, int to)
@@ -214,12 +240,12 @@ int file_reserve(int fd, uint64_t size)
     return r < 0 ? r : -e;
 }
 
-int file_create(const char *path)
+int file_create(const char *path, const char *with)
 {
     /* Another's data is never written into. */
     if (unlink(path) < 0 && errno != ENOENT)
         return -errno;
-    return file_open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, MODE_NEW);
+    return file_open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, MODE_NEW & allowed_with(with));
 }
 
 int file_unlink(const char *path)
@@ -324,12 +350,9 @@ void file_unmap(void *p, size_t n)
     free(m);
 }
 
-int file_open_append(const char *path)
+static int append_to_new(const char *path, mode_t mode)
 {
-    int fd = file_open(path, O_WRONLY | O_APPEND, 0);
-    if (fd != -ENOENT)
-        return fd;
-    fd = file_open(path, O_WRONLY | O_APPEND | O_CREAT, MODE_NEW);
+    int fd = file_open(path, O_WRONLY | O_APPEND | O_CREAT, mode);
     if (fd < 0)
         return fd;
     int r = file_sync_folder(path);
@@ -338,6 +361,21 @@ int file_open_append(const char *path)
         return r;
     }
     return fd;
+}
+
+int file_open_append_with(const char *path, const char *with)
+{
+    int fd = file_open(path, O_WRONLY | O_APPEND, 0);
+    if (fd == -ENOENT)
+        return append_to_new(path, MODE_NEW & allowed_with(with));
+    if (fd >= 0 && with)
+        file_narrow(fd, with);
+    return fd;
+}
+
+int file_open_append(const char *path)
+{
+    return file_open_append_with(path, NULL);
 }
 
 int file_write_all(int fd, struct str s)

@@ -10,8 +10,9 @@ int file_open(const char *path, int flags, mode_t mode) __attribute__((warn_unus
 /* fsync(2). */
 int file_sync(int fd) __attribute__((warn_unused_result));
 
-/* Gives `fd` the owner and mode of the file `target`, which it is to replace; mode 0640 where there is none. */
-int file_copy_mode(const char *target, int fd) __attribute__((warn_unused_result));
+/* Makes the file `temp`, which is to replace `target`: with its owner and mode, or with 0640 less the umask where there
+ * is none; and less what `with` (NULL: nothing) does not give to the group and to others. */
+int file_make_temp(const char *temp, const char *target, const char *with) __attribute__((warn_unused_result));
 
 /* Copies all of one file to the front of another. */
 int file_copy_content(int from, int to) __attribute__((warn_unused_result));

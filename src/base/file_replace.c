@@ -22,7 +22,7 @@ static int find_names(const char *path, struct names *names)
     return 0;
 }
 
-int file_replace_begin(const char *path)
+static int begin(const char *path, const char *with)
 {
     struct names names;
     int r = find_names(path, &names);
@@ -32,15 +32,12 @@ int file_replace_begin(const char *path)
     r = file_unlink(names.temp);
     if (r < 0 && r != -ENOENT)
         return r;
-    int fd = file_open(names.temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, S_IRUSR | S_IWUSR);
-    if (fd < 0)
-        return fd;
-    r = file_copy_mode(names.target, fd);
-    if (r < 0) {
-        file_replace_abort(path, fd);
-        return r;
-    }
-    return fd;
+    return file_make_temp(names.temp, names.target, with);
+}
+
+int file_replace_begin(const char *path)
+{
+    return begin(path, NULL);
 }
 
 void file_replace_abort(const char *path, int fd)
@@ -125,9 +122,9 @@ int file_replace_commit(const char *path, int fd)
     return r;
 }
 
-int file_replace(const char *path, struct str content)
+int file_replace_with(const char *path, const char *with, struct str content)
 {
-    int fd = file_replace_begin(path);
+    int fd = begin(path, with);
     if (fd < 0)
         return fd;
     int r = file_write_all(fd, content);
@@ -136,4 +133,9 @@ int file_replace(const char *path, struct str content)
         return r;
     }
     return file_replace_commit(path, fd);
+}
+
+int file_replace(const char *path, struct str content)
+{
+    return file_replace_with(path, NULL, content);
 }

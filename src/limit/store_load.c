@@ -256,7 +256,7 @@ static bool load_journal(struct load *l)
 static bool open_journal(struct load *l)
 {
     struct store *st = l->st;
-    int r = st->journal.fd = file_open_append(st->journal_path);
+    int r = st->journal.fd = file_open_append_with(st->journal_path, st->path);
     if (r >= 0)
         r = file_sync_data(st->journal.fd);
     if (r >= 0)

@@ -57,10 +57,10 @@ static int renew_journal(const struct save *s)
     journal->fd = -1;
     if (s->final)
         return file_remove(journal->path);
-    int r = file_replace(journal->path, buf_str(&s->tail));
+    int r = file_replace_with(journal->path, s->path, buf_str(&s->tail));
     if (r < 0)
         return r;
-    journal->fd = file_open_append(journal->path);
+    journal->fd = file_open_append_with(journal->path, s->path);
     return journal->fd < 0 ? journal->fd : 0;
 }
 
@@ -81,6 +81,8 @@ void store_save_commit(struct job *j)
         s->result = -ESTALE;
     if (s->result == 0 && !s->tail_lost)
         s->journal_result = renew_journal(s);
+    if (s->words->installed)
+        file_narrow(s->words->fd, s->path);
     /* Last: as long as it is there, it goes with what has just been saved. */
     if (s->final && s->result == 0 && s->journal_result == 0)
         s->words_result = words_file_remove(s->words);

@@ -39,9 +39,11 @@ static uint64_t sum_of(const struct words_header *h)
 
 bool words_file_init(struct words_file *f, const char *clients_path)
 {
-    *f = (struct words_file){
-        .fd = -1, .path = file_path_with(clients_path, ".tokens"), .temp = file_path_with(clients_path, ".tokens.tmp")};
-    return f->path && f->temp;
+    *f = (struct words_file){.fd = -1,
+                             .path = file_path_with(clients_path, ".tokens"),
+                             .temp = file_path_with(clients_path, ".tokens.tmp"),
+                             .clients = file_path_with(clients_path, "")};
+    return f->path && f->temp && f->clients;
 }
 
 static void forget(struct words_file *f)
@@ -63,7 +65,8 @@ void words_file_fini(struct words_file *f)
     forget(f);
     mem_free(f->path);
     mem_free(f->temp);
-    f->path = f->temp = NULL;
+    mem_free(f->clients);
+    f->path = f->temp = f->clients = NULL;
 }
 
 /* ---- writing ---- */
@@ -114,7 +117,7 @@ int words_file_begin(struct words_file *f, const struct hash_key *key, uint64_t 
     uint64_t boot = words_boot(key);
     if (boot == 0)
         return -ENOSYS;
-    f->fd = file_create(f->temp);
+    f->fd = file_create(f->temp, f->clients);
     int r = f->fd < 0 ? f->fd : words_file_extend(f, slots, n);
     if (r < 0) {
         forget(f);

@@ -154,8 +154,11 @@ static void test_replace(void **state)
     assert_int_equal(file_replace(path, STR("one")), 0);
     umask(022);
     assert_content(path, "one");
-    assert_int_equal(mode_of(path), 0640);
+    assert_int_equal(mode_of(path), 0600);
     assert_int_equal(fsync_fault.calls, 2); /* the file and its folder */
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(file_replace(path, STR("one")), 0);
+    assert_int_equal(mode_of(path), 0640);
     assert_int_equal(chmod(path, 0604), 0);
     assert_int_equal(file_replace(path, STR("two, longer")), 0);
     assert_content(path, "two, longer");
@@ -468,6 +471,38 @@ static void test_append(void **state)
     assert_int_equal(file_open_append(folder), -EISDIR);
 }
 
+/* Who may not read a file may not read what goes with it, be that new or not. */
+static void test_modes_of_what_goes_with(void **state)
+{
+    (void)state;
+    static const struct {
+        mode_t mode, beside;
+    } cases[] = {{0600, 0600}, {0640, 0640}, {0666, 0640}, {0404, 0600}, {0000, 0600}, {0660, 0640}};
+    char with[128];
+    snprintf(with, sizeof(with), "%s/with", folder);
+    assert_int_equal(file_replace(with, STR("")), 0);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        assert_int_equal(chmod(with, cases[i].mode), 0);
+        file_close(file_open_append_with(path, with));
+        assert_int_equal(mode_of(path), cases[i].beside);
+        assert_int_equal(chmod(path, 0777), 0);
+        assert_int_equal(file_replace_with(path, with, STR("x")), 0);
+        assert_int_equal(mode_of(path), 0700 | (cases[i].mode & 077));
+        assert_int_equal(chmod(path, 0777), 0);
+        file_close(file_open_append_with(path, with));
+        assert_int_equal(mode_of(path), 0700 | (cases[i].mode & 077));
+        assert_int_equal(unlink(path), 0);
+        assert_int_equal(file_replace_with(path, with, STR("x")), 0);
+        assert_int_equal(mode_of(path), cases[i].beside);
+        file_close(file_create(path, with));
+        assert_int_equal(mode_of(path), cases[i].beside);
+        assert_int_equal(unlink(path), 0);
+    }
+    assert_int_equal(unlink(with), 0);
+    file_close(file_create(path, with));
+    assert_int_equal(mode_of(path), 0640);
+}
+
 static void test_append_folder_not_synced(void **state)
 {
     (void)state;
@@ -555,7 +590,7 @@ static void test_create(void **state)
     snprintf(link, sizeof link, "%s.link", path);
     assert_int_equal(file_replace(path, STR("others")), 0);
     assert_int_equal(symlink(path, link), 0);
-    int fd = file_create(link);
+    int fd = file_create(link, NULL);
     assert_true(fd >= 0);
     assert_int_equal(file_write_all(fd, STR("ours")), 0);
     file_close(fd);
@@ -564,14 +599,14 @@ static void test_create(void **state)
     assert_int_equal(file_rename(link, path), 0);
     assert_content(path, "ours");
     assert_int_equal(file_rename(link, path), -ENOENT);
-    assert_int_equal(file_create(folder), -EISDIR);
+    assert_int_equal(file_create(folder, NULL), -EISDIR);
 }
 
 static void test_reserve(void **state)
 {
     (void)state;
     struct stat st;
-    int fd = file_create(path);
+    int fd = file_create(path, NULL);
     assert_true(fd >= 0);
     assert_int_equal(file_reserve(fd, FILE_MAP_UNIT), 0);
     assert_int_equal(fstat(fd, &st), 0);
@@ -590,7 +625,7 @@ static void expect_map_to_keep_what_can_be_read(void)
 {
     void *map;
     struct buf page = BUF_INIT;
-    int fd = file_create(path), readable = file_create(temp);
+    int fd = file_create(path, NULL), readable = file_create(temp, NULL);
     assert_true(fd >= 0 && readable >= 0);
     assert_int_equal(file_reserve(fd, 2 * FILE_MAP_UNIT), 0);
     assert_int_equal(file_map(fd, FILE_MAP_UNIT, FILE_MAP_UNIT, &map), 0);
@@ -616,7 +651,7 @@ static void test_map(void **state)
     (void)state;
     void *map;
     char byte;
-    int fd = file_create(path);
+    int fd = file_create(path, NULL);
     assert_true(fd >= 0);
     assert_int_equal(file_reserve(fd, 2 * FILE_MAP_UNIT), 0);
     assert_int_equal(file_map(fd, FILE_MAP_UNIT, FILE_MAP_UNIT, &map), 0);
@@ -742,6 +777,7 @@ int main(void)
         TEST(test_mount_point_torn),
         TEST(test_name_beside),
         TEST(test_append),
+        TEST(test_modes_of_what_goes_with),
         TEST(test_append_folder_not_synced),
         TEST(test_bad_descriptors),
         TEST(test_remove),

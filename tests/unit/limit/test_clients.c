@@ -830,6 +830,62 @@ static void a_link_to_a_mount_point(void **state)
     close_world(&w);
 }
 
+/* ---- modes ---- */
+
+static void expect_modes(const struct world *w, mode_t clients, mode_t others)
+{
+    struct stat st;
+    char tokens[80];
+    snprintf(tokens, sizeof tokens, "%s.tokens", w->path);
+    assert_int_equal(stat(w->path, &st), 0);
+    assert_int_equal(st.st_mode & 07777, clients);
+    assert_int_equal(stat(w->journal, &st), 0);
+    assert_int_equal(st.st_mode & 07777, others);
+    assert_int_equal(stat(tokens, &st), 0);
+    assert_int_equal(st.st_mode & 07777, others);
+}
+
+static void wait_for_save(struct world *w)
+{
+    uint64_t saves = metrics.store_saves;
+    use(w, "a", 1);
+    while (metrics.store_saves == saves)
+        loop_turn(w->loop, TIMER_NEVER);
+}
+
+/* All hold the clients' ids: who may not read clients.json may not read the others. */
+static void modes_go_with_clients_json(void **state)
+{
+    (void)state;
+    struct world w;
+    mode_t before = umask(077);
+    open_world(&w);
+    crash(&w);
+    w.save_interval = "20ms";
+    must_start(&w);
+    assert_int_equal(do_register(&w, "a", 100, 0.001), ERR_OK);
+    wait_for_save(&w);
+    expect_modes(&w, 0600, 0600);
+    umask(022);
+    wait_for_save(&w);
+    expect_modes(&w, 0600, 0600);
+    crash(&w);
+    assert_int_equal(chmod(w.journal, 0644), 0); /* of an older version */
+    must_start(&w);
+    expect_modes(&w, 0600, 0600);
+    assert_int_equal(chmod(w.path, 0644), 0); /* what was made stays closed */
+    wait_for_save(&w);
+    expect_modes(&w, 0644, 0600);
+    stop(&w);
+    must_start(&w);
+    expect_modes(&w, 0644, 0640);
+    assert_int_equal(chmod(w.path, 0604), 0);
+    wait_for_save(&w);
+    expect_modes(&w, 0604, 0600);
+    umask(before);
+    close_world(&w);
+}
+
 /* A crash while clients.json was rewritten in place leaves a copy, which is whole, and counts: what stands in the file
  * itself may be neither the old nor the new, and yet look whole. */
 static void copy_of_a_rewriting_counts(void **state)
@@ -1121,6 +1177,7 @@ int main(void)
         cmocka_unit_test(a_link_to_nothing_yet),
         cmocka_unit_test(a_link_without_an_end_is_refused),
         cmocka_unit_test(a_link_to_a_mount_point),
+        cmocka_unit_test(modes_go_with_clients_json),
         cmocka_unit_test(copy_of_a_rewriting_counts),
         cmocka_unit_test(copy_of_a_failed_start_stays),
         cmocka_unit_test(full_disk_changes_nothing_and_recovers),
