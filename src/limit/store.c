@@ -11,7 +11,7 @@
  *
  * When an append fails, its lines are cut off again, the journal counts as broken, and nothing is appended to it any
  * more: the next append waits for a save, which writes all that is known to new files. At most one such attempt is made
- * a second; in between appends fail at once. */
+ * a second; in between appends fail at once. A save that has failed is tried again each second, too. */
 #include "limit/store.h"
 
 #include "base/clock.h"
@@ -58,12 +58,12 @@ void store_log_failure(const char *what, int result)
     log_end();
 }
 
-/* Puts the next attempt off. One that is needed comes by itself; without memory for the timer the next append makes
- * it. */
+/* Puts the next attempt off. It comes by itself, but for the last one of all; without memory for the timer the next
+ * append makes it, or the interval. */
 static void retry_later(struct store *st)
 {
     st->retry_at = loop_now(st->setup.loop) + RETRY_AFTER;
-    if (st->broken)
+    if (!st->closing)
         (void)!loop_arm(st->setup.loop, &st->retry, st->retry_at);
 }
 

@@ -1004,6 +1004,59 @@ static void crash_on_a_full_disk(void **state)
     close_world(&w);
 }
 
+static uint64_t wait_for_failure(struct world *w)
+{
+    uint64_t failures = metrics.store_failures;
+    while (metrics.store_failures == failures)
+        loop_turn(w->loop, TIMER_NEVER);
+    return loop_now(w->loop);
+}
+
+/* Also where only the save has failed, and the journal is well. */
+static void failed_save_is_tried_again_each_second(void **state)
+{
+    (void)state;
+    struct world w;
+    char in_the_way[80];
+    open_world(&w);
+    crash(&w);
+    w.save_interval = "4s"; /* begins a save after two */
+    must_start(&w);
+    snprintf(in_the_way, sizeof in_the_way, "%s.tmp", w.path);
+    assert_int_equal(do_register(&w, "a", 10, 0.001), ERR_OK);
+    assert_int_equal(mkdir(in_the_way, 0700), 0);
+    uint64_t first = wait_for_failure(&w), second = wait_for_failure(&w);
+    assert_in_range(second - first, NS_PER_S, NS_PER_S * 19 / 10);
+    assert_int_equal(do_register(&w, "b", 10, 0.001), ERR_OK);
+    assert_int_equal(rmdir(in_the_way), 0);
+    uint64_t saves = metrics.store_saves;
+    while (metrics.store_saves == saves)
+        loop_turn(w.loop, TIMER_NEVER);
+    assert_true(loop_now(w.loop) - second < NS_PER_S * 19 / 10);
+    close_world(&w);
+}
+
+/* After the last save has failed, the process goes on, or waits for its end: neither is a time for another last one. */
+static void failed_save_at_stop_is_not_tried_again(void **state)
+{
+    (void)state;
+    struct world w;
+    struct closing c = {0};
+    char in_the_way[80];
+    open_world(&w);
+    snprintf(in_the_way, sizeof in_the_way, "%s.tmp", w.path);
+    assert_int_equal(do_register(&w, "a", 10, 0.001), ERR_OK);
+    assert_int_equal(mkdir(in_the_way, 0700), 0);
+    limiter_close(w.lim, on_closed, &c);
+    while (!c.ended)
+        loop_turn(w.loop, TIMER_NEVER);
+    assert_false(c.ok);
+    for (uint64_t end = loop_now(w.loop) + NS_PER_S * 3 / 2; loop_now(w.loop) < end;)
+        loop_turn(w.loop, NS_PER_S / 10);
+    assert_int_equal(rmdir(in_the_way), 0);
+    close_world(&w);
+}
+
 static void failed_save_at_stop_is_reported(void **state)
 {
     (void)state;
@@ -1182,6 +1235,8 @@ int main(void)
         cmocka_unit_test(copy_of_a_failed_start_stays),
         cmocka_unit_test(full_disk_changes_nothing_and_recovers),
         cmocka_unit_test(crash_on_a_full_disk),
+        cmocka_unit_test(failed_save_is_tried_again_each_second),
+        cmocka_unit_test(failed_save_at_stop_is_not_tried_again),
         cmocka_unit_test(failed_save_at_stop_is_reported),
         cmocka_unit_test(a_save_with_pauses),
         cmocka_unit_test(the_stop_saves_what_has_gone),
