@@ -56,6 +56,13 @@ int64_t file_size(int fd) __attribute__((warn_unused_result));
 /* Is the file behind `fd` still the one that `path` names? 0; -ENOENT when nothing has that name any more, -ESTALE when
  * another file has it. What is written to it then is not found again. */
 int file_still_at(int fd, const char *path) __attribute__((warn_unused_result));
+/* What tells a file, as it is, from another and from itself changed; all of it 0 where nothing has that name. */
+struct file_mark {
+    uint64_t device, inode;
+    int64_t size, changed_s, changed_ns;
+};
+int file_mark(const char *path, struct file_mark *out) __attribute__((warn_unused_result));
+bool file_mark_eq(const struct file_mark *a, const struct file_mark *b);
 bool file_exists(const char *path);
 void file_close(int fd);
 /* Removes a file and syncs its folder; -ENOENT is 0. */

@@ -423,6 +423,22 @@ int file_still_at(int fd, const char *path)
     return mine.st_dev == there.st_dev && mine.st_ino == there.st_ino ? 0 : -ESTALE;
 }
 
+int file_mark(const char *path, struct file_mark *out)
+{
+    struct stat st;
+    *out = (struct file_mark){0};
+    if (stat(path, &st) < 0)
+        return errno == ENOENT ? 0 : -errno;
+    *out = (struct file_mark){st.st_dev, st.st_ino, st.st_size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec};
+    return 0;
+}
+
+bool file_mark_eq(const struct file_mark *a, const struct file_mark *b)
+{
+    return a->device == b->device && a->inode == b->inode && a->size == b->size && a->changed_s == b->changed_s &&
+           a->changed_ns == b->changed_ns;
+}
+
 bool file_exists(const char *path)
 {
     struct stat st;

@@ -278,6 +278,7 @@ static void save_committed(struct job *j)
     struct store *st = container_of(j, struct store, save.job);
     const struct save *s = &st->save;
     bool final = s->final, ok = s->result == 0 && s->journal_result == 0 && s->words_result == 0;
+    store_log_foreign(&st->save);
     if (s->result < 0) {
         save_failed(st, s->result);
     } else {

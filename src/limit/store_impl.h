@@ -4,6 +4,7 @@
 #define LB_LIMIT_STORE_IMPL_H
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "event/timer.h"
 #include "limit/store.h"
 #include "limit/words_file.h"
@@ -50,6 +51,9 @@ struct save {
     bool words_gone;        /* somebody has removed their file, */
     bool relocked;          /* and that of the lock */
     bool some;              /* there are clients */
+    struct file_mark mark;  /* of clients.json as it was loaded, or as the last save has left it, */
+    bool marked;            /* if that could be seen */
+    const char *foreign;    /* NULL, or what somebody else has done to it since */
     unsigned slice;         /* clients that are written in one turn of the loop */
 
     struct instant at;
@@ -114,6 +118,12 @@ void store_save_prepare(struct store *st);
 
 /* Puts the next clients into save.piece; sets last_piece with the end of the file. 0 or -ENOMEM. */
 int store_save_fill(struct store *st) __attribute__((warn_unused_result));
+
+/* Notes clients.json as it is: what stands there later, and is another, is somebody else's doing. */
+void store_save_mark(struct save *s);
+
+/* Logs what somebody else had done to the file that the save has replaced, if so. */
+void store_log_foreign(struct save *s);
 
 /* Jobs of the save, as run by the helper thread, and by the load itself at start. */
 void store_save_write(struct job *j);

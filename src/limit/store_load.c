@@ -104,6 +104,7 @@ static bool load_clients(struct load *l)
     int r = file_name_beside(l->st->path, RESCUE_SUFFIX, rescue);
     if (r < 0)
         return fail(l, EXIT_RUNTIME, "%s: %s", l->st->path, strerror(-r));
+    store_save_mark(&l->st->save);
     bool ok = load_file(l, rescue, &l->rescued);
     if (ok && l->rescued) {
         log_begin(LOG_WARN, "store_copy_used");
@@ -285,6 +286,7 @@ static int save_now(struct store *st)
         words_file_note(&st->words, s->at.wall_ns, false);
         store_save_commit(&s->job);
     }
+    store_log_foreign(s);
     buf_fini(&s->piece);
     if (r == 0)
         r = s->result < 0 ? s->result : s->journal_result;

@@ -1,6 +1,7 @@
 /* One save of clients.json: what goes into its pieces, and the jobs that write them. store.c makes a save between other
  * work, store_load.c one at the start. */
 #include "base/file.h"
+#include "base/log.h"
 #include "store_impl.h"
 
 #include <errno.h>
@@ -64,6 +65,29 @@ static int renew_journal(const struct save *s)
     return journal->fd < 0 ? journal->fd : 0;
 }
 
+void store_save_mark(struct save *s)
+{
+    s->marked = file_mark(s->path, &s->mark) == 0;
+}
+
+/* Whoever has changed clients.json under the running process had better know that this is lost; or a backup has been
+ * put there, for the next start. The journal and the clients in memory are newer, so it is replaced all the same. */
+static void note_foreign(struct save *s)
+{
+    static const struct file_mark nothing;
+    struct file_mark now;
+    if (s->marked && file_mark(s->path, &now) == 0 && !file_mark_eq(&now, &s->mark))
+        s->foreign = file_mark_eq(&now, &nothing) ? "removed" : "changed";
+}
+
+static int replace_clients(struct save *s)
+{
+    note_foreign(s);
+    int r = file_replace_commit(s->path, s->fd);
+    store_save_mark(s); /* also after a failure: it may stand there all the same */
+    return r;
+}
+
 void store_save_commit(struct job *j)
 {
     struct save *s = container_of(j, struct save, job);
@@ -72,7 +96,7 @@ void store_save_commit(struct job *j)
     s->words_gone = s->words->installed && file_still_at(s->words->fd, s->words->path) < 0;
     bool replaces = s->fd >= 0;
     if (replaces && s->result == 0)
-        s->result = file_replace_commit(s->path, s->fd);
+        s->result = replace_clients(s);
     else
         file_close(s->fd);
     s->fd = -1;
@@ -89,6 +113,17 @@ void store_save_commit(struct job *j)
 }
 
 /* ---- on the loop ---- */
+
+void store_log_foreign(struct save *s)
+{
+    if (!s->foreign)
+        return;
+    log_begin(LOG_WARN, "store_file_changed");
+    log_z("file", s->path);
+    log_z("reason", s->foreign);
+    log_end();
+    s->foreign = NULL;
+}
 
 static unsigned slice_of(const struct store *st)
 {

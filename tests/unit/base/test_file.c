@@ -570,6 +570,36 @@ static void test_still_at(void **state)
     file_close(fd);
 }
 
+/* Each change shows; that nothing is there is a mark of its own. */
+static void test_mark(void **state)
+{
+    (void)state;
+    struct file_mark before, after;
+    struct timespec earlier[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = 1000}};
+    char inside[160];
+    assert_int_equal(file_mark(path, &before), 0);
+    assert_int_equal(file_mark(path, &after), 0);
+    assert_true(file_mark_eq(&before, &after));
+    assert_int_equal(file_replace(path, STR("a")), 0);
+    assert_int_equal(file_mark(path, &after), 0);
+    assert_false(file_mark_eq(&before, &after));
+    before = after;
+    assert_int_equal(utimensat(AT_FDCWD, path, earlier, 0), 0);
+    assert_int_equal(file_mark(path, &after), 0);
+    assert_false(file_mark_eq(&before, &after));
+    before = after;
+    assert_int_equal(truncate(path, 0), 0);
+    assert_int_equal(utimensat(AT_FDCWD, path, earlier, 0), 0);
+    assert_int_equal(file_mark(path, &after), 0);
+    assert_false(file_mark_eq(&before, &after)); /* the size */
+    before = after;
+    assert_int_equal(chmod(path, 0600), 0);
+    assert_int_equal(file_mark(path, &after), 0);
+    assert_true(file_mark_eq(&before, &after));
+    snprintf(inside, sizeof inside, "%s/x", path);
+    assert_int_equal(file_mark(inside, &after), -ENOTDIR);
+}
+
 static void test_lock_of_unknown_holder(void **state)
 {
     (void)state;
@@ -786,6 +816,7 @@ int main(void)
         TEST(test_map),
         TEST(test_lock),
         TEST(test_still_at),
+        TEST(test_mark),
         TEST(test_lock_of_unknown_holder),
         TEST(test_kind),
         TEST(test_write_now_pipe),

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/metrics.h"
 
 #include <errno.h>
@@ -853,6 +854,14 @@ static void wait_for_save(struct world *w)
         loop_turn(w->loop, TIMER_NEVER);
 }
 
+static uint64_t wait_for_failure(struct world *w)
+{
+    uint64_t failures = metrics.store_failures;
+    while (metrics.store_failures == failures)
+        loop_turn(w->loop, TIMER_NEVER);
+    return loop_now(w->loop);
+}
+
 /* All hold the clients' ids: who may not read clients.json may not read the others. */
 static void modes_go_with_clients_json(void **state)
 {
@@ -883,6 +892,106 @@ static void modes_go_with_clients_json(void **state)
     wait_for_save(&w);
     expect_modes(&w, 0604, 0600);
     umask(before);
+    close_world(&w);
+}
+
+/* ---- what somebody else does to clients.json ---- */
+
+static void expect_logged(const char *part, unsigned times)
+{
+    struct buf log = BUF_INIT;
+    unsigned n = 0;
+    log_take(&log);
+    assert_true(buf_append(&log, "", 1));
+    for (const char *at = strstr(buf_bytes(&log), part); at; at = strstr(at + 1, part))
+        n++;
+    if (n != times)
+        fail_msg("\"%s\" is in the log %u times, not %u: %s", part, n, times, buf_bytes(&log));
+    buf_fini(&log);
+}
+
+#define FOREIGN "store_file_changed"
+
+/* As an editor does that writes into the file. */
+static void write_into(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+}
+
+/* Goes on until nothing is saved any more. */
+static void calm_down(struct world *w)
+{
+    uint64_t saves;
+    do {
+        saves = metrics.store_saves;
+        for (uint64_t end = loop_now(w->loop) + 50 * NS_PER_MS; loop_now(w->loop) < end;)
+            loop_turn(w->loop, 10 * NS_PER_MS);
+    } while (metrics.store_saves != saves);
+}
+
+static void save_and_calm_down(struct world *w)
+{
+    wait_for_save(w);
+    calm_down(w);
+}
+
+/* It is replaced, for what it held is known; but not without a word. */
+static void foreign_file_is_replaced_with_a_warning(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w);
+    crash(&w);
+    w.save_interval = "20ms";
+    for (unsigned i = 0; i < 2; i++) { /* by renaming, and in place */
+        is_mount_point = i == 1;
+        write_into(w.path, "{\"clients\":[]}");
+        must_start(&w);
+        assert_int_equal(do_register(&w, "a", 100, 0.001), ERR_OK);
+        save_and_calm_down(&w);
+        save_and_calm_down(&w);
+        expect_logged(FOREIGN, 0);
+        write_into(w.path, "{\"clients\":[] }");
+        save_and_calm_down(&w);
+        expect_logged("clients.json reason=changed", 1);
+        save_and_calm_down(&w);
+        expect_logged(FOREIGN, 0);
+        assert_int_equal(unlink(w.path), 0);
+        is_mount_point = false; /* where there is nothing, nothing is mounted */
+        save_and_calm_down(&w);
+        expect_logged("clients.json reason=removed", 1);
+        save_and_calm_down(&w);
+        expect_logged(FOREIGN, 0);
+        stop(&w);
+        assert_int_equal(unlink(w.path), 0);
+    }
+    must_start(&w);
+    close_world(&w);
+}
+
+/* A file that comes where there was none; and a save whose outcome is not known. */
+static void file_from_nowhere_is_foreign(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w);
+    crash(&w);
+    w.save_interval = "20ms";
+    must_start(&w);
+    write_into(w.path, "{\"clients\":[]}");
+    assert_int_equal(do_register(&w, "a", 100, 0.001), ERR_OK);
+    save_and_calm_down(&w);
+    expect_logged("clients.json reason=changed", 1);
+    is_mount_point = is_failing = true;
+    use(&w, "a", 1);
+    wait_for_failure(&w);
+    is_mount_point = is_failing = false;
+    expect_logged("store_failed", 1);
+    save_and_calm_down(&w);
+    expect_logged(FOREIGN, 0);
     close_world(&w);
 }
 
@@ -1002,14 +1111,6 @@ static void crash_on_a_full_disk(void **state)
     assert_int_equal(clients_total(w.lim), 1);
     expect(&w, "a", 10, 1, 10);
     close_world(&w);
-}
-
-static uint64_t wait_for_failure(struct world *w)
-{
-    uint64_t failures = metrics.store_failures;
-    while (metrics.store_failures == failures)
-        loop_turn(w->loop, TIMER_NEVER);
-    return loop_now(w->loop);
 }
 
 /* Also where only the save has failed, and the journal is well. */
@@ -1231,6 +1332,8 @@ int main(void)
         cmocka_unit_test(a_link_without_an_end_is_refused),
         cmocka_unit_test(a_link_to_a_mount_point),
         cmocka_unit_test(modes_go_with_clients_json),
+        cmocka_unit_test(foreign_file_is_replaced_with_a_warning),
+        cmocka_unit_test(file_from_nowhere_is_foreign),
         cmocka_unit_test(copy_of_a_rewriting_counts),
         cmocka_unit_test(copy_of_a_failed_start_stays),
         cmocka_unit_test(full_disk_changes_nothing_and_recovers),
