@@ -143,7 +143,7 @@ static int start_base(struct server *s)
     if (!s->disk)
         return fail(EXIT_RUNTIME, "cannot start the helper thread: %s", strerrordesc_np(errno));
     log_configure(s->config->log.level, s->config->log.format);
-    s->log_writer = log_writer_new(s->loop, s->disk, s->config->log.file);
+    s->log_writer = log_writer_new(s->loop, s->config->log.file);
     if (!s->log_writer)
         return fail(EXIT_RUNTIME, "cannot write the log to %s: %s",
                     s->config->log.file ? s->config->log.file : "stdout", strerrordesc_np(errno));

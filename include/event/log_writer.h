@@ -1,17 +1,19 @@
 /* Takes the log's lines once an iteration and brings them to stdout or a file without ever stalling the loop. A regular
- * file is written by the helper thread; a pipe, terminal or socket is written without blocking, and what it does not
- * take waits, within LOG_BUFFER_MAX. */
+ * file is written by a helper thread of its own, so that nobody else waits for a slow one; a pipe, terminal or socket
+ * is written without blocking. What is not taken waits, within LOG_BUFFER_MAX. */
 #ifndef LB_EVENT_LOG_WRITER_H
 #define LB_EVENT_LOG_WRITER_H
 
 #include "event/loop.h"
-#include "event/worker.h"
 
 struct log_writer;
 
-/* `path` NULL means stdout, else the file is opened for appending and created with mode 0640. NULL, with errno, when it
- * cannot be opened. */
-struct log_writer *log_writer_new(struct loop *l, struct worker *w, const char *path);
+/* `path` NULL means stdout, else the file is opened for appending and created with mode 0640. To be called behind
+ * signals_new(): for a file a thread is started. NULL, with errno, when it cannot be opened, or there is no thread. */
+struct log_writer *log_writer_new(struct loop *l, const char *path);
+
+/* Nothing waits to be written, and nothing is on its way. */
+bool log_writer_is_idle(const struct log_writer *lw);
 
 /* Opens the file anew by its path (SIGUSR1, after a rotation), on the helper thread: lines so far go to the old one. On
  * failure the old one stays in use, and `log_reopen_failed` in it says why. Without a path, or where that is no regular
@@ -24,8 +26,7 @@ void log_writer_reopen(struct log_writer *lw);
 bool log_writer_move(struct log_writer *lw, int fd, const char *path) __attribute__((warn_unused_result));
 bool log_writer_can_move(const struct log_writer *lw);
 
-/* Writes what is left (for a stalled pipe at most 200 ms are waited) and closes. NULL is fine. To be called before
- * worker_free(). */
+/* Writes what is left (for a stalled pipe at most 200 ms are waited), closes, and ends the thread. NULL is fine. */
 void log_writer_free(struct log_writer *lw);
 
 #endif

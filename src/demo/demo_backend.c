@@ -5,7 +5,6 @@
 #include "base/log.h"
 #include "event/log_writer.h"
 #include "event/signals.h"
-#include "event/worker.h"
 #include "net/io.h"
 #include "net/sock.h"
 #include "server.h"
@@ -156,7 +155,6 @@ static void on_signal(void *arg, int signo)
 struct world {
     struct loop *loop;
     struct signals *signals;
-    struct worker *worker;
     struct log_writer *log;
     struct demo_server server;
 };
@@ -190,7 +188,7 @@ static int run(struct world *w, const struct demo_options *o)
     if (r < 0)
         return start_failed("/dev/null", -r);
     if (!(w->loop = loop_new()) || !(w->signals = signals_new(w->loop, on_signal, w->loop)) ||
-        !(w->worker = worker_new(w->loop, "demo-helper")) || !(w->log = log_writer_new(w->loop, w->worker, NULL)))
+        !(w->log = log_writer_new(w->loop, NULL)))
         return start_failed("start", errno);
     sock_raise_fd_limit(FD_LIMIT);
     return serve(w, o);
@@ -199,8 +197,6 @@ static int run(struct world *w, const struct demo_options *o)
 static void world_fini(struct world *w)
 {
     log_writer_free(w->log);
-    if (w->worker)
-        worker_free(w->worker);
     if (w->signals)
         signals_free(w->signals);
     loop_free(w->loop);

@@ -1,4 +1,4 @@
-/* Brings the log's lines out at the end of each turn: files by way of the helper thread, streams (pipes, terminals,
+/* Brings the log's lines out at the end of each turn: files by way of a helper thread, streams (pipes, terminals,
  * sockets) at once, as far as they take them. Whoever is slow makes lines wait in the log, which bounds them. */
 #include "event/log_writer.h"
 
@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "event/worker.h"
 
 #include <errno.h>
 #include <string.h>
@@ -20,9 +21,9 @@
 
 struct log_writer {
     struct loop *loop;
-    struct worker *worker;
-    char *path;      /* NULL: stdout */
-    char *next_path; /* of the file to go on in, open as next_fd; NULL: none */
+    struct worker *worker; /* for files; NULL for streams */
+    char *path;            /* NULL: stdout */
+    char *next_path;       /* of the file to go on in, open as next_fd; NULL: none */
     int next_fd;
     struct loop_hook hook;
     struct timer pause; /* until it fires, nothing is written */
@@ -258,7 +259,23 @@ static void prepare(struct log_writer *lw)
     watch_init(&lw->room, lw->fd, on_room);
 }
 
-struct log_writer *log_writer_new(struct loop *l, struct worker *w, const char *path)
+static bool start_thread(struct log_writer *lw, struct loop *l)
+{
+    lw->worker = lw->is_stream ? NULL : worker_new(l, "log");
+    return lw->is_stream || lw->worker;
+}
+
+static void let_go(struct log_writer *lw)
+{
+    worker_free(lw->worker);
+    if (lw->owns_fd)
+        file_close(lw->fd);
+    buf_fini(&lw->out);
+    mem_free(lw->path);
+    mem_free(lw);
+}
+
+struct log_writer *log_writer_new(struct loop *l, const char *path)
 {
     struct log_writer *lw = mem_try_alloc(sizeof(*lw));
     char *own = lw && path ? file_path_with(path, "") : NULL;
@@ -270,10 +287,21 @@ struct log_writer *log_writer_new(struct loop *l, struct worker *w, const char *
         errno = -fd;
         return NULL;
     }
-    *lw = (struct log_writer){.worker = w, .path = own, .fd = fd, .owns_fd = path != NULL};
+    *lw = (struct log_writer){.path = own, .fd = fd, .owns_fd = path != NULL};
     prepare(lw);
+    if (!start_thread(lw, l)) {
+        int error = errno;
+        let_go(lw);
+        errno = error;
+        return NULL;
+    }
     attach(lw, l);
     return lw;
+}
+
+bool log_writer_is_idle(const struct log_writer *lw)
+{
+    return log_pending() == 0 && !lw->in_flight && (!lw->is_stream || lw->out.len == 0);
 }
 
 void log_writer_reopen(struct log_writer *lw)
@@ -353,9 +381,5 @@ void log_writer_free(struct log_writer *lw)
     else
         finish_file(lw);
     log_set_backlog(0);
-    if (lw->owns_fd)
-        file_close(lw->fd);
-    buf_fini(&lw->out);
-    mem_free(lw->path);
-    mem_free(lw);
+    let_go(lw);
 }

@@ -22,7 +22,6 @@
 #include <unistd.h>
 
 static struct loop *loop;
-static struct worker *worker;
 static struct log_writer *writer;
 static char folder[] = "/tmp/test_log_writer.XXXXXX";
 static char path[128], rotated[128];
@@ -48,8 +47,7 @@ static int setup(void **state)
     unlink(path);
     unlink(rotated);
     loop = loop_new();
-    worker = loop ? worker_new(loop, "helper") : NULL;
-    return worker ? 0 : -1;
+    return loop ? 0 : -1;
 }
 
 static int teardown(void **state)
@@ -57,7 +55,6 @@ static int teardown(void **state)
     (void)state;
     log_writer_free(writer);
     writer = NULL;
-    worker_free(worker);
     loop_free(loop);
     return 0;
 }
@@ -110,7 +107,7 @@ static void settle(void)
 {
     do
         loop_turn(loop, 30 * NS_PER_MS);
-    while (log_pending() || worker_pending(worker));
+    while (!log_writer_is_idle(writer));
 }
 
 /* Checks that `content` holds the lines from..to-1, each whole, and nothing else. */
@@ -139,7 +136,7 @@ static void assert_file(const char *name, unsigned from, unsigned to)
 
 static void open_path(void)
 {
-    writer = log_writer_new(loop, worker, path);
+    writer = log_writer_new(loop, path);
     assert_non_null(writer);
 }
 
@@ -184,7 +181,7 @@ static void test_a_file_that_cannot_be_opened(void **state)
     (void)state;
     snprintf(missing, sizeof(missing), "%s/none/log", folder);
     errno = 0;
-    assert_null(log_writer_new(loop, worker, missing));
+    assert_null(log_writer_new(loop, missing));
     assert_int_equal(errno, ENOENT);
 }
 
@@ -291,7 +288,7 @@ static int open_stream(bool is_socket)
         assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
     assert_int_equal(fcntl(fds[0], F_SETFL, O_NONBLOCK), 0);
     stdout_replace(fds[1]);
-    writer = log_writer_new(loop, worker, NULL);
+    writer = log_writer_new(loop, NULL);
     return fds[0];
 }
 
@@ -435,7 +432,7 @@ static void test_moving(void **state)
 {
     (void)state;
     char line[32];
-    writer = log_writer_new(loop, worker, path);
+    writer = log_writer_new(loop, path);
     assert_non_null(writer);
     assert_true(log_writer_can_move(writer));
     for (int i = 0; i < 60; i++) {
