@@ -53,7 +53,7 @@ struct server {
     struct watchdog watchdog;
     char *const *argv;
     char path[4096]; /* of the program */
-    bool serving, stopped;
+    bool serving, stopped, ending;
     struct timer upkeep;
     size_t peak; /* connections since memory was last given back */
 };
@@ -83,6 +83,8 @@ static void stop(struct server *s, const char *name)
 static void on_signal(void *arg, int signo)
 {
     struct server *s = arg;
+    if (s->ending) /* what they would act on is gone */
+        return;
     switch (signo) {
     case SIGTERM: stop(s, "SIGTERM"); break;
     case SIGINT: stop(s, "SIGINT"); break;
@@ -356,6 +358,7 @@ static void leave_listeners(struct server *s)
 
 static void destroy(struct server *s)
 {
+    s->ending = true;
     leave_listeners(s);
     upgrade_free(s->upgrade);
     successor_free(s->successor);

@@ -26,7 +26,12 @@ void log_writer_reopen(struct log_writer *lw);
 bool log_writer_move(struct log_writer *lw, int fd, const char *path) __attribute__((warn_unused_result));
 bool log_writer_can_move(const struct log_writer *lw);
 
-/* Writes what is left (for a stalled pipe at most 200 ms are waited), closes, and ends the thread. NULL is fine. */
+/* The process is to end at once: log_writer_free() is not to wait for a file for longer than 200 ms. */
+void log_writer_hurry(struct log_writer *lw);
+
+/* Writes what is left, closes, and ends the thread. For a stalled pipe at most 200 ms are waited, for a file two
+ * seconds, during which the loop is turned: its thread hangs then, and is left to the end of the process with what it
+ * has in hand. NULL is fine. */
 void log_writer_free(struct log_writer *lw);
 
 #endif

@@ -18,6 +18,8 @@
 
 #define STREAM_RETRY   (20 * NS_PER_MS) /* where epoll cannot tell when there is room again */
 #define STREAM_AT_EXIT (200 * NS_PER_MS)
+#define FILE_AT_EXIT   (2 * NS_PER_S) /* a busy disk may take its time; one that hangs may not keep the process */
+#define FILE_IN_HASTE  (200 * NS_PER_MS)
 
 struct log_writer {
     struct loop *loop;
@@ -34,11 +36,13 @@ struct log_writer {
     struct job job;
     bool in_flight;
     bool reopen_wanted; /* for the next job */
-    bool job_reopens, job_moves;
+    bool job_reopens, job_moves, job_ends;
     int job_next;
     int job_reopen_error;
     bool job_tore_line; /* the file ends in the middle of a line */
     struct log_loss job_lost;
+
+    uint64_t at_exit; /* what the last lines of a file may take */
 
     struct watch room; /* registered while a stream that can be watched is full */
     bool watchable;
@@ -109,6 +113,10 @@ static void run_job(struct job *j)
         move_on(lw);
     if (lw->job_reopens)
         reopen_file(lw);
+    if (lw->job_ends && lw->owns_fd) {
+        file_close(lw->fd);
+        lw->fd = -1;
+    }
 }
 
 static void report_reopen_failure(const struct log_writer *lw)
@@ -287,7 +295,7 @@ struct log_writer *log_writer_new(struct loop *l, const char *path)
         errno = -fd;
         return NULL;
     }
-    *lw = (struct log_writer){.path = own, .fd = fd, .owns_fd = path != NULL};
+    *lw = (struct log_writer){.path = own, .fd = fd, .owns_fd = path != NULL, .at_exit = FILE_AT_EXIT};
     prepare(lw);
     if (!start_thread(lw, l)) {
         int error = errno;
@@ -338,14 +346,28 @@ bool log_writer_move(struct log_writer *lw, int fd, const char *path)
     return true;
 }
 
-static void finish_file(struct log_writer *lw)
+/* False when the deadline has passed first. */
+static bool wait_for_job(struct log_writer *lw, uint64_t deadline)
 {
-    if (lw->in_flight)
-        worker_drain(lw->worker);
+    for (uint64_t now = clock_monotonic(); lw->in_flight && now < deadline; now = clock_monotonic())
+        loop_turn(lw->loop, deadline - now);
+    loop_cancel(lw->loop, &lw->pause);
+    return !lw->in_flight;
+}
+
+/* False when the thread hangs in the file, and all that its job needs stays its. */
+static bool finish_file(struct log_writer *lw)
+{
+    uint64_t deadline = clock_monotonic() + lw->at_exit;
+
     detach(lw);
-    log_take(&lw->out);
-    write_lines(lw);
     forget_next(lw); /* its first line would have been the next one */
+    if (!wait_for_job(lw, deadline))
+        return false;
+    lw->reopen_wanted = false;
+    lw->job_ends = true;
+    hand_to_worker(lw);
+    return wait_for_job(lw, deadline);
 }
 
 /* Waits on a loop of its own, so that nothing else runs meanwhile. */
@@ -371,15 +393,25 @@ static void finish_stream(struct log_writer *lw)
         finish_stream_slowly(lw);
 }
 
+void log_writer_hurry(struct log_writer *lw)
+{
+    lw->at_exit = FILE_IN_HASTE;
+}
+
 void log_writer_free(struct log_writer *lw)
 {
     if (!lw)
         return;
+    bool finished = true;
+
     log_announce();
     if (lw->is_stream)
         finish_stream(lw);
     else
-        finish_file(lw);
+        finished = finish_file(lw);
     log_set_backlog(0);
-    let_go(lw);
+    if (finished)
+        let_go(lw);
+    else
+        worker_abandon(lw->worker); /* which has the rest */
 }

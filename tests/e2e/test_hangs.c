@@ -63,10 +63,26 @@ static void test_a_log_that_hangs_holds_up_no_change(void **state)
     world_finish(w);
 }
 
+static void test_a_log_that_hangs_does_not_keep_the_process(void **state)
+{
+    struct world *w = *state;
+    uint64_t begun;
+
+    start(w, LOG_TO_FILE);
+    hang_log(w);
+    begun = now_ms();
+    daemon_signal(&w->daemon, SIGTERM);
+    assert_int_equal(daemon_wait(&w->daemon), 0);
+    assert_in_range(now_ms() - begun, 0, 2000 + SOON_MS);
+    daemon_expect_clean_stderr(&w->daemon);
+    world_finish(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         WORLD_TEST(test_a_log_that_hangs_holds_up_no_change),
+        WORLD_TEST(test_a_log_that_hangs_does_not_keep_the_process),
     };
 
     return cmocka_run_group_tests_name("hangs", tests, NULL, NULL);

@@ -342,6 +342,7 @@ void judge_end_of_life(bool killed, int status)
     l->status = status;
     /* With the disk full to the end there is no place left to say that lines were lost. */
     l->lossy |= kernel.kinds[FAULT_PIPE_BROKEN] > 0 || pipe_is_stalled();
+    l->lossy |= process.log_cut;
     l->lossy |= world.set.log_to_file && fault_since(SHOWN_DISK, sim_now() > 3 * S ? sim_now() - 3 * S : 0);
     if (killed || !l->said_stop || l->dropped > 0 || l->lossy)
         return;

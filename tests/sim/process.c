@@ -288,6 +288,7 @@ static void end_process(enum process_end how)
 {
     process.end = how;
     process.serving = false;
+    process.log_cut = helper_abandoned("log");
     threads_drop();
     helpers_forget();
     maps_drop();
@@ -298,7 +299,8 @@ static void end_process(enum process_end how)
 }
 
 /* Everything that a stopped daemon should have given back. A resolver that was abandoned, perhaps in the middle of a
- * call, keeps its own and what it was asked; the reader of a config its file, and two snapshots at most. */
+ * call, keeps its own and what it was asked; the reader of a config its file, and two snapshots at most; the writer of
+ * a log its lines, and three files. */
 static void check_leaks(void)
 {
     size_t blocks = 0, bytes = 0;
@@ -311,6 +313,11 @@ static void check_leaks(void)
         blocks += 128;
         bytes += 262144; /* the file, too, as it is read */
         descriptors++;
+    }
+    if (helper_abandoned("log")) {
+        blocks += 8;
+        bytes += 4u * 1024 * 1024;
+        descriptors += 3;
     }
     if (maps_left())
         sim_fail("leaks", "at exit a mapping is left");

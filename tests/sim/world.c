@@ -160,7 +160,7 @@ static void check_exit(void)
 {
     const char *said = process.stderr_text.len ? bytes_at(&process.stderr_text) : "";
     int n = (int)process.stderr_text.len;
-    if (!process.turns && !world.draining) {
+    if (!started_well) {
         check_failed_start(said, n);
         return;
     }
@@ -217,12 +217,12 @@ static size_t heap_bound(void)
 static void on_turn(void)
 {
     faults_look();
-    if (base_fds == 0) {
+    if (base_fds == 0 && net_listens(&world.listen)) { /* else it has not started, and ends */
         base_fds = process.open_fds;
         base_heap = process.heap_bytes;
         started_well = true;
     }
-    if (process.heap_bytes > heap_bound())
+    if (started_well && process.heap_bytes > heap_bound())
         sim_fail("memory", "%zu bytes are allocated for %u and %u connections", process.heap_bytes - base_heap,
                  net_accepted_open(), net_made_open());
 }

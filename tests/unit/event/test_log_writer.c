@@ -223,6 +223,39 @@ static void test_rotation_that_fails_keeps_the_old_file(void **state)
     buf_fini(&content);
 }
 
+/* A thread that hangs in the file at the end is not waited for longer than was promised; the process ends with it. A
+ * FIFO without a reader hangs whoever opens it. */
+static void end_with_a_file_that_hangs(bool in_haste, uint64_t least, uint64_t most)
+{
+    open_path();
+    line(0);
+    settle();
+    assert_int_equal(rename(path, rotated), 0);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    log_writer_reopen(writer);
+    loop_turn(loop, 0);
+    line(1);
+    if (in_haste)
+        log_writer_hurry(writer);
+    uint64_t started = clock_monotonic();
+    log_writer_free(writer);
+    writer = NULL;
+    assert_in_range(clock_monotonic() - started, least, most);
+    assert_file(rotated, 0, 1);
+}
+
+static void test_free_does_not_wait_long_for_a_file_that_hangs(void **state)
+{
+    (void)state;
+    end_with_a_file_that_hangs(false, 1500 * NS_PER_MS, 5 * NS_PER_S);
+}
+
+static void test_in_haste_it_waits_hardly_at_all(void **state)
+{
+    (void)state;
+    end_with_a_file_that_hangs(true, 150 * NS_PER_MS, 1500 * NS_PER_MS);
+}
+
 static void limit_file_size(rlim_t bytes)
 {
     struct rlimit limit;
@@ -471,6 +504,8 @@ int main(void)
         WRITER_TEST(test_a_file_that_cannot_be_opened),
         WRITER_TEST(test_rotation),
         WRITER_TEST(test_rotation_that_fails_keeps_the_old_file),
+        WRITER_TEST(test_free_does_not_wait_long_for_a_file_that_hangs),
+        WRITER_TEST(test_in_haste_it_waits_hardly_at_all),
         WRITER_TEST(test_a_full_disk_costs_lines_and_is_survived),
         WRITER_TEST(test_a_pipe_is_written_at_once),
         WRITER_TEST(test_a_pipe_that_stalls),
