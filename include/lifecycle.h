@@ -34,6 +34,8 @@ struct lifecycle {
     struct timer deadline, linger;
     uint64_t finished_before, began;
     size_t cut;
+    bool hurried;  /* by a second signal */
+    bool save_cut; /* the save was not waited for: a job of it may hang */
 };
 
 /* Sets the fields after the ones given by the caller (loop, proxy, upstream, limiter, before, shutdown_timeout; no
@@ -59,8 +61,8 @@ void lifecycle_pass_more(struct lifecycle *lc, proxy_pass_fn *pass, void *arg);
 /* Nothing can be served any more, for want of the clients: cuts everything off and stops, with EXIT_RUNTIME. */
 void lifecycle_give_up(struct lifecycle *lc);
 
-/* SIGTERM or SIGINT: the first begins the drain, the second ends it at once. The loop is stopped when all is done.
- * `name` is for the log. */
+/* SIGTERM or SIGINT: the first begins the drain, the second ends it at once, and gives the save a second; one during
+ * the save ends that. The loop is stopped when all is done. `name` is for the log. */
 void lifecycle_stop(struct lifecycle *lc, const char *name);
 
 #endif

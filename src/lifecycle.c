@@ -1,6 +1,7 @@
 /* From the first SIGTERM to the end.
  *
- *   RUNNING --signal--> DRAINING --no connection left, or deadline, or signal--> SAVING --saved--> STOPPED   */
+ *   RUNNING --signal--> DRAINING --no connection left, or deadline, or signal--> SAVING --saved, or deadline, or
+ *                                                                                        signal--> STOPPED        */
 #include "lifecycle.h"
 
 #include "base/clock.h"
@@ -9,6 +10,11 @@
 #include "notify.h"
 
 #include <assert.h>
+
+/* What the save may take, though timeouts.shutdown is over before: by that time, or after a second signal. A disk that
+ * works needs no more; what one that hangs leaves undone is in the journal and in the tokens' file. */
+#define SAVE_PATIENCE (5 * NS_PER_S)
+#define SAVE_IN_HASTE (1 * NS_PER_S)
 
 #define LINGER_LOOK (5 * NS_PER_MS) /* how often it is looked whether closing connections have closed */
 
@@ -31,8 +37,9 @@ static void stopped(void *arg, bool saved)
     if (lc->state == LIFECYCLE_STOPPED)
         return;
     lifecycle_enter(lc, LIFECYCLE_STOPPED);
+    loop_cancel(lc->loop, &lc->deadline);
     upstream_log_totals(lc->upstream);
-    lc->status = lc->cut > 0 ? EXIT_CUT : saved ? EXIT_DONE : EXIT_RUNTIME;
+    lc->status = lc->cut > 0 || lc->save_cut ? EXIT_CUT : saved ? EXIT_DONE : EXIT_RUNTIME;
     log_begin(lc->status == EXIT_DONE ? LOG_INFO : LOG_ERROR, "stop");
     log_u64("finished", proxy_finished(lc->proxy) - lc->finished_before - lc->cut);
     log_u64("cut", lc->cut);
@@ -42,25 +49,38 @@ static void stopped(void *arg, bool saved)
     loop_stop(lc->loop);
 }
 
+static uint64_t save_deadline(const struct lifecycle *lc)
+{
+    uint64_t now = clock_monotonic(), whole = lc->began + lc->shutdown_timeout;
+    if (lc->hurried)
+        return now + SAVE_IN_HASTE;
+    return whole > now + SAVE_PATIENCE ? whole : now + SAVE_PATIENCE;
+}
+
 static void save(struct lifecycle *lc)
 {
     lifecycle_enter(lc, LIFECYCLE_SAVING);
-    loop_cancel(lc->loop, &lc->deadline);
     loop_cancel(lc->loop, &lc->linger);
-    if (lc->limiter)
-        limiter_close(lc->limiter, stopped, lc);
-    else
+    if (!lc->limiter) {
         stopped(lc, true);
+        return;
+    }
+    /* Without memory for the timer a signal still ends it. */
+    (void)!loop_arm(lc->loop, &lc->deadline, save_deadline(lc));
+    limiter_close(lc->limiter, stopped, lc);
 }
 
-/* Nothing is waited for any longer. */
+/* Nothing is waited for any longer, but that the clients are saved; and then not for that. */
 static void cut_off(struct lifecycle *lc)
 {
-    if (lc->state != LIFECYCLE_DRAINING)
-        return;
-    lc->cut += proxy_cut(lc->proxy);
-    lc->cut += io_end_lingering(lc->loop);
-    save(lc);
+    if (lc->state == LIFECYCLE_DRAINING) {
+        lc->cut += proxy_cut(lc->proxy);
+        lc->cut += io_end_lingering(lc->loop);
+        save(lc);
+    } else if (lc->state == LIFECYCLE_SAVING) {
+        lc->save_cut = true;
+        stopped(lc, false);
+    }
 }
 
 static void on_deadline(struct timer *t)
@@ -136,6 +156,7 @@ void lifecycle_init(struct lifecycle *lc)
     timer_init(&lc->deadline, on_deadline);
     timer_init(&lc->linger, on_linger);
     lc->cut = 0;
+    lc->hurried = lc->save_cut = false;
 }
 
 void lifecycle_listen(struct lifecycle *lc, struct listener *fresh)
@@ -178,8 +199,10 @@ void lifecycle_give_up(struct lifecycle *lc)
 
 void lifecycle_stop(struct lifecycle *lc, const char *name)
 {
-    if (lc->state == LIFECYCLE_RUNNING)
+    if (lc->state == LIFECYCLE_RUNNING) {
         drain(lc, name);
-    else
-        cut_off(lc);
+        return;
+    }
+    lc->hurried = true;
+    cut_off(lc);
 }

@@ -33,6 +33,7 @@
 
 #define UPKEEP_INTERVAL (2 * NS_PER_S)
 #define BUCKETS_AT_ONCE (64u * 1024u)
+#define DISK_PATIENCE   (5 * NS_PER_S)
 #define TRIM_PEAK       256 /* connections whose memory is worth giving back */
 
 struct server {
@@ -54,6 +55,7 @@ struct server {
     char *const *argv;
     char path[4096]; /* of the program */
     bool serving, stopped, ending;
+    int status; /* of the exit, when it is ending */
     struct timer upkeep;
     size_t peak; /* connections since memory was last given back */
 };
@@ -75,15 +77,19 @@ static int fail(int status, const char *fmt, ...)
 
 static void stop(struct server *s, const char *name)
 {
+    bool again = s->stopped;
     s->stopped = true; /* if it is still waiting for its turn */
-    if (s->serving && !upgrade_stop(s->upgrade, name))
+    bool elsewhere = s->ending || !s->serving || upgrade_stop(s->upgrade, name);
+    if (!elsewhere)
         lifecycle_stop(&s->lifecycle, name);
+    else if (again)
+        process_exit(s->serving ? EXIT_CUT : EXIT_RUNTIME);
 }
 
 static void on_signal(void *arg, int signo)
 {
     struct server *s = arg;
-    if (s->ending) /* what they would act on is gone */
+    if (s->ending && signo != SIGTERM && signo != SIGINT) /* what they would act on is gone */
         return;
     switch (signo) {
     case SIGTERM: stop(s, "SIGTERM"); break;
@@ -356,6 +362,17 @@ static void leave_listeners(struct server *s)
     listener_leave(s->lifecycle.before);
 }
 
+/* Jobs that are left hang, or nearly: a thread in one cannot be ended, nor what it works with be freed. The process
+ * goes as by kill -9, which what has been acknowledged survives. */
+static void wait_for_disk(const struct server *s)
+{
+    uint64_t now = clock_monotonic(), deadline = now + (s->lifecycle.save_cut ? 0 : DISK_PATIENCE);
+    for (; worker_pending(s->disk) > 0 && now < deadline; now = clock_monotonic())
+        loop_turn(s->loop, deadline - now);
+    if (worker_pending(s->disk) > 0)
+        process_exit(s->status == EXIT_DONE ? EXIT_CUT : s->status);
+}
+
 static void destroy(struct server *s)
 {
     s->ending = true;
@@ -373,8 +390,12 @@ static void destroy(struct server *s)
     proxy_free(s->proxy);
     clients_api_free(s->api);
     upstream_free(s->upstream);
+    if (s->log_writer && s->lifecycle.hurried)
+        log_writer_hurry(s->log_writer);
     log_writer_free(s->log_writer);
-    worker_free(s->disk); /* finishes what is on its way to the disk */
+    if (s->disk)
+        wait_for_disk(s);
+    worker_free(s->disk);
     limiter_free(s->limiter);
     signals_free(s->signals);
     loop_free(s->loop);
@@ -397,12 +418,12 @@ int server_run(struct config *config, char *const argv[])
         return fail(EXIT_RUNTIME, "/dev/null: %s", strerror(-r));
     note_path(&s);
     timer_init(&s.upkeep, on_upkeep);
-    int status = start(&s);
-    if (status == EXIT_DONE) {
+    s.status = start(&s);
+    if (s.status == EXIT_DONE) {
         loop_turn(s.loop, 0); /* the log's first lines leave before the first wait */
         loop_run(s.loop);
-        status = (int)s.lifecycle.status;
+        s.status = (int)s.lifecycle.status;
     }
     destroy(&s);
-    return status;
+    return s.status;
 }

@@ -21,6 +21,9 @@ void process_kill(pid_t pid);
  */
 bool process_has_ended(pid_t pid, int *status) __attribute__((warn_unused_result));
 
+/* Ends this process at once, as kill -9 would, but with an exit status: nobody is waited for, nothing is given back. */
+_Noreturn void process_exit(int status);
+
 pid_t process_self(void);
 
 /* Where the running program is: its path as it was at the start of the process. False when /proc does not tell. To be

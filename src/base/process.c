@@ -113,6 +113,11 @@ bool process_has_ended(pid_t pid, int *status)
     return true;
 }
 
+_Noreturn void process_exit(int status)
+{
+    _exit(status);
+}
+
 pid_t process_self(void)
 {
     return getpid();

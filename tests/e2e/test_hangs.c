@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/fanotify.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -78,11 +80,114 @@ static void test_a_log_that_hangs_does_not_keep_the_process(void **state)
     world_finish(w);
 }
 
+/* The second signal comes while the last lines are waited for. */
+static void test_a_second_signal_ends_the_wait_for_the_log(void **state)
+{
+    struct world *w = *state;
+    uint64_t begun;
+
+    start(w, LOG_TO_FILE ", \"rate_limit\": null");
+    hang_log(w);
+    daemon_signal(&w->daemon, SIGTERM);
+    while (client_can_connect(w->port))
+        rest();
+    usleep(200 * 1000);
+    assert_true(daemon_is_running(&w->daemon));
+    begun = now_ms();
+    daemon_signal(&w->daemon, SIGINT);
+    assert_int_equal(daemon_wait(&w->daemon), 3);
+    assert_true(is_instrumented() || now_ms() - begun < 1000u);
+    daemon_expect_clean_stderr(&w->daemon);
+    world_finish(w);
+}
+
+/* ---- the clients' disk ---- */
+
+#define SAVED_SELDOM "\"rate_limit\": {\"clients_file\": \"data/clients.json\", \"save_interval\": \"1h\"}"
+
+/* Whoever opens a file in the folder hangs until what is returned is closed. Skips the test where that is not
+ * permitted. */
+static int hang_folder(const char *folder)
+{
+    int fd = fanotify_init(FAN_CLASS_CONTENT | FAN_CLOEXEC, O_RDONLY);
+
+    if (fd >= 0 && fanotify_mark(fd, FAN_MARK_ADD, FAN_OPEN_PERM | FAN_EVENT_ON_CHILD, AT_FDCWD, folder) == 0)
+        return fd;
+    print_message("no disk can be made to hang here\n");
+    skip();
+    return -1;
+}
+
+/* A registered client that has had three of its ten tokens, and a disk that hangs at the next save. */
+static int start_and_hang(struct world *w, const char *extra)
+{
+    char config[300];
+
+    assert_int_equal(mkdir(world_path(w, "data"), 0755), 0);
+    int probe = hang_folder(world_path(w, "data"));
+    close(probe);
+    snprintf(config, sizeof config, "%s, %s", SAVED_SELDOM, extra);
+    world_origin(w, origin_answer_all, NULL, NULL);
+    world_start(w, config);
+    assert_int_equal(register_client(w, "user1"), 201);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(http_request(w->port, "GET", "/", "X-Client-ID: user1\r\n", NULL, NULL), 200);
+    return hang_folder(world_path(w, "data"));
+}
+
+/* Nothing that was acknowledged has been lost. */
+static void expect_all_there(struct world *w)
+{
+    struct bytes body = {0};
+
+    world_restart(w);
+    assert_int_equal(http_request(w->port, "GET", "/clients/get?id=user1", "", NULL, &body), 200);
+    CHECK(strstr(body.p, "\"tokens\":7"), "it has not seven tokens: %s", body.p);
+    bytes_free(&body);
+    world_finish(w);
+}
+
+static void test_a_second_signal_ends_the_save(void **state)
+{
+    struct world *w = *state;
+    int hang = start_and_hang(w, "\"timeouts\": {\"shutdown\": \"1m\"}");
+
+    daemon_signal(&w->daemon, SIGTERM);
+    daemon_expect_event(&w->daemon, 0, "drain", NULL);
+    usleep(1500 * 1000); /* idle connections have a second */
+    assert_true(daemon_is_running(&w->daemon));
+    uint64_t begun = now_ms();
+    daemon_signal(&w->daemon, SIGTERM);
+    assert_int_equal(daemon_wait(&w->daemon), 3);
+    assert_true(is_instrumented() || now_ms() - begun < 1000u);
+    daemon_expect_event(&w->daemon, 0, "stop", "cut=0 saved=no");
+    daemon_expect_clean_stderr(&w->daemon);
+    close(hang);
+    expect_all_there(w);
+}
+
+static void test_a_save_that_hangs_has_a_deadline(void **state)
+{
+    struct world *w = *state;
+    int hang = start_and_hang(w, "\"timeouts\": {\"shutdown\": \"500ms\"}");
+    uint64_t begun = now_ms();
+
+    daemon_signal(&w->daemon, SIGTERM);
+    assert_int_equal(daemon_wait_for(&w->daemon, 5500 + SOON_MS), 3);
+    assert_true(now_ms() - begun >= 4900u);
+    daemon_expect_event(&w->daemon, 0, "stop", "cut=0 saved=no");
+    close(hang);
+    expect_all_there(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         WORLD_TEST(test_a_log_that_hangs_holds_up_no_change),
         WORLD_TEST(test_a_log_that_hangs_does_not_keep_the_process),
+        WORLD_TEST(test_a_second_signal_ends_the_wait_for_the_log),
+        WORLD_TEST(test_a_second_signal_ends_the_save),
+        WORLD_TEST(test_a_save_that_hangs_has_a_deadline),
     };
 
     return cmocka_run_group_tests_name("hangs", tests, NULL, NULL);

@@ -90,6 +90,7 @@ char *sim_getenv(const char *name);
 pid_t sim_getpid(void);
 
 /* process.c */
+_Noreturn void sim_exit(int status);
 uint64_t call_draw(uint64_t n);
 void syscall_turn(void);
 void syscall_give_way(void);

@@ -353,6 +353,16 @@ static void main_thread(void *arg)
     end_process(PROCESS_EXITED);
 }
 
+/* From any thread, whatever the others are at. */
+_Noreturn void sim_exit(int status)
+{
+    syscall_begin("_exit", status, 0);
+    process.status = status;
+    process.abrupt = true;
+    end_process(PROCESS_EXITED);
+    thread_exit();
+}
+
 void process_start(void)
 {
     reset_globals();

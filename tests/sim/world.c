@@ -108,10 +108,11 @@ static void on_restart(struct event *e)
     start_process();
 }
 
-/* With slow disks a stop may take the time of a save, step by step. */
+/* With slow disks a save has five seconds, what its threads are still at likewise, the log two; and the loop's thread
+ * makes some calls of its own. */
 static uint64_t drain_allowance(bool slow)
 {
-    return world.set.shutdown + (slow ? 40 * S : 3 * S);
+    return world.set.shutdown + (slow ? 20 * S : 3 * S);
 }
 
 static void on_deadline(struct event *e)
@@ -181,11 +182,13 @@ static void check_exit(void)
 
 static void on_process_end(void)
 {
-    bool killed = process.end == PROCESS_KILLED;
+    /* One that does not wait for its threads any longer goes as if it were killed, with a status. */
+    bool killed = process.end == PROCESS_KILLED || process.abrupt;
     trace("process-ends how status", process.end, process.status, 0);
     trace_text("the daemon has ended: %s, status %d", killed ? "killed" : "exit", process.status);
-    if (!killed)
+    if (process.end != PROCESS_KILLED)
         check_exit();
+    world.kills += process.abrupt;
     judge_end_of_life(killed, process.status);
     world.deaths++;
     callers_crashed();
