@@ -1,6 +1,7 @@
 /* Takes the log's lines once an iteration and brings them to stdout or a file without ever stalling the loop. A regular
  * file is written by a helper thread of its own, so that nobody else waits for a slow one; a pipe, terminal or socket
- * is written without blocking. What is not taken waits, within LOG_BUFFER_MAX. */
+ * is written without blocking. What is not taken waits, within LOG_BUFFER_MAX. That a file cannot be
+ * written, or opened anew, is told on stderr, once, and so is the end of that. */
 #ifndef LB_EVENT_LOG_WRITER_H
 #define LB_EVENT_LOG_WRITER_H
 
@@ -16,8 +17,8 @@ struct log_writer *log_writer_new(struct loop *l, const char *path);
 bool log_writer_is_idle(const struct log_writer *lw);
 
 /* Opens the file anew by its path (SIGUSR1, after a rotation), on the helper thread: lines so far go to the old one. On
- * failure the old one stays in use, and `log_reopen_failed` in it says why. Without a path, or where that is no regular
- * file, there is nothing to do. */
+ * failure the old one stays in use, and `log_reopen_failed` in it says why, as stderr does. Without a path, or where
+ * that is no regular file, there is nothing to do. */
 void log_writer_reopen(struct log_writer *lw);
 
 /* Goes on in the file that `fd`, which is taken over, has open at `path`: lines so far go to the old one. A second call

@@ -9,6 +9,8 @@
 #include "event/worker.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -38,9 +40,13 @@ struct log_writer {
     bool reopen_wanted; /* for the next job */
     bool job_reopens, job_moves, job_ends;
     int job_next;
+    char *job_next_path;
     int job_reopen_error;
     bool job_tore_line; /* the file ends in the middle of a line */
     struct log_loss job_lost;
+    uint64_t job_dropped; /* log_dropped() when it was handed over, */
+    uint64_t good_until;  /* and when the log could be written last */
+    bool write_failing, reopen_failing;
 
     uint64_t at_exit; /* what the last lines of a file may take */
 
@@ -72,16 +78,48 @@ static void note_loss(struct log_writer *lw, int64_t before)
     lw->job_lost = log_loss_of(str_make(lines.p + whole, lines.n - whole));
 }
 
-static void write_lines(struct log_writer *lw)
+static int write_lines(struct log_writer *lw)
 {
-    if (lw->job_tore_line && file_write_all(lw->fd, STR("\n")) == 0)
+    int r = lw->job_tore_line ? file_write_all(lw->fd, STR("\n")) : 0;
+    if (r == 0)
         lw->job_tore_line = false;
     int64_t before = file_size(lw->fd);
     if (lw->job_tore_line) /* nothing may come out joined to it */
         lw->job_lost = log_loss_of(buf_str(&lw->out));
-    else if (file_write_all(lw->fd, buf_str(&lw->out)) < 0)
+    else if ((r = file_write_all(lw->fd, buf_str(&lw->out))) < 0)
         note_loss(lw, before);
     buf_consume(&lw->out, lw->out.len);
+    return r;
+}
+
+/* What the log itself cannot say is said on stderr: once when it begins, and once when it is over. That may block, but
+ * only this thread. */
+static void tell_writing(struct log_writer *lw, int result)
+{
+    const char *name = lw->path ? lw->path : "stdout";
+
+    if (lw->write_failing == (result < 0))
+        return;
+    lw->write_failing = result < 0;
+    if (result < 0)
+        fprintf(stderr, "%s: the log cannot be written: %s; lines are lost\n", name, strerrordesc_np(-result));
+    else
+        fprintf(stderr, "%s: the log is written again; %" PRIu64 " lines were lost\n", name,
+                lw->job_dropped - lw->good_until);
+}
+
+static void tell_reopening(struct log_writer *lw)
+{
+    int error = lw->job_reopen_error;
+
+    if (lw->reopen_failing == (error != 0))
+        return;
+    lw->reopen_failing = error != 0;
+    if (error)
+        fprintf(stderr, "%s: the log cannot be opened anew: %s; the old file stays in use\n", lw->path,
+                strerrordesc_np(error));
+    else
+        fprintf(stderr, "%s: the log has been opened anew\n", lw->path);
 }
 
 static void reopen_file(struct log_writer *lw)
@@ -89,6 +127,7 @@ static void reopen_file(struct log_writer *lw)
     int fd = file_open_append(lw->path);
 
     lw->job_reopen_error = fd < 0 ? -fd : 0;
+    tell_reopening(lw);
     if (fd < 0)
         return;
     file_close(lw->fd);
@@ -100,15 +139,17 @@ static void move_on(struct log_writer *lw)
 {
     file_close(lw->fd);
     lw->fd = lw->job_next;
-    lw->job_tore_line = false;
+    lw->job_tore_line = lw->reopen_failing = false;
 }
 
 static void run_job(struct job *j)
 {
     struct log_writer *lw = container_of(j, struct log_writer, job);
 
+    if (!lw->write_failing)
+        lw->good_until = lw->job_dropped;
     if (lw->out.len)
-        write_lines(lw);
+        tell_writing(lw, write_lines(lw));
     if (lw->job_moves)
         move_on(lw);
     if (lw->job_reopens)
@@ -132,6 +173,10 @@ static void on_job_done(struct job *j)
     struct log_writer *lw = container_of(j, struct log_writer, job);
 
     lw->in_flight = false;
+    if (lw->job_moves) {
+        mem_free(lw->path);
+        lw->path = lw->job_next_path;
+    }
     log_set_backlog(0);
     log_count_loss(lw->job_lost);
     if (lw->job_reopens && lw->job_reopen_error)
@@ -140,11 +185,10 @@ static void on_job_done(struct job *j)
     (void)!loop_arm(lw->loop, &lw->pause, loop_now(lw->loop) + FILE_PAUSE);
 }
 
-/* The job goes on in the next file. */
+/* The job goes on in the next file, and has the old one's name until then. */
 static void take_next(struct log_writer *lw)
 {
-    mem_free(lw->path);
-    lw->path = lw->next_path;
+    lw->job_next_path = lw->next_path;
     lw->next_path = NULL;
     lw->job_next = lw->next_fd;
 }
@@ -154,6 +198,7 @@ static void hand_to_worker(struct log_writer *lw)
     log_take(&lw->out);
     log_set_backlog(lw->out.len);
     lw->job_lost = (struct log_loss){0};
+    lw->job_dropped = log_dropped();
     lw->job_moves = lw->next_path != NULL;
     lw->job_reopens = lw->reopen_wanted && !lw->job_moves; /* the new one has just been opened */
     lw->reopen_wanted = false;

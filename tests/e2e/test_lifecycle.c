@@ -118,6 +118,27 @@ static void test_log_file_that_cannot_be_opened(void **state)
     world_finish(w);
 }
 
+/* Where no line can be written, stderr says so, once. */
+static void test_log_file_that_cannot_be_written(void **state)
+{
+    struct world *w = *state;
+
+    world_origin(w, origin_answer_all, NULL, NULL);
+    world_config(w, "\"log\": {\"file\": \"/dev/full\"}");
+    daemon_start(&w->daemon, w->dir, "loadbalancer", (const char *const[]){"loadbalancer", NULL});
+    wait_for_port(w->port);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(http_get(w->port, "/", NULL), 200);
+        usleep(30 * 1000);
+    }
+    daemon_signal(&w->daemon, SIGTERM);
+    assert_int_equal(daemon_wait(&w->daemon), 0);
+    struct bytes b = daemon_stderr(&w->daemon);
+    assert_string_equal(b.p, "/dev/full: the log cannot be written: No space left on device; lines are lost\n");
+    bytes_free(&b);
+    world_finish(w);
+}
+
 static void test_too_many_connections_asked_for(void **state)
 {
     struct world *w = *state;
@@ -628,6 +649,7 @@ int main(void)
         WORLD_TEST(test_config_check),
         WORLD_TEST(test_port_in_use),
         WORLD_TEST(test_log_file_that_cannot_be_opened),
+        WORLD_TEST(test_log_file_that_cannot_be_written),
         WORLD_TEST(test_too_many_connections_asked_for),
         WORLD_TEST(test_descriptors_for_some),
         WORLD_TEST(test_sigterm_without_connections),

@@ -294,6 +294,77 @@ static void test_a_full_disk_costs_lines_and_is_survived(void **state)
     buf_fini(&content);
 }
 
+/* Makes a pipe stderr; its end to be read does not block. */
+static int stderr_saved = -1;
+
+static int stderr_catch(void)
+{
+    int fds[2];
+
+    assert_int_equal(pipe2(fds, O_CLOEXEC | O_NONBLOCK), 0);
+    stderr_saved = dup(STDERR_FILENO);
+    assert_true(stderr_saved >= 0);
+    assert_true(dup2(fds[1], STDERR_FILENO) >= 0);
+    close(fds[1]);
+    return fds[0];
+}
+
+static void stderr_expect(int caught, const char *form)
+{
+    char want[600], got[1000];
+
+    assert_true(dup2(stderr_saved, STDERR_FILENO) >= 0);
+    close(stderr_saved);
+    ssize_t n = read(caught, got, sizeof(got) - 1);
+    got[n > 0 ? n : 0] = '\0';
+    close(caught);
+    char *at = want;
+    for (const char *c = form; *c; c++) /* @ is the path */
+        at += *c == '@' ? sprintf(at, "%s", path) : sprintf(at, "%c", *c);
+    assert_string_equal(got, want);
+}
+
+static void test_a_full_disk_is_told_once_on_stderr(void **state)
+{
+    (void)state;
+    signal(SIGXFSZ, SIG_IGN);
+    open_path();
+    line(0);
+    settle();
+    int caught = stderr_catch();
+    limit_file_size(1);
+    for (unsigned i = 1; i < 4; i++) {
+        line(i);
+        settle();
+    }
+    limit_file_size(RLIM_INFINITY);
+    for (unsigned i = 4; i < 6; i++) {
+        line(i);
+        settle();
+    }
+    stderr_expect(caught, "@: the log cannot be written: File too large; lines are lost\n"
+                          "@: the log is written again; 3 lines were lost\n");
+}
+
+static void test_a_rotation_that_fails_is_told_once_on_stderr(void **state)
+{
+    (void)state;
+    open_path();
+    line(0);
+    settle();
+    assert_int_equal(rename(path, rotated), 0);
+    assert_int_equal(mkdir(path, 0700), 0);
+    int caught = stderr_catch();
+    for (int i = 0; i < 4; i++) {
+        if (i == 2)
+            assert_int_equal(rmdir(path), 0);
+        log_writer_reopen(writer);
+        settle();
+    }
+    stderr_expect(caught, "@: the log cannot be opened anew: Is a directory; the old file stays in use\n"
+                          "@: the log has been opened anew\n");
+}
+
 static size_t read_all_there_is(int fd, struct buf *out)
 {
     size_t total = 0;
@@ -507,6 +578,8 @@ int main(void)
         WRITER_TEST(test_free_does_not_wait_long_for_a_file_that_hangs),
         WRITER_TEST(test_in_haste_it_waits_hardly_at_all),
         WRITER_TEST(test_a_full_disk_costs_lines_and_is_survived),
+        WRITER_TEST(test_a_full_disk_is_told_once_on_stderr),
+        WRITER_TEST(test_a_rotation_that_fails_is_told_once_on_stderr),
         WRITER_TEST(test_a_pipe_is_written_at_once),
         WRITER_TEST(test_a_pipe_that_stalls),
         WRITER_TEST(test_a_socket_that_stalls),
