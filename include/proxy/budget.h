@@ -19,7 +19,10 @@ struct retry_budget {
 /* Counts a request begun at `now` (monotonic ns). */
 void budget_count(struct retry_budget *b, uint64_t now);
 
-/* May a retry be made now, at `percent`? If so it is counted. */
-bool budget_take(struct retry_budget *b, uint64_t now, unsigned percent) __attribute__((warn_unused_result));
+/* May a retry be made now, at `percent`? Counts nothing. */
+bool budget_allows(struct retry_budget *b, uint64_t now, unsigned percent) __attribute__((warn_unused_result));
+
+/* One that was allowed at `now` is made: counts it. */
+void budget_spend(struct retry_budget *b, uint64_t now);
 
 #endif

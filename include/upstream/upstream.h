@@ -85,6 +85,9 @@ struct place {
 struct backend *upstream_pick(struct upstream *u, const struct pick *p, struct place *place, bool *full)
     __attribute__((warn_unused_result));
 
+/* Would that find anything, a backend or the queue before one? Moves no turn. */
+bool upstream_has_any(const struct upstream *u) __attribute__((warn_unused_result));
+
 /* Gives the place back. */
 void backend_leave(struct backend *be, const struct place *p);
 

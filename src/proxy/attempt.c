@@ -6,6 +6,7 @@
 #include "exchange_impl.h"
 #include "http/rules.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -284,18 +285,21 @@ static bool another_attempt(struct exchange *x, const struct back_failure *f)
     struct attempt *a = &x->attempt;
     if (a->count > config->retry.attempts)
         return false;
+    if (!upstream_has_any(x->px->upstream))
+        return false;
+    /* Before anybody is chosen, for a choice moves the turn: of two backends the one that fails would have every
+     * request's first attempt, if the other one's turns went to retries that are not made. */
+    uint64_t now = loop_now(x->px->loop);
+    if (!budget_allows(&x->px->budget, now, config->retry.budget_percent)) {
+        metrics.retries_denied++;
+        a->over_budget = true;
+        return false;
+    }
     bool full;
     struct place place;
     struct backend *be = upstream_pick(x->px->upstream, &a->pick, &place, &full);
-    if (!be && !full)
-        return false;
-    if (!budget_take(&x->px->budget, loop_now(x->px->loop), config->retry.budget_percent)) {
-        metrics.retries_denied++;
-        a->over_budget = true;
-        if (be)
-            backend_leave(be, &place);
-        return false;
-    }
+    assert(be || full);
+    budget_spend(&x->px->budget, now);
     metrics.retries++;
     log_retry(x, f, !be ? "queue" : be == a->backend ? "same backend" : "another backend");
     exchange_enter(x, EXCHANGE_PICK);

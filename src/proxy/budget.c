@@ -26,16 +26,21 @@ void budget_count(struct retry_budget *b, uint64_t now)
     b->begun_sum++;
 }
 
-bool budget_take(struct retry_budget *b, uint64_t now, unsigned percent)
+bool budget_allows(struct retry_budget *b, uint64_t now, unsigned percent)
 {
     uint64_t second = now / NS_PER_S;
     if (second != b->second)
         advance(b, second);
     unsigned slot = (unsigned)(second % BUDGET_SECONDS);
     bool always = b->retries[slot] < BUDGET_ALWAYS || b->retries_sum < BUDGET_SECONDS * BUDGET_ALWAYS;
-    if (!always && (b->retries_sum + 1) * 100 > b->begun_sum * percent)
-        return false;
-    b->retries[slot]++;
+    return always || (b->retries_sum + 1) * 100 <= b->begun_sum * percent;
+}
+
+void budget_spend(struct retry_budget *b, uint64_t now)
+{
+    uint64_t second = now / NS_PER_S;
+    if (second != b->second)
+        advance(b, second);
+    b->retries[second % BUDGET_SECONDS]++;
     b->retries_sum++;
-    return true;
 }

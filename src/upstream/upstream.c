@@ -338,6 +338,13 @@ struct backend *upstream_pick(struct upstream *u, const struct pick *p, struct p
     return NULL;
 }
 
+/* Without regard to those tried, for where all were, any is as good. Those of the last tier count only where it is
+ * used, but else another tier has some. */
+bool upstream_has_any(const struct upstream *u)
+{
+    return u->waiting_fresh > 0 || upstream_has_available(u) || u->tiers[TIER_LAST].count > 0;
+}
+
 void backend_leave(struct backend *be, const struct place *p)
 {
     assert(be->active > 0);

@@ -361,6 +361,24 @@ static void test_the_budget_bounds_retries(void **state)
     world_finish(w);
 }
 
+/* Once the budget is spent, a retry that it refuses leaves the turn with the backend that would have had it: of two,
+ * the one that refuses gets half of the requests, not all. (A retry that is made takes a turn.) */
+static void test_a_refused_retry_takes_no_turn(void **state)
+{
+    struct world *w = *state;
+    unsigned failed = 0;
+
+    origin_refuse(moody(w, NULL));
+    moody(w, NULL);
+    world_start(w, "\"retry\": {\"attempts\": 1, \"budget_percent\": 0}");
+    for (int i = 0; i < 100; i++) /* more than enough for the thirty that are always allowed */
+        http_get(w->port, "/", NULL);
+    for (int i = 0; i < 200; i++)
+        failed += http_get(w->port, "/", NULL) == 502;
+    assert_in_range(failed, 0, 101);
+    world_finish(w);
+}
+
 /* A backend that closes its connections after each response without saying so costs nobody a request. */
 static void test_backend_that_closes_silently(void **state)
 {
@@ -700,6 +718,7 @@ int main(void)
         WORLD_TEST(test_large_content_is_not_sent_again),
         WORLD_TEST(test_attempts_are_bounded),
         WORLD_TEST(test_the_budget_bounds_retries),
+        WORLD_TEST(test_a_refused_retry_takes_no_turn),
         WORLD_TEST(test_backend_that_closes_silently),
         WORLD_TEST(test_stale_connections),
         WORLD_TEST(test_stale_connection_at_a_post),

@@ -8,10 +8,18 @@
 
 #include <cmocka.h>
 
+static bool take(struct retry_budget *b, uint64_t now, unsigned percent)
+{
+    bool allowed = budget_allows(b, now, percent);
+    if (allowed)
+        budget_spend(b, now);
+    return allowed;
+}
+
 static unsigned take_all(struct retry_budget *b, uint64_t now, unsigned percent)
 {
     unsigned n = 0;
-    while (n < 100000 && budget_take(b, now, percent))
+    while (n < 100000 && take(b, now, percent))
         n++;
     return n;
 }
@@ -35,7 +43,7 @@ static void a_burst_at_little_load(void **state)
     for (int i = 0; i < 15; i++)
         budget_count(&b, 1000 * NS_PER_S);
     for (int i = 0; i < 15; i++)
-        assert_true(budget_take(&b, 1000 * NS_PER_S, 20));
+        assert_true(take(&b, 1000 * NS_PER_S, 20));
 }
 
 static void a_share_of_the_requests(void **state)
@@ -64,13 +72,23 @@ static void the_window_slides(void **state)
     assert_int_equal(take_all(&b, now + 3600 * NS_PER_S, 20), 30);
 }
 
+/* What is asked for and not made leaves all as it was. */
+static void asking_takes_nothing(void **state)
+{
+    (void)state;
+    struct retry_budget b = {0};
+    for (int i = 0; i < 100; i++)
+        assert_true(budget_allows(&b, 1000 * NS_PER_S, 0));
+    assert_int_equal(take_all(&b, 1000 * NS_PER_S, 0), 30);
+    assert_false(budget_allows(&b, 1000 * NS_PER_S, 0));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(three_a_second_always),
-        cmocka_unit_test(a_burst_at_little_load),
-        cmocka_unit_test(a_share_of_the_requests),
-        cmocka_unit_test(the_window_slides),
+        cmocka_unit_test(three_a_second_always),   cmocka_unit_test(a_burst_at_little_load),
+        cmocka_unit_test(a_share_of_the_requests), cmocka_unit_test(the_window_slides),
+        cmocka_unit_test(asking_takes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -68,9 +68,10 @@ static void close_world(struct world *w)
 /* The index of the backend chosen, or -1. */
 static int choose(struct world *w, const struct pick *p)
 {
-    bool full;
+    bool full, any = upstream_has_any(w->upstream);
     struct place place;
     struct backend *be = upstream_pick(w->upstream, p, &place, &full);
+    assert_int_equal(any, be || full);
     if (be)
         leave(be);
     for (unsigned i = 0; i < upstream_count(w->upstream); i++)
