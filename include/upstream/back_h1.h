@@ -56,16 +56,16 @@ struct back_events {
 };
 
 /* Opens a fresh connection, trying the backend's addresses in turn within `timeout_ns` altogether, each getting an
- * equal share of the time left. on_ready or on_fail follows, never from inside this call. NULL when memory or
- * descriptors have run out. */
+ * equal share of the time left. on_ready or on_fail follows, never from inside this call. NULL, with errno, when memory
+ * or descriptors have run out, or connecting failed at once. */
 struct back_conn *back_open(struct backend *be, uint64_t timeout_ns, const struct back_events *ev, void *arg)
     __attribute__((warn_unused_result));
 
-/* True for an errno of back_open() or of a failure that says something about this process or host (no descriptors, no
- * memory, no ports) and nothing about the backend. */
-bool back_error_is_ours(int sys_errno);
+/* True for an errno of back_open() or of a failure at `be` that says something about this process or host (no
+ * descriptors, no memory, no ports) and nothing about the backend. */
+bool back_error_is_ours(const struct backend *be, int sys_errno);
 
-/* What the log says of an errno of back_open(): a phrase such as "connect refused". */
+/* What the log says of an errno of back_open() or of a failure: a phrase such as "connect refused". */
 const char *back_error_text(int sys_errno);
 
 /* Leases a pooled connection, ready at once; NULL when there is none. With `sure`, for a request that may not be sent

@@ -65,6 +65,8 @@ struct backend {
         uint64_t shy_until; /* a reuse has failed lately: until then none for what must not be sent twice */
     } keep;
     unsigned idle_count, open_count;
+    unsigned standing; /* of those open: connected ones */
+    uint64_t stood_at; /* when one has last come to stand, or ended */
     struct {
         uint64_t attempts, failures, gateway_errors;
     } totals; /* since it is there */

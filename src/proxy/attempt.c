@@ -317,7 +317,7 @@ static void attempt_failed(struct exchange *x, const struct back_failure *f)
         return;
     leave_place(&x->attempt);
     metrics.backend_failures++;
-    if (!back_error_is_ours(f->sys_errno))
+    if (!back_error_is_ours(x->attempt.backend, f->sys_errno))
         backend_failed(x->attempt.backend, &x->attempt.place, f->cause);
     if (again && another_attempt(x, f))
         return;

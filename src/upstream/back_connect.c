@@ -1,21 +1,43 @@
 /* A new connection to a backend: its addresses are tried one after another, until one answers or the time for all of
  * them is over. */
 #include "back_conn.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/metrics.h"
 
 #include <errno.h>
 #include <string.h>
 
-bool back_error_is_ours(int e)
+#define PORT_HELD_FOR (60 * NS_PER_S) /* TIME_WAIT: the kernel's, not to be set */
+
+/* May it be local ports that have run out? Linux says EADDRNOTAVAIL then, and as well where there is no local address
+ * to connect from, as with an IPv6 backend where IPv6 is switched off. A port is taken only for one place: they run out
+ * by connections to that very backend that stand, or stood less than a minute ago. Where none did, it is the address.
+ * (Those of another process, such as the one before an upgrade, are not seen: the backend may be found down then, which
+ * for us it is, until a port is free. And where IPv6 is switched off under connections, that is found out a minute
+ * after the last of them.) */
+static bool ports_may_have_run_out(const struct backend *be)
 {
-    return e == EMFILE || e == ENFILE || e == ENOBUFS || e == ENOMEM || e == EADDRNOTAVAIL ||
-           e == EAGAIN; /* a unix socket's backlog is full: it is busy, that is no fault */
+    uint64_t now = loop_now(be->upstream->loop);
+    return be->standing > 0 || (be->stood_at > 0 && now - be->stood_at <= PORT_HELD_FOR);
+}
+
+/* EAGAIN is not: a unix socket's backlog is full, for its server takes no more. */
+bool back_error_is_ours(const struct backend *be, int e)
+{
+    if (e == EADDRNOTAVAIL)
+        return ports_may_have_run_out(be);
+    return e == EMFILE || e == ENFILE || e == ENOBUFS || e == ENOMEM;
 }
 
 const char *back_error_text(int sys_errno)
 {
-    return sys_errno == ECONNREFUSED ? "connect refused" : strerrordesc_np(sys_errno);
+    switch (sys_errno) {
+    case ECONNREFUSED: return "connect refused";
+    case EAGAIN: return "backlog full";
+    case EADDRNOTAVAIL: return "no local address or port to connect from";
+    default: return strerrordesc_np(sys_errno);
+    }
 }
 
 static bool connect_next(struct back_conn *c, int *error)
@@ -63,7 +85,10 @@ struct back_conn *back_open(struct backend *be, uint64_t timeout_ns, const struc
 
 void back_connected(struct back_conn *c)
 {
-    c->backend->addr_at = c->addr_at;
+    struct backend *be = c->backend;
+    be->addr_at = c->addr_at;
+    be->standing++;
+    be->stood_at = loop_now(be->upstream->loop);
     back_begin(c, c->events, c->arg);
     c->events->on_ready(c->arg);
 }

@@ -29,10 +29,15 @@ static void back_reclaim(struct dead *d)
 /* The endpoint has been closed, aborted or left to itself by the caller. */
 static void back_gone(struct back_conn *c)
 {
+    struct backend *be = c->backend;
     assert(c->state != BACK_CLOSED);
+    if (c->state != BACK_CONNECTING) {
+        be->standing--;
+        be->stood_at = now_of(c);
+    }
     c->state = BACK_CLOSED;
     c->events = NULL;
-    c->backend->open_count--;
+    be->open_count--;
     c->io = NULL;
     buf_fini(&c->trailers);
     loop_reclaim(c->backend->upstream->loop, &c->dead, back_reclaim);

@@ -164,7 +164,7 @@ static void on_fail(void *arg, const struct back_failure *f)
 {
     struct health_check *h = arg;
     h->conn = NULL; /* gone already */
-    if (back_error_is_ours(f->sys_errno))
+    if (back_error_is_ours(h->backend, f->sys_errno))
         probe_failed_here(h);
     else
         probe_ended(h, false, f->cause);
@@ -227,7 +227,7 @@ static void probe(struct health_check *h)
     uint64_t timeout = config_of(h)->health.timeout;
     h->conn = back_open(h->backend, timeout, &probe_events, h);
     if (!h->conn) {
-        if (back_error_is_ours(errno))
+        if (back_error_is_ours(h->backend, errno))
             probe_failed_here(h);
         else
             probe_ended(h, false, back_error_text(errno));

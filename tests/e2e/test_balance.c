@@ -2,10 +2,13 @@
 #include "harness/util.h"
 #include "harness/world.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 /* How the origins misbehave, by their mode. */
@@ -379,6 +382,38 @@ static void test_a_refused_retry_takes_no_turn(void **state)
     world_finish(w);
 }
 
+/* A unix socket whose backlog is full, because its server hangs, is a failed connect: another backend has the request,
+ * and passive checks eject it. */
+static void test_a_full_backlog(void **state)
+{
+    struct world *w = *state;
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    char address[200];
+    int listener = socket(AF_UNIX, SOCK_STREAM, 0), waiting[8], count = 0;
+
+    snprintf(at.sun_path, sizeof at.sun_path, "%s", world_path(w, "full.sock"));
+    assert_int_equal(bind(listener, (struct sockaddr *)&at, sizeof at), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    do {
+        assert_true(count < 8);
+        waiting[count] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    } while (connect(waiting[count++], (struct sockaddr *)&at, sizeof at) == 0);
+    assert_int_equal(errno, EAGAIN);
+    snprintf(address, sizeof address, "unix:%s", at.sun_path);
+    world_backend(w, address, "\"name\": \"full\"");
+    moody(w, NULL);
+    world_start(w, "\"passive_check\": {\"failures\": 3, \"ejection\": \"1m\"}");
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(http_get(w->port, "/", NULL), 200);
+    const cJSON *retry = daemon_expect_event(&w->daemon, 0, "retry", "backend=full");
+    assert_string_equal(log_field(retry, "cause"), "backlog full");
+    daemon_expect_event(&w->daemon, 0, "backend_down", "backend=full");
+    while (count > 0)
+        close(waiting[--count]);
+    close(listener);
+    world_finish(w);
+}
+
 /* A backend that closes its connections after each response without saying so costs nobody a request. */
 static void test_backend_that_closes_silently(void **state)
 {
@@ -719,6 +754,7 @@ int main(void)
         WORLD_TEST(test_attempts_are_bounded),
         WORLD_TEST(test_the_budget_bounds_retries),
         WORLD_TEST(test_a_refused_retry_takes_no_turn),
+        WORLD_TEST(test_a_full_backlog),
         WORLD_TEST(test_backend_that_closes_silently),
         WORLD_TEST(test_stale_connections),
         WORLD_TEST(test_stale_connection_at_a_post),

@@ -512,17 +512,46 @@ static void an_early_answer_ends_the_connection(void **state)
     assert_int_equal(w->backend->open_count, 0);
 }
 
+/* What says nothing about the backend; and one errno that may, and may not. */
+static void whose_error_it_is(void **state)
+{
+    struct world *w = *state;
+    struct backend *be = w->backend;
+    assert_true(back_error_is_ours(be, EMFILE) && back_error_is_ours(be, ENFILE));
+    assert_true(back_error_is_ours(be, ENOBUFS) && back_error_is_ours(be, ENOMEM));
+    assert_false(back_error_is_ours(be, 0) || back_error_is_ours(be, ECONNREFUSED) || back_error_is_ours(be, EAGAIN));
+    /* With no connection there, ports cannot have run out. */
+    assert_false(back_error_is_ours(be, EADDRNOTAVAIL));
+    open_connection(w);
+    assert_true(back_error_is_ours(be, EADDRNOTAVAIL));
+    be->stood_at -= 61 * NS_PER_S;
+    assert_true(back_error_is_ours(be, EADDRNOTAVAIL)); /* it stands */
+    back_release(w->conn);
+    w->conn = NULL;
+    assert_true(back_error_is_ours(be, EADDRNOTAVAIL)); /* its port is held */
+    be->stood_at -= 61 * NS_PER_S;
+    assert_false(back_error_is_ours(be, EADDRNOTAVAIL));
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(every_answer_however_it_is_cut), T(a_clean_connection_serves_again),
-        T(bytes_behind_the_end_close_it),  T(an_idle_connection_that_stirs_is_closed),
-        T(a_look_finds_a_dead_connection), T(silence_is_a_timeout),
-        T(a_stalled_body_is_a_timeout),    T(refused_before_anything_is_sent),
-        T(chunks_are_framed_here),         T(an_early_answer_ends_the_connection),
-        T(trailers_are_told_with_the_end), T(a_switch_makes_a_tunnel),
-        T(an_offer_may_be_declined),       T(no_switch_before_the_request_is_whole),
+        T(every_answer_however_it_is_cut),
+        T(a_clean_connection_serves_again),
+        T(bytes_behind_the_end_close_it),
+        T(an_idle_connection_that_stirs_is_closed),
+        T(a_look_finds_a_dead_connection),
+        T(silence_is_a_timeout),
+        T(a_stalled_body_is_a_timeout),
+        T(refused_before_anything_is_sent),
+        T(chunks_are_framed_here),
+        T(an_early_answer_ends_the_connection),
+        T(trailers_are_told_with_the_end),
+        T(a_switch_makes_a_tunnel),
+        T(an_offer_may_be_declined),
+        T(no_switch_before_the_request_is_whole),
+        T(whose_error_it_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -36,6 +37,21 @@ static void on_marker(struct timer *t)
         backend_set_up(w->falls, false, "test");
 }
 
+/* With the config `text`, to be ended by close_world(). */
+static void start(struct world *w, struct str text)
+{
+    struct buf errors = BUF_INIT;
+    struct config *c = config_parse(text, "test", NULL, &errors);
+    assert_non_null(c);
+    w->loop = loop_new();
+    assert_non_null(w->loop);
+    w->begun = loop_now(w->loop);
+    w->upstream = upstream_new(w->loop, c);
+    assert_non_null(w->upstream);
+    config_put(c);
+    timer_init(&w->marker, on_marker);
+}
+
 static void open_world(struct world *w)
 {
     struct addr at;
@@ -55,16 +71,7 @@ static void open_world(struct world *w)
                      "{\"backends\":[{\"address\":\"127.0.0.1:%u\"},{\"address\":\"127.0.0.1:%u\"}],"
                      "\"health_check\":{\"interval\":\"100ms\",\"timeout\":\"1h\"}}",
                      ports[0], ports[1]);
-    struct buf errors = BUF_INIT;
-    struct config *c = config_parse(str_make(text, (size_t)n), "test", NULL, &errors);
-    assert_non_null(c);
-    w->loop = loop_new();
-    assert_non_null(w->loop);
-    w->begun = loop_now(w->loop);
-    w->upstream = upstream_new(w->loop, c);
-    assert_non_null(w->upstream);
-    config_put(c);
-    timer_init(&w->marker, on_marker);
+    start(w, str_make(text, (size_t)n));
 }
 
 static void close_world(struct world *w)
@@ -73,7 +80,8 @@ static void close_world(struct world *w)
     upstream_free(w->upstream);
     loop_free(w->loop);
     for (int i = 0; i < 2; i++)
-        sock_close(w->listeners[i]);
+        if (w->listeners[i] > 0)
+            sock_close(w->listeners[i]);
 }
 
 /* The next check's connection, or an error that says that there is none yet. */
@@ -102,16 +110,21 @@ static void run_to_marker(struct world *w, uint64_t when)
         loop_turn(w->loop, TIMER_NEVER);
 }
 
+static void wait_available(struct world *w, int backend, bool available)
+{
+    uint64_t deadline = clock_monotonic() + WAIT;
+    while (backend_is_available(upstream_backend(w->upstream, (unsigned)backend)) != available) {
+        assert_true(clock_monotonic() < deadline);
+        loop_turn(w->loop, NS_PER_MS);
+    }
+}
+
 /* The first backend's check fails, and it has been down for an hour: its next check is put off. */
 static void put_off(struct world *w)
 {
     struct backend *be = upstream_backend(w->upstream, 0);
-    uint64_t deadline = clock_monotonic() + WAIT;
     sock_close(wait_for_check(w, 0));
-    while (backend_is_available(be)) {
-        assert_true(clock_monotonic() < deadline);
-        loop_turn(w->loop, NS_PER_MS);
-    }
+    wait_available(w, 0, false);
     be->since -= 3600 * NS_PER_S;
     health_hurry(be); /* works out anew when it is due: in four and a half intervals at least */
 }
@@ -144,11 +157,44 @@ static void the_last_one_to_fall_hurries_the_others(void **state)
     close_world(&w);
 }
 
+/* A server that hangs leaves the connections to its unix socket where they are, until its backlog is full. */
+static void a_full_backlog_takes_a_backend_down(void **state)
+{
+    (void)state;
+    struct world w = {0};
+    char text[400];
+    struct endpoint e;
+    const char *why;
+    int in_backlog[4], count = 0;
+    bool in_progress;
+    int n = snprintf(text, sizeof text, "unix:/tmp/test_health.%d", (int)getpid());
+    assert_true(endpoint_parse(str_make(text, (size_t)n), false, &e, &why));
+    w.listeners[0] = sock_listen(&e.addr, 1);
+    assert_true(w.listeners[0] >= 0);
+    do
+        in_backlog[count] = sock_connect(&e.addr, &in_progress);
+    while (in_backlog[count] >= 0 && ++count < 4);
+    assert_true(count < 4 && in_backlog[count] == -EAGAIN);
+
+    n = snprintf(text, sizeof text,
+                 "{\"backends\":[{\"address\":\"unix:/tmp/test_health.%d\"}],"
+                 "\"health_check\":{\"interval\":\"100ms\",\"timeout\":\"1h\"}}",
+                 (int)getpid());
+    start(&w, str_make(text, (size_t)n));
+    wait_available(&w, 0, false);
+    assert_string_equal(health_cause(upstream_backend(w.upstream, 0)), "backlog full");
+    while (count > 0)
+        sock_close(in_backlog[--count]);
+    close_world(&w);
+    sock_unlink(&e.addr);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_long_down_is_checked_seldom),
         cmocka_unit_test(the_last_one_to_fall_hurries_the_others),
+        cmocka_unit_test(a_full_backlog_takes_a_backend_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
