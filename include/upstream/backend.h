@@ -43,6 +43,8 @@ struct backend {
     struct addr addrs[BACKEND_ADDRS_MAX]; /* where it is; more than one only for a name */
     int addr_count;                       /* 0: a name that has not been resolved yet */
     int addr_at;                          /* the one that answered last */
+    unsigned addr_ids[BACKEND_ADDRS_MAX]; /* of a name's: each is given once */
+    unsigned addr_id_last;
 
     bool up;           /* as far as active checks know */
     bool ejected;      /* by passive ones */
@@ -135,6 +137,12 @@ void backend_update(struct backend *be, const char *cause);
 
 /* Logs whether it is available, unless that was said last. */
 void backend_say(struct backend *be, const char *cause);
+
+/* Where among its addresses the one of that number is, or below 0: it has gone. */
+int backend_address_at(const struct backend *be, unsigned id);
+
+/* Closes the idle connections to addresses that have gone. */
+void pool_flush_strays(struct backend *be);
 
 /* The backend has closed a connection that had been idle for so long: see pool.c. */
 void pool_learn(struct backend *be, uint64_t idle);

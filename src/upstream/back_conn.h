@@ -44,7 +44,8 @@ struct back_conn {
     uint64_t idled;       /* how long it was idle before that */
 
     uint64_t connect_deadline;
-    int addr_at, addrs_tried; /* which address is being connected to */
+    int addrs_tried;
+    unsigned addr_id; /* which of the backend's addresses it goes to */
 };
 
 /* The handler of a connection's events, while it is connecting or leased. */

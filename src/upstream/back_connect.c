@@ -52,8 +52,9 @@ static bool connect_next(struct back_conn *c, int *error)
         }
         /* One that does not answer must leave time for the others. */
         uint64_t share = (c->connect_deadline - now) / (uint64_t)(be->addr_count - c->addrs_tried);
-        c->addr_at = (be->addr_at + c->addrs_tried++) % be->addr_count;
-        c->io = io_connect(be->upstream->loop, &be->addrs[c->addr_at], share > 0 ? share : 1, back_on_io, c, error);
+        int at = (be->addr_at + c->addrs_tried++) % be->addr_count;
+        c->addr_id = be->addr_ids[at];
+        c->io = io_connect(be->upstream->loop, &be->addrs[at], share > 0 ? share : 1, back_on_io, c, error);
         if (c->io)
             return true;
     }
@@ -86,7 +87,9 @@ struct back_conn *back_open(struct backend *be, uint64_t timeout_ns, const struc
 void back_connected(struct back_conn *c)
 {
     struct backend *be = c->backend;
-    be->addr_at = c->addr_at;
+    int at = backend_address_at(be, c->addr_id);
+    if (at >= 0)
+        be->addr_at = at;
     be->standing++;
     be->stood_at = loop_now(be->upstream->loop);
     back_begin(c, c->events, c->arg);

@@ -7,8 +7,8 @@
 #include "base/metrics.h"
 #include "http/target.h"
 #include "http/write.h"
-#include "net/sock.h"
 #include "upstream/back_h1.h"
+#include "upstream/resolve.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -56,18 +56,6 @@ void health_score_set(struct health_score *s, bool up, unsigned in_a_row)
     s->probed = true;
 }
 
-/* Asks for a name's addresses on the helper thread. Apart from the check, because a resolver may outlive it: a check
- * that ends first lets go by setting `check` to NULL. */
-struct resolve_job {
-    struct job job;
-    struct health_check *check;
-    char host[256];
-    uint16_t port;
-    struct addr addrs[BACKEND_ADDRS_MAX];
-    int count;
-    const char *why;
-};
-
 struct health_check {
     struct backend *backend;
     struct timer timer;    /* the next probe */
@@ -75,7 +63,7 @@ struct health_check {
     uint64_t begun;        /* when that began */
     struct health_score score;
     struct back_conn *conn;
-    struct resolve_job *resolving;
+    struct resolve *resolving;
     bool seen_address; /* the name has resolved before */
     char cause[96];    /* what the last one has found */
     char request[2048];
@@ -239,19 +227,10 @@ static void probe(struct health_check *h)
 
 /* ---- names ---- */
 
-static void resolve_work(struct job *j)
-{
-    struct resolve_job *r = container_of(j, struct resolve_job, job);
-    r->count = sock_resolve(r->host, r->port, r->addrs, BACKEND_ADDRS_MAX, &r->why);
-}
-
-static void take_addresses(struct health_check *h, const struct resolve_job *r)
+static void take_addresses(struct health_check *h, const struct resolve *r)
 {
     struct backend *be = h->backend;
-    memcpy(be->addrs, r->addrs, sizeof be->addrs);
-    be->addr_count = r->count;
-    if (be->addr_at >= be->addr_count)
-        be->addr_at = 0;
+    backend_take_addresses(be, r->addrs, r->count);
     if (h->seen_address && config_of(h)->health.on)
         return; /* the probe that follows counts */
     /* Known for the first time: it begins like one that was given by address. Without checks, an address is all there
@@ -269,35 +248,24 @@ static void not_resolved(struct health_check *h, const char *why)
     schedule(h);
 }
 
-static void resolve_done(struct job *j)
+static void on_resolved(void *arg, const struct resolve *r)
 {
-    struct resolve_job *r = container_of(j, struct resolve_job, job);
-    struct health_check *h = r->check;
-    if (h) {
-        bool first = h->backend->addr_count == 0;
-        h->resolving = NULL;
-        if (r->count > 0)
-            take_addresses(h, r);
-        if (first && r->count > 0)
-            probe(h);
-        else if (first)
-            not_resolved(h, r->why);
-        /* Else the addresses of before stand, and the probes tell whether it does. */
-    }
-    mem_free(r);
+    struct health_check *h = arg;
+    bool first = h->backend->addr_count == 0;
+    h->resolving = NULL;
+    if (r->count > 0)
+        take_addresses(h, r);
+    if (first && r->count > 0)
+        probe(h);
+    else if (first)
+        not_resolved(h, r->why);
+    /* Else the addresses of before stand, and the probes tell whether it does. */
 }
 
 static bool resolve(struct health_check *h)
 {
-    struct resolve_job *r = mem_try_alloc(sizeof *r);
-    if (!r)
-        return false;
-    r->check = h;
-    memcpy(r->host, h->backend->config->endpoint.host, sizeof r->host);
-    r->port = h->backend->config->endpoint.port;
-    h->resolving = r;
-    worker_submit(h->backend->upstream->names, &r->job, resolve_work, resolve_done);
-    return true;
+    h->resolving = resolve_begin(h->backend, on_resolved, h);
+    return h->resolving != NULL;
 }
 
 static void on_timer(struct timer *t)
@@ -499,7 +467,6 @@ void health_stop(struct backend *be)
     loop_cancel(be->upstream->loop, &h->timer);
     loop_cancel(be->upstream->loop, &h->deadline);
     back_release(h->conn);
-    if (h->resolving)
-        h->resolving->check = NULL;
+    resolve_forget(h->resolving);
     mem_free(h);
 }

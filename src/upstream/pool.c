@@ -89,6 +89,12 @@ static void pool_close(struct back_conn *c)
     back_close(c);
 }
 
+/* Its backend's name leads elsewhere by now. */
+static bool is_stray(const struct back_conn *c)
+{
+    return backend_address_at(c->backend, c->addr_id) < 0;
+}
+
 static void on_idle_io(void *owner, struct io *io, enum io_event event)
 {
     (void)io;
@@ -103,7 +109,7 @@ void pool_put(struct back_conn *c)
 {
     struct backend *be = c->backend;
     assert(!io_is_paused(c->io)); /* it is watched */
-    if (!be->available || be->removed) {
+    if (!be->available || be->removed || is_stray(c)) {
         back_close(c);
         return;
     }
@@ -139,6 +145,15 @@ struct back_conn *pool_get(struct backend *be, bool sure, const struct back_even
         return c;
     }
     return NULL;
+}
+
+void pool_flush_strays(struct backend *be)
+{
+    LIST_EACH (it, &be->idle) {
+        struct back_conn *c = container_of(it, struct back_conn, link);
+        if (is_stray(c))
+            pool_close(c);
+    }
 }
 
 void pool_flush(struct backend *be)

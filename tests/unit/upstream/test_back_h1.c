@@ -1,9 +1,11 @@
 /* One HTTP/1.1 exchange with a scripted backend over a unix socket: what the lessee is told, whether the connection is
  * used again, and that neither depends on how the bytes are cut. */
 #include "base/clock.h"
+#include "base/log.h"
 #include "net/sock.h"
 #include "upstream/back_h1.h"
 #include "upstream/backend.h"
+#include "upstream/resolve.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -533,6 +535,104 @@ static void whose_error_it_is(void **state)
     assert_false(back_error_is_ours(be, EADDRNOTAVAIL));
 }
 
+static void exchange(struct world *w)
+{
+    send_get(w, METHOD_GET);
+    answer(w, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", 1000);
+    turn_until(w, &w->ended);
+    assert_false(w->failed);
+}
+
+/* Takes the log: it has one line with that, or with NULL none. */
+static void assert_logged(const char *expected)
+{
+    struct buf lines = BUF_INIT;
+    log_take(&lines);
+    assert_true(buf_append(&lines, "", 1));
+    const char *text = buf_bytes(&lines), *first_end = strchr(text, '\n');
+    if (expected ? !first_end || first_end[1] || !strstr(text, expected) : first_end != NULL)
+        fail_msg("the log is \"%s\" instead of \"%s\"", text, expected ? expected : "");
+    buf_fini(&lines);
+}
+
+/* A name's addresses. What leads to one that has gone is not used again: idle it is closed at once, else when its
+ * response has ended. */
+static void a_name_moves(void **state)
+{
+    struct world *w = *state;
+    struct backend *be = w->backend;
+    struct addr at[3] = {w->addr};
+    struct ip ip;
+    assert_true(ip_parse(STR("192.0.2.1"), &ip));
+    at[1] = addr_of_ip(&ip, 81);
+    assert_true(ip_parse(STR("2001:db8::2"), &ip));
+    at[2] = addr_of_ip(&ip, 82);
+    assert_logged(NULL);
+    be->addr_count = 0; /* as of one that has not been resolved yet */
+    backend_take_addresses(be, at, 1);
+    assert_logged(NULL); /* that it has some now, backend_up says */
+    open_connection(w);
+    exchange(w);
+    assert_int_equal(be->idle_count, 1);
+    struct addr turned[] = {at[1], at[0]};
+    backend_take_addresses(be, turned, 2);
+    assert_logged(",192.0.2.1:81\n");
+    turned[0] = at[0], turned[1] = at[1];
+    backend_take_addresses(be, turned, 2); /* another order */
+    assert_logged(NULL);
+    assert_int_equal(be->idle_count, 1);
+    w->conn = pool_get(be, true, &events, w);
+    assert_non_null(w->conn);
+    forget(w);
+    exchange(w);
+
+    assert_int_equal(be->idle_count, 1);
+    backend_take_addresses(be, at + 1, 2);
+    assert_logged("backend_address backend=");
+    assert_int_equal(be->idle_count, 0);
+    assert_int_equal(be->open_count, 0);
+    sock_close(w->fd);
+
+    backend_take_addresses(be, at, 1);
+    assert_logged("addresses=unix:");
+    open_connection(w);
+    backend_take_addresses(be, at + 1, 1); /* ... under the request */
+    assert_logged("addresses=192.0.2.1:81\n");
+    exchange(w);
+    assert_int_equal(be->idle_count, 0);
+    assert_int_equal(be->open_count, 0);
+}
+
+/* Of more addresses than there is room for, those that it has stay as long as they are told. */
+static void a_long_list_that_turns(void **state)
+{
+    struct world *w = *state;
+    struct backend *be = w->backend;
+    struct addr at[2 * BACKEND_ADDRS_MAX];
+    const int n = 2 * BACKEND_ADDRS_MAX;
+    for (int i = 0; i < n; i++) {
+        struct ip ip;
+        assert_true(ip_parse(STR("192.0.2.1"), &ip));
+        at[i] = addr_of_ip(&ip, (uint16_t)(80 + i));
+    }
+    be->addr_count = 0;
+    backend_take_addresses(be, at, n);
+    assert_logged(NULL);
+    be->addr_at = 3;
+    for (int turn = 1; turn < n; turn++) {
+        struct addr first = at[0];
+        memmove(at, at + 1, sizeof at - sizeof *at);
+        at[n - 1] = first;
+        backend_take_addresses(be, at, n);
+        assert_logged(NULL);
+        assert_int_equal(peer_from_addr(&be->addrs[be->addr_at]).port, 83);
+    }
+    backend_take_addresses(be, at, 1); /* by now that of port 95 */
+    assert_logged("addresses=192.0.2.1:95\n");
+    assert_int_equal(be->addr_count, 1);
+    assert_int_equal(be->addr_at, 0);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -552,6 +652,8 @@ int main(void)
         T(an_offer_may_be_declined),
         T(no_switch_before_the_request_is_whole),
         T(whose_error_it_is),
+        T(a_name_moves),
+        T(a_long_list_that_turns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
