@@ -30,9 +30,16 @@ struct resolve *resolve_begin(struct backend *be, resolve_fn *fn, void *arg) __a
 /* `fn` is not called any more. NULL is fine. */
 void resolve_forget(struct resolve *r);
 
+/* The answer is that there is no such name, or that it has no address; any other that brings none is trouble of the
+ * name servers, or of getting there. */
+bool resolve_says_no_such_name(const struct resolve *r);
+
 /* Goes over to the `count` addresses told, which is at least 1. Those that it has and that are among them stay, in
  * their order; behind them come the others, up to BACKEND_ADDRS_MAX. When that is another set, not for the first time,
  * the log has backend_address; and idle connections to an address that has gone are closed. */
 void backend_take_addresses(struct backend *be, const struct addr *told, int count);
+
+/* Forgets them all, as of a name that has not been resolved yet. */
+void backend_drop_addresses(struct backend *be);
 
 #endif

@@ -64,8 +64,9 @@ struct health_check {
     struct health_score score;
     struct back_conn *conn;
     struct resolve *resolving;
-    bool seen_address; /* the name has resolved before */
-    char cause[96];    /* what the last one has found */
+    bool seen_address;         /* the name has resolved before */
+    unsigned unknown_in_a_row; /* answers that there is no such name, since it has */
+    char cause[96];            /* what the last one has found */
     char request[2048];
     size_t request_len;
 };
@@ -117,11 +118,16 @@ void health_hurry(struct backend *be)
 
 /* ---- the end of a probe ---- */
 
-static void probe_ended(struct health_check *h, bool success, const char *cause)
+static void drop_probe(struct health_check *h)
 {
     loop_cancel(loop_of(h), &h->deadline);
     back_release(h->conn);
     h->conn = NULL;
+}
+
+static void probe_ended(struct health_check *h, bool success, const char *cause)
+{
+    drop_probe(h);
     if (!success)
         metrics.health_failures++;
     if (cause != h->cause)
@@ -133,9 +139,7 @@ static void probe_ended(struct health_check *h, bool success, const char *cause)
 /* For want of memory or descriptors of our own: it says nothing about the backend. */
 static void probe_failed_here(struct health_check *h)
 {
-    loop_cancel(loop_of(h), &h->deadline);
-    back_release(h->conn);
-    h->conn = NULL;
+    drop_probe(h);
     schedule(h);
 }
 
@@ -248,17 +252,30 @@ static void not_resolved(struct health_check *h, const char *why)
     schedule(h);
 }
 
+/* Whoever has taken it away wants nothing to be sent there any more, be the server there or not. */
+static void name_is_gone(struct health_check *h, const char *why)
+{
+    drop_probe(h);
+    backend_drop_addresses(h->backend);
+    health_score_set(&h->score, false, 0);
+    not_resolved(h, why);
+}
+
 static void on_resolved(void *arg, const struct resolve *r)
 {
     struct health_check *h = arg;
     bool first = h->backend->addr_count == 0;
     h->resolving = NULL;
-    if (r->count > 0)
+    if (r->count > 0) {
+        h->unknown_in_a_row = 0;
         take_addresses(h, r);
-    if (first && r->count > 0)
-        probe(h);
-    else if (first)
+        if (first)
+            probe(h);
+    } else if (first) {
         not_resolved(h, r->why);
+    } else if (resolve_says_no_such_name(r) && ++h->unknown_in_a_row >= config_of(h)->health.fall) {
+        name_is_gone(h, r->why);
+    }
     /* Else the addresses of before stand, and the probes tell whether it does. */
 }
 
@@ -360,13 +377,6 @@ bool health_stage(struct backend *be, const struct config *fresh, struct health_
 void health_discard(struct health_check *staged)
 {
     mem_free(staged);
-}
-
-static void drop_probe(struct health_check *h)
-{
-    loop_cancel(loop_of(h), &h->deadline);
-    back_release(h->conn);
-    h->conn = NULL;
 }
 
 /* The next probe is due at once. There is room for its timer: whoever reloads has made it. */

@@ -6,7 +6,7 @@
 #include "base/mem.h"
 #include "net/sock.h"
 
-#include <stdio.h>
+#include <netdb.h>
 #include <string.h>
 
 /* ---- asking ---- */
@@ -42,6 +42,13 @@ void resolve_forget(struct resolve *r)
 {
     if (r)
         r->fn = NULL; /* it may be in the resolver's hands: it is freed when it comes back */
+}
+
+/* By the text, for that is all that sock_resolve() tells. */
+bool resolve_says_no_such_name(const struct resolve *r)
+{
+    return r->count <= 0 &&
+           (strcmp(r->why, gai_strerror(EAI_NONAME)) == 0 || strcmp(r->why, gai_strerror(EAI_NODATA)) == 0);
 }
 
 /* ---- the addresses ---- */
@@ -116,4 +123,10 @@ void backend_take_addresses(struct backend *be, const struct addr *told, int cou
     pool_flush_strays(be);
     if (at < 0)
         pool_forget(be); /* what answers there may be another */
+}
+
+void backend_drop_addresses(struct backend *be)
+{
+    be->addr_count = be->addr_at = 0;
+    pool_flush_strays(be);
 }

@@ -4,9 +4,11 @@
 #include "net/sock.h"
 #include "upstream/backend.h"
 #include "upstream/health.h"
+#include "upstream/resolve.h"
 #include "upstream/upstream.h"
 
 #include <errno.h>
+#include <netdb.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -22,6 +24,7 @@
 struct world {
     struct loop *loop;
     struct upstream *upstream;
+    struct config *config;
     int listeners[2]; /* of backends that accept, and say nothing */
     struct timer marker;
     bool marked;
@@ -37,35 +40,45 @@ static void on_marker(struct timer *t)
         backend_set_up(w->falls, false, "test");
 }
 
-/* With the config `text`, to be ended by close_world(). */
-static void start(struct world *w, struct str text)
+static struct config *parse(struct str text)
 {
     struct buf errors = BUF_INIT;
     struct config *c = config_parse(text, "test", NULL, &errors);
     assert_non_null(c);
+    return c;
+}
+
+/* With the config `text`, to be ended by close_world(). */
+static void start(struct world *w, struct str text)
+{
+    w->config = parse(text);
     w->loop = loop_new();
     assert_non_null(w->loop);
     w->begun = loop_now(w->loop);
-    w->upstream = upstream_new(w->loop, c);
+    w->upstream = upstream_new(w->loop, w->config);
     assert_non_null(w->upstream);
-    config_put(c);
     timer_init(&w->marker, on_marker);
+}
+
+/* Opens a backend's listener; its port. */
+static unsigned listen_as(struct world *w, int backend)
+{
+    struct addr at;
+    struct endpoint e;
+    const char *why;
+    assert_true(endpoint_parse(STR("127.0.0.1:0"), true, &e, &why));
+    w->listeners[backend] = sock_listen(&e.addr, 16);
+    assert_true(w->listeners[backend] >= 0);
+    assert_int_equal(sock_local_addr(w->listeners[backend], &at), 0);
+    return peer_from_addr(&at).port;
 }
 
 static void open_world(struct world *w)
 {
-    struct addr at;
-    uint16_t ports[2];
+    unsigned ports[2];
     *w = (struct world){0};
-    for (int i = 0; i < 2; i++) {
-        struct endpoint e;
-        const char *why;
-        assert_true(endpoint_parse(STR("127.0.0.1:0"), true, &e, &why));
-        w->listeners[i] = sock_listen(&e.addr, 16);
-        assert_true(w->listeners[i] >= 0);
-        assert_int_equal(sock_local_addr(w->listeners[i], &at), 0);
-        ports[i] = peer_from_addr(&at).port;
-    }
+    for (int i = 0; i < 2; i++)
+        ports[i] = listen_as(w, i);
     char text[400];
     int n = snprintf(text, sizeof text,
                      "{\"backends\":[{\"address\":\"127.0.0.1:%u\"},{\"address\":\"127.0.0.1:%u\"}],"
@@ -79,6 +92,7 @@ static void close_world(struct world *w)
     loop_cancel(w->loop, &w->marker);
     upstream_free(w->upstream);
     loop_free(w->loop);
+    config_put(w->config);
     for (int i = 0; i < 2; i++)
         if (w->listeners[i] > 0)
             sock_close(w->listeners[i]);
@@ -189,12 +203,104 @@ static void a_full_backlog_takes_a_backend_down(void **state)
     sock_unlink(&e.addr);
 }
 
+/* ---- names ---- */
+
+static void open_named(struct world *w, const char *interval, const char *path)
+{
+    char text[400];
+    *w = (struct world){0};
+    int n = snprintf(text, sizeof text,
+                     "{\"backends\":[{\"address\":\"localhost:%u\"}],\"health_check\":"
+                     "{\"interval\":\"%s\",\"timeout\":\"1h\",\"path\":\"%s\",\"fall\":3,\"rise\":2}}",
+                     listen_as(w, 0), interval, path);
+    start(w, str_make(text, (size_t)n));
+}
+
+/* Answers to a check that has come. */
+static bool answer_check(struct world *w)
+{
+    static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    char request[1024];
+    uint64_t deadline = clock_monotonic() + WAIT;
+    int fd = take_check(w, 0);
+    if (fd < 0)
+        return false;
+    while (sock_recv(fd, request, sizeof request) == -EAGAIN) {
+        assert_true(clock_monotonic() < deadline);
+        loop_turn(w->loop, NS_PER_MS);
+    }
+    assert_int_equal(write(fd, answer, sizeof answer - 1), sizeof answer - 1);
+    sock_close(fd);
+    return true;
+}
+
+/* Waits for that, and answers to checks. The number of those. */
+static unsigned serve_until(struct world *w, bool available)
+{
+    unsigned n = 0;
+    uint64_t deadline = clock_monotonic() + WAIT;
+    while (backend_is_available(upstream_backend(w->upstream, 0)) != available) {
+        assert_true(clock_monotonic() < deadline);
+        loop_turn(w->loop, NS_PER_MS);
+        n += answer_check(w);
+    }
+    return n;
+}
+
+static void rename_to(struct world *w, const char *name)
+{
+    struct endpoint *e = &w->config->backends[0].endpoint;
+    snprintf(e->host, sizeof e->host, "%s", name);
+}
+
+/* The answer that there is no such name counts like a failed check, though the server that it led to still answers;
+ * and when it leads there again, that counts like ever. */
+static void a_name_that_is_gone(void **state)
+{
+    (void)state;
+    struct world w;
+    open_named(&w, "20ms", "/");
+    struct backend *be = upstream_backend(w.upstream, 0);
+    serve_until(&w, true);
+    rename_to(&w, "no..such..name");
+    assert_in_range(serve_until(&w, false), 2, 1000); /* one goes with each time of asking */
+    assert_non_null(strstr(health_cause(be), "name does not resolve: "));
+    while (answer_check(&w)) /* what was under way */
+        ;
+    run_to_marker(&w, loop_now(w.loop) + INTERVAL);
+    assert_false(answer_check(&w)); /* there is nowhere to go */
+    assert_false(backend_is_available(be));
+    rename_to(&w, "localhost");
+    assert_in_range(serve_until(&w, true), 2, 1000);
+    assert_string_equal(health_cause(be), "status 200");
+    close_world(&w);
+}
+
+/* That a name server has trouble says nothing. */
+static void which_answers_say_no(void **state)
+{
+    (void)state;
+    static const struct {
+        int code;
+        bool no;
+    } cases[] = {{EAI_NONAME, true}, {EAI_NODATA, true}, {EAI_AGAIN, false}, {EAI_FAIL, false}, {EAI_MEMORY, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct resolve r = {.count = -1, .why = gai_strerror(cases[i].code)};
+        assert_int_equal(resolve_says_no_such_name(&r), cases[i].no);
+    }
+    struct resolve trouble = {.count = -1, .why = strerror(EMFILE)}, good = {.count = 1};
+    assert_false(resolve_says_no_such_name(&trouble));
+    assert_false(resolve_says_no_such_name(&good));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_long_down_is_checked_seldom),
         cmocka_unit_test(the_last_one_to_fall_hurries_the_others),
         cmocka_unit_test(a_full_backlog_takes_a_backend_down),
+        cmocka_unit_test(a_name_that_is_gone),
+        cmocka_unit_test(which_answers_say_no),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
