@@ -211,6 +211,8 @@ static const struct back_events probe_events = {.on_ready = on_ready,
 
 static void probe(struct health_check *h)
 {
+    if (h->conn)
+        return; /* a reload wants one at once, and the first answer about the name has just let one go out */
     if (!config_of(h)->health.on) {
         schedule(h);
         return;

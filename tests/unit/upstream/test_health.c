@@ -205,15 +205,24 @@ static void a_full_backlog_takes_a_backend_down(void **state)
 
 /* ---- names ---- */
 
-static void open_named(struct world *w, const char *interval, const char *path)
+/* A config with one backend at localhost. */
+static struct str named_config(char text[400], unsigned port, const char *interval, const char *path)
+{
+    int n = snprintf(text, 400,
+                     "{\"backends\":[{\"address\":\"localhost:%u\"}],\"health_check\":"
+                     "{\"interval\":\"%s\",\"timeout\":\"1h\",\"path\":\"%s\",\"fall\":3,\"rise\":2}}",
+                     port, interval, path);
+    return str_make(text, (size_t)n);
+}
+
+/* Its port. */
+static unsigned open_named(struct world *w, const char *interval)
 {
     char text[400];
     *w = (struct world){0};
-    int n = snprintf(text, sizeof text,
-                     "{\"backends\":[{\"address\":\"localhost:%u\"}],\"health_check\":"
-                     "{\"interval\":\"%s\",\"timeout\":\"1h\",\"path\":\"%s\",\"fall\":3,\"rise\":2}}",
-                     listen_as(w, 0), interval, path);
-    start(w, str_make(text, (size_t)n));
+    unsigned port = listen_as(w, 0);
+    start(w, named_config(text, port, interval, "/"));
+    return port;
 }
 
 /* Answers to a check that has come. */
@@ -259,7 +268,7 @@ static void a_name_that_is_gone(void **state)
 {
     (void)state;
     struct world w;
-    open_named(&w, "20ms", "/");
+    open_named(&w, "20ms");
     struct backend *be = upstream_backend(w.upstream, 0);
     serve_until(&w, true);
     rename_to(&w, "no..such..name");
@@ -273,6 +282,30 @@ static void a_name_that_is_gone(void **state)
     rename_to(&w, "localhost");
     assert_in_range(serve_until(&w, true), 2, 1000);
     assert_string_equal(health_cause(be), "status 200");
+    close_world(&w);
+}
+
+/* The first answer about a name, which lets a check go out, and a reload that has one go out at once, in one turn. */
+static void one_check_at_a_time(void **state)
+{
+    (void)state;
+    struct world w;
+    char text[400];
+    unsigned port = open_named(&w, "1h");
+    struct config *fresh = parse(named_config(text, port, "1h", "/other"));
+    struct backend *be = upstream_backend(w.upstream, 0);
+    loop_turn(w.loop, 0); /* asks for the name */
+    usleep(100000);       /* most probably the answer is there, and waits for the next turn */
+    struct upstream_change *change = upstream_stage(w.upstream, fresh);
+    assert_non_null(change);
+    upstream_commit(change);
+    config_put(fresh);
+    uint64_t deadline = clock_monotonic() + WAIT;
+    for (unsigned more = 5; more > 0; more -= be->open_count > 0) {
+        assert_true(clock_monotonic() < deadline);
+        loop_turn(w.loop, NS_PER_MS);
+        assert_in_range(be->open_count, 0, 1);
+    }
     close_world(&w);
 }
 
@@ -301,6 +334,7 @@ int main(void)
         cmocka_unit_test(a_full_backlog_takes_a_backend_down),
         cmocka_unit_test(a_name_that_is_gone),
         cmocka_unit_test(which_answers_say_no),
+        cmocka_unit_test(one_check_at_a_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
