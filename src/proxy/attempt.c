@@ -312,12 +312,14 @@ static bool another_attempt(struct exchange *x, const struct back_failure *f)
 
 static void attempt_failed(struct exchange *x, const struct back_failure *f)
 {
-    bool again = may_send_again(x, f);
+    /* A head over our own limit is the answer to that request, and would be at every backend: whoever can ask for one
+     * must not have them ejected. */
+    bool over_limit = f->error == ERR_RESPONSE_HEAD_TOO_LARGE, again = !over_limit && may_send_again(x, f);
     if (again && replace_stale(x, f))
         return;
     leave_place(&x->attempt);
     metrics.backend_failures++;
-    if (!back_error_is_ours(x->attempt.backend, f->sys_errno))
+    if (!over_limit && !back_error_is_ours(x->attempt.backend, f->sys_errno))
         backend_failed(x->attempt.backend, &x->attempt.place, f->cause);
     if (again && another_attempt(x, f))
         return;

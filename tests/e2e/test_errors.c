@@ -447,6 +447,36 @@ static void test_bad_responses(void **state)
     world_finish(w);
 }
 
+/* A head over our limit is what that request is answered with, wherever it goes: not tried again, and nobody's fault.
+ */
+static void test_large_heads_eject_nobody(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    for (int i = 0; i < 2; i++)
+        world_origin(w, broken_script, NULL, NULL);
+    world_start(w, "\"passive_check\": {\"failures\": 2, \"ejection\": \"1m\"}, \"retry\": {\"attempts\": 2}");
+    client_open(&c, w->port);
+    for (int i = 0; i < 8; i++) {
+        client_send(&c, "GET /large-head HTTP/1.1\r\nHost: h\r\n\r\n");
+        expect_problem(client_expect(&c, 0), 502);
+    }
+    client_close(&c);
+    client_open(&c, w->port);
+    for (int i = 0; i < 8; i++) {
+        size_t mark = daemon_mark(&w->daemon);
+        client_send(&c, "GET /ok HTTP/1.1\r\nHost: h\r\n\r\n");
+        client_expect(&c, 200);
+        daemon_expect_event(&w->daemon, mark, "request", "target=/ok");
+    }
+    client_close(&c);
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "request", "target=/ok status=200 backend=b1"), 4);
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "request", "target=/ok status=200 backend=b2"), 4);
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "request", "target=/large-head attempts=1"), 8);
+    world_finish(w);
+}
+
 static void test_connect_refused(void **state)
 {
     struct world *w = *state;
@@ -626,6 +656,7 @@ int main(void)
         WORLD_TEST(test_admin_from_outside),
         WORLD_TEST(test_admin_token),
         WORLD_TEST(test_bad_responses),
+        WORLD_TEST(test_large_heads_eject_nobody),
         WORLD_TEST(test_connect_refused),
         WORLD_TEST(test_response_timeout),
         WORLD_TEST(test_connect_timeout),
