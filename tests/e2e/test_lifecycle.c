@@ -160,12 +160,12 @@ static void test_descriptors_for_some(void **state)
 
     snprintf(program, sizeof program, "%s/loadbalancer", build_dir());
     world_origin(w, origin_answer_all, NULL, NULL);
-    world_config(w, "\"limits\": {\"connections\": 50}");
+    world_config(w, "\"limits\": {\"connections\": 200}");
     daemon_start(&w->daemon, w->dir, "loadbalancer",
-                 (const char *const[]){"/bin/sh", "-c", "ulimit -n 150 && exec \"$0\"", program, NULL});
-    daemon_expect_event(&w->daemon, 0, "descriptors_short", "level=warn possible=150 wanted=164");
+                 (const char *const[]){"/bin/sh", "-c", "ulimit -n 300 && exec \"$0\"", program, NULL});
+    daemon_expect_event(&w->daemon, 0, "descriptors_short", "level=warn possible=300 wanted=464");
     daemon_expect_event(&w->daemon, 0, "listening", NULL);
-    for (unsigned connections = 40; connections <= 60; connections += 10) {
+    for (unsigned connections = 140; connections <= 220; connections += 40) {
         char limits[64], match[64];
         snprintf(limits, sizeof limits, "\"limits\": {\"connections\": %u}", connections);
         world_config(w, limits);
@@ -175,7 +175,7 @@ static void test_descriptors_for_some(void **state)
             daemon_expect_event(&w->daemon, mark, "reload", NULL);
             snprintf(match, sizeof match, "wanted=%u", 2 * connections + 64);
             assert_int_equal(daemon_count_events(&w->daemon, mark, "descriptors_short", match),
-                             connections > 40 && i == 0);
+                             connections > 150 && i == 0);
         }
     }
     world_finish(w);
