@@ -52,9 +52,12 @@ static enum err enter(struct cursor *c, enum part part)
     return ERR_OK;
 }
 
-/* Consumes bytes of `class` up to `end`; true when there is one behind them to be judged. */
+/* Consumes bytes of `class` up to `end`; true when there is one behind them to be judged. The scan may be past `end`
+ * already, where a limit has become smaller on the way. */
 __attribute__((always_inline)) static inline bool run(struct cursor *c, enum char_class class, size_t end)
 {
+    if (c->s->at >= end)
+        return false;
     c->s->at += chars_run(c->p + c->s->at, end - c->s->at, class);
     return c->s->at < end;
 }
