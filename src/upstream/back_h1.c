@@ -124,23 +124,32 @@ static bool has_body(const struct framing *f)
     return f->kind == FRAMING_CHUNKED || f->kind == FRAMING_CLOSE || (f->kind == FRAMING_LENGTH && f->length > 0);
 }
 
-/* Between bytes of the response's content. While the request's has not been sent whole, the backend may be waiting for
- * the client, which has a time of its own for that. */
-static void await_body(struct back_conn *c)
+/* From the request's end to the response's head, then between bytes of its content. While the request has not been sent
+ * whole, the backend may be waiting for the client, which has a time of its own for that; and as long as some of it
+ * goes, the time begins anew. */
+static void await_response(struct back_conn *c)
 {
     uint64_t ns = config_of(c)->timeouts.backend_response;
-    if (c->sending)
-        ns += config_of(c)->timeouts.client_body;
-    io_set_read_timeout(c->io, IO_PROGRESS, has_body(&c->down) ? ns : 0);
+    c->sent_seen = io_bytes_out(c->io);
+    if (c->response == RESPONSE_HEAD) {
+        io_set_read_timeout(c->io, IO_BY, c->sending && !c->expecting ? 0 : ns);
+    } else if (c->response == RESPONSE_BODY) {
+        if (c->sending)
+            ns += config_of(c)->timeouts.client_body;
+        io_set_read_timeout(c->io, IO_PROGRESS, has_body(&c->down) ? ns : 0);
+    }
+}
+
+/* What is not with the kernel yet has still gone on, in part: on_drained() tells only when all of it has. */
+static bool is_still_sent(const struct back_conn *c)
+{
+    return io_unsent(c->io) > 0 && io_bytes_out(c->io) > c->sent_seen;
 }
 
 static void request_sent(struct back_conn *c)
 {
     c->sending = false;
-    if (c->response == RESPONSE_HEAD)
-        io_set_read_timeout(c->io, IO_BY, config_of(c)->timeouts.backend_response);
-    else if (c->response == RESPONSE_BODY)
-        await_body(c);
+    await_response(c);
 }
 
 /* The body comes: from now on it is the client's time that runs, until it has been sent. */
@@ -148,7 +157,7 @@ static void stop_expecting(struct back_conn *c)
 {
     c->expecting = false;
     if (c->response == RESPONSE_HEAD)
-        io_set_read_timeout(c->io, IO_BY, 0);
+        await_response(c);
 }
 
 void back_send_head(struct back_conn *c, const struct back_request *r, bool more)
@@ -159,10 +168,7 @@ void back_send_head(struct back_conn *c, const struct back_request *r, bool more
     c->sending = c->up.kind == FRAMING_CHUNKED || (c->up.kind == FRAMING_LENGTH && c->up.length > 0);
     io_write_str(c->io, r->head, more && c->sending);
     c->expecting = c->sending && r->expects;
-    if (c->expecting)
-        io_set_read_timeout(c->io, IO_BY, config_of(c)->timeouts.backend_response);
-    else if (!c->sending)
-        request_sent(c);
+    await_response(c);
 }
 
 bool back_send_body(struct back_conn *c, const char *p, size_t n, bool end, struct str trailers)
@@ -185,6 +191,8 @@ bool back_send_body(struct back_conn *c, const char *p, size_t n, bool end, stru
         io_shutdown_write(c->io);
     } else if (end) {
         request_sent(c);
+    } else if (c->response == RESPONSE_BODY) {
+        await_response(c);
     }
     return io_is_full(c->io);
 }
@@ -230,7 +238,7 @@ static void final_head(struct back_conn *c, const struct response *r, struct str
     c->keep_alive = r->keep_alive && !c->unsound && !c->sending && io_unsent(c->io) == 0; /* else it began too early */
     c->chunked = (struct chunked){.trailers = &c->trailers};
     c->response = RESPONSE_BODY;
-    await_body(c);
+    await_response(c);
     /* Who has answered need not read the rest of the request: that its response goes on is all that is asked of it. */
     io_set_write_timeout(c->io, 0);
     c->events->on_head(c->arg, r, head, bytes_follow || !has_body(&c->down));
@@ -413,6 +421,20 @@ static void on_timeout(struct back_conn *c)
         back_fail(c, c->response == RESPONSE_HEAD ? ERR_RESPONSE_TIMEOUT : ERR_BACKEND_STALLED, 0);
 }
 
+static void on_drained(struct back_conn *c)
+{
+    await_response(c);
+    c->events->on_drained(c->arg);
+}
+
+static void on_read_timeout(struct back_conn *c)
+{
+    if (c->state == BACK_LEASED && is_still_sent(c))
+        await_response(c);
+    else
+        on_timeout(c);
+}
+
 void back_on_io(void *owner, struct io *io, enum io_event event)
 {
     struct back_conn *c = owner;
@@ -420,10 +442,10 @@ void back_on_io(void *owner, struct io *io, enum io_event event)
     case IO_CONNECTED: back_connected(c); break;
     case IO_READABLE: on_readable(c); break;
     case IO_WAITING: relay_to(c, c->events->sink(c->arg)); break;
-    case IO_DRAINED: c->events->on_drained(c->arg); break;
+    case IO_DRAINED: on_drained(c); break;
     case IO_EOF: on_eof(c); break;
     case IO_HANGUP: break; /* what came before it is read first */
-    case IO_TIMEOUT_READ:
+    case IO_TIMEOUT_READ: on_read_timeout(c); break;
     case IO_TIMEOUT_WRITE: on_timeout(c); break;
     case IO_ERROR:
         if (c->state == BACK_CONNECTING)

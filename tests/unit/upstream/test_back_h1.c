@@ -117,7 +117,8 @@ static int setup(void **state)
     char text[512];
     int n = snprintf(text, sizeof text,
                      "{\"backends\":[{\"address\":\"%s\"}],\"health_check\":null,"
-                     "\"timeouts\":{\"backend_response\":\"200ms\"},\"limits\":{\"header_bytes\":\"1KiB\",\"target_"
+                     "\"timeouts\":{\"backend_response\":\"200ms\",\"client_body\":\"100ms\"},\"limits\":{\"header_"
+                     "bytes\":\"1KiB\",\"target_"
                      "bytes\":\"1KiB\"}}",
                      w->endpoint);
     struct buf errors = BUF_INIT;
@@ -363,6 +364,74 @@ static void a_stalled_body_is_a_timeout(void **state)
     answer(w, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel", 1000);
     turn_until(w, &w->ended);
     assert_int_equal(w->failure.error, ERR_BACKEND_STALLED);
+}
+
+static void turn_for(struct world *w, uint64_t ns)
+{
+    for (uint64_t end = clock_monotonic() + ns; clock_monotonic() < end && !w->failed;)
+        loop_turn(w->loop, 10 * NS_PER_MS);
+}
+
+static void begin_post(struct world *w, uint64_t length)
+{
+    open_connection(w);
+    struct back_request r = {.head = STR("POST / HTTP/1.1\r\n\r\n"), /* whatever it says */
+                             .method = METHOD_POST,
+                             .framing = {FRAMING_LENGTH, length}};
+    back_send_head(w->conn, &r, false);
+}
+
+/* The response has begun, and its content follows once the request is whole, which comes slowly but steadily. */
+static void a_response_waits_for_a_request_that_goes_on(void **state)
+{
+    struct world *w = *state;
+    begin_post(w, 80);
+    answer(w, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", 1000);
+    for (unsigned i = 1; i <= 8; i++) {
+        turn_for(w, 100 * NS_PER_MS);
+        assert_false(w->failed);
+        (void)!back_send_body(w->conn, "0123456789", 10, i == 8, STR(""));
+    }
+    answer(w, "ok", 2);
+    turn_until(w, &w->ended);
+    assert_true(w->ended);
+}
+
+static void a_response_does_not_wait_for_a_request_that_rests(void **state)
+{
+    struct world *w = *state;
+    begin_post(w, 80);
+    answer(w, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", 1000);
+    turn_until(w, &w->ended);
+    assert_int_equal(w->failure.error, ERR_BACKEND_STALLED);
+}
+
+/* All of it has been handed over, and the backend takes it slowly: that is no silence of its own. */
+static void the_response_is_awaited_from_the_requests_end(void **state)
+{
+    static const char content[4 << 20];
+    struct world *w = *state;
+    for (int answered = 0; answered < 2; answered++) {
+        static char taken[64 << 10];
+        size_t got = 0, wanted = sizeof content + strlen("POST / HTTP/1.1\r\n\r\n");
+        begin_post(w, sizeof content);
+        if (answered)
+            answer(w, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", 1000);
+        assert_true(back_send_body(w->conn, content, sizeof content, true, STR("")));
+        for (unsigned pause = 0; got < wanted; pause++) {
+            ssize_t n = sock_recv(w->fd, taken, sizeof taken);
+            got += n > 0 ? (size_t)n : 0;
+            turn_for(w, pause < 16 ? 50 * NS_PER_MS : 0);
+            loop_turn(w->loop, 0);
+            assert_false(w->failed);
+        }
+        answer(w, answered ? "ok" : "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 1000);
+        turn_until(w, &w->ended);
+        assert_true(w->ended);
+        sock_close(w->fd);
+        w->fd = -1;
+        loop_turn(w->loop, 20 * NS_PER_MS);
+    }
 }
 
 static void refused_before_anything_is_sent(void **state)
@@ -654,6 +723,9 @@ int main(void)
         T(whose_error_it_is),
         T(a_name_moves),
         T(a_long_list_that_turns),
+        T(a_response_waits_for_a_request_that_goes_on),
+        T(a_response_does_not_wait_for_a_request_that_rests),
+        T(the_response_is_awaited_from_the_requests_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
