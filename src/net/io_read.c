@@ -36,7 +36,7 @@ void io_note_received(struct io *io, size_t n)
     if (!io->read_progress)
         return;
     io->read.since = loop_now(io->loop);
-    io->late = !io_keep_pace(io, &io->read_pace, n) && io->read.span > 0;
+    io->late = !io_keep_pace(io, &io->read_pace, io->read.span, n) && io->read.span > 0;
 }
 
 void io_note_nothing(struct io *io, ssize_t result)
@@ -62,9 +62,11 @@ static bool take_in(struct io *io, char *scratch, size_t n)
     return true;
 }
 
+/* After the handler has had the bytes: with them, what it waited for may be complete, and then it has set another
+ * deadline. */
 static void tell_late(struct io *io)
 {
-    if (!io->late)
+    if (!io->late || io->closed)
         return;
     io->late = false;
     io->read.span = 0;
@@ -82,9 +84,8 @@ static ssize_t receive(struct io *io)
         io_fail(io, ENOMEM);
         return n;
     }
+    io_tell_readable(io);
     tell_late(io);
-    if (!io->closed)
-        io_tell_readable(io);
     return n;
 }
 
@@ -95,8 +96,7 @@ static bool is_moved(struct io *io)
         return false;
     io->relayed = false;
     io->fn(io->owner, io, IO_WAITING);
-    if (!io->closed)
-        tell_late(io);
+    tell_late(io);
     return io->relayed || io->closed;
 }
 

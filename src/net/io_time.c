@@ -5,6 +5,8 @@
 
 #include <errno.h>
 
+#define PACE_SPAN_MAX 60000u /* tenths of a second */
+
 static uint64_t due(const struct deadline *d)
 {
     return d->span == 0 || d->span > TIMER_NEVER - d->since ? TIMER_NEVER : d->since + d->span;
@@ -44,12 +46,20 @@ static void count_moved(struct pace *p, size_t n)
     p->moved = n < (size_t)(UINT16_MAX - p->moved) ? (uint16_t)(p->moved + n) : UINT16_MAX;
 }
 
-bool io_keep_pace(const struct io *io, struct pace *p, size_t n)
+/* Over how many tenths of a second the pace is taken: who may rest for longer must be able to catch up. It is bounded
+ * well below where they wrap around. */
+static unsigned pace_span(uint64_t progress)
+{
+    uint64_t span = progress / (NS_PER_S / 10);
+    return span <= IO_RATE_SPAN * 10 ? IO_RATE_SPAN * 10 : span < PACE_SPAN_MAX ? (unsigned)span : PACE_SPAN_MAX;
+}
+
+bool io_keep_pace(const struct io *io, struct pace *p, uint64_t progress, size_t n)
 {
     unsigned span = (uint16_t)(tenths(io) - p->since);
 
     count_moved(p, n);
-    if (span < IO_RATE_SPAN * 10)
+    if (span < pace_span(progress))
         return true;
     bool judged = loop_now(io->loop) - loop_went_on(io->loop) > span * (NS_PER_S / 10);
     bool kept = !judged || p->moved >= span * IO_RATE_MIN / 10 || p->moved == UINT16_MAX;
@@ -96,6 +106,7 @@ void io_set_read_timeout(struct io *io, enum io_deadline kind, uint64_t ns)
 {
     io->read = (struct deadline){.since = loop_now(io->loop), .span = ns};
     io->read_progress = kind == IO_PROGRESS;
+    io->late = false;
     io_start_pace(io, &io->read_pace);
     count_moved(&io->read_pace, io->in.len); /* what is here already, has come */
     expect_by(io, read_due(io));

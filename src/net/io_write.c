@@ -120,7 +120,7 @@ void io_on_writable(struct io *io)
         return;
     if (io->unsent.len > 0) {
         size_t n = (size_t)(io->bytes_out - before);
-        if (n > 0 && !io_keep_pace(io, &io->write_pace, n) && io->write.span > 0) {
+        if (n > 0 && !io_keep_pace(io, &io->write_pace, io->write.span, n) && io->write.span > 0) {
             io->write.span = 0;
             io->fn(io->owner, io, IO_TIMEOUT_WRITE);
         }

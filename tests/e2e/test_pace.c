@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #define TICK_MS 100
-#define TICKS   130 /* of 100 ms: three seconds more than the span that the pace is taken over */
+#define TICKS   165 /* of 100 ms: some seconds more than the span that the pace is taken over */
 #define HALF    1000
 
 static void length_script(struct origin_conn *c)
@@ -38,13 +38,14 @@ static void test_trickling_uploads_are_ended(void **state)
 {
     static char bytes[HALF];
     struct world *w = *state;
-    struct client trickle, chunked, slow, rest;
+    struct client trickle, chunked, slow, rest, pieces;
     bool ended = false, chunked_ended = false;
 
     memset(bytes, 'x', sizeof bytes);
     world_origin(w, length_script, NULL, NULL);
-    world_start(w, NULL);
+    world_start(w, "\"timeouts\": {\"client_body\": \"12s\"}");
     begin(&trickle, w, 1000);
+    begin(&pieces, w, 30);
     begin(&slow, w, TICKS * 30); /* 300 bytes a second */
     begin(&rest, w, 2 * HALF);
     client_open(&chunked, w->port);
@@ -52,6 +53,10 @@ static void test_trickling_uploads_are_ended(void **state)
     client_send_bytes(&rest, bytes, HALF);
     uint64_t since = now_ms(), took = 0;
     for (unsigned tick = 0; tick < TICKS; tick++) {
+        if (tick % 80 == 0)
+            client_send_bytes(&pieces, bytes, 10); /* at 0, 8 and 16 s: with the last the content is complete */
+        if (tick == 110)
+            client_send_bytes(&rest, bytes, HALF);
         if (!ended)
             ended = !client_try_send(&trickle, bytes, 1) || stream_fill(&trickle.in, now_ms()) != READ_TIMEOUT;
         if (!chunked_ended)
@@ -65,15 +70,15 @@ static void test_trickling_uploads_are_ended(void **state)
             usleep((unsigned)left * 1000);
     }
     assert_true(ended && chunked_ended);
-    CHECK(took > 9000 && took < 12500, "ended after %d ms", (int)took);
+    CHECK(took > 11000 && took < 14500, "ended after %d ms", (int)took);
     client_expect(&trickle, 408);
     client_expect_end_or_reset(&trickle);
     client_expect(&chunked, 408);
     client_close(&trickle);
     client_close(&chunked);
-    expect_content(&slow, "3900");
-    client_send_bytes(&rest, bytes, HALF);
+    expect_content(&slow, "4950");
     expect_content(&rest, "2000");
+    expect_content(&pieces, "30");
     daemon_expect_event(&w->daemon, 0, "request", "status=408 reason=client_body_timeout");
     world_finish(w);
 }

@@ -23,7 +23,8 @@ static const char *const what_names[] = {
     "a tunnel upwards", "a tunnel downwards"};
 #define IS_TUNNEL(what) ((what) >= IN_TUNNEL)
 
-/* The daemon's pace: content of less than 100 bytes a second is not waited for beyond ten seconds. */
+/* The daemon's pace: content of less than 100 bytes a second is not waited for beyond ten seconds, or its time-out
+ * where that is longer. */
 #define PACE_SPAN (10 * S)
 #define PACE_GAP  (100 * MS)
 
@@ -45,6 +46,11 @@ struct waiter {
 
 static struct waiter waiters[WHATS];
 static unsigned waiter_count;
+
+static uint64_t pace_span(void)
+{
+    return world.set.client_body > PACE_SPAN ? world.set.client_body : PACE_SPAN;
+}
 
 static uint64_t slack(void)
 {
@@ -110,8 +116,8 @@ static void begin_to_wait(struct waiter *w)
     case TRICKLE:
         ask(w, "PUT");
         w->r->trickles = true;
-        w->ticks = (unsigned)(2 * PACE_SPAN / PACE_GAP);
-        run_clock(w, PACE_SPAN - S / 5); /* the daemon reckons in tenths */
+        w->ticks = (unsigned)(2 * pace_span() / PACE_GAP);
+        run_clock(w, pace_span() - S / 5); /* the daemon reckons in tenths */
         event_set_in(&w->act, PACE_GAP);
         return;
     default: ask(w, "GET"); return;
