@@ -228,6 +228,16 @@ static void front_eof(struct front_h1 *f)
         front_abandon(f, ERR_CLIENT_GONE);
 }
 
+/* A hang-up while nothing is read. Who waits in the queue need not wait, and an upload that is held back and has been
+ * reset will not be whole; it is not the backend that is late then. (Over a unix socket a close in order looks the
+ * same, and the rest may lie there.) All others are found out soon enough, when something is sent. */
+static void front_hangup(struct front_h1 *f)
+{
+    bool cut = !f->up_ended && !f->tunnel && !f->front.peer.is_unix;
+    if (f->exchange && (cut || exchange_is_queued(f->exchange)))
+        front_abandon(f, ERR_CLIENT_GONE);
+}
+
 static void front_read_timeout(struct front_h1 *f)
 {
     if (f->state == FRONT_HEAD)
@@ -258,10 +268,7 @@ static void front_on_io(void *owner, struct io *io, enum io_event event)
         }
         break;
     case IO_EOF: front_eof(f); break;
-    case IO_HANGUP:
-        if (f->exchange && exchange_is_queued(f->exchange))
-            front_abandon(f, ERR_CLIENT_GONE);
-        break; /* else it is found out soon enough, when something is sent */
+    case IO_HANGUP: front_hangup(f); break;
     case IO_TIMEOUT_READ: front_read_timeout(f); break;
     case IO_TIMEOUT_WRITE: front_abandon(f, f->tunnel ? ERR_TUNNEL_TIMEOUT : ERR_CLIENT_WRITE_TIMEOUT); break;
     case IO_ERROR: front_broken(f); break;

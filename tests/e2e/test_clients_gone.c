@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #define MIB (1024u * 1024u)
 
@@ -216,6 +218,51 @@ static void test_client_leaves_during_an_upload(void **state)
     world_finish(w);
 }
 
+static void unread_script(struct origin_conn *c)
+{
+    if (!origin_read_head(c))
+        return;
+    if (strcmp(c->request.method, "GET") == 0) {
+        origin_answer(c, "ok");
+        return;
+    }
+    origin_hold(c);
+}
+
+/* Sends until nobody takes more. */
+static void send_till_held_back(struct client *c)
+{
+    static char piece[65536];
+
+    for (unsigned refused = 0; refused < 20;) {
+        if (send(c->in.fd, piece, sizeof piece, MSG_DONTWAIT | MSG_NOSIGNAL) > 0) {
+            refused = 0;
+        } else {
+            refused++;
+            usleep(10 * 1000);
+        }
+    }
+}
+
+/* The backend reads none of an upload, which so is held back; its client resets it. That is no fault of the backend's,
+ * and its place is free at once. */
+static void test_client_leaves_while_its_upload_is_held_back(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    world_origin(w, unread_script, NULL, "\"max_connections\": 1");
+    world_start(w, NULL);
+    client_open(&c, w->port);
+    client_send(&c, "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 99999999999\r\n\r\n");
+    send_till_held_back(&c);
+    client_reset(&c);
+    daemon_expect_event(&w->daemon, 0, "request", "method=PUT reason=client_gone backend=b1");
+    assert_int_equal(http_get(w->port, "/", NULL), 200);
+    origin_release(w->origins[0]);
+    world_finish(w);
+}
+
 /* The script's argument: a response of which only the first `mode` bytes are sent. */
 static void cut_script(struct origin_conn *c)
 {
@@ -344,6 +391,7 @@ int main(void)
         WORLD_TEST(test_client_leaves_while_waiting),
         WORLD_TEST(test_client_leaves_during_a_download),
         WORLD_TEST(test_client_leaves_during_an_upload),
+        WORLD_TEST(test_client_leaves_while_its_upload_is_held_back),
         WORLD_TEST(test_backend_leaves_at_each_byte_of_a_length),
         WORLD_TEST(test_backend_leaves_at_each_byte_of_chunks),
         WORLD_TEST(test_backend_leaves_behind_an_interim_response),
