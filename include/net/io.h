@@ -83,6 +83,10 @@ void io_pause(struct io *io);
 void io_resume(struct io *io);
 bool io_is_paused(const struct io *io);
 
+/* In IO_READABLE: it is told again for the bytes that are left, later and behind others, at the latest in the next
+ * turn. Nothing is received before, nor is IO_EOF told, and no deadline for reading runs out. */
+void io_read_later(struct io *io);
+
 /* For who is going to wait for long: a hang-up is told at once from now on, also one that was told before, and however
  * patient the endpoint is. */
 void io_await_hangup(struct io *io);

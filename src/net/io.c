@@ -157,11 +157,14 @@ static void tell_due(struct posted *p)
     struct io *io = container_of(p, struct io, posted);
     if (io->fresh) {
         read_first(io);
-        if (io->closed)
+        if (io->closed || io->reread)
             return;
     }
-    if (io->reread && !io->paused && io->in.len > 0 && !io->broken_told)
+    if (io_reread_is_due(io) && !io->broken_told) {
         io_tell_readable(io);
+        if (!io->closed)
+            io_set_timer(io);
+    }
     if (!io->closed && io_eof_is_due(io) && !io->broken_told) {
         io->eof_told = true;
         io_set_timer(io);

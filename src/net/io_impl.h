@@ -110,7 +110,9 @@ void io_on_timer(struct timer *t);
 /* Sees to it that the timer fires at the next deadline or before; may io_fail(). */
 void io_set_timer(struct io *io);
 
-/* The end of what comes is to be told, and can be now: no deadline for reading runs any more. */
+/* What is kept is to be told, or behind that the end of what comes, and can be now: no deadline for reading runs out
+ * before. */
+bool io_reread_is_due(const struct io *io);
 bool io_eof_is_due(const struct io *io);
 
 /* `p` begins anew, as of now. */

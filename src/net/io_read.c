@@ -159,6 +159,13 @@ void io_resume(struct io *io)
     io_set_timer(io);
 }
 
+void io_read_later(struct io *io)
+{
+    assert(!io->paused && io->in.len > 0);
+    io->reread = true;
+    loop_post(io->loop, &io->posted);
+}
+
 bool io_is_paused(const struct io *io)
 {
     return io->paused;

@@ -12,15 +12,20 @@ static uint64_t due(const struct deadline *d)
     return d->span == 0 || d->span > TIMER_NEVER - d->since ? TIMER_NEVER : d->since + d->span;
 }
 
+bool io_reread_is_due(const struct io *io)
+{
+    return io->reread && io->in.len > 0 && !io->paused;
+}
+
 bool io_eof_is_due(const struct io *io)
 {
-    return io->eof && !io->eof_told && !io->paused;
+    return io->eof && !io->eof_told && !io->paused && !io_reread_is_due(io);
 }
 
 static uint64_t read_due(const struct io *io)
 {
     /* What a late turn finds beside a deadline came before it was over, or may have: it is told first. */
-    if (io_eof_is_due(io))
+    if (io_reread_is_due(io) || io_eof_is_due(io))
         return TIMER_NEVER;
     return io->read_progress && io->paused ? TIMER_NEVER : due(&io->read);
 }

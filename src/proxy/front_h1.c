@@ -184,17 +184,24 @@ static void tunnel_timeout(struct front_h1 *f)
         exchange_fail(f->exchange, ERR_TUNNEL_TIMEOUT);
 }
 
-/* Takes what can be taken now: heads, content, the next head, until bytes run out or must wait. */
+/* Takes what can be taken now: heads, content, the next head, until bytes run out or must wait. Requests that are
+ * answered here are over at once: after some of them others have their turn first. */
 static void front_read(struct front_h1 *f)
 {
-    while (f->state != FRONT_CLOSED && !io_is_paused(f->io)) {
+    for (unsigned heads = 0; f->state != FRONT_CLOSED && !io_is_paused(f->io);) {
         size_t n;
         char *data = io_data(f->io, &n);
         if (n == 0)
             return;
         if (f->state != FRONT_BUSY) {
-            if (front_read_head(f, data, n))
+            if (heads == FRONT_HEADS_MAX) {
+                io_read_later(f->io);
+                return;
+            }
+            if (front_read_head(f, data, n)) {
+                heads++;
                 continue;
+            }
             if (f->eof)
                 front_abandon(f, ERR_CLIENT_GONE);
             return;

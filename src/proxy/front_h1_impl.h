@@ -12,6 +12,8 @@
 
 #include <assert.h>
 
+#define FRONT_HEADS_MAX 16 /* requests that are begun in a row; the rest waits for another turn of the loop */
+
 enum front_state { FRONT_IDLE, FRONT_HEAD, FRONT_BUSY, FRONT_CLOSED };
 
 struct front_h1 {

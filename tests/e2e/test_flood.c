@@ -4,6 +4,7 @@
 #include "harness/world.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,6 +96,69 @@ static void test_pipelined_flood(void **state)
     assert_int_equal(pthread_join(sender, NULL), 0);
     assert_false(f.broken);
     client_close(&c);
+    world_finish(w);
+}
+
+/* ---- what the balancer answers itself, and so at once ---- */
+
+#define BURSTS     4u
+#define BURST      400u
+#define ASK(where) "GET /clients/" where " HTTP/1.1\r\nHost: h\r\n\r\n"
+
+static void send_burst(struct client *c)
+{
+    struct bytes all = {0};
+
+    for (unsigned i = 0; i < BURST; i++)
+        bytes_addf(&all, ASK("burst"));
+    client_send_bytes(c, all.p, all.n);
+    bytes_free(&all);
+    client_half_close(c);
+}
+
+/* How many lines of the bursts are in front of the other request's. */
+static size_t lines_before(struct daemon *d)
+{
+    const cJSON *other = daemon_expect_event(d, 0, "request", "target=/clients/other");
+    size_t n = 0, at = 0;
+
+    for (; d->lines[at] != other; at++) {
+        const char *target = log_field(d->lines[at], "target");
+        n += target && strcmp(target, "/clients/burst") == 0;
+    }
+    return n;
+}
+
+/* Bursts that all lie there when the loop comes to them: others have their turn in between, and each burst is answered
+ * to its end. */
+static void test_bursts_take_turns(void **state)
+{
+    struct world *w = *state;
+    struct client burst[BURSTS], other;
+
+    world_origin(w, target_script, NULL, NULL);
+    world_start(w, NULL);
+    for (unsigned i = 0; i <= BURSTS; i++) {
+        struct client *c = i < BURSTS ? &burst[i] : &other;
+        client_open(c, w->port);
+        client_send(c, ASK("before"));
+        client_expect(c, 404);
+    }
+    daemon_signal(&w->daemon, SIGSTOP);
+    for (unsigned i = 0; i < BURSTS; i++)
+        send_burst(&burst[i]);
+    client_send(&other, ASK("other"));
+    daemon_signal(&w->daemon, SIGCONT);
+    client_expect(&other, 404);
+    client_close(&other);
+    for (unsigned i = 0; i < BURSTS; i++) {
+        for (unsigned n = 0; n < BURST; n++)
+            client_expect(&burst[i], 404);
+        client_expect_end(&burst[i]);
+        client_close(&burst[i]);
+    }
+    size_t before = lines_before(&w->daemon);
+    CHECK(before <= BURSTS * 32, "%zu requests were answered first", before);
     world_finish(w);
 }
 
@@ -193,7 +257,11 @@ static void test_spoofed_addresses(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {WORLD_TEST(test_pipelined_flood), WORLD_TEST(test_spoofed_addresses)};
+    const struct CMUnitTest tests[] = {
+        WORLD_TEST(test_pipelined_flood),
+        WORLD_TEST(test_bursts_take_turns),
+        WORLD_TEST(test_spoofed_addresses),
+    };
 
     return cmocka_run_group_tests_name("flood", tests, NULL, NULL);
 }

@@ -451,6 +451,40 @@ static void test_pause_with_kept(void **state)
     finish(&w);
 }
 
+static void take_one(struct owner *o)
+{
+    size_t left = io_unread(o->io);
+    o->leave = left > 0 ? left - 1 : 0;
+    if (left > 0)
+        io_read_later(o->io);
+}
+
+/* A handler that takes a part at a time: once a turn, its end behind all of it, and no deadline runs out before. */
+static void test_read_later(void **state)
+{
+    (void)state;
+    struct world w;
+    begin(&w);
+    w.o.leave = 3;
+    w.o.react = IO_READABLE;
+    w.o.act = take_one;
+    far_says(&w, "abcd");
+    assert_int_equal(sock_shutdown_write(w.far), 0);
+    loop_turn(w.loop, DEADLINE);
+    assert_string_equal(w.o.told, "RR"); /* as it came, and behind the handlers of that turn */
+    io_set_read_timeout(w.o.io, IO_BY, NS_PER_MS);
+    for (unsigned i = 3; i <= 4; i++) {
+        usleep(2000);
+        loop_turn(w.loop, DEADLINE);
+        assert_int_equal(w.o.events, i);
+    }
+    assert_string_equal(w.o.told, "RRRR");
+    w.o.act = NULL;
+    expect(&w.o, "RRRREt");
+    expect_got(&w.o, "abcd");
+    finish(&w);
+}
+
 static void test_short_pause_is_free(void **state)
 {
     (void)state;
@@ -1939,6 +1973,7 @@ int main(void)
         cmocka_unit_test(test_unread_is_kept),
         cmocka_unit_test(test_pause),
         cmocka_unit_test(test_pause_with_kept),
+        cmocka_unit_test(test_read_later),
         cmocka_unit_test(test_short_pause_is_free),
         cmocka_unit_test(test_kept_is_bounded),
         cmocka_unit_test(test_consume_outside),
