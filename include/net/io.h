@@ -178,12 +178,23 @@ void io_close(struct io *io);
 void io_abort(struct io *io);
 
 /* Leaves the endpoint to itself: what is unsent is still sent, then FIN, then whatever comes is read and thrown away
- * until the other end closes or `linger_ns` have passed since the FIN; then it closes. After `max_bytes` nothing more
- * is read: who goes on sending is stopped, and has the rest of the time to read its response. (Closing at once with
- * bytes unread would make the kernel send a reset, which can destroy the response before the client has read it: RFC
- * 9112 section 9.6.) The write timeout set before holds on; where there is none, only the other end bounds the sending.
- */
-void io_close_lingering(struct io *io, uint64_t linger_ns, uint64_t max_bytes);
+ * until the other end closes, or nothing has come for `idle_ns`, or `total_ns` have passed since the FIN; then it
+ * closes. (Closing at once with bytes unread would make the kernel send a reset, which can destroy the response before
+ * the client has read it: RFC 9112 section 9.6.) The write timeout set before holds on; where there is none, only the
+ * other end bounds the sending. */
+struct io_lingering {
+    uint64_t idle_ns, total_ns;
+    void (*ended)(void *arg); /* told when it has ended, by itself or by io_end_lingering(); may be NULL */
+    void *arg;
+};
+struct lingerer;
+
+/* Returns a handle, valid until it has ended; NULL when it has already, and then nothing is told: there is nothing to
+ * wait for, the connection is broken, or there is no memory. */
+struct lingerer *io_close_lingering(struct io *io, const struct io_lingering *how);
+
+/* Ends it at once; `ended` is not told. */
+void lingerer_end(struct lingerer *g);
 
 /* The errno of IO_ERROR, 0 as long as nothing has failed. */
 int io_errno(const struct io *io);
@@ -206,9 +217,11 @@ struct loop *io_loop(const struct io *io);
 
 /* Endpoints that exist, those left to themselves by io_close_lingering() included; for the drain and for tests. */
 size_t io_count(void);
-/* Ends all lingering endpoints of the loop at once (at the shutdown deadline). Returns how many still had unsent bytes.
- */
+/* Ends all lingering endpoints of the loop at once (at the shutdown deadline), and tells so from inside of this call.
+ * Returns how many still had unsent bytes. */
 size_t io_end_lingering(struct loop *l);
 size_t io_lingering(const struct loop *l);
+/* From now on those that linger do so for `ns` at most, from now or, where that is still to come, from their FIN. */
+void io_hurry_lingering(struct loop *l, uint64_t ns);
 
 #endif

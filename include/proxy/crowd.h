@@ -3,6 +3,7 @@
 #define LB_PROXY_CROWD_H
 
 #include "base/hash.h"
+#include "base/list.h"
 #include "net/addr.h"
 
 #include <stdbool.h>
@@ -12,6 +13,7 @@ struct crowd_group {
     struct hash_node node;
     struct ip ip;
     unsigned count;
+    struct list closing; /* those of them that are only being closed, as the owner of the connections links them */
 };
 
 struct crowd {
@@ -22,8 +24,8 @@ struct crowd {
 void crowd_init(struct crowd *c);
 void crowd_fini(struct crowd *c);
 
-/* Counts one connection more for `ip`: `*group` is to be left at its end. False when it has `max` already. Without
- * memory the connection goes uncounted, and `*group` is NULL. */
+/* Counts one connection more for `ip`: `*group` is to be left at its end. False when it has `max` already; `*group`
+ * then is the one that is full. Without memory the connection goes uncounted, and `*group` is NULL. */
 bool crowd_enter(struct crowd *c, const struct ip *ip, unsigned max, struct crowd_group **group)
     __attribute__((warn_unused_result));
 

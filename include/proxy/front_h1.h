@@ -11,8 +11,12 @@
 
 struct front_h1;
 
-#define FRONT_LINGER       (1 * NS_PER_S) /* how long a closing connection is read from */
-#define FRONT_LINGER_BYTES (256u * 1024u) /* and how much */
+/* A connection that is being closed is read from as long as bytes come, so that a client that writes first can still
+ * read its answer: between them, and in all. Until it ends it counts like any other. */
+#define FRONT_LINGER_IDLE (5 * NS_PER_S)
+#define FRONT_LINGER_ALL  (30 * NS_PER_S)
+/* In the drain, for those that were cut off, and those that are refused and counted nowhere. */
+#define FRONT_LINGER_SHORT (1 * NS_PER_S)
 /* Unread content up to which the connection is kept for the next request: by its length, or, chunked, as it comes. */
 #define FRONT_DISCARD_MAX (64u * 1024u)
 
@@ -38,6 +42,13 @@ void front_h1_refuse(struct proxy *px, int fd, bool one_client);
 
 /* Last call: see proxy_drain(). */
 void front_h1_drain(struct front_h1 *f);
+
+/* What is left of a request's content that nobody needs is not waited for any longer than FRONT_LINGER_SHORT. */
+void front_h1_hurry(struct front_h1 *f);
+
+/* Ends the connection that is first in a list of closing ones, the proxy's or a group's, at once. */
+void front_h1_end_closing(struct list *closing_of_proxy);
+void front_h1_end_closing_of(struct crowd_group *g);
 
 /* Ends the connection at once, cutting off what is under way. True when that was an exchange. */
 bool front_h1_cut(struct front_h1 *f);

@@ -66,10 +66,11 @@ void proxy_set_limiter(struct proxy *px, struct limiter *limiter);
 /* Cuts every connection off. Returns how many exchanges were under way. */
 size_t proxy_cut(struct proxy *px);
 
-/* Connections open now, exchanges under way now, and exchanges finished so far. */
+/* Connections that are served now, exchanges under way now, and exchanges finished so far. */
 size_t proxy_connections(const struct proxy *px);
 
-/* The most connections that were open at once since the last call, which starts the count anew. */
+/* The most connections that were open at once, those that are only being closed included, since the last call, which
+ * starts the count anew. */
 size_t proxy_take_peak(struct proxy *px);
 size_t proxy_exchanges(const struct proxy *px);
 uint64_t proxy_finished(const struct proxy *px);

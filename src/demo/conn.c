@@ -9,7 +9,6 @@
 #define IDLE_TIMEOUT    (120 * NS_PER_S)
 #define WRITE_TIMEOUT   (60 * NS_PER_S)
 #define LINGER_TIME     (2 * NS_PER_S)
-#define LINGER_BYTES    (16u * 1024u * 1024u)
 #define OUTAGE_BODY_MAX 4096u
 #define CUT_AFTER       (20 * NS_PER_MS)
 
@@ -48,7 +47,7 @@ void conn_reset(struct conn *c)
 
 void conn_close_after_answer(struct conn *c)
 {
-    io_close_lingering(c->io, LINGER_TIME, LINGER_BYTES);
+    (void)io_close_lingering(c->io, &(struct io_lingering){.idle_ns = LINGER_TIME, .total_ns = LINGER_TIME});
     conn_end(c);
 }
 

@@ -9,8 +9,8 @@ struct lingerer {
     struct list link;
     struct dead dead;
     struct io *io;
-    uint64_t ns;   /* from FIN to the end */
-    uint64_t left; /* bytes that may still be thrown away; what comes then is left where it is */
+    struct io_lingering how;
+    uint64_t until; /* since the FIN: when it ends; 0 before */
 };
 
 /* Those that exist, for the drain of the process: there is one loop in it, but each entry is asked for its own. */
@@ -30,7 +30,7 @@ static void end_io(struct io *io)
         io_close(io);
 }
 
-static void end(struct lingerer *g)
+void lingerer_end(struct lingerer *g)
 {
     struct loop *l = io_loop(g->io);
     list_remove(&g->link);
@@ -38,23 +38,38 @@ static void end(struct lingerer *g)
     loop_reclaim(l, &g->dead, reclaim);
 }
 
-/* Everything is with the kernel: FIN, and then only the other end's close is awaited, if it is still to come. */
-static void finish(struct lingerer *g)
+static void end(struct lingerer *g)
 {
-    io_shutdown_write(g->io);
-    if (io_is_eof(g->io) || g->ns == 0)
-        end(g);
-    else
-        io_set_read_timeout(g->io, IO_BY, g->ns);
+    lingerer_end(g);
+    if (g->how.ended)
+        g->how.ended(g->how.arg);
 }
 
-/* True when more may be thrown away. */
-static bool discard(struct lingerer *g)
+/* Waits for more, or for the end. False when there is no time for it. */
+static bool await(struct lingerer *g)
 {
-    size_t n = io_unread(g->io);
-    io_consume(g->io, n);
-    g->left -= n < g->left ? n : g->left;
-    return g->left > 0;
+    uint64_t now = loop_now(io_loop(g->io)), left = g->until > now ? g->until - now : 0;
+    if (left > 0)
+        io_set_read_timeout(g->io, IO_BY, g->how.idle_ns < left ? g->how.idle_ns : left);
+    return left > 0;
+}
+
+/* Everything is with the kernel: FIN, and then only the other end's close is awaited, if it is still to come. False
+ * when that was all. */
+static bool finish(struct lingerer *g)
+{
+    io_shutdown_write(g->io);
+    g->until = loop_now(io_loop(g->io)) + g->how.total_ns;
+    return !io_is_eof(g->io) && await(g);
+}
+
+/* To close now would be a reset, which could destroy the response before the other end has read it. One receive is all
+ * that there is for each in a turn of the loop. */
+static void discard(struct lingerer *g)
+{
+    io_consume(g->io, io_unread(g->io));
+    if (g->until > 0 && !await(g))
+        end(g);
 }
 
 static void on_event(void *owner, struct io *io, enum io_event event)
@@ -62,12 +77,7 @@ static void on_event(void *owner, struct io *io, enum io_event event)
     struct lingerer *g = owner;
     bool sending = io_unsent(io) > 0;
     switch (event) {
-    case IO_READABLE:
-        /* To close now would be a reset, which could destroy the response before the other end has read it. That comes
-         * to a stop with its sending, and has the rest of the time to look for what there is to read. */
-        if (!discard(g))
-            io_pause(io);
-        break;
+    case IO_READABLE: discard(g); break;
     case IO_WAITING:
     case IO_HANGUP: break;
     case IO_EOF:
@@ -75,35 +85,38 @@ static void on_event(void *owner, struct io *io, enum io_event event)
             end(g);
         break;
     case IO_CONNECTED:
-        if (!sending)
-            finish(g);
+        if (!sending && !finish(g))
+            end(g);
         break;
-    case IO_DRAINED: finish(g); break;
+    case IO_DRAINED:
+        if (!finish(g))
+            end(g);
+        break;
     case IO_TIMEOUT_READ:
     case IO_TIMEOUT_WRITE:
     case IO_ERROR: end(g); break;
     }
 }
 
-void io_close_lingering(struct io *io, uint64_t linger_ns, uint64_t max_bytes)
+struct lingerer *io_close_lingering(struct io *io, const struct io_lingering *how)
 {
     struct lingerer *g = io_errno(io) == 0 ? mem_try_alloc(sizeof *g) : NULL;
     if (!g) {
         end_io(io);
-        return;
+        return NULL;
     }
     g->io = io;
-    g->ns = linger_ns;
-    g->left = max_bytes;
+    g->how = *how;
+    g->until = 0;
     list_push_back(&all, &g->link);
     io_set_owner(io, on_event, g);
     io_set_read_timeout(io, IO_BY, 0);
-    if (discard(g))
-        io_resume(io);
-    else
-        io_pause(io);
-    if (io_flush(io) && io_unsent(io) == 0)
-        finish(g);
+    io_consume(io, io_unread(io));
+    io_resume(io);
+    if (!io_flush(io) || io_unsent(io) > 0 || finish(g))
+        return g;
+    lingerer_end(g);
+    return NULL;
 }
 
 size_t io_end_lingering(struct loop *l)
@@ -117,6 +130,21 @@ size_t io_end_lingering(struct loop *l)
         end(g);
     }
     return cut;
+}
+
+void io_hurry_lingering(struct loop *l, uint64_t ns)
+{
+    uint64_t by = loop_now(l) + ns;
+    LIST_EACH (it, &all) {
+        struct lingerer *g = container_of(it, struct lingerer, link);
+        if (io_loop(g->io) != l)
+            continue;
+        g->how.total_ns = g->how.total_ns < ns ? g->how.total_ns : ns;
+        if (g->until <= by)
+            continue;
+        g->until = by;
+        (void)await(g);
+    }
 }
 
 size_t io_lingering(const struct loop *l)

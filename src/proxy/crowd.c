@@ -37,6 +37,7 @@ static struct crowd_group *found(struct crowd *c, const struct ip *ip, uint64_t 
     if (!g)
         return NULL;
     g->ip = *ip;
+    list_init(&g->closing);
     if (hash_table_insert(&c->groups, &g->node, hash))
         return g;
     mem_free(g);
@@ -48,11 +49,11 @@ bool crowd_enter(struct crowd *c, const struct ip *ip, unsigned max, struct crow
     uint64_t hash = hash_bytes(&c->key, ip, sizeof *ip);
     struct hash_node *node = hash_table_find(&c->groups, hash, is_of, ip);
     struct crowd_group *g = node ? group_of(node) : found(c, ip, hash);
+    *group = g;
     if (g && g->count >= max)
         return false;
     if (g)
         g->count++;
-    *group = g;
     return true;
 }
 

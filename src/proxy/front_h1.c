@@ -45,7 +45,8 @@ static void front_reclaim(struct dead *d)
     mem_free(container_of(d, struct front_h1, dead));
 }
 
-void front_gone(struct front_h1 *f)
+/* It serves no more. */
+static void leave_service(struct front_h1 *f)
 {
     front_enter(f, FRONT_CLOSED);
     f->io = NULL;
@@ -54,6 +55,11 @@ void front_gone(struct front_h1 *f)
     f->exchange = NULL;
     if (x)
         exchange_end(x);
+}
+
+void front_gone(struct front_h1 *f)
+{
+    leave_service(f);
     proxy_connection_ended(f->px, f->group);
     loop_reclaim(f->px->loop, &f->dead, front_reclaim);
 }
@@ -64,6 +70,61 @@ void front_close(struct front_h1 *f)
     front_gone(f);
 }
 
+/* Is somebody waiting for the connections to end? */
+static bool is_hurried(const struct proxy *px)
+{
+    return px->draining || px->pass;
+}
+
+static void linger_ended(void *arg)
+{
+    struct front_h1 *f = arg;
+    list_remove(&f->link);
+    list_remove(&f->beside);
+    proxy_connection_closed(f->px, f->group);
+    loop_reclaim(f->px->loop, &f->dead, front_reclaim);
+}
+
+void front_linger(struct front_h1 *f, bool whole)
+{
+    struct proxy *px = f->px;
+    bool hurry = !whole || is_hurried(px);
+    struct io_lingering how = {
+        .idle_ns = hurry ? FRONT_LINGER_SHORT : FRONT_LINGER_IDLE,
+        .total_ns = hurry ? FRONT_LINGER_SHORT : FRONT_LINGER_ALL,
+        .ended = linger_ended,
+        .arg = f,
+    };
+    struct lingerer *g = io_close_lingering(f->io, &how);
+    if (!g) {
+        front_gone(f);
+        return;
+    }
+    leave_service(f);
+    f->lingerer = g;
+    list_init(&f->beside);
+    if (f->group)
+        list_push_back(&f->group->closing, &f->beside);
+    list_push_back(&px->closing, &f->link);
+    proxy_connection_closing(px);
+}
+
+static void end_closing(struct front_h1 *f)
+{
+    lingerer_end(f->lingerer);
+    linger_ended(f);
+}
+
+void front_h1_end_closing(struct list *closing_of_proxy)
+{
+    end_closing(front_h1_of(closing_of_proxy->next));
+}
+
+void front_h1_end_closing_of(struct crowd_group *g)
+{
+    end_closing(container_of(g->closing.next, struct front_h1, beside));
+}
+
 /* Ends a connection whose response has been sent. Closing with unread bytes, or while the client still sends, would
  * make the kernel send a reset that can destroy the response: then it lingers. So it does when it is we who end the
  * connection and the client does not know yet: its next request may be on its way (RFC 9112 section 9.6). */
@@ -71,10 +132,9 @@ void front_close_politely(struct front_h1 *f)
 {
     bool expected = f->said_last || f->eof || f->state == FRONT_IDLE;
     if (expected && f->up_ended && io_unsent(f->io) == 0 && !io_is_sent_to(f->io))
-        io_close(f->io);
+        front_close(f);
     else
-        io_close_lingering(f->io, FRONT_LINGER, FRONT_LINGER_BYTES);
-    front_gone(f);
+        front_linger(f, true);
 }
 
 /* Has the client been given a part of a response, and no more than that? */
@@ -140,7 +200,8 @@ void front_settle(struct front_h1 *f)
     } else if (f->up_ended) {
         front_idle(f);
     } else { /* what is left of the content is thrown away */
-        io_set_read_timeout(f->io, IO_BY, FRONT_LINGER);
+        bool hurry = is_hurried(f->px);
+        io_set_read_timeout(f->io, hurry ? IO_BY : IO_PROGRESS, hurry ? FRONT_LINGER_SHORT : FRONT_LINGER_IDLE);
         if (f->upload_paused)
             io_resume(f->io);
         f->upload_paused = false;
@@ -373,10 +434,16 @@ static void ignore_io(void *owner, struct io *io, enum io_event event)
     io_close(io);
 }
 
+static void refusal_ended(void *arg)
+{
+    struct proxy *px = arg;
+    px->refusing--;
+}
+
 void front_h1_refuse(struct proxy *px, int fd, bool one_client)
 {
     /* A flood must not hold descriptors for the sake of politeness. */
-    if (io_lingering(px->loop) > px->config->limits.connections / 8 + 64) {
+    if (px->refusing > px->config->limits.connections / 8 + 64) {
         sock_close(fd);
         return;
     }
@@ -385,13 +452,22 @@ void front_h1_refuse(struct proxy *px, int fd, bool one_client)
         return;
     io_set_write_timeout(io, px->config->timeouts.client_write);
     io_write_str(io, local_refusal(one_client), false);
-    io_close_lingering(io, FRONT_LINGER, FRONT_LINGER_BYTES);
+    struct io_lingering how = {
+        .idle_ns = FRONT_LINGER_SHORT, .total_ns = FRONT_LINGER_SHORT, .ended = refusal_ended, .arg = px};
+    px->refusing += io_close_lingering(io, &how) != NULL;
 }
 
 void front_h1_drain(struct front_h1 *f)
 {
     if (f->state == FRONT_IDLE)
         io_set_read_timeout(f->io, IO_BY, PROXY_LAST_CALL);
+    front_h1_hurry(f);
+}
+
+void front_h1_hurry(struct front_h1 *f)
+{
+    if (f->state == FRONT_BUSY && !f->exchange)
+        io_set_read_timeout(f->io, IO_BY, FRONT_LINGER_SHORT);
 }
 
 bool front_h1_cut(struct front_h1 *f)

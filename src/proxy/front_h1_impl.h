@@ -30,6 +30,10 @@ struct front_h1 {
     union {
         struct head_scan scan;  /* IDLE, HEAD */
         struct chunked chunked; /* BUSY: the request's content, if that is its framing */
+        struct {                /* CLOSED, while it lingers: then `link` is in the proxy's list of those */
+            struct list beside; /* ... and this in that of its group */
+            struct lingerer *lingerer;
+        };
     };
     union {
         uint64_t begun;   /* HEAD: when its first byte came */
@@ -61,8 +65,12 @@ static_assert(sizeof(struct front_h1) <= 152, "an idle connection should stay ch
 /* The one way from state to state. */
 void front_enter(struct front_h1 *f, enum front_state to);
 
-/* The endpoint has been closed, aborted or left to itself by the caller. */
+/* The endpoint has been closed or aborted by the caller. */
 void front_gone(struct front_h1 *f);
+
+/* Leaves the endpoint to itself: what is unsent goes, then FIN, then what comes is thrown away. `whole`: the client has
+ * an answer to read behind what it sends; else it sends to nobody, and is to notice soon. */
+void front_linger(struct front_h1 *f, bool whole);
 
 /* Closes the connection at once: no response is under way. */
 void front_close(struct front_h1 *f);

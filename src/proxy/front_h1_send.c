@@ -110,11 +110,12 @@ static void h1_abort(struct front *front)
     /* A chunked response without its last chunk is seen to be cut; where only the connection's end tells, it must be a
      * reset. Over a unix socket there is none to be had (io_abort()): there a response to HTTP/1.0 that is cut cannot
      * be told from a whole one. */
-    if (f->answered && f->down == FRAMING_CHUNKED)
-        io_close_lingering(f->io, FRONT_LINGER, FRONT_LINGER_BYTES);
-    else
+    if (f->answered && f->down == FRAMING_CHUNKED) {
+        front_linger(f, false);
+    } else {
         io_abort(f->io);
-    front_gone(f);
+        front_gone(f);
+    }
 }
 
 static bool h1_send_body(struct front *front, const char *p, size_t n, bool end, struct str section)
@@ -226,9 +227,7 @@ static void h1_send_local(struct front *front, const struct local_answer *a, str
 
 static void h1_end_tunnel(struct front *front)
 {
-    struct front_h1 *f = h1_of(front);
-    io_close_lingering(f->io, FRONT_LINGER, FRONT_LINGER_BYTES);
-    front_gone(f);
+    front_linger(h1_of(front), false);
 }
 
 static void h1_queued(struct front *front)

@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "http/rules.h"
+#include "net/io.h"
 #include "proxy/front_h1.h"
 #include "proxy_impl.h"
 
@@ -35,6 +36,7 @@ struct proxy *proxy_new(const struct proxy_setup *setup)
     px->limiter = setup->limiter;
     px->local = setup->local;
     list_init(&px->fronts);
+    list_init(&px->closing);
     crowd_init(&px->crowd);
     posted_init(&px->drained_post, tell_drained);
     posted_init(&px->pass_post, pass_all);
@@ -120,7 +122,8 @@ static bool is_counted(const struct config *config, const struct peer *peer)
     return config->limits.connections_per_client > 0 || !ip_is_loopback(&peer->ip);
 }
 
-/* The group of the peer's address (IPv6: of its network, as the limiter counts). False when it is full. */
+/* The group of the peer's address (IPv6: of its network, as the limiter counts). False, and no group, when it is full:
+ * one that is only being closed has made room. */
 static bool enter_crowd(struct proxy *px, const struct peer *peer, struct crowd_group **group)
 {
     const struct config *config = px->config;
@@ -128,7 +131,23 @@ static bool enter_crowd(struct proxy *px, const struct peer *peer, struct crowd_
     if (!is_counted(config, peer))
         return true;
     struct ip ip = ip_is_v4(&peer->ip) ? peer->ip : ip_mask(&peer->ip, config->rate_limit.ipv6_prefix);
-    return crowd_enter(&px->crowd, &ip, config_connections_per_client(config), group);
+    unsigned max = config_connections_per_client(config);
+    bool entered = crowd_enter(&px->crowd, &ip, max, group);
+    if (!entered && !list_empty(&(*group)->closing)) {
+        front_h1_end_closing_of(*group);
+        entered = crowd_enter(&px->crowd, &ip, max, group);
+    }
+    if (!entered)
+        *group = NULL;
+    return entered;
+}
+
+/* Those that are only being closed make room for one that is to be served. */
+static bool has_room(struct proxy *px)
+{
+    while (px->connections >= px->config->limits.connections && !list_empty(&px->closing))
+        front_h1_end_closing(&px->closing);
+    return px->connections < px->config->limits.connections;
 }
 
 static void log_refused(struct proxy *px, const struct peer *peer)
@@ -161,22 +180,47 @@ void proxy_accept(void *arg, int fd, const struct peer *peer)
     struct proxy *px = arg;
     struct crowd_group *group;
     metrics.connections_accepted++;
-    if (px->connections >= px->config->limits.connections)
-        refuse(px, fd, NULL);
-    else if (!enter_crowd(px, peer, &group))
+    if (!enter_crowd(px, peer, &group)) {
         refuse(px, fd, peer);
-    else
+    } else if (!has_room(px)) {
+        crowd_leave(&px->crowd, group);
+        refuse(px, fd, NULL);
+    } else {
         front_h1_accept(px, fd, peer, group);
+    }
     if (px->connections > px->peak)
         px->peak = px->connections;
+}
+
+static bool is_drained(const struct proxy *px)
+{
+    return px->connections == px->lingering;
+}
+
+static void one_less(struct proxy *px)
+{
+    if ((px->draining || px->pass) && is_drained(px))
+        loop_post(px->loop, &px->drained_post);
 }
 
 void proxy_connection_ended(struct proxy *px, struct crowd_group *group)
 {
     crowd_leave(&px->crowd, group);
     px->connections--;
-    if ((px->draining || px->pass) && px->connections == 0)
-        loop_post(px->loop, &px->drained_post);
+    one_less(px);
+}
+
+void proxy_connection_closing(struct proxy *px)
+{
+    px->lingering++;
+    one_less(px);
+}
+
+void proxy_connection_closed(struct proxy *px, struct crowd_group *group)
+{
+    crowd_leave(&px->crowd, group);
+    px->connections--;
+    px->lingering--;
 }
 
 /* ---- another process takes over ---- */
@@ -195,13 +239,22 @@ void proxy_thaw(struct proxy *px)
         front_h1_thaw(front_h1_of(it));
 }
 
+static void hurry(struct proxy *px)
+{
+    LIST_EACH (it, &px->fronts)
+        front_h1_hurry(front_h1_of(it));
+    io_hurry_lingering(px->loop, FRONT_LINGER_SHORT);
+}
+
 void proxy_pass_on(struct proxy *px, proxy_pass_fn *pass, void *pass_arg, void (*drained)(void *arg), void *arg)
 {
+    if (!px->pass)
+        hurry(px);
     px->pass = pass;
     px->pass_arg = pass_arg;
     px->drained = drained;
     px->drained_arg = arg;
-    loop_post(px->loop, px->connections > 0 ? &px->pass_post : &px->drained_post);
+    loop_post(px->loop, !is_drained(px) ? &px->pass_post : &px->drained_post);
 }
 
 void proxy_take_over(struct proxy *px, int fd, const struct peer *peer, struct str bytes)
@@ -228,8 +281,8 @@ void proxy_drain(struct proxy *px, void (*drained)(void *arg), void *arg)
     px->drained_arg = arg;
     LIST_EACH (it, &px->fronts)
         front_h1_drain(front_h1_of(it));
-    if (px->connections == 0)
-        loop_post(px->loop, &px->drained_post);
+    io_hurry_lingering(px->loop, FRONT_LINGER_SHORT);
+    one_less(px);
 }
 
 size_t proxy_cut(struct proxy *px)
@@ -242,7 +295,7 @@ size_t proxy_cut(struct proxy *px)
 
 size_t proxy_connections(const struct proxy *px)
 {
-    return px->connections;
+    return px->connections - px->lingering;
 }
 
 size_t proxy_take_peak(struct proxy *px)

@@ -18,9 +18,11 @@ struct proxy {
     struct limiter *limiter;
     const struct local_handler *local;
 
-    struct list fronts; /* every connection */
-    struct crowd crowd; /* ... by address */
-    size_t connections, peak, exchanges;
+    struct list fronts;                             /* every connection that is served */
+    struct list closing;                            /* those that are only being closed, the oldest first */
+    struct crowd crowd;                             /* all of them by address */
+    size_t connections, lingering, peak, exchanges; /* all; those that are only being closed; ... */
+    size_t refusing;                                /* connections over a limit that have not ended yet */
     uint64_t finished;
     uint64_t refused_logged, refused_since_logged; /* connections over a limit, for the log */
 
@@ -47,6 +49,10 @@ struct proxy {
 
 /* A connection has ended, which counted for `group`. */
 void proxy_connection_ended(struct proxy *px, struct crowd_group *group);
+
+/* One is only being closed from now on: it counts on, but is not waited for. And: it is no more. */
+void proxy_connection_closing(struct proxy *px);
+void proxy_connection_closed(struct proxy *px, struct crowd_group *group);
 
 /* A writer with room for `n` bytes, valid until the next call; full from the begin when there is no memory. */
 struct head_writer proxy_head_writer(struct proxy *px, size_t n) __attribute__((warn_unused_result));

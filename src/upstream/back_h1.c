@@ -480,7 +480,7 @@ void back_release(struct back_conn *c)
     if (in_tunnel(c) && c->sending)
         io_abort(c->io);
     else if (in_tunnel(c))
-        io_close_lingering(c->io, 0, 0);
+        (void)io_close_lingering(c->io, &(struct io_lingering){0}); /* the rest goes, and then it closes */
     else
         io_close(c->io);
     back_gone(c);

@@ -300,7 +300,8 @@ static void check_quiet(void)
         world_stop_daemon();
         return;
     }
-    uint64_t patience = world.set.backend_idle + world.set.client_idle + world.set.client_body + 3 * S +
+    /* What is being closed may linger for 5 s without bytes. */
+    uint64_t patience = world.set.backend_idle + world.set.client_idle + world.set.client_body + 8 * S +
                         (world.set.tunnel_short ? world.set.tunnel : 0);
     if (sim_now() - phase_since > patience) {
         struct bytes left = {0};

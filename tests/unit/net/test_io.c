@@ -1581,10 +1581,20 @@ static void test_close_with_event_pending(void **state)
 
 /* --- lingering -------------------------------------------------------------------------------------------------- */
 
-static void let_linger(struct world *w, uint64_t ns, uint64_t max)
+static void note_ended(void *arg)
 {
-    io_close_lingering(w->o.io, ns, max);
+    ++*(unsigned *)arg;
+}
+
+static unsigned ended; /* how many have told so */
+
+static struct lingerer *let_linger(struct world *w, uint64_t idle_ns, uint64_t total_ns)
+{
+    struct io_lingering how = {.idle_ns = idle_ns, .total_ns = total_ns, .ended = note_ended, .arg = &ended};
+    ended = 0;
+    struct lingerer *g = io_close_lingering(w->o.io, &how);
     w->o.io = NULL;
+    return g;
 }
 
 static void turn_until_none_lingers(struct world *w)
@@ -1604,7 +1614,7 @@ static void test_linger(void **state)
     far_says(&w, "too much");
     expect(&w.o, "R");
     assert_true(write_all(w.o.io, "413", 3));
-    let_linger(&w, DEADLINE, 1 << 20);
+    assert_non_null(let_linger(&w, DEADLINE, DEADLINE));
     assert_int_equal(io_lingering(w.loop), 1);
     assert_int_equal(io_count(), 1);
     expect_far(&w, "413");
@@ -1637,8 +1647,8 @@ static void test_linger_sends_first(void **state)
             turn_until(w.loop, &w.o, 1);
         if (round == 2)
             assert_int_equal(sock_shutdown_write(w.far), 0);
-        /* Little may be thrown away, or no time is given: all the same everything is sent. */
-        let_linger(&w, round == 3 ? 0 : DEADLINE, round % 2 == 0 ? 3 : 1000);
+        /* Also where no time is given everything is sent. */
+        assert_non_null(let_linger(&w, round == 3 ? 0 : DEADLINE, round == 3 ? 0 : DEADLINE));
         assert_at_rest(w.loop);
         assert_int_equal(io_lingering(w.loop), 1);
         assert_int_equal(far_reads(&w, got, n), n);
@@ -1656,27 +1666,27 @@ static void test_linger_ends(void **state)
     (void)state;
     struct world w;
     char *block = pattern(1 << 20);
-    begin(&w); /* by time */
-    let_linger(&w, 20 * NS_PER_MS, 1 << 20);
+    begin(&w); /* by time without bytes */
+    let_linger(&w, 20 * NS_PER_MS, 3600 * NS_PER_S);
     turn_until_none_lingers(&w);
+    assert_int_equal(ended, 1);
     finish(&w);
 
-    begin(&w); /* not by bytes: who has sent too many may still read */
-    let_linger(&w, 50 * NS_PER_MS, 3);
-    far_says(&w, "ab");
-    loop_turn(w.loop, DEADLINE);
-    far_says(&w, "cd");
-    loop_turn(w.loop, DEADLINE);
-    far_says(&w, "ef");
-    loop_turn(w.loop, NS_PER_MS);
-    assert_int_equal(io_lingering(w.loop), 1);
-    char c;
-    assert_int_equal(sock_recv(w.far, &c, 1), 0); /* FIN, and no reset */
-    turn_until_none_lingers(&w);
+    begin(&w); /* by time in all: bytes put off the end only up to that */
+    let_linger(&w, 100 * NS_PER_MS, 400 * NS_PER_MS);
+    uint64_t since = clock_monotonic(), took = 0;
+    while (io_lingering(w.loop) > 0) {
+        struct iovec more = {block, 1000};
+        (void)!sock_send(w.far, &more, 1, false);
+        loop_turn(w.loop, 10 * NS_PER_MS);
+        usleep(5000);
+        took = clock_monotonic() - since;
+    }
+    assert_true(took >= 400 * NS_PER_MS && took < DEADLINE);
     finish(&w);
 
     begin(&w); /* by a reset */
-    let_linger(&w, 3600 * NS_PER_S, 1 << 20);
+    let_linger(&w, 3600 * NS_PER_S, 3600 * NS_PER_S);
     sock_reset(w.far);
     w.far = -1;
     turn_until_none_lingers(&w);
@@ -1685,14 +1695,15 @@ static void test_linger_ends(void **state)
     begin(&w); /* at once: the other end has closed before */
     assert_int_equal(sock_shutdown_write(w.far), 0);
     expect(&w.o, "E");
-    let_linger(&w, 3600 * NS_PER_S, 1 << 20);
+    assert_null(let_linger(&w, 3600 * NS_PER_S, 3600 * NS_PER_S));
     assert_int_equal(io_lingering(w.loop), 0);
+    assert_int_equal(ended, 0);
     finish(&w);
 
     begin_tiny(&w); /* by the write time-out that the owner has set */
     io_set_write_timeout(w.o.io, 20 * NS_PER_MS);
     assert_true(write_all(w.o.io, block, 1 << 20));
-    let_linger(&w, 3600 * NS_PER_S, 1 << 20);
+    let_linger(&w, 3600 * NS_PER_S, 3600 * NS_PER_S);
     turn_until_none_lingers(&w);
     finish(&w);
 
@@ -1700,10 +1711,38 @@ static void test_linger_ends(void **state)
     sock_reset(w.far);
     w.far = -1;
     expect(&w.o, "X");
-    let_linger(&w, 3600 * NS_PER_S, 1 << 20);
+    let_linger(&w, 3600 * NS_PER_S, 3600 * NS_PER_S);
     assert_int_equal(io_lingering(w.loop), 0);
     finish(&w);
     free(block);
+}
+
+/* Those that linger can be ended, one by one, or told to be quick. */
+static void test_linger_no_longer(void **state)
+{
+    (void)state;
+    struct world w;
+    begin(&w);
+    lingerer_end(let_linger(&w, DEADLINE, DEADLINE));
+    assert_int_equal(io_lingering(w.loop) + ended, 0);
+    finish(&w);
+
+    char *block = pattern(1 << 20), *got = malloc(1 << 20);
+    for (int sending = 0; sending < 2; sending++) {
+        begin_tiny(&w);
+        if (sending)
+            assert_true(write_all(w.o.io, block, 1 << 20));
+        let_linger(&w, 3600 * NS_PER_S, 3600 * NS_PER_S);
+        io_hurry_lingering(w.loop, 20 * NS_PER_MS);
+        io_hurry_lingering(w.loop, 3600 * NS_PER_S);
+        if (sending)
+            assert_int_equal(far_reads(&w, got, 1 << 20), 1 << 20);
+        turn_until_none_lingers(&w);
+        assert_int_equal(ended, 1);
+        finish(&w);
+    }
+    free(block);
+    free(got);
 }
 
 static void test_linger_in_handler(void **state)
@@ -1717,7 +1756,7 @@ static void test_linger_in_handler(void **state)
     far_says(&w, "abc");
     expect(&w.o, "R");
     far_says(&w, "def");
-    let_linger(&w, 3600 * NS_PER_S, 1 << 20); /* paused before */
+    let_linger(&w, 3600 * NS_PER_S, 3600 * NS_PER_S); /* paused before */
     far_closes(&w);
     turn_until_none_lingers(&w);
     finish(&w);
@@ -1730,7 +1769,7 @@ static void test_linger_while_connecting(void **state)
     struct addr at;
     int listener = listen_here(&at, 0);
     begin_connecting(&w, &at, NS_PER_S);
-    let_linger(&w, 20 * NS_PER_MS, 1 << 20);
+    let_linger(&w, 20 * NS_PER_MS, 20 * NS_PER_MS);
     turn_until_none_lingers(&w);
     finish(&w);
     sock_close(listener);
@@ -1744,16 +1783,17 @@ static void test_end_lingering(void **state)
     begin_tiny(&w);
     struct loop *unrelated = loop_new();
     assert_true(write_all(w.o.io, block, 1 << 20));
-    let_linger(&w, 3600 * NS_PER_S, 1 << 20);
+    let_linger(&w, 3600 * NS_PER_S, 3600 * NS_PER_S);
     int pair[2];
     tcp_pair(pair, 0);
     w.o.io = io_new(w.loop, pair[0], on_event, &w.o);
-    let_linger(&w, 3600 * NS_PER_S, 1 << 20);
+    let_linger(&w, 3600 * NS_PER_S, 3600 * NS_PER_S);
     assert_int_equal(io_lingering(w.loop), 2);
     assert_int_equal(io_lingering(unrelated), 0);
     assert_int_equal(io_end_lingering(unrelated), 0);
     assert_int_equal(io_end_lingering(w.loop), 1);
     assert_int_equal(io_lingering(w.loop), 0);
+    assert_int_equal(ended, 2);
     loop_free(unrelated);
     sock_close(pair[1]);
     finish(&w);
@@ -1815,7 +1855,7 @@ static bool live_with_failure(size_t fail, struct str block, bool linger)
     if (s.io)
         use_scarce(&w, &s, block);
     if (s.io && linger)
-        io_close_lingering(s.io, NS_PER_S, 1 << 20);
+        (void)io_close_lingering(s.io, &(struct io_lingering){.idle_ns = NS_PER_S, .total_ns = NS_PER_S});
     else if (s.io && !s.failed)
         far_says(&w, "last words");
     far_closes(&w);
@@ -1856,9 +1896,8 @@ static void test_lingering_without_memory(void **state)
     assert_true(io_unsent(w.o.io) > 0);
     kernel.allocations = kernel.fail_allocation = 0;
     kernel.counting = true;
-    io_close_lingering(w.o.io, NS_PER_S, 1 << 20);
+    assert_null(let_linger(&w, NS_PER_S, NS_PER_S));
     kernel.counting = false;
-    w.o.io = NULL;
     do {
         wait_for(w.far, POLLIN);
         n = sock_recv(w.far, got, sizeof got);
@@ -2024,6 +2063,7 @@ int main(void)
         cmocka_unit_test(test_linger),
         cmocka_unit_test(test_linger_sends_first),
         cmocka_unit_test(test_linger_ends),
+        cmocka_unit_test(test_linger_no_longer),
         cmocka_unit_test(test_linger_in_handler),
         cmocka_unit_test(test_linger_while_connecting),
         cmocka_unit_test(test_end_lingering),

@@ -1,0 +1,120 @@
+/* Connections that the balancer ends although their clients still send: those can finish and read their answer, and
+ * nobody can use that to take what others need. */
+#include "harness/world.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MIB         (1024u * 1024u)
+#define CONNECTIONS 10
+#define FLOOD       40
+
+static void small_script(struct origin_conn *c)
+{
+    while (origin_read(c) && origin_answer(c, "ok"))
+        ;
+}
+
+/* As many clients do, it writes all and reads then. */
+static void expect_refused(struct world *w, const char *target, int status)
+{
+    const size_t n = 8 * MIB;
+    char *content = calloc(1, n);
+    struct client c;
+
+    assert_non_null(content);
+    client_open(&c, w->port);
+    client_sendf(&c, "POST %s HTTP/1.1\r\nHost: h\r\nContent-Length: %zu\r\n\r\n", target, n);
+    client_send_bytes(&c, content, n);
+    client_expect(&c, status);
+    client_expect_end(&c);
+    client_close(&c);
+    free(content);
+}
+
+static void test_who_writes_first_reads_the_refusal(void **state)
+{
+    struct world *w = *state;
+
+    world_origin(w, small_script, NULL, NULL);
+    world_start(w, "\"limits\": {\"body_bytes\": \"50KiB\"}");
+    expect_refused(w, "/", 413);
+    expect_refused(w, "/clients/nothing", 404);
+    world_finish(w);
+}
+
+/* Has its answer and the end of the connection, and just does not close it. */
+static void open_and_be_refused(struct client *c, int port)
+{
+    client_open(c, port);
+    client_send(c, "nonsense\r\n\r\n");
+    client_expect(c, 400);
+}
+
+static void close_all(struct client *c, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        client_close(&c[i]);
+}
+
+/* They count like any other, and make room for those that are to be served. */
+static void test_closing_connections_are_counted(void **state)
+{
+    static const char *const limits[] = {"\"limits\": {\"connections\": 10}",
+                                         "\"limits\": {\"connections\": 1000, \"connections_per_client\": 10}"};
+    struct world *w = *state;
+
+    world_origin(w, small_script, NULL, NULL);
+    for (unsigned way = 0; way < 2; way++) {
+        static struct client closing[FLOOD], idle[CONNECTIONS];
+        struct client more;
+
+        world_start(w, limits[way]);
+        int fds = proc_fds(w->daemon.pid);
+        for (unsigned i = 0; i < FLOOD; i++) {
+            open_and_be_refused(&closing[i], w->port);
+            int now = proc_fds(w->daemon.pid);
+            CHECK(now <= fds + CONNECTIONS, "%d descriptors", now - fds);
+        }
+        for (unsigned i = 0; i < CONNECTIONS; i++) {
+            client_open(&idle[i], w->port);
+            client_send(&idle[i], "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+            client_expect(&idle[i], 200);
+        }
+        client_open(&more, w->port);
+        client_expect(&more, 503);
+        client_close(&more);
+        close_all(idle, CONNECTIONS);
+        close_all(closing, FLOOD);
+        world_stop(w);
+    }
+    world_finish(w);
+}
+
+/* A stop waits for them a second at most. */
+static void test_a_stop_does_not_wait_long(void **state)
+{
+    struct world *w = *state;
+    struct client closing;
+
+    world_origin(w, small_script, NULL, NULL);
+    world_start(w, NULL);
+    open_and_be_refused(&closing, w->port);
+    uint64_t since = now_ms();
+    world_stop(w);
+    CHECK(is_instrumented() || now_ms() - since < 3000, "it took %d ms", (int)(now_ms() - since));
+    client_close(&closing);
+    world_finish(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        WORLD_TEST(test_who_writes_first_reads_the_refusal),
+        WORLD_TEST(test_closing_connections_are_counted),
+        WORLD_TEST(test_a_stop_does_not_wait_long),
+    };
+
+    return cmocka_run_group_tests_name("linger", tests, NULL, NULL);
+}
