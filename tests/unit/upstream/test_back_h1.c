@@ -128,7 +128,7 @@ static int setup(void **state)
     char text[512];
     int n = snprintf(text, sizeof text,
                      "{\"backends\":[{\"address\":\"%s\"}],\"health_check\":null,"
-                     "\"timeouts\":{\"backend_response\":\"200ms\",\"client_body\":\"100ms\"},\"limits\":{\"header_"
+                     "\"timeouts\":{\"backend_response\":\"600ms\",\"client_body\":\"300ms\"},\"limits\":{\"header_"
                      "bytes\":\"1KiB\",\"target_"
                      "bytes\":\"1KiB\"}}",
                      w->endpoint);
@@ -397,12 +397,12 @@ static void begin_post(struct world *w, uint64_t length)
 static void a_response_waits_for_a_request_that_goes_on(void **state)
 {
     struct world *w = *state;
-    begin_post(w, 80);
+    begin_post(w, 300);
     answer(w, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", 1000);
-    for (unsigned i = 1; i <= 8; i++) {
-        turn_for(w, 100 * NS_PER_MS);
+    for (unsigned i = 1; i <= 30; i++) {
+        turn_for(w, 50 * NS_PER_MS);
         assert_false(w->failed);
-        (void)!back_send_body(w->conn, "0123456789", 10, i == 8, STR(""));
+        (void)!back_send_body(w->conn, "0123456789", 10, i == 30, STR(""));
     }
     answer(w, "ok", 2);
     turn_until(w, &w->ended);
@@ -433,7 +433,7 @@ static void the_response_is_awaited_from_the_requests_end(void **state)
         for (unsigned pause = 0; got < wanted; pause++) {
             ssize_t n = sock_recv(w->fd, taken, sizeof taken);
             got += n > 0 ? (size_t)n : 0;
-            turn_for(w, pause < 16 ? 50 * NS_PER_MS : 0);
+            turn_for(w, pause < 20 ? 50 * NS_PER_MS : 0);
             loop_turn(w->loop, 0);
             assert_false(w->failed);
         }
@@ -482,7 +482,7 @@ static void a_request_goes_on_behind_its_answer(void **state)
     struct world *w = *state;
     answer_early(w, 20);
     assert_false(back_send_body(w->conn, "0123456789", 10, false, STR("")));
-    turn_for(w, 300 * NS_PER_MS); /* nothing more is expected of the backend */
+    turn_for(w, 800 * NS_PER_MS); /* nothing more is expected of the backend */
     assert_false(w->failed);
     assert_false(back_send_body(w->conn, "0123456789", 10, true, STR("")));
     w->conn = NULL;
