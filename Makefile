@@ -25,7 +25,8 @@ PREFIX   ?= /usr/local
 
 WARN     := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Wundef -Wvla -Werror
 HARDEN   := -fPIE -fstack-protector-strong -fno-plt
-FORTIFY  := -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3
+# Whoever has a level of their own (Debian's build flags do) keeps it.
+FORTIFY  := $(if $(findstring _FORTIFY_SOURCE,$(CPPFLAGS) $(CFLAGS)),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3)
 OPT      := -O2 -g$(if $(filter 1,$(LTO)), -flto=auto -ffat-lto-objects)
 ifneq ($(SAN),)
 OPT      := -O1 -g -fno-omit-frame-pointer -fsanitize=$(SAN) -fno-sanitize-recover=all
@@ -90,7 +91,7 @@ endef
 $(foreach l,$(LAYERS),$(eval $(call layer_rule,$(l))))
 
 # What was compiled with other flags is compiled anew.
-flags    := $(CC) $(cppflags) $(cflags) $(ldwhole)
+flags    := $(CC) $(cppflags) $(cflags) $(ldwhole) $(ldlibs)
 quoted    = '$(subst ','\'',$(1))'
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)

@@ -326,8 +326,7 @@ static int start_process(struct upgrade *u)
 static const char *forbidden(const struct upgrade *u)
 {
     if (process_self() == FIRST_PROCESS)
-        return "the balancer is the first process of its container, which would end with it: let an init start it "
-               "(docker run --init)";
+        return "the balancer is the first process of its container, which would end with it";
     if (u->parts.lifecycle->state != LIFECYCLE_RUNNING)
         return "the balancer is stopping";
     if (u->state != UPGRADE_NONE)
