@@ -157,8 +157,8 @@ static void tell_due(struct posted *p)
     struct io *io = container_of(p, struct io, posted);
     if (io->fresh) {
         read_first(io);
-        if (io->closed || io->reread)
-            return;
+        if (io->closed || !list_empty(&io->posted.link))
+            return; /* the rest has its turn: io_read_later() */
     }
     if (io_reread_is_due(io) && !io->broken_told) {
         io_tell_readable(io);

@@ -842,6 +842,33 @@ static void test_accepted(void **state)
     finish(&w);
 }
 
+/* What somebody else has read is told, whether more waits or not; and where the handler takes a part at a time, once a
+ * turn. */
+static void test_accepted_and_fed(void **state)
+{
+    (void)state;
+    struct world w;
+    for (int more = 0; more < 2; more++) {
+        begin_accepted(&w, more ? "more" : "");
+        assert_true(io_feed(w.o.io, STR("fed")));
+        loop_turn(w.loop, 0);
+        assert_string_equal(w.o.told, "R");
+        expect_got(&w.o, more ? "fedmore" : "fed");
+        finish(&w);
+    }
+    begin_accepted(&w, "");
+    assert_true(io_feed(w.o.io, STR("abc")));
+    w.o.leave = 2;
+    w.o.react = IO_READABLE;
+    w.o.act = take_one;
+    for (unsigned i = 1; i <= 3; i++) {
+        loop_turn(w.loop, 0);
+        assert_int_equal(w.o.events, i);
+    }
+    expect_got(&w.o, "abc");
+    finish(&w);
+}
+
 static void test_accepted_with_nothing(void **state)
 {
     (void)state;
@@ -2030,6 +2057,7 @@ int main(void)
         cmocka_unit_test(test_abort),
         cmocka_unit_test(test_watch_refused),
         cmocka_unit_test(test_accepted),
+        cmocka_unit_test(test_accepted_and_fed),
         cmocka_unit_test(test_accepted_with_nothing),
         cmocka_unit_test(test_patience),
         cmocka_unit_test(test_patient_and_blocked),
