@@ -70,6 +70,10 @@ struct back_conn *back_open(struct backend *be, uint64_t timeout_ns, const struc
  * descriptors, no memory, no ports) and nothing about the backend. */
 bool back_error_is_ours(const struct backend *be, int sys_errno);
 
+/* True for an errno of back_open() or of a failure at `be` that says no more than that it takes no further connection
+ * just now: a unix socket's backlog is full. Checks, which come one at a time, find out whether that lasts. */
+bool back_error_is_passing(const struct backend *be, int sys_errno);
+
 /* What the log says of an errno of back_open() or of a failure: a phrase such as "connect refused". */
 const char *back_error_text(int sys_errno);
 

@@ -143,6 +143,9 @@ bool backend_is_available(const struct backend *be);
 void backend_succeeded(struct backend *be, const struct place *p);
 void backend_failed(struct backend *be, const struct place *p, const char *cause);
 
+/* A real request has failed there in a way that says nothing about others: counted in the totals, and for no more. */
+void backend_count_failure(struct backend *be);
+
 /* An attempt begins there, in the place that upstream_pick() has given. */
 void backend_count_attempt(struct backend *be);
 

@@ -332,6 +332,18 @@ static bool another_attempt(struct exchange *x, const struct back_failure *f)
     return true;
 }
 
+/* What says nothing about this backend counts for nothing; what says nothing about its next requests ejects nobody. */
+static void count_failure(struct attempt *a, const struct back_failure *f)
+{
+    metrics.backend_failures++;
+    if (back_error_is_ours(a->backend, f->sys_errno))
+        return;
+    if (back_error_is_passing(a->backend, f->sys_errno))
+        backend_count_failure(a->backend);
+    else
+        backend_failed(a->backend, &a->place, f->cause);
+}
+
 static void attempt_failed(struct exchange *x, const struct back_failure *f)
 {
     /* A head over our own limit is the answer to that request, and would be at every backend: whoever can ask for one
@@ -340,9 +352,10 @@ static void attempt_failed(struct exchange *x, const struct back_failure *f)
     if (again && replace_stale(x, f))
         return;
     leave_place(&x->attempt);
-    metrics.backend_failures++;
-    if (!over_limit && !back_error_is_ours(x->attempt.backend, f->sys_errno))
-        backend_failed(x->attempt.backend, &x->attempt.place, f->cause);
+    if (over_limit)
+        metrics.backend_failures++;
+    else
+        count_failure(&x->attempt, f);
     if (again && another_attempt(x, f))
         return;
     x->attempt.cause = f->cause;

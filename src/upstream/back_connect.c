@@ -22,12 +22,18 @@ static bool ports_may_have_run_out(const struct backend *be)
     return be->standing > 0 || (be->stood_at > 0 && now - be->stood_at <= PORT_HELD_FOR);
 }
 
-/* EAGAIN is not: a unix socket's backlog is full, for its server takes no more. */
+/* EAGAIN is not: a unix socket's backlog is full, for its server takes no more just now. */
 bool back_error_is_ours(const struct backend *be, int e)
 {
     if (e == EADDRNOTAVAIL)
         return ports_may_have_run_out(be);
     return e == EMFILE || e == ENFILE || e == ENOBUFS || e == ENOMEM;
+}
+
+/* A burst fills the backlog of a server that is well: more connects within a turn than it has room for. */
+bool back_error_is_passing(const struct backend *be, int e)
+{
+    return e == EAGAIN && be->config->endpoint.kind == ENDPOINT_UNIX;
 }
 
 const char *back_error_text(int sys_errno)

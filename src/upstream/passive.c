@@ -144,7 +144,7 @@ void backend_succeeded(struct backend *be, const struct place *p)
 
 void backend_failed(struct backend *be, const struct place *p, const char *cause)
 {
-    be->totals.failures++;
+    backend_count_failure(be);
     if (!config_of(be)->passive.on || is_of_the_past(be, p))
         return;
     if (be->passive.in_a_row < config_of(be)->passive.failures)

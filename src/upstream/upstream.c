@@ -125,6 +125,11 @@ void backend_count_attempt(struct backend *be)
     be->totals.attempts++;
 }
 
+void backend_count_failure(struct backend *be)
+{
+    be->totals.failures++;
+}
+
 void backend_count_gateway_error(struct backend *be)
 {
     be->totals.gateway_errors++;

@@ -699,6 +699,19 @@ static void whose_error_it_is(void **state)
     assert_false(back_error_is_ours(be, EADDRNOTAVAIL));
 }
 
+/* A full backlog, of a unix socket: the backend's, but no failing of it. */
+static void a_backlog_that_is_full(void **state)
+{
+    struct world *w = *state;
+    struct config_backend elsewhere = {.endpoint = {.kind = ENDPOINT_IP}};
+    assert_true(back_error_is_passing(w->backend, EAGAIN));
+    assert_false(back_error_is_passing(w->backend, 0) || back_error_is_passing(w->backend, ECONNREFUSED));
+    const struct config_backend *config = w->backend->config;
+    w->backend->config = &elsewhere;
+    assert_false(back_error_is_passing(w->backend, EAGAIN));
+    w->backend->config = config;
+}
+
 static void exchange(struct world *w)
 {
     send_get(w, METHOD_GET);
@@ -816,6 +829,7 @@ int main(void)
         T(an_offer_may_be_declined),
         T(no_switch_before_the_request_is_whole),
         T(whose_error_it_is),
+        T(a_backlog_that_is_full),
         T(a_name_moves),
         T(a_long_list_that_turns),
         T(a_response_waits_for_a_request_that_goes_on),
