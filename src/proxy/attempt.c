@@ -332,13 +332,16 @@ static bool another_attempt(struct exchange *x, const struct back_failure *f)
     return true;
 }
 
-/* What says nothing about this backend counts for nothing; what says nothing about its next requests ejects nobody. */
+/* What says nothing about this backend counts for nothing; what says nothing about its next requests ejects nobody:
+ * whoever can ask for a head over our limit must not have backends ejected. */
 static void count_failure(struct attempt *a, const struct back_failure *f)
 {
+    bool large = f->error == ERR_RESPONSE_HEAD_TOO_LARGE;
+    a->large_heads += large;
     metrics.backend_failures++;
     if (back_error_is_ours(a->backend, f->sys_errno))
         return;
-    if (back_error_is_passing(a->backend, f->sys_errno))
+    if (large || back_error_is_passing(a->backend, f->sys_errno))
         backend_count_failure(a->backend);
     else
         backend_failed(a->backend, &a->place, f->cause);
@@ -346,17 +349,14 @@ static void count_failure(struct attempt *a, const struct back_failure *f)
 
 static void attempt_failed(struct exchange *x, const struct back_failure *f)
 {
-    /* A head over our own limit is the answer to that request, and would be at every backend: whoever can ask for one
-     * must not have them ejected. */
-    bool over_limit = f->error == ERR_RESPONSE_HEAD_TOO_LARGE, again = !over_limit && may_send_again(x, f);
+    bool again = may_send_again(x, f);
     if (again && replace_stale(x, f))
         return;
     leave_place(&x->attempt);
-    if (over_limit)
-        metrics.backend_failures++;
-    else
-        count_failure(&x->attempt, f);
-    if (again && another_attempt(x, f))
+    count_failure(&x->attempt, f);
+    /* A head over our limit may be that backend's alone, or the answer to that request wherever it goes: one more
+     * attempt finds out. */
+    if (again && x->attempt.large_heads < 2 && another_attempt(x, f))
         return;
     x->attempt.cause = f->cause;
     exchange_fail(x, f->error);

@@ -31,6 +31,7 @@ struct attempt {
     bool ready;           /* the connection takes content */
     bool behind;          /* it has answered, and takes the rest of the request */
     bool stale_replaced;  /* the one fresh connection for a stale one has been spent */
+    unsigned large_heads; /* how many responses' heads have been over our limit */
     bool over_budget;     /* another one was not made because of the retry budget */
     const char *cause;    /* of the last one, when its failure is what ended the exchange; for the log */
     unsigned count;       /* tries so far */

@@ -447,8 +447,8 @@ static void test_bad_responses(void **state)
     world_finish(w);
 }
 
-/* A head over our limit is what that request is answered with, wherever it goes: not tried again, and nobody's fault.
- */
+/* A head over our limit may be one backend's alone, or the answer to that request wherever it goes: tried once more,
+ * and nobody's fault. */
 static void test_large_heads_eject_nobody(void **state)
 {
     struct world *w = *state;
@@ -456,7 +456,7 @@ static void test_large_heads_eject_nobody(void **state)
 
     for (int i = 0; i < 2; i++)
         world_origin(w, broken_script, NULL, NULL);
-    world_start(w, "\"passive_check\": {\"failures\": 2, \"ejection\": \"1m\"}, \"retry\": {\"attempts\": 2}");
+    world_start(w, "\"passive_check\": {\"failures\": 2, \"ejection\": \"1m\"}, \"retry\": {\"attempts\": 3}");
     client_open(&c, w->port);
     for (int i = 0; i < 8; i++) {
         client_send(&c, "GET /large-head HTTP/1.1\r\nHost: h\r\n\r\n");
@@ -473,7 +473,37 @@ static void test_large_heads_eject_nobody(void **state)
     client_close(&c);
     assert_int_equal(daemon_count_events(&w->daemon, 0, "request", "target=/ok status=200 backend=b1"), 4);
     assert_int_equal(daemon_count_events(&w->daemon, 0, "request", "target=/ok status=200 backend=b2"), 4);
-    assert_int_equal(daemon_count_events(&w->daemon, 0, "request", "target=/large-head attempts=1"), 8);
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "request", "target=/large-head attempts=2"), 8);
+    world_stop(w);
+    daemon_expect_event(&w->daemon, 0, "backend_totals", "backend=b1 attempts=12 failures=8");
+    daemon_expect_event(&w->daemon, 0, "backend_totals", "backend=b2 attempts=12 failures=8");
+    world_finish(w);
+}
+
+/* Where one backend alone sends such heads, another one answers; but never to a POST, which has arrived. */
+static void test_large_heads_of_one_backend(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+    unsigned failed = 0;
+
+    world_origin(w, broken_script, NULL, NULL);
+    world_origin(w, origin_answer_all, NULL, NULL);
+    world_start(w, "\"passive_check\": {\"failures\": 2, \"ejection\": \"1m\"}, \"retry\": {\"attempts\": 1}");
+    client_open(&c, w->port);
+    for (int i = 0; i < 8; i++) {
+        client_send(&c, "GET /large-head HTTP/1.1\r\nHost: h\r\n\r\n");
+        client_expect(&c, 200);
+    }
+    for (int i = 0; i < 8; i++) {
+        client_send(&c, "POST /large-head HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n");
+        failed += client_expect(&c, 0)->status == 502;
+    }
+    client_close(&c);
+    assert_int_equal(failed, 4);
+    world_stop(w);
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "backend_down", "backend=b1"), 0);
+    daemon_expect_event(&w->daemon, 0, "backend_totals", "backend=b1 attempts=12 failures=12");
     world_finish(w);
 }
 
@@ -657,6 +687,7 @@ int main(void)
         WORLD_TEST(test_admin_token),
         WORLD_TEST(test_bad_responses),
         WORLD_TEST(test_large_heads_eject_nobody),
+        WORLD_TEST(test_large_heads_of_one_backend),
         WORLD_TEST(test_connect_refused),
         WORLD_TEST(test_response_timeout),
         WORLD_TEST(test_connect_timeout),
