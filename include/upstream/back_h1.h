@@ -26,6 +26,7 @@ struct back_failure {
     bool sent;         /* a byte of the request may have reached the backend */
     bool answered;     /* a byte of the response has arrived */
     bool reused;       /* the connection came out of the pool */
+    bool moved;        /* the backend's name has left the address that the connection went to */
     bool heard_out;    /* a tunnel: the backend had ended its direction in order, and only takes no more */
     const char *cause; /* for the log: "connect refused" */
 };
@@ -76,6 +77,9 @@ bool back_error_is_passing(const struct backend *be, int sys_errno);
 
 /* What the log says of an errno of back_open() or of a failure: a phrase such as "connect refused". */
 const char *back_error_text(int sys_errno);
+
+/* Does it go to an address that the backend's name has left? Then it says nothing about the backend of now. */
+bool back_has_moved(const struct back_conn *c);
 
 /* Leases a pooled connection, ready at once; NULL when there is none. With `sure`, for a request that may not be sent
  * twice, it is looked at first (one system call); so it is when it has waited for more than a second. */

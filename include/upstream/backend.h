@@ -45,6 +45,7 @@ struct backend {
     int addr_at;                          /* the one that answered last */
     unsigned addr_ids[BACKEND_ADDRS_MAX]; /* of a name's: each is given once */
     unsigned addr_id_last;
+    unsigned addr_changes; /* how often they have become others */
 
     bool up;           /* as far as active checks know */
     bool ejected;      /* by passive ones */

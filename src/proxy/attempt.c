@@ -222,6 +222,7 @@ static void on_switch(void *arg, const struct response *r)
     struct exchange *x = arg;
     if (!rules_is_offered(&r->headers, x->upgrade)) {
         struct back_failure f = {.error = ERR_BAD_RESPONSE, .sent = true, .answered = true, .cause = "101 unasked for"};
+        f.moved = back_has_moved(x->attempt.conn);
         attempt_drop(x);
         attempt_failed(x, &f);
         return;
@@ -341,7 +342,7 @@ static void count_failure(struct attempt *a, const struct back_failure *f)
     metrics.backend_failures++;
     if (back_error_is_ours(a->backend, f->sys_errno))
         return;
-    if (large || back_error_is_passing(a->backend, f->sys_errno))
+    if (large || f->moved || back_error_is_passing(a->backend, f->sys_errno))
         backend_count_failure(a->backend);
     else
         backend_failed(a->backend, &a->place, f->cause);

@@ -45,8 +45,9 @@ struct back_conn {
     uint64_t idled;       /* how long it was idle before that */
 
     uint64_t connect_deadline;
-    int addrs_tried;
-    unsigned addr_id; /* which of the backend's addresses it goes to */
+    int addr_first, addrs_tried; /* of the backend's addresses, in a round from that one on */
+    unsigned addr_changes;       /* the backend's, when that began */
+    unsigned addr_id;            /* which of the backend's addresses it goes to */
 };
 
 /* The handler of a connection's events, while it is connecting or leased. */

@@ -46,10 +46,26 @@ const char *back_error_text(int sys_errno)
     }
 }
 
+bool back_has_moved(const struct back_conn *c)
+{
+    return backend_address_at(c->backend, c->addr_id) < 0;
+}
+
+/* Begins with the address that answered last; anew where others have come, or some have gone, since it began. */
+static void begin_round(struct back_conn *c)
+{
+    const struct backend *be = c->backend;
+    c->addr_changes = be->addr_changes;
+    c->addr_first = be->addr_at;
+    c->addrs_tried = 0;
+}
+
 static bool connect_next(struct back_conn *c, int *error)
 {
     struct backend *be = c->backend;
     *error = EHOSTUNREACH;
+    if (c->addr_changes != be->addr_changes)
+        begin_round(c);
     while (c->addrs_tried < be->addr_count) {
         uint64_t now = loop_now(be->upstream->loop);
         if (now >= c->connect_deadline) {
@@ -58,7 +74,7 @@ static bool connect_next(struct back_conn *c, int *error)
         }
         /* One that does not answer must leave time for the others. */
         uint64_t share = (c->connect_deadline - now) / (uint64_t)(be->addr_count - c->addrs_tried);
-        int at = (be->addr_at + c->addrs_tried++) % be->addr_count;
+        int at = (c->addr_first + c->addrs_tried++) % be->addr_count;
         c->addr_id = be->addr_ids[at];
         c->io = io_connect(be->upstream->loop, &be->addrs[at], share > 0 ? share : 1, back_on_io, c, error);
         if (c->io)
@@ -78,6 +94,7 @@ struct back_conn *back_open(struct backend *be, uint64_t timeout_ns, const struc
     c->arg = arg;
     c->connect_deadline = loop_now(be->upstream->loop) + timeout_ns;
     list_init(&c->link);
+    begin_round(c);
     int error;
     if (!connect_next(c, &error)) {
         mem_free(c);

@@ -109,6 +109,7 @@ void back_fail(struct back_conn *c, enum err e, int sys_errno)
         .sent = io_bytes_out(c->io) > c->sent_before,
         .answered = c->answered,
         .reused = c->reused,
+        .moved = back_has_moved(c),
         .heard_out = c->response == RESPONSE_TUNNEL_ENDED,
         .cause = cause_of(e, sys_errno),
     };

@@ -89,12 +89,6 @@ static void pool_close(struct back_conn *c)
     back_close(c);
 }
 
-/* Its backend's name leads elsewhere by now. */
-static bool is_stray(const struct back_conn *c)
-{
-    return backend_address_at(c->backend, c->addr_id) < 0;
-}
-
 static void on_idle_io(void *owner, struct io *io, enum io_event event)
 {
     (void)io;
@@ -109,7 +103,7 @@ void pool_put(struct back_conn *c)
 {
     struct backend *be = c->backend;
     assert(!io_is_paused(c->io)); /* it is watched */
-    if (!be->available || be->removed || is_stray(c)) {
+    if (!be->available || be->removed || back_has_moved(c)) {
         back_close(c);
         return;
     }
@@ -151,7 +145,7 @@ void pool_flush_strays(struct backend *be)
 {
     LIST_EACH (it, &be->idle) {
         struct back_conn *c = container_of(it, struct back_conn, link);
-        if (is_stray(c))
+        if (back_has_moved(c))
             pool_close(c);
     }
 }

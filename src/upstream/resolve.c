@@ -117,6 +117,7 @@ void backend_take_addresses(struct backend *be, const struct addr *told, int cou
     bool dropped = drop_addresses(be, told, count), added = add_addresses(be, told, count);
     int at = backend_address_at(be, used);
     be->addr_at = at > 0 ? at : 0;
+    be->addr_changes += dropped || added;
     if (first || (!dropped && !added))
         return;
     log_addresses(be);
@@ -128,5 +129,6 @@ void backend_take_addresses(struct backend *be, const struct addr *told, int cou
 void backend_drop_addresses(struct backend *be)
 {
     be->addr_count = be->addr_at = 0;
+    be->addr_changes++;
     pool_flush_strays(be);
 }

@@ -780,6 +780,88 @@ static void a_name_moves(void **state)
     assert_int_equal(be->open_count, 0);
 }
 
+/* The `n`-th place of this computer where nobody listens. */
+static struct addr nowhere(unsigned n)
+{
+    struct ip ip;
+    char text[32];
+    int len = snprintf(text, sizeof text, "127.0.0.%u", n + 1);
+    assert_true(ip_parse(str_make(text, (size_t)len), &ip));
+    return addr_of_ip(&ip, 1);
+}
+
+static void assert_failed(struct world *w, bool moved)
+{
+    turn_until(w, &w->failed);
+    assert_true(w->failed);
+    assert_int_equal(w->failure.moved, moved);
+}
+
+/* What fails at an address that its backend's name has left says nothing about the backend. */
+static void a_failure_at_an_address_that_is_gone(void **state)
+{
+    struct world *w = *state;
+    struct backend *be = w->backend;
+    struct addr at[] = {w->addr, nowhere(1)};
+    be->addr_count = 0;
+    backend_take_addresses(be, at, 1);
+    open_connection(w);
+    backend_take_addresses(be, at, 2); /* it is still one of them */
+    assert_false(back_has_moved(w->conn));
+    sock_close(w->fd);
+    assert_failed(w, false);
+    open_connection(w);
+    backend_take_addresses(be, at + 1, 1);
+    assert_true(back_has_moved(w->conn));
+    sock_close(w->fd);
+    w->fd = -1;
+    assert_failed(w, true);
+
+    forget(w);
+    w->conn = back_open(be, NS_PER_S, &events, w); /* to where nobody is */
+    assert_non_null(w->conn);
+    backend_drop_addresses(be);
+    assert_failed(w, true);
+    log_take(&w->body);
+}
+
+/* Under a connect the addresses change: all that there are now are tried, whichever and how many were before. */
+static void a_connect_goes_on_at_new_addresses(void **state)
+{
+    struct world *w = *state;
+    struct backend *be = w->backend;
+    struct addr before[] = {nowhere(1), nowhere(2)}, after[] = {w->addr, nowhere(3)}, from;
+    be->addr_count = 0;
+    backend_take_addresses(be, before, 2);
+    forget(w);
+    w->conn = back_open(be, NS_PER_S, &events, w);
+    assert_non_null(w->conn);
+    backend_take_addresses(be, after, 2);
+    turn_until(w, &w->ready);
+    assert_true(w->ready);
+    w->fd = sock_accept(w->listen_fd, &from);
+    assert_true(w->fd >= 0);
+    log_take(&w->body);
+}
+
+/* ... and so it is when another connection has found out meanwhile which one answers. */
+static void a_connect_goes_round(void **state)
+{
+    struct world *w = *state;
+    struct backend *be = w->backend;
+    struct addr at[] = {nowhere(1), w->addr}, from;
+    be->addr_count = 0;
+    backend_take_addresses(be, at, 2);
+    forget(w);
+    w->conn = back_open(be, NS_PER_S, &events, w);
+    assert_non_null(w->conn);
+    be->addr_at = 1;
+    turn_until(w, &w->ready);
+    assert_true(w->ready);
+    w->fd = sock_accept(w->listen_fd, &from);
+    assert_true(w->fd >= 0);
+}
+
 /* Of more addresses than there is room for, those that it has stay as long as they are told. */
 static void a_long_list_that_turns(void **state)
 {
@@ -831,6 +913,9 @@ int main(void)
         T(whose_error_it_is),
         T(a_backlog_that_is_full),
         T(a_name_moves),
+        T(a_failure_at_an_address_that_is_gone),
+        T(a_connect_goes_on_at_new_addresses),
+        T(a_connect_goes_round),
         T(a_long_list_that_turns),
         T(a_response_waits_for_a_request_that_goes_on),
         T(a_response_does_not_wait_for_a_request_that_rests),
