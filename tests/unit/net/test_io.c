@@ -31,6 +31,7 @@
 
 static struct {
     size_t recvs, sends, controls;
+    size_t pieces;  /* of the last send */
     size_t cut;     /* at most so many bytes a call; 0: all */
     int fail_watch; /* epoll_ctl(EPOLL_CTL_ADD) fails with it */
     bool counting;  /* allocations are numbered from here on, and that one fails */
@@ -94,6 +95,7 @@ ssize_t recv(int fd, void *p, size_t n, int flags)
 ssize_t sendmsg(int fd, const struct msghdr *m, int flags)
 {
     kernel.sends++;
+    kernel.pieces = m->msg_iovlen;
     if (!kernel.cut)
         return syscall(SYS_sendmsg, fd, m, flags);
     struct iovec first = m->msg_iov[0];
@@ -1015,6 +1017,30 @@ static void test_behind_unsent(void **state)
     finish(&w);
     free(sent);
     free(got);
+}
+
+/* It is copied there where there is room for all of it, and not for one byte less. */
+static void test_behind_unsent_in_the_room(void **state)
+{
+    (void)state;
+    struct world w;
+    char *sent = pattern(1024), got[1024];
+    struct buf same = BUF_INIT; /* as that of what is unsent: room is made in the same way */
+    assert_true(buf_append(&same, sent, 10));
+    size_t room = buf_room(&same);
+    buf_fini(&same);
+    assert_in_range(room, 1, 1000);
+    begin(&w);
+    for (size_t n = room - 1; n <= room + 1; n++) {
+        struct iovec iov[] = {{sent + 10, n / 2}, {sent + 10 + n / 2, n - n / 2}};
+        assert_true(io_write_str(w.o.io, str_make(sent, 10), true));
+        assert_true(io_write(w.o.io, iov, 2, false));
+        assert_int_equal(kernel.pieces, n <= room ? 1 : 3);
+        assert_int_equal(far_reads(&w, got, 10 + n), 10 + n);
+        assert_memory_equal(got, sent, 10 + n);
+    }
+    finish(&w);
+    free(sent);
 }
 
 static void test_backpressure(void **state)
@@ -2065,6 +2091,7 @@ int main(void)
         cmocka_unit_test(test_write),
         cmocka_unit_test(test_more),
         cmocka_unit_test(test_behind_unsent),
+        cmocka_unit_test(test_behind_unsent_in_the_room),
         cmocka_unit_test(test_backpressure),
         cmocka_unit_test(test_blocks_are_given_back),
         cmocka_unit_test(test_short_sends),

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <netdb.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -285,6 +286,94 @@ static void a_name_that_is_gone(void **state)
     close_world(&w);
 }
 
+/* ---- a question at a time ---- */
+
+/* What is handed to the resolver behind a question: that has been answered when this has been. */
+struct behind {
+    struct job job;
+    sem_t answered;
+    bool told;
+};
+
+static void on_behind_work(struct job *j)
+{
+    sem_post(&container_of(j, struct behind, job)->answered);
+}
+
+static void on_behind_done(struct job *j)
+{
+    container_of(j, struct behind, job)->told = true;
+}
+
+/* Waits for the answer to what has been asked. The loop is not turned: it is told later. */
+static void wait_for_answer(struct world *w, struct behind *b)
+{
+    b->told = false;
+    assert_int_equal(sem_init(&b->answered, 0, 0), 0);
+    worker_submit(w->upstream->names, &b->job, on_behind_work, on_behind_done);
+    while (sem_wait(&b->answered) != 0)
+        assert_int_equal(errno, EINTR);
+    sem_destroy(&b->answered);
+}
+
+static void turn_until_told(struct world *w, const struct behind *b)
+{
+    uint64_t deadline = clock_monotonic() + WAIT;
+    while (!b->told) {
+        assert_true(clock_monotonic() < deadline);
+        loop_turn(w->loop, NS_PER_MS);
+    }
+}
+
+/* The name is asked for, and the answer told. */
+static void ask(struct world *w)
+{
+    struct behind b;
+    loop_turn(w->loop, 0);
+    wait_for_answer(w, &b);
+    turn_until_told(w, &b);
+}
+
+/* A reload, for another path is asked for at once: as `name`, which localhost has become meanwhile. */
+static void ask_again(struct world *w, unsigned port, const char *name)
+{
+    static unsigned paths;
+    char text[400], path[20];
+    snprintf(path, sizeof path, "/%u", paths++);
+    struct config *fresh = parse(named_config(text, port, "1h", path));
+    rename_to(w, "localhost"); /* that it is the same backend */
+    struct upstream_change *change = upstream_stage(w->upstream, fresh);
+    assert_non_null(change);
+    upstream_commit(change);
+    config_put(w->config);
+    w->config = fresh;
+    rename_to(w, name);
+    ask(w);
+}
+
+/* It is the `fall`-th answer in a row that counts: another one between begins anew. A check that is under way ends with
+ * the name. */
+static void answers_in_a_row(void **state)
+{
+    (void)state;
+    struct world w;
+    unsigned port = open_named(&w, "1h");
+    struct backend *be = upstream_backend(w.upstream, 0);
+    ask(&w);
+    assert_true(backend_is_available(be));
+    static const char none[] = "no..such..name";
+    static const char *const names[] = {none, none, "localhost", none, none};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        ask_again(&w, port, names[i]);
+        assert_true(backend_is_available(be));
+        assert_int_equal(be->open_count, 1);
+    }
+    ask_again(&w, port, none);
+    assert_false(backend_is_available(be));
+    assert_int_equal(be->open_count, 0);
+    close_world(&w);
+}
+
 /* The first answer about a name, which lets a check go out, and a reload that has one go out at once, in one turn. */
 static void one_check_at_a_time(void **state)
 {
@@ -294,8 +383,9 @@ static void one_check_at_a_time(void **state)
     unsigned port = open_named(&w, "1h");
     struct config *fresh = parse(named_config(text, port, "1h", "/other"));
     struct backend *be = upstream_backend(w.upstream, 0);
-    loop_turn(w.loop, 0); /* asks for the name */
-    usleep(100000);       /* most probably the answer is there, and waits for the next turn */
+    struct behind b;
+    loop_turn(w.loop, 0);    /* asks for the name */
+    wait_for_answer(&w, &b); /* which is told in the next turn */
     struct upstream_change *change = upstream_stage(w.upstream, fresh);
     assert_non_null(change);
     upstream_commit(change);
@@ -306,6 +396,7 @@ static void one_check_at_a_time(void **state)
         loop_turn(w.loop, NS_PER_MS);
         assert_in_range(be->open_count, 0, 1);
     }
+    turn_until_told(&w, &b);
     close_world(&w);
 }
 
@@ -334,6 +425,7 @@ int main(void)
         cmocka_unit_test(a_full_backlog_takes_a_backend_down),
         cmocka_unit_test(a_name_that_is_gone),
         cmocka_unit_test(which_answers_say_no),
+        cmocka_unit_test(answers_in_a_row),
         cmocka_unit_test(one_check_at_a_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
