@@ -61,8 +61,8 @@ void lifecycle_pass_more(struct lifecycle *lc, proxy_pass_fn *pass, void *arg);
 /* Nothing can be served any more, for want of the clients: cuts everything off and stops, with EXIT_RUNTIME. */
 void lifecycle_give_up(struct lifecycle *lc);
 
-/* SIGTERM or SIGINT: the first begins the drain, the second ends it at once, and gives the save a second; one during
- * the save ends that. The loop is stopped when all is done. `name` is for the log. */
+/* SIGTERM or SIGINT: the first begins the drain; the second ends it at once, and gives the save, be it under way or
+ * not, a second; the third ends that. The loop is stopped when all is done. `name` is for the log. */
 void lifecycle_stop(struct lifecycle *lc, const char *name);
 
 #endif

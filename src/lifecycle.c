@@ -1,7 +1,10 @@
 /* From the first SIGTERM to the end.
  *
- *   RUNNING --signal--> DRAINING --no connection left, or deadline, or signal--> SAVING --saved, or deadline, or
- *                                                                                        signal--> STOPPED        */
+ *   RUNNING --signal--> DRAINING --no connection left, or deadline, or second signal--> SAVING --saved, or deadline, or
+ *                                                                                               third signal--> STOPPED
+ *
+ * A second signal may come a millisecond behind the first without anybody's haste: a terminal sends Ctrl-C to all of
+ * its processes, and whoever started the balancer may pass it on besides. So it costs no save. */
 #include "lifecycle.h"
 
 #include "base/clock.h"
@@ -11,8 +14,8 @@
 
 #include <assert.h>
 
-/* What the save may take, though timeouts.shutdown is over before: by that time, or after a second signal. A disk that
- * works needs no more; what one that hangs leaves undone is in the journal and in the tokens' file. */
+/* What the save may take, though timeouts.shutdown is over before; and from the second signal on. A disk that works
+ * needs no more; what one that hangs leaves undone is in the journal and in the tokens' file. */
 #define SAVE_PATIENCE (5 * NS_PER_S)
 #define SAVE_IN_HASTE (1 * NS_PER_S)
 
@@ -81,6 +84,13 @@ static void cut_off(struct lifecycle *lc)
         lc->save_cut = true;
         stopped(lc, false);
     }
+}
+
+static void hurry_save(struct lifecycle *lc)
+{
+    uint64_t by = clock_monotonic() + SAVE_IN_HASTE;
+    if ((!timer_armed(&lc->deadline) || by < lc->deadline.deadline) && !loop_arm(lc->loop, &lc->deadline, by))
+        cut_off(lc);
 }
 
 static void on_deadline(struct timer *t)
@@ -203,6 +213,10 @@ void lifecycle_stop(struct lifecycle *lc, const char *name)
         drain(lc, name);
         return;
     }
+    bool saving = lc->state == LIFECYCLE_SAVING, third = lc->hurried;
     lc->hurried = true;
-    cut_off(lc);
+    if (saving && !third)
+        hurry_save(lc);
+    else
+        cut_off(lc);
 }

@@ -34,6 +34,7 @@
 #define UPKEEP_INTERVAL (2 * NS_PER_S)
 #define BUCKETS_AT_ONCE (64u * 1024u)
 #define DISK_PATIENCE   (5 * NS_PER_S)
+#define DISK_IN_HASTE   (1 * NS_PER_S)
 #define TRIM_PEAK       256 /* connections whose memory is worth giving back */
 
 struct server {
@@ -53,9 +54,9 @@ struct server {
     struct successor *successor; /* this process is to take another's place; else NULL */
     struct watchdog watchdog;
     char *const *argv;
-    char path[4096]; /* of the program */
-    bool serving, stopped, ending;
-    int status; /* of the exit, when it is ending */
+    char path[4096];                        /* of the program */
+    bool serving, stopped, hurried, ending; /* stopped, hurried: by a first and a second signal */
+    int status;                             /* of the exit, when it is ending */
     struct timer upkeep;
     size_t peak; /* connections since memory was last given back */
 };
@@ -75,15 +76,27 @@ static int fail(int status, const char *fmt, ...)
 
 /* ---- signals ---- */
 
+static void hurry_end(struct server *s)
+{
+    if (s->log_writer)
+        log_writer_hurry(s->log_writer);
+}
+
+/* The third signal, where there is no lifecycle to hear it, waits for nothing any more; before there is anything to
+ * save, the second. */
 static void stop(struct server *s, const char *name)
 {
-    bool again = s->stopped;
+    bool second = s->stopped, third = s->hurried;
     s->stopped = true; /* if it is still waiting for its turn */
-    bool elsewhere = s->ending || !s->serving || upgrade_stop(s->upgrade, name);
-    if (!elsewhere)
+    s->hurried = second;
+    if (!s->serving && second)
+        process_exit(EXIT_RUNTIME);
+    else if (s->serving && !s->ending && !upgrade_stop(s->upgrade, name))
         lifecycle_stop(&s->lifecycle, name);
-    else if (again)
-        process_exit(s->serving ? EXIT_CUT : EXIT_RUNTIME);
+    else if (third)
+        process_exit(EXIT_CUT);
+    else if (s->ending && second)
+        hurry_end(s);
 }
 
 static void on_signal(void *arg, int signo)
@@ -362,13 +375,22 @@ static void leave_listeners(struct server *s)
     listener_leave(s->lifecycle.before);
 }
 
+static uint64_t disk_patience(const struct server *s)
+{
+    return s->lifecycle.save_cut ? 0 : s->hurried ? DISK_IN_HASTE : DISK_PATIENCE;
+}
+
 /* Jobs that are left hang, or nearly: a thread in one cannot be ended, nor what it works with be freed. The process
  * goes as by kill -9, which what has been acknowledged survives. */
 static void wait_for_disk(const struct server *s)
 {
-    uint64_t now = clock_monotonic(), deadline = now + (s->lifecycle.save_cut ? 0 : DISK_PATIENCE);
-    for (; worker_pending(s->disk) > 0 && now < deadline; now = clock_monotonic())
+    uint64_t begun = clock_monotonic();
+    for (uint64_t now = begun, deadline; worker_pending(s->disk) > 0; now = clock_monotonic()) {
+        deadline = begun + disk_patience(s);
+        if (now >= deadline)
+            break;
         loop_turn(s->loop, deadline - now);
+    }
     if (worker_pending(s->disk) > 0)
         process_exit(s->status == EXIT_DONE ? EXIT_CUT : s->status);
 }
@@ -390,9 +412,10 @@ static void destroy(struct server *s)
     proxy_free(s->proxy);
     clients_api_free(s->api);
     upstream_free(s->upstream);
-    if (s->log_writer && s->lifecycle.hurried)
-        log_writer_hurry(s->log_writer);
+    if (s->hurried || s->lifecycle.hurried)
+        hurry_end(s);
     log_writer_free(s->log_writer);
+    s->log_writer = NULL;
     if (s->disk)
         wait_for_disk(s);
     worker_free(s->disk);

@@ -27,7 +27,8 @@ void log_writer_reopen(struct log_writer *lw);
 bool log_writer_move(struct log_writer *lw, int fd, const char *path) __attribute__((warn_unused_result));
 bool log_writer_can_move(const struct log_writer *lw);
 
-/* The process is to end at once: log_writer_free() is not to wait for a file for longer than 200 ms. */
+/* The process is to end at once: log_writer_free(), be it under way or not, is not to wait for a file for longer than
+ * 200 ms from now on. */
 void log_writer_hurry(struct log_writer *lw);
 
 /* Writes what is left, closes, and ends the thread. For a stalled pipe at most 200 ms are waited, for a file two

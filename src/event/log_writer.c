@@ -48,7 +48,8 @@ struct log_writer {
     uint64_t good_until;  /* and when the log could be written last */
     bool write_failing, reopen_failing;
 
-    uint64_t at_exit; /* what the last lines of a file may take */
+    uint64_t at_exit;    /* what the last lines of a file may take, */
+    uint64_t last_until; /* and how long they are waited for, once that has begun */
 
     struct watch room; /* registered while a stream that can be watched is full */
     bool watchable;
@@ -391,11 +392,11 @@ bool log_writer_move(struct log_writer *lw, int fd, const char *path)
     return true;
 }
 
-/* False when the deadline has passed first. */
-static bool wait_for_job(struct log_writer *lw, uint64_t deadline)
+/* False when it is not waited for any longer. */
+static bool wait_for_job(struct log_writer *lw)
 {
-    for (uint64_t now = clock_monotonic(); lw->in_flight && now < deadline; now = clock_monotonic())
-        loop_turn(lw->loop, deadline - now);
+    for (uint64_t now = clock_monotonic(); lw->in_flight && now < lw->last_until; now = clock_monotonic())
+        loop_turn(lw->loop, lw->last_until - now);
     loop_cancel(lw->loop, &lw->pause);
     return !lw->in_flight;
 }
@@ -403,16 +404,15 @@ static bool wait_for_job(struct log_writer *lw, uint64_t deadline)
 /* False when the thread hangs in the file, and all that its job needs stays its. */
 static bool finish_file(struct log_writer *lw)
 {
-    uint64_t deadline = clock_monotonic() + lw->at_exit;
-
+    lw->last_until = clock_monotonic() + lw->at_exit;
     detach(lw);
     forget_next(lw); /* its first line would have been the next one */
-    if (!wait_for_job(lw, deadline))
+    if (!wait_for_job(lw))
         return false;
     lw->reopen_wanted = false;
     lw->job_ends = true;
     hand_to_worker(lw);
-    return wait_for_job(lw, deadline);
+    return wait_for_job(lw);
 }
 
 /* Waits on a loop of its own, so that nothing else runs meanwhile. */
@@ -440,7 +440,11 @@ static void finish_stream(struct log_writer *lw)
 
 void log_writer_hurry(struct log_writer *lw)
 {
+    uint64_t by = clock_monotonic() + FILE_IN_HASTE;
+
     lw->at_exit = FILE_IN_HASTE;
+    if (by < lw->last_until)
+        lw->last_until = by;
 }
 
 void log_writer_free(struct log_writer *lw)

@@ -318,8 +318,46 @@ static void test_second_signal(void **state)
     daemon_expect_event(&w->daemon, 0, "drain", NULL);
     daemon_signal(&w->daemon, SIGTERM);
     assert_int_equal(daemon_wait(&w->daemon), 3);
-    daemon_expect_event(&w->daemon, 0, "stop", "cut=1");
+    daemon_expect_event(&w->daemon, 0, "stop", "cut=1 saved=yes");
     client_close(&c);
+    world_finish(w);
+}
+
+/* Clients whose save takes a while. */
+static void put_clients(const struct world *w, const char *name, unsigned count)
+{
+    FILE *f = fopen(world_path(w, name), "w");
+
+    assert_non_null(f);
+    fprintf(f, "{\"clients\":[\n");
+    for (unsigned i = 0; i < count; i++)
+        fprintf(f, "{\"client_id\":\"u%u\",\"capacity\":10,\"rate_per_sec\":1,\"tokens\":5}%s\n", i,
+                i + 1 < count ? "," : "");
+    fprintf(f, "],\"saved_at\":\"2026-01-01T00:00:00.000Z\"}\n");
+    assert_int_equal(fclose(f), 0);
+}
+
+/* Of Ctrl-C in a terminal the balancer hears, and whoever started it may pass it on: where nothing is under way, that
+ * is a graceful stop, wherever in it the second signal comes. */
+static void test_two_signals_in_a_row(void **state)
+{
+    static const unsigned apart_ms[] = {0, 1, 2, 5, 10, 20, 50};
+    struct world *w = *state;
+
+    world_origin(w, held_script, NULL, NULL);
+    world_config(w, "\"rate_limit\": {\"clients_file\": \"many.json\"}");
+    put_clients(w, "many.json", 20000);
+    for (size_t i = 0; i < sizeof apart_ms / sizeof *apart_ms; i++) {
+        daemon_start(&w->daemon, w->dir, "loadbalancer", (const char *const[]){"loadbalancer", NULL});
+        daemon_expect_event(&w->daemon, 0, "listening", NULL); /* there is no connection to wait for */
+        daemon_signal(&w->daemon, SIGINT);
+        usleep(apart_ms[i] * 1000);
+        daemon_signal(&w->daemon, SIGTERM);
+        int status = daemon_wait(&w->daemon);
+        CHECK(status == 0, "exit status %d with the signals %u ms apart", status, apart_ms[i]);
+        daemon_expect_event(&w->daemon, 0, "stop", "cut=0 saved=yes");
+        daemon_expect_clean_stderr(&w->daemon);
+    }
     world_finish(w);
 }
 
@@ -657,6 +695,7 @@ int main(void)
         WORLD_TEST(test_drain_gives_idle_connections_a_second),
         WORLD_TEST(test_shutdown_deadline),
         WORLD_TEST(test_second_signal),
+        WORLD_TEST(test_two_signals_in_a_row),
         WORLD_TEST(test_sigterm_under_load),
         WORLD_TEST(test_log_file_is_reopened),
         WORLD_TEST(test_standard_descriptors_that_are_closed),
