@@ -61,8 +61,9 @@ struct upgrade *upgrade_new(const struct upgrade_setup *setup) __attribute__((wa
  * with the cause: this one goes on. The first process of a PID namespace cannot be upgraded. */
 void upgrade_begin(struct upgrade *u);
 
-/* SIGTERM or SIGINT during an upgrade: true when that is taken care of: it is given up, and the process stops then.
- * False when there is none, or it is over: the process may be stopped as ever. */
+/* SIGTERM or SIGINT during an upgrade: true when that is taken care of: it is given up, and the process stops then; a
+ * second one is passed on as such, once that has begun. False when there is none, or it is over: the process may be
+ * stopped as ever. */
 bool upgrade_stop(struct upgrade *u, const char *signal_name);
 
 /* NULL is fine. */

@@ -42,6 +42,7 @@ struct upgrade {
     bool told;          /* that the listening socket is left */
     char cause[160];    /* of UPGRADE_ENDING */
     const char *stop;   /* the signal that ends this process after it; NULL: none */
+    const char *second; /* the one behind that; or NULL */
     struct buf message;
 };
 
@@ -97,6 +98,8 @@ static void goes_on(struct upgrade *u)
     }
     if (u->stop)
         lifecycle_stop(lc, u->stop);
+    if (u->second)
+        lifecycle_stop(lc, u->second);
 }
 
 /* Its files may be needed again: it has to have ended before this process goes on. */
@@ -361,7 +364,7 @@ bool upgrade_stop(struct upgrade *u, const char *signal_name)
 {
     if (u->state == UPGRADE_NONE || u->state == UPGRADE_PASSING)
         return false;
-    u->stop = signal_name;
+    *(u->stop ? &u->second : &u->stop) = signal_name;
     if (u->state != UPGRADE_ENDING)
         fail(u, "the balancer is stopping");
     return true;

@@ -612,6 +612,62 @@ static void test_failures_change_nothing(void **state)
     w->finished = true;
 }
 
+/* A program that never gets ready is started as the new process. */
+static void begin_an_upgrade_without_end(struct world *w, const char *extra)
+{
+    char binary[300], from[300];
+
+    world_origin(w, script, NULL, NULL);
+    world_config(w, extra);
+    snprintf(binary, sizeof binary, "%s", world_path(w, "lb"));
+    snprintf(from, sizeof from, "%s/loadbalancer", build_dir());
+    assert_int_equal(world_run(w, (const char *const[]){"/bin/cp", from, "lb", NULL}, 10, NULL), 0);
+    daemon_start(&w->daemon, w->dir, "loadbalancer", (const char *const[]){binary, NULL});
+    daemon_expect_event(&w->daemon, 0, "listening", NULL);
+    assert_int_equal(unlink(binary), 0);
+    file_put(binary, "#!/bin/sh\n: >begun\nexec sleep 300\n");
+    assert_int_equal(chmod(binary, 0755), 0);
+    daemon_signal(&w->daemon, SIGUSR2);
+    wait_for_file(w, "begun");
+}
+
+/* The upgrade is given up by the first; the second finds the drain that follows, or goes before it. */
+static void test_two_signals_during_an_upgrade(void **state)
+{
+    struct world *w = *state;
+    char extra[300];
+
+    snprintf(extra, sizeof extra, "\"listen\": \"unix:%s\"", world_path(w, "s"));
+    begin_an_upgrade_without_end(w, extra);
+    daemon_signal(&w->daemon, SIGINT);
+    daemon_signal(&w->daemon, SIGTERM);
+    assert_int_equal(daemon_wait(&w->daemon), 0);
+    daemon_expect_event(&w->daemon, 0, "upgrade_failed", NULL);
+    daemon_expect_event(&w->daemon, 0, "drain", "signal=SIGINT");
+    daemon_expect_event(&w->daemon, 0, "stop", "cut=0 saved=yes");
+    daemon_expect_clean_stderr(&w->daemon);
+    assert_int_not_equal(access(world_path(w, "s"), F_OK), 0);
+    w->finished = true;
+}
+
+/* The second cuts off what is in flight, as ever. */
+static void test_a_second_signal_is_not_lost_in_an_upgrade(void **state)
+{
+    struct world *w = *state;
+    struct client tunnel;
+
+    begin_an_upgrade_without_end(w, NULL);
+    client_open(&tunnel, w->port);
+    client_send(&tunnel, "GET /tunnel HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
+    client_expect_head(&tunnel, 101);
+    daemon_signal(&w->daemon, SIGINT);
+    daemon_signal(&w->daemon, SIGTERM);
+    assert_int_equal(daemon_wait(&w->daemon), 3);
+    daemon_expect_event(&w->daemon, 0, "stop", "cut=1 saved=yes");
+    client_close(&tunnel);
+    w->finished = true;
+}
+
 /* To the process before, which only goes on with what it has under way: it begins nothing any more, and a SIGTERM cuts
  * that off. The new one has nothing to do with it. */
 static void test_signals_behind_an_upgrade(void **state)
@@ -986,6 +1042,8 @@ int main(void)
         WORLD_TEST(test_what_was_down_is_no_news),
         WORLD_TEST(test_the_keep_time_goes_over),
         WORLD_TEST(test_failures_change_nothing),
+        WORLD_TEST(test_two_signals_during_an_upgrade),
+        WORLD_TEST(test_a_second_signal_is_not_lost_in_an_upgrade),
         WORLD_TEST(test_signals_behind_an_upgrade),
         WORLD_TEST(test_a_full_disk),
         WORLD_TEST(test_buckets_come_back),
