@@ -409,6 +409,7 @@ static bool finish_file(struct log_writer *lw)
     forget_next(lw); /* its first line would have been the next one */
     if (!wait_for_job(lw))
         return false;
+    log_announce(); /* what that job has lost, too */
     lw->reopen_wanted = false;
     lw->job_ends = true;
     hand_to_worker(lw);
@@ -434,6 +435,7 @@ static void finish_stream_slowly(struct log_writer *lw)
 static void finish_stream(struct log_writer *lw)
 {
     detach(lw);
+    log_announce();
     if (!write_stream(lw))
         finish_stream_slowly(lw);
 }
@@ -453,7 +455,6 @@ void log_writer_free(struct log_writer *lw)
         return;
     bool finished = true;
 
-    log_announce();
     if (lw->is_stream)
         finish_stream(lw);
     else

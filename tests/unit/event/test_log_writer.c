@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -346,6 +347,33 @@ static void test_a_full_disk_is_told_once_on_stderr(void **state)
                           "@: the log is written again; 3 lines were lost\n");
 }
 
+/* What the batch in flight loses is known when that has ended, and the file takes lines again. */
+static void test_a_loss_of_the_last_but_one_batch_is_announced(void **state)
+{
+    struct buf content = BUF_INIT;
+
+    (void)state;
+    signal(SIGXFSZ, SIG_IGN);
+    open_path();
+    line(0);
+    settle();
+    int caught = stderr_catch();
+    limit_file_size(1);
+    line(1);
+    loop_turn(loop, 30 * NS_PER_MS); /* when the pause is over, the line is handed over, */
+    struct pollfd told = {.fd = caught, .events = POLLIN};
+    assert_int_equal(poll(&told, 1, 10000), 1); /* and its write has failed */
+    limit_file_size(RLIM_INFINITY);
+    log_writer_free(writer);
+    writer = NULL;
+    stderr_expect(caught, "@: the log cannot be written: File too large; lines are lost\n"
+                          "@: the log is written again; 1 lines were lost\n");
+    assert_int_equal(file_read(path, 1 << 20, &content), 0);
+    assert_true(buf_append(&content, "", 1));
+    assert_non_null(strstr(buf_str(&content).p, " warn  log_dropped lines=1\n"));
+    buf_fini(&content);
+}
+
 static void test_a_rotation_that_fails_is_told_once_on_stderr(void **state)
 {
     (void)state;
@@ -579,6 +607,7 @@ int main(void)
         WRITER_TEST(test_in_haste_it_waits_hardly_at_all),
         WRITER_TEST(test_a_full_disk_costs_lines_and_is_survived),
         WRITER_TEST(test_a_full_disk_is_told_once_on_stderr),
+        WRITER_TEST(test_a_loss_of_the_last_but_one_batch_is_announced),
         WRITER_TEST(test_a_rotation_that_fails_is_told_once_on_stderr),
         WRITER_TEST(test_a_pipe_is_written_at_once),
         WRITER_TEST(test_a_pipe_that_stalls),
