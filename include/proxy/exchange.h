@@ -28,12 +28,6 @@ void exchange_refuse(struct exchange *x, const struct request *r, enum err e);
  * exchange_sink() already. */
 void exchange_upload(struct exchange *x, const char *p, size_t n, bool end);
 
-/* The response has been written whole, and the content still goes to the backend. */
-bool exchange_goes_on(const struct exchange *x);
-
-/* ... and the client ends it there, as it may: it has its answer. That is no failure. */
-void exchange_end_upload(struct exchange *x);
-
 /* Where content of known length may be moved to (io_relay()) instead; NULL when it must be told. */
 struct io *exchange_sink(struct exchange *x);
 
@@ -48,8 +42,7 @@ uint64_t exchange_tunnel_left(const struct exchange *x);
 /* The carrier has room again after send_body() said full. */
 void exchange_drained(struct exchange *x);
 
-/* The exchange goes wrong on the client's side: answers with `e` if nothing has been answered yet, else cuts off; where
- * only content was still going (exchange_goes_on()), that ends. */
+/* The exchange goes wrong on the client's side: answers with `e` if nothing has been answered yet, else cuts off. */
 void exchange_fail(struct exchange *x, enum err e);
 
 /* The client has gone (or does not take its response): stops everything. The carrier ends the exchange itself. */

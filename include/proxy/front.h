@@ -36,11 +36,6 @@ struct front_ops {
     /* Stops and restarts the request's content. */
     void (*pause_upload)(struct front *f);
     void (*resume_upload)(struct front *f);
-    /* Can the rest of the request's content still come? */
-    bool (*may_upload)(struct front *f);
-    /* The response is written, and all of the content has gone to the backend, or no more is wanted: what still comes
-     * is thrown away. Ends the exchange as send_body() with `end` does where content does not go on behind it. */
-    void (*upload_over)(struct front *f);
     /* The backend has ended its direction of a tunnel, and then broken: the client gets all that was said, and then its
      * connection ends, for what it sends goes nowhere. */
     void (*end_tunnel)(struct front *f);

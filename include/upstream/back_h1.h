@@ -31,8 +31,7 @@ struct back_failure {
     const char *cause; /* for the log: "connect refused" */
 };
 
-/* What the lessee is told. Nothing follows on_fail, nor on_body with `end` (but see on_switch and goes_on), nor
- * back_release(). */
+/* What the lessee is told. Nothing follows on_fail, nor on_body with `end` (but see on_switch), nor back_release(). */
 struct back_events {
     /* Connected: the request can be sent. Not told for a pooled connection, which is ready at once. */
     void (*on_ready)(void *arg);
@@ -49,10 +48,6 @@ struct back_events {
      * connection is no longer the lessee's; `trailers` are its trailer section's field lines then (struct chunked),
      * else empty. `p` NULL: the `n` bytes have gone to sink() already. */
     void (*on_body)(void *arg, char *p, size_t n, bool end, struct str trailers);
-    /* The response is complete, which on_body() with `end` tells next, and the request has not been sent whole. True:
-     * the lessee goes on with it, and keeps the connection until back_send_body() with `end`, back_release() or
-     * on_fail, which then says nothing about the backend: it has answered. NULL for a lessee that never does. */
-    bool (*goes_on)(void *arg);
     /* Where content of known length that goes on unchanged may go by itself (io_relay()); NULL when it must be told.
      * NULL for a lessee that wants to see it all. */
     struct io *(*sink)(void *arg);
@@ -99,9 +94,8 @@ struct back_request {
 void back_send_head(struct back_conn *c, const struct back_request *r, bool more);
 
 /* Sends content; `end` with the last of it (exactly framing.length bytes in all; must be called with `end` unless there
- * is no body; the connection is gone then if the response has ended before), and with it, where the body is chunked,
- * `trailers`: field lines, whole, as they are sent, or none. `p` NULL: the `n` bytes have gone to back_sink() already.
- * True when the connection is full: stop until on_drained. */
+ * is no body), and with it, where the body is chunked, `trailers`: field lines, whole, as they are sent, or none. `p`
+ * NULL: the `n` bytes have gone to back_sink() already. True when the connection is full: stop until on_drained. */
 bool back_send_body(struct back_conn *c, const char *p, size_t n, bool end, struct str trailers);
 
 /* Where the request's content may be moved to (io_relay()) instead; NULL when it may not. */

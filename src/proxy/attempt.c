@@ -137,10 +137,10 @@ void attempt_drop(struct exchange *x)
 {
     struct attempt *a = &x->attempt;
     struct back_conn *c = a->conn;
-    if (c && x->down_begun && !a->behind) /* whoever gives a response up, it is not the backend that has failed */
+    if (c && x->down_begun) /* whoever gives a response up, it is not the backend that has failed */
         backend_succeeded(a->backend, &a->place);
     a->conn = NULL;
-    a->ready = a->behind = false;
+    a->ready = false;
     back_release(c);
     leave_place(a);
     if (a->waiter.upstream)
@@ -172,16 +172,6 @@ static bool keep(struct exchange *x, const char *p, size_t n)
     return buf_append(&x->kept, p, n);
 }
 
-/* The connection of a backend that has answered is no longer ours. */
-static void leave_behind(struct exchange *x)
-{
-    struct attempt *a = &x->attempt;
-    a->conn = NULL;
-    a->ready = a->behind = false;
-    leave_place(a);
-    exchange_upload_over(x);
-}
-
 bool attempt_upload(struct exchange *x, const char *p, size_t n, bool end)
 {
     if (!keep(x, p, n)) {
@@ -189,12 +179,8 @@ bool attempt_upload(struct exchange *x, const char *p, size_t n, bool end)
         exchange_fail(x, ERR_INTERNAL);
         return false;
     }
-    bool behind = x->attempt.behind;
-    bool full = x->attempt.ready && send_content(x, str_make(p, n), end);
-    if (behind && end && x->attempt.behind)
-        leave_behind(x);
-    if (behind || x->attempt.ready)
-        return full;
+    if (x->attempt.ready)
+        return send_content(x, str_make(p, n), end);
     return x->kept.len >= EXCHANGE_KEPT_MAX;
 }
 
@@ -234,21 +220,13 @@ static void on_switch(void *arg, const struct response *r)
 static void on_body(void *arg, char *p, size_t n, bool end, struct str trailers)
 {
     struct exchange *x = arg;
-    if (end && x->state != EXCHANGE_TUNNEL)
+    if (end && x->state != EXCHANGE_TUNNEL) { /* the connection is no longer ours */
         backend_succeeded(x->attempt.backend, &x->attempt.place);
-    if (end && x->state != EXCHANGE_TUNNEL && !x->attempt.behind) { /* the connection is no longer ours */
         x->attempt.conn = NULL;
         x->attempt.ready = false;
         leave_place(&x->attempt);
     }
     exchange_on_body(x, p, n, end, trailers);
-}
-
-static bool goes_on(void *arg)
-{
-    struct exchange *x = arg;
-    x->attempt.behind = x->state == EXCHANGE_RELAY && !x->up_cut && x->front->ops->may_upload(x->front);
-    return x->attempt.behind;
 }
 
 static struct io *sink(void *arg)
@@ -366,10 +344,6 @@ static void attempt_failed(struct exchange *x, const struct back_failure *f)
 static void on_fail(void *arg, const struct back_failure *f)
 {
     struct exchange *x = arg;
-    if (x->attempt.behind) {
-        leave_behind(x);
-        return;
-    }
     x->attempt.conn = NULL; /* gone already */
     x->attempt.ready = false;
     if (x->state == EXCHANGE_TUNNEL)
@@ -390,7 +364,6 @@ static const struct back_events events = {
     .on_head = on_head,
     .on_switch = on_switch,
     .on_body = on_body,
-    .goes_on = goes_on,
     .sink = sink,
     .on_drained = on_drained,
     .on_fail = on_fail,

@@ -13,10 +13,8 @@
  *   front->send_*  <--- response ------------------------------------------ on_head, on_body
  *
  * Two directions run side by side: `up` ends when the content has been read whole (up_ended), `down` when the response
- * has been written whole. Neither waits for the other: a backend may answer early. Behind its answer the content still
- * goes to it (exchange_goes_on) until it is whole or the backend closes, which is nobody's news any more; then, and
- * when it was not to be, the carrier reads the rest for its client's sake. The carrier decides when the exchange is
- * over (exchange_end), for it alone knows when the client has it all.
+ * has been written whole. Neither waits for the other: a backend may answer early. The carrier decides when the
+ * exchange is over (exchange_end), for it alone knows when the client has it all.
  *
  * Back-pressure: when a backend takes no more, or is not there yet and 64 KiB are kept, the carrier stops reading
  * content; when the carrier is full, the backend's connection stops being read. So at most kept + one scratch buffer +
@@ -237,8 +235,7 @@ void exchange_upload(struct exchange *x, const char *p, size_t n, bool end)
         return;
     }
     if (max > 0 && x->received > max && x->state != EXCHANGE_TUNNEL) {
-        x->up_cut = true;
-        if (x->down_begun && !x->down_ended) /* the response goes on, without what would be too much */
+        if (x->down_begun) /* the response goes on, without what would be too much */
             x->front->ops->pause_upload(x->front);
         else
             exchange_fail(x, ERR_BODY_TOO_LARGE);
@@ -284,32 +281,12 @@ void exchange_on_body(struct exchange *x, char *p, size_t n, bool end, struct st
 {
     if (x->state != EXCHANGE_RELAY && x->state != EXCHANGE_TUNNEL)
         return; /* the carrier failed at the head */
-    x->down_ended = end && x->state == EXCHANGE_RELAY;
-    if (x->down_ended && !x->attempt.behind)
+    if (end && x->state == EXCHANGE_RELAY)
         exchange_enter(x, EXCHANGE_DONE);
     x->moved = loop_now(x->px->loop);
     bool full = x->front->ops->send_body(x->front, p, n, end, trailers);
     if (full && x->attempt.conn)
         back_pause(x->attempt.conn);
-}
-
-bool exchange_goes_on(const struct exchange *x)
-{
-    return x->state == EXCHANGE_RELAY && x->down_ended;
-}
-
-void exchange_end_upload(struct exchange *x)
-{
-    assert(exchange_goes_on(x));
-    attempt_drop(x);
-    exchange_upload_over(x);
-}
-
-void exchange_upload_over(struct exchange *x)
-{
-    if (x->state != EXCHANGE_DONE)
-        exchange_enter(x, EXCHANGE_DONE);
-    x->front->ops->upload_over(x->front);
 }
 
 /* ---- a tunnel ---- */
@@ -353,10 +330,6 @@ void exchange_fail(struct exchange *x, enum err e)
     x->reason = err_reason(e);
     attempt_drop(x);
     local_drop(x);
-    if (x->down_ended) {
-        exchange_upload_over(x);
-        return;
-    }
     if (!x->down_begun && err_status(e) != 0) {
         struct str allow = e == ERR_METHOD_NOT_ALLOWED ? STR("Allow: " ALLOWED_METHODS "\r\n") : STR("");
         local_problem(x, e, allow, NULL);

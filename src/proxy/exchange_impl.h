@@ -29,7 +29,6 @@ struct attempt {
     struct place place;
     uint64_t waited;      /* for one, ns */
     bool ready;           /* the connection takes content */
-    bool behind;          /* it has answered, and takes the rest of the request */
     bool stale_replaced;  /* the one fresh connection for a stale one has been spent */
     unsigned large_heads; /* how many responses' heads have been over our limit */
     bool over_budget;     /* another one was not made because of the retry budget */
@@ -57,9 +56,7 @@ struct exchange {
     struct framing framing; /* of its content */
     uint64_t received;      /* content so far */
     bool up_ended;          /* content is here whole */
-    bool up_cut;            /* it will not be: no more of it is taken */
     bool down_begun;        /* a final head has been sent to the client */
-    bool down_ended;        /* the response has been written whole */
     bool expects_continue;
     struct str head; /* as it goes to a backend */
     struct str method_text, target, request_id, client_id;
@@ -99,9 +96,6 @@ bool attempt_upload(struct exchange *x, const char *p, size_t n, bool end);
 void attempt_drop(struct exchange *x);
 /* What is kept of the last backend for the log. */
 void attempt_fini(struct exchange *x);
-
-/* The response is complete, and so is the request now, or no more of it is taken. */
-void exchange_upload_over(struct exchange *x);
 
 /* What comes from the backend: told by attempt.c, done by exchange.c. */
 void exchange_on_interim(struct exchange *x, const struct response *r);

@@ -186,14 +186,9 @@ void front_idle(struct front_h1 *f)
         io_resume(f->io);
 }
 
-bool front_goes_on(const struct front_h1 *f)
-{
-    return f->exchange && exchange_goes_on(f->exchange);
-}
-
 void front_settle(struct front_h1 *f)
 {
-    if (io_unsent(f->io) > 0 || io_errno(f->io) != 0 || front_goes_on(f))
+    if (io_unsent(f->io) > 0 || io_errno(f->io) != 0)
         return; /* IO_DRAINED comes back here; where memory for the rest ran out, IO_ERROR ends it */
     struct exchange *x = f->exchange;
     f->exchange = NULL;
@@ -274,7 +269,7 @@ static void front_read(struct front_h1 *f)
         }
         if (f->tunnel) {
             read_tunnel(f, data, n);
-        } else if (!f->up_ended && (!f->down_ended || f->keep_alive || front_goes_on(f))) {
+        } else if (!f->up_ended && !(f->down_ended && !f->keep_alive)) {
             front_read_content(f, data, n);
         } else {
             io_pause(f->io); /* the next request waits for its turn */
@@ -292,8 +287,6 @@ static void front_eof(struct front_h1 *f)
     }
     if (f->exchange && f->answered && !f->up_ended) {
         f->keep_alive = false; /* what is missing of its content does not matter any more */
-        if (front_goes_on(f))
-            exchange_end_upload(f->exchange);
         return;
     }
     /* What is unseen is a request, perhaps, and not just empty lines. */
@@ -305,11 +298,10 @@ static void front_eof(struct front_h1 *f)
 
 /* A hang-up while nothing is read. Who waits in the queue need not wait, and an upload that is held back and has been
  * reset will not be whole; it is not the backend that is late then. (Over a unix socket a close in order looks the
- * same, and the rest may lie there; so does one where we have ended our direction.) All others are found out soon
- * enough, when something is sent. */
+ * same, and the rest may lie there.) All others are found out soon enough, when something is sent. */
 static void front_hangup(struct front_h1 *f)
 {
-    bool cut = !f->up_ended && !f->down_ended && !f->tunnel && !f->front.peer.is_unix;
+    bool cut = !f->up_ended && !f->tunnel && !f->front.peer.is_unix;
     if (f->exchange && (cut || exchange_is_queued(f->exchange)))
         front_abandon(f, ERR_CLIENT_GONE);
 }

@@ -54,7 +54,6 @@ struct front_h1 {
     bool said_last;  /* the client has said that it is its last request */
     bool eof;        /* the client sends no more */
     bool upload_paused;
-    bool upload_cut;     /* the rest of the content cannot be told, or is not wanted */
     bool takes_trailers; /* the client has said so */
     bool tunnel;         /* both sides have switched to another protocol */
 };
@@ -85,9 +84,6 @@ void front_idle(struct front_h1 *f);
 /* The response has been written whole: once the client has it and its request has been read, the connection is free for
  * the next. */
 void front_settle(struct front_h1 *f);
-
-/* Does the content still go to the backend, behind the whole response? */
-bool front_goes_on(const struct front_h1 *f);
 
 /* The client has said, perhaps before there was a tunnel, that it sends no more, and the backend has all of it. */
 void front_tunnel_eof(struct front_h1 *f);

@@ -29,7 +29,7 @@ static void set_request(struct front_h1 *f, const struct request *r)
     f->expects = r && r->expect_continue;
     f->keep_alive = r && r->keep_alive;
     f->said_last = r && !r->keep_alive;
-    f->answered = f->down_ended = f->upload_paused = f->upload_cut = false;
+    f->answered = f->down_ended = f->upload_paused = false;
     f->down = FRAMING_NONE;
 }
 
@@ -143,7 +143,7 @@ void front_expect_content(struct front_h1 *f)
 static void stop_upload(struct front_h1 *f)
 {
     f->keep_alive = false;
-    f->upload_paused = f->upload_cut = true;
+    f->upload_paused = true;
     io_pause(f->io);
 }
 
@@ -155,10 +155,9 @@ static void upload(struct front_h1 *f, const char *p, size_t n, size_t wire, boo
         io_set_read_timeout(f->io, IO_BY, 0);
     }
     if (f->exchange) {
-        bool went_on = front_goes_on(f);
         exchange_count_in(f->exchange, wire);
         exchange_upload(f->exchange, p, n, end);
-        if (!f->down_ended || f->state != FRONT_BUSY || went_on)
+        if (!f->down_ended || f->state != FRONT_BUSY)
             return;
     }
     /* The answer was written before the content had come: whether the client has it already or not, no more than that
@@ -193,9 +192,7 @@ void front_read_content(struct front_h1 *f, char *data, size_t n)
     }
     f->keep_alive = false;
     metrics.out_of_memory += status == CHUNKED_NO_MEMORY;
-    if (front_goes_on(f))
-        exchange_end_upload(f->exchange);
-    else if (f->exchange && f->answered)
+    if (f->exchange && f->answered)
         stop_upload(f);
     else if (f->exchange)
         exchange_fail(f->exchange, status == CHUNKED_BAD ? ERR_BAD_CHUNK : ERR_INTERNAL);
@@ -217,13 +214,10 @@ void front_relay_content(struct front_h1 *f)
 
 void front_content_timeout(struct front_h1 *f)
 {
-    bool goes_on = front_goes_on(f);
-    if (f->exchange && f->answered && !goes_on)
+    if (f->exchange && f->answered)
         return; /* its response goes on; behind that, front_settle() waits for the rest once more */
     f->keep_alive = false;
-    if (goes_on)
-        exchange_end_upload(f->exchange);
-    else if (f->exchange)
+    if (f->exchange)
         exchange_fail(f->exchange, ERR_BODY_TIMEOUT);
     else
         front_close_politely(f);

@@ -118,15 +118,6 @@ static void h1_abort(struct front *front)
     }
 }
 
-/* The client has its response, and its content still goes to the backend. Where the connection ends with that, the end
- * of our direction says so already. */
-static void go_on_reading(struct front_h1 *f)
-{
-    io_set_read_timeout(f->io, IO_PROGRESS, f->px->config->timeouts.client_body);
-    if (!f->keep_alive)
-        io_shutdown_write(f->io);
-}
-
 static bool h1_send_body(struct front *front, const char *p, size_t n, bool end, struct str section)
 {
     struct front_h1 *f = h1_of(front);
@@ -161,10 +152,7 @@ static bool h1_send_body(struct front *front, const char *p, size_t n, bool end,
     }
     if (end) {
         f->down_ended = true;
-        if (front_goes_on(f))
-            go_on_reading(f);
-        else
-            front_settle(f);
+        front_settle(f);
         return false;
     }
     return io_is_full(f->io);
@@ -237,19 +225,6 @@ static void h1_send_local(struct front *front, const struct local_answer *a, str
     front_settle(f);
 }
 
-static bool h1_may_upload(struct front *front)
-{
-    struct front_h1 *f = h1_of(front);
-    return !f->up_ended && !f->eof && !f->upload_cut;
-}
-
-static void h1_upload_over(struct front *front)
-{
-    struct front_h1 *f = h1_of(front);
-    f->keep_alive &= !f->upload_cut && !io_is_eof(f->io);
-    front_settle(f);
-}
-
 static void h1_end_tunnel(struct front *front)
 {
     front_linger(h1_of(front), false);
@@ -288,8 +263,6 @@ const struct front_ops front_h1_ops = {
     .queued = h1_queued,
     .pause_upload = h1_pause_upload,
     .resume_upload = h1_resume_upload,
-    .may_upload = h1_may_upload,
-    .upload_over = h1_upload_over,
     .end_tunnel = h1_end_tunnel,
     .abort = h1_abort,
 };

@@ -3,14 +3,11 @@
 #include "upstream/back_h1.h"
 
 #include "back_conn.h"
-#include "base/clock.h"
 #include "base/mem.h"
 #include "base/metrics.h"
 
 #include <assert.h>
 #include <errno.h>
-
-#define LINGER (1 * NS_PER_S) /* how long a backend that has answered early may still send */
 
 static uint64_t now_of(const struct back_conn *c)
 {
@@ -49,14 +46,6 @@ static void back_gone(struct back_conn *c)
 void back_close(struct back_conn *c)
 {
     io_close(c->io);
-    back_gone(c);
-}
-
-/* What is unsent still goes, and the end behind it; nothing more is expected. */
-static void back_leave(struct back_conn *c)
-{
-    io_set_write_timeout(c->io, config_of(c)->timeouts.backend_response);
-    (void)io_close_lingering(c->io, &(struct io_lingering){.idle_ns = LINGER, .total_ns = LINGER});
     back_gone(c);
 }
 
@@ -201,9 +190,6 @@ bool back_send_body(struct back_conn *c, const char *p, size_t n, bool end, stru
     if (end && in_tunnel(c)) {
         c->sending = false;
         io_shutdown_write(c->io);
-    } else if (end && c->response == RESPONSE_ENDED) {
-        back_leave(c);
-        return false;
     } else if (end) {
         request_sent(c);
     } else if (c->response == RESPONSE_BODY) {
@@ -219,20 +205,6 @@ struct io *back_sink(const struct back_conn *c)
 
 /* ---- receiving ---- */
 
-/* The response was complete before its request: that goes on, as long as the backend takes it. The connection does not
- * serve again: who answers a request that it has not seen whole might take the rest of it for another one. */
-static bool goes_on(struct back_conn *c, bool clean)
-{
-    if (!clean || !c->sending || c->expecting || io_is_eof(c->io) || !c->events->goes_on)
-        return false;
-    io_set_read_timeout(c->io, IO_BY, 0);
-    io_set_write_timeout(c->io, config_of(c)->timeouts.backend_response);
-    io_set_direct(c->io, false);
-    if (io_is_paused(c->io))
-        io_resume(c->io);
-    return c->events->goes_on(c->arg);
-}
-
 /* The response is complete: tells so, and keeps the connection if nothing stands against it. */
 static void response_ended(struct back_conn *c, char *p, size_t n, bool clean)
 {
@@ -243,9 +215,7 @@ static void response_ended(struct back_conn *c, char *p, size_t n, bool clean)
     c->response = RESPONSE_ENDED;
     if (clean && c->keep_alive && !c->sending && io_unsent(c->io) == 0)
         pool_put(c);
-    else if (!c->sending && io_unsent(c->io) > 0)
-        back_leave(c);
-    else if (!goes_on(c, clean))
+    else
         back_close(c);
     ev->on_body(arg, p, n, true, buf_str(&trailers));
     buf_fini(&trailers);
@@ -415,7 +385,7 @@ static void on_readable(struct back_conn *c)
 {
     size_t n;
     char *p = io_data(c->io, &n);
-    if (is_stale(c) || c->response == RESPONSE_ENDED) {
+    if (is_stale(c)) {
         back_fail(c, ERR_BACKEND_RESET, 0);
         return;
     }

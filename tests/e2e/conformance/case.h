@@ -48,7 +48,6 @@ struct conformance {
     struct text content;
     const char *trailers[4];
     bool incomplete; /* the (first) request never becomes whole, and the origin's connection ends */
-    bool or_whole;   /* ... or it does: where the origin has answered, the RFC leaves that open */
 
     /* What the origin answers: by default a 200 with the request's target as content. */
     struct text answer;

@@ -244,11 +244,10 @@ static bool line_agrees(const struct wire_message *m, const char *line)
 
 static void judge_origin(struct verdict *v, struct stage *s, const struct conformance *c)
 {
+    unsigned n = c->incomplete && c->line, wanted = lines_of(c);
     const struct stage_conn *left = stage_leftover(s);
-    bool incomplete = c->incomplete && (left || !c->or_whole);
-    unsigned n = incomplete && c->line, wanted = lines_of(c);
 
-    if (incomplete)
+    if (c->incomplete)
         judge_incomplete(v, c, left);
     for (unsigned i = 0; i < s->record_count; i++) {
         const struct wire_message *m = &s->records[i].m;
@@ -260,14 +259,14 @@ static void judge_origin(struct verdict *v, struct stage *s, const struct confor
         if (!line || !line_agrees(m, line))
             DIFFERS(v, "the origin got \"%.*s\" %s%s", (int)m->line.n, m->line.p, line ? "instead of " : "unwanted",
                     line ? line : "");
-        if (n == 1 && !incomplete && !c->refused && c->line)
+        if (n == 1 && !c->incomplete && !c->refused && c->line)
             judge_request(v, c, m);
     }
     if (n < wanted)
         DIFFERS(v, "%u requests reached the origin instead of %u", n, wanted);
     if (left && left->fault)
         DIFFERS(v, "the origin got what is no request: %s", left->fault);
-    if (left && !c->partial && !incomplete)
+    if (left && !c->partial && !c->incomplete)
         DIFFERS(v, "the origin got a part of a request");
     if (left && !left->ended)
         DIFFERS(v, "the origin's connection was left in the middle of a request");

@@ -2,7 +2,6 @@
  * used again, and that neither depends on how the bytes are cut. */
 #include "base/clock.h"
 #include "base/log.h"
-#include "net/io.h"
 #include "net/sock.h"
 #include "upstream/back_h1.h"
 #include "upstream/backend.h"
@@ -32,7 +31,6 @@ struct world {
     unsigned status, interim, heads;
     struct buf body, trailers;
     bool switched;
-    bool goes_on, went_on; /* it would go on with a request behind its answer; it has been asked */
     struct back_failure failure;
 };
 
@@ -67,16 +65,8 @@ static void on_body(void *arg, char *p, size_t n, bool end, struct str trailers)
     if (n > 0)
         assert_true(buf_append(&w->body, p, n));
     w->ended = end;
-    if (end && !w->switched && !w->went_on)
+    if (end && !w->switched)
         w->conn = NULL;
-}
-
-static bool goes_on(void *arg)
-{
-    struct world *w = arg;
-    assert_false(w->ended);
-    w->went_on = w->goes_on;
-    return w->goes_on;
 }
 
 static void on_switch(void *arg, const struct response *r)
@@ -95,7 +85,7 @@ static void on_drained(void *arg)
 static void on_fail(void *arg, const struct back_failure *f)
 {
     struct world *w = arg;
-    assert_false(w->failed || (w->ended && !w->went_on));
+    assert_false(w->failed || w->ended);
     w->failed = true;
     w->failure = *f;
     w->conn = NULL;
@@ -105,7 +95,6 @@ static const struct back_events events = {.on_ready = on_ready,
                                           .on_interim = on_interim,
                                           .on_head = on_head,
                                           .on_switch = on_switch,
-                                          .goes_on = goes_on,
                                           .on_body = on_body,
                                           .on_drained = on_drained,
                                           .on_fail = on_fail};
@@ -152,7 +141,6 @@ static int teardown(void **state)
 {
     struct world *w = *state;
     back_release(w->conn);
-    io_end_lingering(w->loop);
     if (w->fd >= 0)
         sock_close(w->fd);
     sock_close(w->listen_fd);
@@ -170,7 +158,7 @@ static void forget(struct world *w)
 {
     w->ready = w->ended = w->failed = false;
     w->status = w->interim = w->heads = 0;
-    w->switched = w->goes_on = w->went_on = false;
+    w->switched = false;
     buf_fini(&w->trailers);
     buf_fini(&w->body);
 }
@@ -444,89 +432,6 @@ static void the_response_is_awaited_from_the_requests_end(void **state)
         w->fd = -1;
         loop_turn(w->loop, 20 * NS_PER_MS);
     }
-}
-
-#define EARLY "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-static void answer_early(struct world *w, uint64_t length)
-{
-    begin_post(w, length);
-    w->goes_on = true;
-    answer(w, EARLY, 1000);
-    turn_until(w, &w->ended);
-    assert_true(w->went_on && !w->failed);
-    assert_int_equal(w->backend->open_count, 1);
-}
-
-/* The backend reads up to the end; how much there was of it. */
-static size_t read_all(struct world *w)
-{
-    static char taken[64 << 10];
-    size_t got = 0;
-    for (uint64_t end = clock_monotonic() + 5 * NS_PER_S; clock_monotonic() < end;) {
-        ssize_t n = sock_recv(w->fd, taken, sizeof taken);
-        if (n == 0 || n == -ECONNRESET)
-            return got;
-        got += n > 0 ? (size_t)n : 0;
-        loop_turn(w->loop, n > 0 ? 0 : NS_PER_MS);
-    }
-    fail_msg("no end comes");
-    return 0;
-}
-
-#define HEAD_SIZE strlen("POST / HTTP/1.1\r\n\r\n")
-
-/* Behind the answer the rest of the request is still sent, and then the connection ends. */
-static void a_request_goes_on_behind_its_answer(void **state)
-{
-    struct world *w = *state;
-    answer_early(w, 20);
-    assert_false(back_send_body(w->conn, "0123456789", 10, false, STR("")));
-    turn_for(w, 800 * NS_PER_MS); /* nothing more is expected of the backend */
-    assert_false(w->failed);
-    assert_false(back_send_body(w->conn, "0123456789", 10, true, STR("")));
-    w->conn = NULL;
-    assert_int_equal(read_all(w), HEAD_SIZE + 20);
-    assert_int_equal(w->backend->open_count, 0);
-    assert_int_equal(w->backend->idle_count, 0);
-}
-
-/* It ends with the backend: when that closes, says more than it should, or takes no more. */
-static void a_request_behind_its_answer_may_fail(void **state)
-{
-    static const char content[4 << 20];
-    struct world *w = *state;
-    for (int way = 0; way < 3; way++) {
-        answer_early(w, sizeof content + 1);
-        if (way == 0)
-            assert_int_equal(sock_shutdown_write(w->fd), 0);
-        else if (way == 1)
-            assert_int_equal(write(w->fd, "more", 4), 4);
-        else
-            assert_true(back_send_body(w->conn, content, sizeof content, false, STR("")));
-        turn_until(w, &w->failed);
-        assert_int_equal(w->backend->open_count, 0);
-        sock_close(w->fd);
-        w->fd = -1;
-    }
-    answer_early(w, 20);
-    back_release(w->conn);
-    w->conn = NULL;
-    assert_int_equal(read_all(w), HEAD_SIZE);
-}
-
-/* What has been handed over before the answer is sent to its end. */
-static void what_was_handed_over_is_sent(void **state)
-{
-    static const char content[4 << 20];
-    struct world *w = *state;
-    begin_post(w, sizeof content);
-    assert_true(back_send_body(w->conn, content, sizeof content, true, STR("")));
-    answer(w, EARLY, 1000);
-    turn_until(w, &w->ended);
-    assert_false(w->went_on);
-    assert_int_equal(w->backend->open_count, 0);
-    assert_int_equal(read_all(w), HEAD_SIZE + sizeof content);
 }
 
 static void refused_before_anything_is_sent(void **state)
@@ -920,9 +825,6 @@ int main(void)
         T(a_response_waits_for_a_request_that_goes_on),
         T(a_response_does_not_wait_for_a_request_that_rests),
         T(the_response_is_awaited_from_the_requests_end),
-        T(a_request_goes_on_behind_its_answer),
-        T(a_request_behind_its_answer_may_fail),
-        T(what_was_handed_over_is_sent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
