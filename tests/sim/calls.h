@@ -69,6 +69,8 @@ int sim_pthread_attr_init(pthread_attr_t *attr);
 int sim_pthread_attr_destroy(pthread_attr_t *attr);
 int sim_pthread_attr_setstacksize(pthread_attr_t *attr, size_t n);
 void helpers_forget(void);
+void helper_enters_disk(bool enters);    /* the calling thread, if it is one, enters or leaves a call of the disk */
+bool helpers_on_disk(void);              /* is one in such a call? */
 bool helper_abandoned(const char *name); /* has the one of that name been detached? */
 
 /* libc.c */

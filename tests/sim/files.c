@@ -23,7 +23,9 @@ static void disk_time(uint64_t low, uint64_t high)
         ns += call_draw(S);
         kernel.slow_at = sim_now() + ns;
     }
+    helper_enters_disk(true);
     thread_sleep(ns);
+    helper_enters_disk(false);
 }
 
 static void disk_call(const char *name, int64_t a, int64_t b)

@@ -96,7 +96,8 @@ struct process {
     bool started;   /* since the run's begin at least once */
     bool serving;   /* it has waited in epoll */
     int status;     /* of exit */
-    bool abrupt;    /* it ended itself by _exit() */
+    bool abrupt;    /* it ended itself by _exit(), */
+    bool on_disk;   /* while a helper thread was in a call of the disk */
     bool log_cut;   /* the last lines of its log did not get to the file in time */
     uint64_t begun; /* sim_now() at its start */
     uint64_t turns; /* calls of epoll_wait */

@@ -359,6 +359,7 @@ _Noreturn void sim_exit(int status)
     syscall_begin("_exit", status, 0);
     process.status = status;
     process.abrupt = true;
+    process.on_disk = helpers_on_disk();
     end_process(PROCESS_EXITED);
     thread_exit();
 }

@@ -11,7 +11,7 @@ struct helper {
     void *(*fn)(void *arg);
     void *arg;
     const char *name;
-    bool ended, detached;
+    bool ended, detached, on_disk;
     struct thread *joiner;
 };
 #define HELPERS_MAX 8u
@@ -213,6 +213,21 @@ int sim_pthread_attr_setstacksize(pthread_attr_t *attr, size_t n)
 void helpers_forget(void)
 {
     waiter_count = helper_count = 0;
+}
+
+void helper_enters_disk(bool enters)
+{
+    for (unsigned i = 0; i < helper_count; i++)
+        if (helpers[i].thread == thread_self())
+            helpers[i].on_disk = enters;
+}
+
+bool helpers_on_disk(void)
+{
+    for (unsigned i = 0; i < helper_count; i++)
+        if (helpers[i].on_disk)
+            return true;
+    return false;
 }
 
 bool helper_abandoned(const char *name)

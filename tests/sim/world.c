@@ -156,6 +156,16 @@ static void check_failed_start(const char *said, int n)
         sim_fail("start", "the daemon did not start: exit status %d: %.*s", process.status, n, said);
 }
 
+/* Promise: a process that does not wait for its threads any longer has been kept waiting by the disk, or been told
+ * twice to end, while one of them was at the disk; and says that something was cut off. */
+static void check_abrupt_end(void)
+{
+    bool asked = kernel.slow_at > world.drain_begun || world.double_signals > 0;
+    if (!process.on_disk || !asked || process.status == 0)
+        sim_fail("exit", "the daemon ended by _exit() with status %d%s%s", process.status,
+                 process.on_disk ? "" : ", with no thread at the disk", asked ? "" : ", and nothing had made it hurry");
+}
+
 /* Is this exit as it should be? */
 static void check_exit(void)
 {
@@ -188,6 +198,8 @@ static void on_process_end(void)
     trace_text("the daemon has ended: %s, status %d", killed ? "killed" : "exit", process.status);
     if (process.end != PROCESS_KILLED)
         check_exit();
+    if (process.abrupt)
+        check_abrupt_end();
     world.kills += process.abrupt;
     judge_end_of_life(killed, process.status);
     world.deaths++;
