@@ -17,7 +17,8 @@ struct front_h1;
 #define FRONT_LINGER_ALL  (30 * NS_PER_S)
 /* In the drain, for those that were cut off, and those that are refused and counted nowhere. */
 #define FRONT_LINGER_SHORT (1 * NS_PER_S)
-/* Unread content up to which the connection is kept for the next request: by its length, or, chunked, as it comes. */
+/* Unread content up to which the connection is kept for the next request: by its length, or, chunked, as it comes; it
+ * has FRONT_LINGER_IDLE to come. */
 #define FRONT_DISCARD_MAX (64u * 1024u)
 
 /* The connection that stands at `link` in the proxy's list of connections. */

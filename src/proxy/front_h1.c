@@ -200,7 +200,7 @@ void front_settle(struct front_h1 *f)
     } else if (f->up_ended) {
         front_idle(f);
     } else { /* what is left of the content is thrown away */
-        io_set_read_timeout(f->io, IO_BY, is_hurried(f->px) ? FRONT_LINGER_SHORT : FRONT_LINGER_ALL);
+        io_set_read_timeout(f->io, IO_BY, is_hurried(f->px) ? FRONT_LINGER_SHORT : FRONT_LINGER_IDLE);
         if (f->upload_paused)
             io_resume(f->io);
         f->upload_paused = false;
