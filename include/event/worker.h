@@ -15,6 +15,7 @@ struct job { /* embedded */
     struct list link;
     job_fn *work; /* on the helper thread: touches only the job's own data */
     job_fn *done; /* on the loop's thread, after work() */
+    job_fn *dropped;
 };
 
 /* Starts a thread named `name` (at most 15 bytes) with all signals blocked. NULL, with errno, on failure. */
@@ -22,6 +23,10 @@ struct worker *worker_new(struct loop *l, const char *name);
 
 /* Hands a job over; it is the worker's until done() is called. Loop thread only. */
 void worker_submit(struct worker *w, struct job *j, job_fn *work, job_fn *done);
+
+/* The same for a job that nobody else knows: when the worker is abandoned first, dropped() is called in the place of
+ * done(), on the helper thread, when nothing is done with the job any more. */
+void worker_submit_own(struct worker *w, struct job *j, job_fn *work, job_fn *done, job_fn *dropped);
 
 /* Jobs handed over whose done() has not been called. */
 size_t worker_pending(const struct worker *w);

@@ -24,8 +24,22 @@ struct worker {
     bool stopping, abandoned;
 };
 
+static void drop(struct job *j)
+{
+    if (j->dropped)
+        j->dropped(j);
+}
+
+static void drop_all(struct list *jobs)
+{
+    for (struct list *e; (e = list_pop_front(jobs));)
+        drop(container_of(e, struct job, link));
+}
+
 static void destroy(struct worker *w)
 {
+    drop_all(&w->queue);
+    drop_all(&w->done);
     pthread_cond_destroy(&w->submitted);
     pthread_cond_destroy(&w->finished);
     pthread_mutex_destroy(&w->lock);
@@ -45,8 +59,10 @@ static struct job *next_job(struct worker *w)
 /* With the lock held, so that nobody abandons the worker, and frees the loop, meanwhile. */
 static void hand_back(struct worker *w, struct job *j)
 {
-    if (w->abandoned)
+    if (w->abandoned) {
+        drop(j);
         return;
+    }
     list_push_back(&w->done, &j->link);
     pthread_cond_signal(&w->finished);
     loop_wake(&w->wakeup);
@@ -146,8 +162,14 @@ struct worker *worker_new(struct loop *l, const char *name)
 
 void worker_submit(struct worker *w, struct job *j, job_fn *work, job_fn *done)
 {
+    worker_submit_own(w, j, work, done, NULL);
+}
+
+void worker_submit_own(struct worker *w, struct job *j, job_fn *work, job_fn *done, job_fn *dropped)
+{
     j->work = work;
     j->done = done;
+    j->dropped = dropped;
     w->pending++;
     pthread_mutex_lock(&w->lock);
     list_push_back(&w->queue, &j->link);

@@ -25,6 +25,11 @@ static void on_done(struct job *j)
     mem_free(r);
 }
 
+static void on_dropped(struct job *j)
+{
+    mem_free(container_of(j, struct resolve, job));
+}
+
 struct resolve *resolve_begin(struct backend *be, resolve_fn *fn, void *arg)
 {
     struct resolve *r = mem_try_alloc(sizeof *r);
@@ -34,7 +39,7 @@ struct resolve *resolve_begin(struct backend *be, resolve_fn *fn, void *arg)
     r->arg = arg;
     memcpy(r->host, be->config->endpoint.host, sizeof r->host);
     r->port = be->config->endpoint.port;
-    worker_submit(be->upstream->names, &r->job, on_work, on_done);
+    worker_submit_own(be->upstream->names, &r->job, on_work, on_done, on_dropped);
     return r;
 }
 

@@ -238,6 +238,39 @@ static void test_abandoned_with_a_job_in_hand(void **state)
     assert_int_equal(queued.square, 0);
 }
 
+/* What nobody else knows is let go of, in hand, queued, or done and not called back. */
+static sem_t dropped;
+
+static void on_dropped(struct job *j)
+{
+    (void)j;
+    sem_post(&dropped);
+}
+
+static void test_abandoned_jobs_of_its_own(void **state)
+{
+    static struct gates gates;
+    static struct stuck in_hand = {.gates = &gates};
+    static struct task over, queued;
+
+    (void)state;
+    sem_init(&gates.begun, 0, 0);
+    sem_init(&gates.go, 0, 0);
+    sem_init(&dropped, 0, 0);
+    worker_submit_own(worker, &over.job, task_work, never_done, on_dropped);
+    worker_submit_own(worker, &in_hand.job, stuck_work, never_done, on_dropped);
+    worker_submit_own(worker, &queued.job, task_work, never_done, on_dropped);
+    while (sem_wait(&gates.begun) != 0)
+        ;
+    worker_abandon(worker);
+    loop_free(loop);
+    sem_post(&gates.go);
+    for (int i = 0; i < 3; i++)
+        while (sem_wait(&dropped) != 0)
+            ;
+    assert_int_equal(setup(NULL), 0);
+}
+
 #define WORKER_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -250,6 +283,7 @@ int main(void)
         WORKER_TEST(test_drain_leaves_it_usable),
         WORKER_TEST(test_abandoned_while_idle),
         WORKER_TEST(test_abandoned_with_a_job_in_hand),
+        WORKER_TEST(test_abandoned_jobs_of_its_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
