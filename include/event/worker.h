@@ -13,9 +13,9 @@ typedef void job_fn(struct job *j);
 
 struct job { /* embedded */
     struct list link;
-    job_fn *work; /* on the helper thread: touches only the job's own data */
-    job_fn *done; /* on the loop's thread, after work() */
-    job_fn *dropped;
+    job_fn *work;    /* on the helper thread: touches only the job's own data */
+    job_fn *done;    /* on the loop's thread, after work() */
+    job_fn *dropped; /* in the place of done(), see worker_submit_own(); may be NULL */
 };
 
 /* Starts a thread named `name` (at most 15 bytes) with all signals blocked. NULL, with errno, on failure. */
@@ -37,9 +37,9 @@ void worker_drain(struct worker *w);
 /* Drains, and ends the thread. NULL is fine. */
 void worker_free(struct worker *w);
 
-/* Ends the thread's claim on the process without waiting: queued jobs are dropped and not called back, a job in hand is
- * left to the end of the process. For a resolver that hangs at exit. The worker must not be used afterwards. NULL is
- * fine. */
+/* Ends the thread's claim on the process without waiting: no job is called back any more, those that are queued are not
+ * begun, and one in hand may go on to the end of the process; dropped() is called for those of worker_submit_own(). For
+ * a resolver that hangs at exit. The worker must not be used afterwards. NULL is fine. */
 void worker_abandon(struct worker *w);
 
 #endif

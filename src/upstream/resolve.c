@@ -46,7 +46,7 @@ struct resolve *resolve_begin(struct backend *be, resolve_fn *fn, void *arg)
 void resolve_forget(struct resolve *r)
 {
     if (r)
-        r->fn = NULL; /* it may be in the resolver's hands: it is freed when it comes back */
+        r->fn = NULL; /* it may be in the resolver's hands: it is freed when it comes back, or is dropped */
 }
 
 /* By the text, for that is all that sock_resolve() tells. */
