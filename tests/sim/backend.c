@@ -62,6 +62,8 @@ void backend_conn_close(struct bconn *c, bool reset)
         side_leave(&c->tunnel, reset ? LEAVES_BY_RESET : LEAVES_BY_CLOSE);
         return;
     }
+    if (c->s && c->s->protocol) /* between its early 101 and the request's end */
+        flow_leave(&c->s->down, c->s, c->out.len, reset ? LEAVES_BY_RESET : LEAVES_BY_CLOSE);
     /* Content that ends with the connection must not seem to have ended. Over a unix socket it cannot be helped: what
      * was sent is the whole for all that anybody can tell. */
     if (c->s && c->headed && c->s->framing == FRAME_CLOSE && !c->s->whole) {

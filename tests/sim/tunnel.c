@@ -65,15 +65,19 @@ static struct end *let_go(struct side *t)
     return e;
 }
 
-void side_leave(struct side *t, enum leaving how)
+void flow_leave(struct flow *f, const struct served *s, size_t unsent, enum leaving how)
 {
-    struct end *e = let_go(t);
-    struct flow *f = t->out;
     f->left = true;
     f->left_at = sim_now();
     /* To the other side a close is an end like any other, unless something comes for who is no more. */
-    f->sent -= t->unsent->len < f->sent ? t->unsent->len : f->sent;
-    f->ended |= how == LEAVES_BY_CLOSE || world.set.unix_listen || world.set.backend[t->s->backend].unix_socket;
+    f->sent -= unsent < f->sent ? unsent : f->sent;
+    f->ended |= how == LEAVES_BY_CLOSE || world.set.unix_listen || world.set.backend[s->backend].unix_socket;
+}
+
+void side_leave(struct side *t, enum leaving how)
+{
+    struct end *e = let_go(t);
+    flow_leave(t->out, t->s, t->unsent->len, how);
     if (!t->client)
         t->s->doubtful = true;
     if (how == LEAVES_BY_VANISHING)

@@ -241,6 +241,8 @@ struct side {
 
 /* From now on the end is the tunnel's. `may_leave`: before its time. */
 void side_begin(struct side *t, struct end *e, struct request *r, struct served *s, bool client, bool may_leave);
+/* The source of `f` goes out of order, with so many bytes of it, or of what stands before it, unsent. */
+void flow_leave(struct flow *f, const struct served *s, size_t unsent, enum leaving how);
 /* Leaves in the middle; `done` is called. */
 void side_leave(struct side *t, enum leaving how);
 /* Hands on an event that came to its owner. */
