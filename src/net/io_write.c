@@ -58,34 +58,38 @@ static bool keep_unsent(struct io *io, const struct iovec *iov, int n, size_t se
     return !io->broken;
 }
 
-/* Copies short pieces behind what is unsent, where there is room: that costs less than to send more than one piece. A
- * small response goes so: its head is unsent, its content comes behind. False when they stay where they are. */
-static bool join(struct io *io, const struct iovec *iov, int n, size_t bytes)
+/* Copies the pieces one behind the other. */
+static struct iovec join(const struct iovec *v, int n, char *room)
 {
-    if (bytes > JOINED_MAX || bytes > buf_room(&io->unsent))
-        return false;
+    char *at = room;
     for (int i = 0; i < n; i++) {
-        memcpy(buf_tail(&io->unsent), iov[i].iov_base, iov[i].iov_len);
-        buf_added(&io->unsent, iov[i].iov_len);
+        memcpy(at, v[i].iov_base, v[i].iov_len);
+        at += v[i].iov_len;
     }
-    return true;
+    return (struct iovec){.iov_base = room, .iov_len = (size_t)(at - room)};
 }
 
 /* Sends what is unsent, and the pieces behind it, in one call. */
 static bool transmit(struct io *io, const struct iovec *iov, int n, bool more)
 {
-    struct iovec joined[IO_PIECES_MAX + 1];
+    char room[JOINED_MAX];
+    struct iovec one, all_pieces[IO_PIECES_MAX + 1];
     const struct iovec *v = iov;
     size_t all = io->unsent.len + total(iov, n);
     int pieces = n;
     if (io->unsent.len > 0) {
-        if (join(io, iov, n, all - io->unsent.len))
-            n = 0;
-        joined[0] = (struct iovec){.iov_base = buf_bytes(&io->unsent), .iov_len = io->unsent.len};
+        all_pieces[0] = (struct iovec){.iov_base = buf_bytes(&io->unsent), .iov_len = io->unsent.len};
         for (int i = 0; i < n; i++)
-            joined[i + 1] = iov[i];
-        v = joined;
+            all_pieces[i + 1] = iov[i];
+        v = all_pieces;
         pieces = n + 1;
+    }
+    /* To copy short pieces together costs less than to have the kernel fetch more than one. A small response goes so:
+     * its head is unsent, its content comes behind. */
+    if (pieces > 1 && all <= sizeof room) {
+        one = join(v, pieces, room);
+        v = &one;
+        pieces = 1;
     }
     ssize_t sent = all > 0 ? sock_send(io->watch.fd, v, pieces, more) : 0;
     if (sent == -EAGAIN)
