@@ -33,7 +33,8 @@ struct lifecycle {
     enum exit_status status; /* valid when STOPPED */
     struct timer deadline, linger;
     uint64_t finished_before, began;
-    size_t cut;
+    size_t cut;         /* exchanges */
+    size_t cut_sending; /* connections that were only being closed, and had something to send yet */
     bool hurried;  /* by a second signal */
     bool save_cut; /* the save was not waited for: a job of it may hang */
 };

@@ -42,10 +42,12 @@ static void stopped(void *arg, bool saved)
     lifecycle_enter(lc, LIFECYCLE_STOPPED);
     loop_cancel(lc->loop, &lc->deadline);
     upstream_log_totals(lc->upstream);
-    lc->status = lc->cut > 0 || lc->save_cut ? EXIT_CUT : saved ? EXIT_DONE : EXIT_RUNTIME;
+    size_t cut = lc->cut + lc->cut_sending;
+    lc->status = cut > 0 || lc->save_cut ? EXIT_CUT : saved ? EXIT_DONE : EXIT_RUNTIME;
     log_begin(lc->status == EXIT_DONE ? LOG_INFO : LOG_ERROR, "stop");
+    /* Those of cut_sending were over, mostly before the drain began: they are none of these. */
     log_u64("finished", proxy_finished(lc->proxy) - lc->finished_before - lc->cut);
-    log_u64("cut", lc->cut);
+    log_u64("cut", cut);
     log_z("saved", saved ? "yes" : "no");
     log_ms("duration_ms", clock_monotonic() - lc->began);
     log_end();
@@ -73,12 +75,17 @@ static void save(struct lifecycle *lc)
     limiter_close(lc->limiter, stopped, lc);
 }
 
+static void cut_clients(struct lifecycle *lc)
+{
+    lc->cut += proxy_cut(lc->proxy);
+    lc->cut_sending += io_end_lingering(lc->loop);
+}
+
 /* Nothing is waited for any longer, but that the clients are saved; and then not for that. */
 static void cut_off(struct lifecycle *lc)
 {
     if (lc->state == LIFECYCLE_DRAINING) {
-        lc->cut += proxy_cut(lc->proxy);
-        lc->cut += io_end_lingering(lc->loop);
+        cut_clients(lc);
         save(lc);
     } else if (lc->state == LIFECYCLE_SAVING) {
         lc->save_cut = true;
@@ -165,7 +172,7 @@ void lifecycle_init(struct lifecycle *lc)
     lc->state = LIFECYCLE_RUNNING;
     timer_init(&lc->deadline, on_deadline);
     timer_init(&lc->linger, on_linger);
-    lc->cut = 0;
+    lc->cut = lc->cut_sending = 0;
     lc->hurried = lc->save_cut = false;
 }
 
@@ -202,7 +209,7 @@ void lifecycle_give_up(struct lifecycle *lc)
     begin_drain(lc);
     listener_leave(lc->listener);
     lc->listener = NULL;
-    lc->cut += proxy_cut(lc->proxy) + io_end_lingering(lc->loop);
+    cut_clients(lc);
     lifecycle_enter(lc, LIFECYCLE_SAVING);
     stopped(lc, false);
 }

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -324,6 +325,56 @@ static void test_second_signal(void **state)
 }
 
 /* Clients whose save takes a while. */
+/* So many bytes of content without an end, and then the end of the connection. */
+static void cut_script(struct origin_conn *c)
+{
+    char piece[4096];
+    unsigned long left;
+
+    memset(piece, 'x', sizeof piece);
+    if (!origin_read(c) || !origin_send(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"))
+        return;
+    for (left = strtoul(c->request.target + 1, NULL, 10); left >= sizeof piece; left -= sizeof piece)
+        if (!origin_send(c, "1000\r\n") || !origin_send_bytes(c, piece, sizeof piece) || !origin_send(c, "\r\n"))
+            return;
+}
+
+static bool comes_to_lines(struct world *w, size_t n)
+{
+    uint64_t deadline = now_ms() + 3000;
+
+    while (daemon_count_events(&w->daemon, 0, "request", "reason=backend_cut") < n && now_ms() < deadline)
+        rest();
+    return now_ms() < deadline;
+}
+
+/* Responses that their backend has cut off are over, while what came of them is still being sent. Of which sizes that
+ * is so depends on what the kernel keeps: smaller ones are sent, and the first that is larger is still under way. */
+static void test_cut_while_only_sending(void **state)
+{
+    enum { CLIENTS = 128, STEP = 32 * 1024 };
+    struct world *w = *state;
+    struct client clients[CLIENTS];
+    unsigned n = 0;
+
+    world_origin(w, cut_script, NULL, NULL);
+    world_start(w, NULL);
+    do {
+        assert_true(n < CLIENTS);
+        client_open_narrow(&clients[n], w->port, 4096);
+        client_sendf(&clients[n], "GET /%u HTTP/1.1\r\nHost: h\r\n\r\n", (n + 1) * STEP);
+    } while (comes_to_lines(w, ++n));
+    daemon_signal(&w->daemon, SIGTERM);
+    daemon_expect_event(&w->daemon, 0, "drain", "exchanges=1");
+    daemon_signal(&w->daemon, SIGTERM);
+    assert_int_equal(daemon_wait(&w->daemon), 3);
+    const cJSON *stop = daemon_expect_event(&w->daemon, 0, "stop", "finished=0");
+    CHECK(log_number(stop, "cut") > 1, "no response was only being sent");
+    while (n > 0)
+        client_close(&clients[--n]);
+    world_finish(w);
+}
+
 static void put_clients(const struct world *w, const char *name, unsigned count)
 {
     FILE *f = fopen(world_path(w, name), "w");
@@ -695,6 +746,7 @@ int main(void)
         WORLD_TEST(test_drain_gives_idle_connections_a_second),
         WORLD_TEST(test_shutdown_deadline),
         WORLD_TEST(test_second_signal),
+        WORLD_TEST(test_cut_while_only_sending),
         WORLD_TEST(test_two_signals_in_a_row),
         WORLD_TEST(test_sigterm_under_load),
         WORLD_TEST(test_log_file_is_reopened),
