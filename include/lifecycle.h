@@ -35,8 +35,9 @@ struct lifecycle {
     uint64_t finished_before, began;
     size_t cut;         /* exchanges */
     size_t cut_sending; /* connections that were only being closed, and had something to send yet */
-    bool hurried;  /* by a second signal */
-    bool save_cut; /* the save was not waited for: a job of it may hang */
+    bool hurried;       /* by a second signal */
+    bool save_cut;      /* the save was not waited for: a job of it may hang */
+    bool given_up;
 };
 
 /* Sets the fields after the ones given by the caller (loop, proxy, upstream, limiter, before, shutdown_timeout; no
@@ -59,7 +60,8 @@ void lifecycle_hand_over(struct lifecycle *lc, proxy_pass_fn *pass, void *arg);
 /* It takes more connections now. */
 void lifecycle_pass_more(struct lifecycle *lc, proxy_pass_fn *pass, void *arg);
 
-/* Nothing can be served any more, for want of the clients: cuts everything off and stops, with EXIT_RUNTIME. */
+/* Nothing can be served any more, for want of the clients: cuts everything off and stops, with EXIT_RUNTIME
+ * whatever that was: it is no want of time. */
 void lifecycle_give_up(struct lifecycle *lc);
 
 /* SIGTERM or SIGINT: the first begins the drain; the second ends it at once, and gives the save, be it under way or

@@ -43,7 +43,8 @@ static void stopped(void *arg, bool saved)
     loop_cancel(lc->loop, &lc->deadline);
     upstream_log_totals(lc->upstream);
     size_t cut = lc->cut + lc->cut_sending;
-    lc->status = cut > 0 || lc->save_cut ? EXIT_CUT : saved ? EXIT_DONE : EXIT_RUNTIME;
+    bool short_of_time = !lc->given_up && (cut > 0 || lc->save_cut);
+    lc->status = short_of_time ? EXIT_CUT : saved ? EXIT_DONE : EXIT_RUNTIME;
     log_begin(lc->status == EXIT_DONE ? LOG_INFO : LOG_ERROR, "stop");
     /* Those of cut_sending were over, mostly before the drain began: they are none of these. */
     log_u64("finished", proxy_finished(lc->proxy) - lc->finished_before - lc->cut);
@@ -173,7 +174,7 @@ void lifecycle_init(struct lifecycle *lc)
     timer_init(&lc->deadline, on_deadline);
     timer_init(&lc->linger, on_linger);
     lc->cut = lc->cut_sending = 0;
-    lc->hurried = lc->save_cut = false;
+    lc->hurried = lc->save_cut = lc->given_up = false;
 }
 
 void lifecycle_listen(struct lifecycle *lc, struct listener *fresh)
@@ -207,6 +208,7 @@ void lifecycle_pass_more(struct lifecycle *lc, proxy_pass_fn *pass, void *arg)
 void lifecycle_give_up(struct lifecycle *lc)
 {
     begin_drain(lc);
+    lc->given_up = true;
     listener_leave(lc->listener);
     lc->listener = NULL;
     cut_clients(lc);

@@ -612,16 +612,24 @@ static void test_failures_change_nothing(void **state)
     w->finished = true;
 }
 
+/* The daemon's program, as one of the test's own. */
+static void copy_program(struct world *w)
+{
+    char from[300];
+
+    snprintf(from, sizeof from, "%s/loadbalancer", build_dir());
+    assert_int_equal(world_run(w, (const char *const[]){"/bin/cp", from, "lb", NULL}, 10, NULL), 0);
+}
+
 /* A program that never gets ready is started as the new process. */
 static void begin_an_upgrade_without_end(struct world *w, const char *extra)
 {
-    char binary[300], from[300];
+    char binary[300];
 
     world_origin(w, script, NULL, NULL);
     world_config(w, extra);
     snprintf(binary, sizeof binary, "%s", world_path(w, "lb"));
-    snprintf(from, sizeof from, "%s/loadbalancer", build_dir());
-    assert_int_equal(world_run(w, (const char *const[]){"/bin/cp", from, "lb", NULL}, 10, NULL), 0);
+    copy_program(w);
     daemon_start(&w->daemon, w->dir, "loadbalancer", (const char *const[]){binary, NULL});
     daemon_expect_event(&w->daemon, 0, "listening", NULL);
     assert_int_equal(unlink(binary), 0);
@@ -760,6 +768,36 @@ static void test_buckets_come_back(void **state)
     assert_int_equal(get_from(w, "127.0.0.9"), 429);
     daemon_signal(&w->daemon, SIGTERM);
     assert_int_equal(daemon_wait(&w->daemon), 0);
+    w->finished = true;
+}
+
+/* The new process fails after the files were given away, and they are damaged when they come back. That is a failure,
+ * whatever it cuts off: nobody was in haste. */
+static void test_files_that_come_back_damaged(void **state)
+{
+    struct world *w = *state;
+    struct client tunnel;
+    char binary[300], extra[128];
+
+    world_origin(w, script, NULL, NULL);
+    world_config(w, QUIET);
+    snprintf(binary, sizeof binary, "%s", world_path(w, "lb"));
+    copy_program(w);
+    daemon_start(&w->daemon, w->dir, "loadbalancer", (const char *const[]){binary, NULL});
+    daemon_expect_event(&w->daemon, 0, "listening", NULL);
+    client_open(&tunnel, w->port);
+    client_send(&tunnel, "GET /tunnel HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
+    client_expect_head(&tunnel, 101);
+    snprintf(extra, sizeof extra, QUIET ", \"listen\": \"127.0.0.1:%d\"", origin_port(w->origins[0]));
+    world_config(w, extra);
+    assert_int_equal(rename(binary, world_path(w, "lb-before")), 0);
+    file_put(binary, "#!/bin/sh\n./lb-before\nstatus=$?\necho '{' >clients.json\nexit $status\n");
+    assert_int_equal(chmod(binary, 0755), 0);
+    daemon_signal(&w->daemon, SIGUSR2);
+    assert_int_equal(daemon_wait(&w->daemon), 1);
+    daemon_expect_event(&w->daemon, 0, "upgrade_failed", NULL);
+    daemon_expect_event(&w->daemon, 0, "stop", "level=error finished=0 cut=1 saved=no");
+    client_close(&tunnel);
     w->finished = true;
 }
 
@@ -1047,6 +1085,7 @@ int main(void)
         WORLD_TEST(test_signals_behind_an_upgrade),
         WORLD_TEST(test_a_full_disk),
         WORLD_TEST(test_buckets_come_back),
+        WORLD_TEST(test_files_that_come_back_damaged),
         WORLD_TEST(test_socket_activation),
         WORLD_TEST(test_the_end_before_its_time),
         WORLD_TEST(test_checks_leave_before_it_is_prepared),

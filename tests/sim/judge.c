@@ -349,8 +349,10 @@ void judge_end_of_life(bool killed, int status)
     l->lossy |= world.set.log_to_file && fault_since(SHOWN_DISK, sim_now() > 3 * S ? sim_now() - 3 * S : 0);
     if (killed || !l->said_stop || l->dropped > 0 || l->lossy)
         return;
-    /* Promise: 3 when something was cut off, an exchange or the save, else not. */
-    if ((status == 3 && l->cut == 0 && !l->unsaved) || (status != 3 && l->cut > 0))
+    /* Promise: 3 when something was cut off, an exchange or the save, else not; but for one that had to give up, with
+     * 1, which saves nothing. */
+    bool gave_up = status == 1 && l->unsaved;
+    if ((status == 3 && l->cut == 0 && !l->unsaved) || (status != 3 && l->cut > 0 && !gave_up))
         sim_fail("exit", "the exit status is %d, and the log says that %" PRIu64 " exchanges were cut off", status,
                  l->cut);
 }
