@@ -41,6 +41,7 @@ struct upgrade {
     bool more;          /* there are some to come */
     bool told;          /* that the listening socket is left */
     char cause[160];    /* of UPGRADE_ENDING */
+    bool by_itself;     /* likewise: its exit status says more */
     const char *stop;   /* the signal that ends this process after it; NULL: none */
     const char *second; /* the one behind that; or NULL */
     struct buf message;
@@ -110,8 +111,8 @@ static void look_for_end(struct upgrade *u)
         process_kill(u->pid);
     if (process_has_ended(u->pid, &status)) {
         size_t n = strlen(u->cause);
-        if (n > 0 && u->cause[n - 1] == ' ')
-            snprintf(u->cause + n, sizeof u->cause - n, "(exit status %d)", status);
+        if (u->by_itself)
+            snprintf(u->cause + n, sizeof u->cause - n, " (exit status %d)", status);
         goes_on(u);
     } else if (!loop_arm(u->parts.loop, &u->timer, loop_now(u->parts.loop) + LOOK_EVERY)) {
         goes_on(u); /* without memory for a timer there will be none for another upgrade */
@@ -126,14 +127,24 @@ static void end_it(struct upgrade *u)
     look_for_end(u);
 }
 
-/* A cause that ends in a space is that it has ended, and has the exit status added; else it is made to end. */
-static void fail(struct upgrade *u, const char *cause)
+enum failure {
+    IT_HAS_ENDED, /* the new process is gone, or going; its exit status is added to the cause */
+    IT_IS_ENDED   /* it is made to end */
+};
+
+/* Notes why, and lets go of the new process. */
+static void let_go(struct upgrade *u, enum failure how, const char *cause)
 {
-    size_t n = strlen(cause);
     snprintf(u->cause, sizeof u->cause, "%s", cause);
-    if (cause[n - 1] != ' ')
+    u->by_itself = how == IT_HAS_ENDED;
+    if (how == IT_IS_ENDED)
         process_kill(u->pid); /* first: by the end of the connection it would believe that its turn has come */
     close_control(u);
+}
+
+static void fail(struct upgrade *u, enum failure how, const char *cause)
+{
+    let_go(u, how, cause);
     if (u->state == UPGRADE_SAVING)
         return; /* the save ends first, and goes on from there */
     end_it(u);
@@ -173,7 +184,7 @@ static void send_on(struct upgrade *u)
     }
     loop_rewatch(u->parts.loop, &u->control, rc == -EAGAIN ? LOOP_READ | LOOP_WRITE : LOOP_READ);
     if (rc < 0 && rc != -EAGAIN)
-        fail(u, "the new process cannot be told to go on");
+        fail(u, IT_IS_ENDED, "the new process cannot be told to go on");
 }
 
 static void give(struct upgrade *u)
@@ -184,7 +195,7 @@ static void give(struct upgrade *u)
     u->more = u->parts.lifecycle->limiter != NULL;
     buf_consume(&u->message, u->message.len);
     if (!loop_arm(u->parts.loop, &u->timer, loop_now(u->parts.loop) + UPGRADE_PATIENCE))
-        fail(u, "out of memory");
+        fail(u, IT_IS_ENDED, "out of memory");
     else
         send_on(u);
 }
@@ -199,11 +210,8 @@ static void on_saved(void *arg, bool ok)
         return;
     }
     if (!ok)
-        snprintf(u->cause, sizeof u->cause, "the clients cannot be saved");
-    if (!ok)
-        process_kill(u->pid);
-    close_control(u);
-    end_it(u);
+        let_go(u, IT_IS_ENDED, "the clients cannot be saved");
+    end_it(u); /* or it has failed meanwhile */
 }
 
 static void on_prepared(struct upgrade *u)
@@ -267,7 +275,7 @@ static void on_timer(struct timer *t)
     struct upgrade *u = container_of(t, struct upgrade, timer);
     switch (u->state) {
     case UPGRADE_STARTED:
-    case UPGRADE_GIVEN: fail(u, "the new process was not ready in time"); break;
+    case UPGRADE_GIVEN: fail(u, IT_IS_ENDED, "the new process was not ready in time"); break;
     case UPGRADE_ENDING: look_for_end(u); break;
     case UPGRADE_PASSING:
         tell_left(u);
@@ -298,7 +306,7 @@ static void on_control(struct watch *w, unsigned ready)
     else if (n == 1 && type == UPGRADE_READY && u->state == UPGRADE_GIVEN)
         on_ready(u);
     else
-        fail(u, "the new process ended before it was ready ");
+        fail(u, IT_HAS_ENDED, "the new process ended before it was ready");
 }
 
 /* ---- begin ---- */
@@ -357,7 +365,7 @@ void upgrade_begin(struct upgrade *u)
     watch_init(&u->control, u->control.fd, on_control);
     if (!loop_watch(u->parts.loop, &u->control, LOOP_READ) ||
         !loop_arm(u->parts.loop, &u->timer, loop_now(u->parts.loop) + UPGRADE_PATIENCE))
-        fail(u, "out of memory");
+        fail(u, IT_IS_ENDED, "out of memory");
 }
 
 bool upgrade_stop(struct upgrade *u, const char *signal_name)
@@ -366,7 +374,7 @@ bool upgrade_stop(struct upgrade *u, const char *signal_name)
         return false;
     *(u->stop ? &u->second : &u->stop) = signal_name;
     if (u->state != UPGRADE_ENDING)
-        fail(u, "the balancer is stopping");
+        fail(u, IT_IS_ENDED, "the balancer is stopping");
     return true;
 }
 
