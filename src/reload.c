@@ -179,7 +179,8 @@ static void roll_back(struct staged *s)
     limiter_rollback(s->limiter);
 }
 
-/* The log comes last: once it has another file, nothing can fail any more. */
+/* The log comes last: once it has another file, nothing can fail any more. Lines from there on are in that, so the form
+ * that commit() gives them is that of the new file from its first line on. */
 static bool stage(struct reload *r, struct reading *rd, struct staged *s)
 {
     const struct reload_setup *p = &r->parts;

@@ -21,9 +21,10 @@ bool log_writer_is_idle(const struct log_writer *lw);
  * that is no regular file, there is nothing to do. */
 void log_writer_reopen(struct log_writer *lw);
 
-/* Goes on in the file that `fd`, which is taken over, has open at `path`: lines so far go to the old one. A second call
- * before that has happened takes the place of the first. Both must be regular files (log_writer_can_move() and
- * file_kind()). Cannot fail but for memory: then nothing is changed, and `fd` is closed. */
+/* Goes on in the file that `fd`, which is taken over, has open at `path`: lines so far, and no later one, go to the old
+ * one. A second call before that has happened takes the place of the first, and lines so far are those before it. Both
+ * must be regular files (log_writer_can_move() and file_kind()). Cannot fail but for memory: then nothing is changed,
+ * and `fd` is closed. */
 bool log_writer_move(struct log_writer *lw, int fd, const char *path) __attribute__((warn_unused_result));
 bool log_writer_can_move(const struct log_writer *lw);
 

@@ -29,6 +29,7 @@ struct log_writer {
     char *path;            /* NULL: stdout */
     char *next_path;       /* of the file to go on in, open as next_fd; NULL: none */
     int next_fd;
+    size_t before_next; /* bytes of the log that came before that was asked for: they go to the old file */
     struct loop_hook hook;
     struct timer pause; /* until it fires, nothing is written */
     bool is_stream, owns_fd;
@@ -41,6 +42,7 @@ struct log_writer {
     bool job_reopens, job_moves, job_ends;
     int job_next;
     char *job_next_path;
+    size_t job_before_next;
     int job_reopen_error;
     bool job_tore_line; /* the file ends in the middle of a line */
     struct log_loss job_lost;
@@ -63,10 +65,17 @@ static void on_pause_over(struct timer *t)
 
 /* Files. What runs on the helper thread comes first. */
 
-/* Notes what a failed write left out of the file, in which there were `before` bytes. */
-static void note_loss(struct log_writer *lw, int64_t before)
+static void add_loss(struct log_writer *lw, struct str lines)
 {
-    struct str lines = buf_str(&lw->out);
+    struct log_loss loss = log_loss_of(lines);
+
+    lw->job_lost.lines += loss.lines;
+    lw->job_lost.announced += loss.announced;
+}
+
+/* Notes what a failed write of the lines left out of the file, in which there were `before` bytes. */
+static void note_loss(struct log_writer *lw, struct str lines, int64_t before)
+{
     int64_t added = before < 0 ? 0 : file_size(lw->fd) - before;
     size_t whole = added < 0 ? 0 : (size_t)added;
 
@@ -76,28 +85,30 @@ static void note_loss(struct log_writer *lw, int64_t before)
         lw->job_tore_line = lines.p[whole - 1] != '\n';
     while (whole > 0 && lines.p[whole - 1] != '\n')
         whole--; /* a line that was torn is lost from its begin */
-    lw->job_lost = log_loss_of(str_make(lines.p + whole, lines.n - whole));
+    add_loss(lw, str_make(lines.p + whole, lines.n - whole));
 }
 
-static int write_lines(struct log_writer *lw)
+/* Writes the first `n` bytes of what was taken. */
+static int write_lines(struct log_writer *lw, size_t n)
 {
+    struct str lines = str_make(buf_str(&lw->out).p, n);
     int r = lw->job_tore_line ? file_write_all(lw->fd, STR("\n")) : 0;
     if (r == 0)
         lw->job_tore_line = false;
     int64_t before = file_size(lw->fd);
     if (lw->job_tore_line) /* nothing may come out joined to it */
-        lw->job_lost = log_loss_of(buf_str(&lw->out));
-    else if ((r = file_write_all(lw->fd, buf_str(&lw->out))) < 0)
-        note_loss(lw, before);
-    buf_consume(&lw->out, lw->out.len);
+        add_loss(lw, lines);
+    else if ((r = file_write_all(lw->fd, lines)) < 0)
+        note_loss(lw, lines, before);
+    buf_consume(&lw->out, n);
     return r;
 }
 
 /* What the log itself cannot say is said on stderr: once when it begins, and once when it is over. That may block, but
  * only this thread. */
-static void tell_writing(struct log_writer *lw, int result)
+static void tell_writing(struct log_writer *lw, const char *path, int result)
 {
-    const char *name = lw->path ? lw->path : "stdout";
+    const char *name = path ? path : "stdout";
 
     if (lw->write_failing == (result < 0))
         return;
@@ -136,8 +147,15 @@ static void reopen_file(struct log_writer *lw)
     lw->job_tore_line = false;
 }
 
+static void write_first(struct log_writer *lw, const char *path, size_t n)
+{
+    if (n > 0)
+        tell_writing(lw, path, write_lines(lw, n));
+}
+
 static void move_on(struct log_writer *lw)
 {
+    write_first(lw, lw->path, lw->job_before_next);
     file_close(lw->fd);
     lw->fd = lw->job_next;
     lw->job_tore_line = lw->reopen_failing = false;
@@ -149,10 +167,9 @@ static void run_job(struct job *j)
 
     if (!lw->write_failing)
         lw->good_until = lw->job_dropped;
-    if (lw->out.len)
-        tell_writing(lw, write_lines(lw));
     if (lw->job_moves)
         move_on(lw);
+    write_first(lw, lw->job_moves ? lw->job_next_path : lw->path, lw->out.len);
     if (lw->job_reopens)
         reopen_file(lw);
     if (lw->job_ends && lw->owns_fd) {
@@ -192,6 +209,7 @@ static void take_next(struct log_writer *lw)
     lw->job_next_path = lw->next_path;
     lw->next_path = NULL;
     lw->job_next = lw->next_fd;
+    lw->job_before_next = lw->before_next;
 }
 
 static void hand_to_worker(struct log_writer *lw)
@@ -389,6 +407,7 @@ bool log_writer_move(struct log_writer *lw, int fd, const char *path)
     forget_next(lw);
     lw->next_path = own;
     lw->next_fd = fd;
+    lw->before_next = log_pending();
     return true;
 }
 
@@ -406,9 +425,10 @@ static bool finish_file(struct log_writer *lw)
 {
     lw->last_until = clock_monotonic() + lw->at_exit;
     detach(lw);
-    forget_next(lw); /* its first line would have been the next one */
-    if (!wait_for_job(lw))
+    if (!wait_for_job(lw)) {
+        forget_next(lw);
         return false;
+    }
     log_announce(); /* what that job has lost, too */
     lw->reopen_wanted = false;
     lw->job_ends = true;

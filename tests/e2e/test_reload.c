@@ -640,11 +640,13 @@ static void test_log(void **state)
     assert_int_equal(http_get(w->port, "/first", NULL), 200);
     world_config(w, "\"log\": {\"file\": \"two.log\", \"format\": \"text\"}");
     daemon_signal(&w->daemon, SIGHUP);
-    wait_for_text(w, "one.log", "reload config=config.json");
+    wait_for_text(w, "two.log", "reload config=config.json");
     assert_int_equal(http_get(w->port, "/second", NULL), 200);
     wait_for_text(w, "two.log", "target=/second");
     assert_true(holds(w, "one.log", "/first"));
     assert_false(holds(w, "one.log", "/second"));
+    assert_false(holds(w, "one.log", " info ")); /* each file is of one form to its end */
+    assert_false(holds(w, "two.log", "{"));
     rename(world_path(w, "two.log"), world_path(w, "two.log.1"));
     daemon_signal(&w->daemon, SIGUSR1);
     world_config(w, "\"log\": {\"file\": \"two.log\", \"level\": \"info\", \"access\": false}");

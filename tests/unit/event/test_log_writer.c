@@ -592,6 +592,35 @@ static void test_moving(void **state)
     buf_fini(&two);
 }
 
+/* Lines before the move are in the old file, those behind it in the new one, be a batch on its way at that time or not,
+ * and though the writer ends before any turn of the loop. */
+static void test_moving_splits_at_the_call(void **state)
+{
+    (void)state;
+    for (int on_its_way = 0; on_its_way < 2; on_its_way++) {
+        struct buf before = BUF_INIT, after = BUF_INIT;
+        unlink(path);
+        unlink(rotated);
+        writer = log_writer_new(loop, path);
+        assert_non_null(writer);
+        line(0);
+        if (on_its_way)
+            loop_turn(loop, 0);
+        line(1);
+        int fd = file_open_append(rotated);
+        assert_true(fd >= 0 && log_writer_move(writer, fd, rotated));
+        line(2);
+        log_writer_free(writer);
+        writer = NULL;
+        assert_int_equal(file_read(path, 1 << 20, &before), 0);
+        assert_int_equal(file_read(rotated, 1 << 20, &after), 0);
+        assert_lines(buf_str(&before), 0, 2);
+        assert_lines(buf_str(&after), 2, 3);
+        buf_fini(&before);
+        buf_fini(&after);
+    }
+}
+
 #define WRITER_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -599,6 +628,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WRITER_TEST(test_a_file),
         WRITER_TEST(test_moving),
+        WRITER_TEST(test_moving_splits_at_the_call),
         WRITER_TEST(test_free_writes_the_rest),
         WRITER_TEST(test_a_file_that_cannot_be_opened),
         WRITER_TEST(test_rotation),
