@@ -104,39 +104,23 @@ static bool fields_wanted(const struct limiter *lim, bool passed)
 
 /* ---- what goes on for long is logged once a minute ---- */
 
-static void notice_log(struct notice *n)
+static void log_requests(const char *event, uint64_t count)
 {
-    log_begin(LOG_WARN, n->event);
-    log_u64("requests", n->count);
+    log_begin(LOG_WARN, event);
+    log_u64("requests", count);
     log_end();
-    n->count = 0;
-    /* Without memory for the timer the next one is logged at once. */
-    (void)!loop_arm(n->loop, &n->timer, loop_now(n->loop) + NOTICE_INTERVAL);
 }
 
-static void notice_flush(struct notice *n)
+static void log_overflow(struct notice *n, uint64_t count)
 {
-    if (n->count > 0)
-        notice_log(n);
+    (void)n;
+    log_requests("limit_overflow", count);
 }
 
-static void on_notice(struct timer *t)
+static void log_shadow(struct notice *n, uint64_t count)
 {
-    notice_flush(container_of(t, struct notice, timer));
-}
-
-static void notice_init(struct notice *n, struct loop *l, const char *event)
-{
-    n->loop = l;
-    n->event = event;
-    timer_init(&n->timer, on_notice);
-}
-
-static void notice_count(struct notice *n)
-{
-    n->count++;
-    if (!timer_armed(&n->timer))
-        notice_log(n);
+    (void)n;
+    log_requests("limit_shadow", count);
 }
 
 /* ---- decisions ---- */
@@ -349,8 +333,8 @@ struct limiter *limiter_new(struct loop *l, struct worker *w, struct config *con
     lim->zero = loop_now(l) - (loop_now(l) > NS_PER_S ? NS_PER_S : 0);
     lim->id_header = str_of(config->rate_limit.client_id_header);
     timer_init(&lim->sweep, on_sweep);
-    notice_init(&lim->overflow_shared, l, "limit_overflow");
-    notice_init(&lim->shadow_limited, l, "limit_shadow");
+    notice_init(&lim->overflow_shared, l, NOTICE_INTERVAL, log_overflow);
+    notice_init(&lim->shadow_limited, l, NOTICE_INTERVAL, log_shadow);
     changes_init(lim);
     if (!init_tables(lim)) {
         snprintf(error, n, "out of memory for rate_limit.max_tracked");
@@ -444,8 +428,8 @@ void limiter_free(struct limiter *lim)
     if (!lim)
         return;
     loop_cancel(lim->loop, &lim->sweep);
-    loop_cancel(lim->loop, &lim->overflow_shared.timer);
-    loop_cancel(lim->loop, &lim->shadow_limited.timer);
+    notice_fini(&lim->overflow_shared);
+    notice_fini(&lim->shadow_limited);
     store_free(lim->store);
     changes_fini(lim);
     client_table_fini(&lim->clients);

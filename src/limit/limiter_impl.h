@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/list.h"
+#include "event/notice.h"
 #include "limit/anon_table.h"
 #include "limit/client_table.h"
 #include "limit/clients.h"
@@ -18,14 +19,6 @@ struct changes {
     bool closing;
     void (*closed)(void *arg, bool ok);
     void *closed_arg;
-};
-
-/* Something that happens to many requests: logged the first time, then at most once a minute, with how often. */
-struct notice {
-    struct loop *loop;
-    const char *event;
-    uint64_t count; /* since the last line */
-    struct timer timer;
 };
 
 /* The RateLimit fields of a policy for registered clients, up to the tokens: what depends on its numbers alone. */
