@@ -1,6 +1,7 @@
 /* A listening socket on the loop. Accepts in batches with a budget, so that a flood of connections does not starve
  * those that are served. Out of descriptors (EMFILE, ENFILE) or buffers (ENOBUFS, ENOMEM): accepting pauses and tries
- * again by itself, without spinning, and the log says so (`accept_paused`, at most once a second). */
+ * again by itself, without spinning, and the log says so (`accept_paused`, at most once a second, each pause counted).
+ */
 #ifndef LB_NET_LISTENER_H
 #define LB_NET_LISTENER_H
 

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/metrics.h"
+#include "event/notice.h"
 #include "net/sock.h"
 
 #include <errno.h>
@@ -23,9 +24,8 @@ struct listener {
     struct addr at;
     struct sock_file file; /* a unix socket's, when it began here: another one may be put in its place */
     bool closed, keeps_file, paused;
-    int error;       /* of the last accept that has failed */
-    uint64_t logged; /* when resting was last said in the log; 0: never */
-    uint64_t rests;  /* since then */
+    int error; /* of the last accept that has failed */
+    struct notice rests;
 };
 
 enum outcome { ACCEPTED, SKIPPED, NONE_LEFT, EXHAUSTED };
@@ -67,18 +67,13 @@ static enum outcome accept_one(struct listener *ls)
 }
 
 /* Who wants to connect gets no answer meanwhile, so that the log is the one place to see why: one line a second. */
-static void log_rest(struct listener *ls)
+static void log_rests(struct notice *n, uint64_t times)
 {
-    uint64_t now = loop_now(ls->loop);
-    ls->rests++;
-    if (ls->logged != 0 && now - ls->logged < NS_PER_S)
-        return;
+    struct listener *ls = container_of(n, struct listener, rests);
     log_begin(LOG_WARN, "accept_paused");
     log_z("cause", strerrordesc_np(ls->error));
-    log_u64("times", ls->rests);
+    log_u64("times", times);
     log_end();
-    ls->logged = now;
-    ls->rests = 0;
 }
 
 /* Stops watching until the timer says otherwise. Whatever an unknown error is, resting keeps it from spinning. Should
@@ -103,7 +98,7 @@ static void on_ready(struct watch *w, unsigned ready)
     for (int i = 0; i < LISTENER_BATCH && last <= SKIPPED && !ls->closed && !ls->paused; i++)
         last = accept_one(ls);
     if (last == EXHAUSTED && !ls->closed) {
-        log_rest(ls);
+        notice_count(&ls->rests);
         rest(ls);
     }
 }
@@ -125,6 +120,7 @@ static struct listener *make(struct loop *l, int fd, listener_fn *fn, void *arg,
     ls->fn = fn;
     ls->arg = arg;
     timer_init(&ls->rest, on_rested);
+    notice_init(&ls->rests, l, NS_PER_S, log_rests);
     watch_init(&ls->watch, fd, on_ready);
     if (loop_watch(l, &ls->watch, LOOP_READ))
         return ls;
@@ -198,6 +194,8 @@ bool listener_owns_file(const struct listener *ls)
 static void let_go(struct listener *ls)
 {
     loop_cancel(ls->loop, &ls->rest);
+    notice_flush(&ls->rests);
+    notice_fini(&ls->rests);
     loop_unwatch(ls->loop, &ls->watch);
     sock_close(ls->watch.fd);
     loop_reclaim(ls->loop, &ls->dead, reclaim);

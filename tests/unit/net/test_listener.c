@@ -263,6 +263,19 @@ static const char *line_of_pause(void)
     return fields;
 }
 
+/* How many pauses the lines in the log, which is emptied, speak of. */
+static unsigned logged_pauses(void)
+{
+    unsigned sum = 0;
+    struct buf lines = BUF_INIT;
+    log_take(&lines);
+    assert_true(buf_append(&lines, "", 1));
+    for (const char *p = buf_bytes(&lines); (p = strstr(p, " times=")) != NULL; p++)
+        sum += (unsigned)strtoul(p + 7, NULL, 10);
+    buf_fini(&lines);
+    return sum;
+}
+
 static void test_pauses_are_logged(void **state)
 {
     (void)state;
@@ -270,7 +283,7 @@ static void test_pauses_are_logged(void **state)
     unsigned long times = 0, pauses;
     begin(&w, "127.0.0.1:0");
     int fd = client_of(&w);
-    (void)line_of_pause();
+    (void)logged_pauses();
     kernel.fail_accept = EMFILE;
     kernel.accept_errors = SIZE_MAX;
     loop_turn(w.loop, DEADLINE);
@@ -291,6 +304,34 @@ static void test_pauses_are_logged(void **state)
     assert_string_equal(line_of_pause(), "");
     sock_close(fd);
     finish(&w);
+}
+
+/* Three pauses, until a client is accepted. */
+static int client_after_pauses(struct world *w, unsigned accepted)
+{
+    int fd = client_of(w);
+    kernel.fail_accept = EMFILE;
+    kernel.accept_errors = 3;
+    turn_until_accepted(w, accepted);
+    return fd;
+}
+
+/* What came behind a line is said without a further pause: by the timer, or when the listener ends. */
+static void test_the_last_pauses_are_logged(void **state)
+{
+    (void)state;
+    struct world w;
+    unsigned sum;
+    begin(&w, "127.0.0.1:0");
+    (void)logged_pauses();
+    sock_close(client_after_pauses(&w, 1));
+    sum = logged_pauses();
+    for (uint64_t end = loop_now(w.loop) + DEADLINE; sum < 3 && loop_now(w.loop) < end; sum += logged_pauses())
+        loop_turn(w.loop, LISTENER_PAUSE);
+    assert_int_equal(sum, 3);
+    sock_close(client_after_pauses(&w, 2));
+    finish(&w);
+    assert_int_equal(logged_pauses(), 3);
 }
 
 static void test_close_while_resting(void **state)
@@ -418,6 +459,7 @@ int main(void)
         cmocka_unit_test(test_in_use),
         cmocka_unit_test(test_out_of_descriptors),
         cmocka_unit_test(test_pauses_are_logged),
+        cmocka_unit_test(test_the_last_pauses_are_logged),
         cmocka_unit_test(test_close_while_resting),
         cmocka_unit_test(test_errors_of_connections),
         cmocka_unit_test(test_lasting_errors),
