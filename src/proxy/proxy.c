@@ -25,6 +25,55 @@ static void pass_all(struct posted *p)
             return;
 }
 
+/* What an address counts for: of IPv6 its network, as the limiter counts. */
+static struct ip counted_ip(const struct proxy *px, const struct ip *ip)
+{
+    return ip_is_v4(ip) ? *ip : ip_mask(ip, px->config->rate_limit.ipv6_prefix);
+}
+
+/* ---- connections over a limit, in the log: a line a second for either, for a flood is one event ---- */
+
+static void log_full(struct notice *n, uint64_t refused)
+{
+    const struct proxy *px = container_of(n, struct proxy, full);
+    log_begin(LOG_WARN, "limit_connections");
+    log_u64("connections", px->connections);
+    log_u64("refused", refused);
+    log_end();
+}
+
+static void log_crowded(struct notice *n, uint64_t refused)
+{
+    const struct proxy *px = container_of(n, struct proxy, crowded);
+    char text[IP_TEXT_SIZE];
+    log_begin(LOG_WARN, "limit_connections");
+    log_str("client", str_make(text, ip_format(&px->crowded_by, text)));
+    log_u64("connections", px->connections);
+    log_u64("refused", refused - px->crowded_others);
+    if (px->crowded_others > 0)
+        log_u64("others", px->crowded_others);
+    log_end();
+}
+
+/* The line names one address, the first since the line before, and what it counts as that one's is no other's. */
+static void count_crowded(struct proxy *px, const struct ip *ip)
+{
+    struct ip own = counted_ip(px, ip), named = counted_ip(px, &px->crowded_by);
+    if (px->crowded.count == 0) {
+        px->crowded_by = *ip;
+        px->crowded_others = 0;
+    } else if (!ip_eq(&own, &named)) {
+        px->crowded_others++;
+    }
+    notice_count(&px->crowded);
+}
+
+static void flush_notices(struct proxy *px)
+{
+    notice_flush(&px->full);
+    notice_flush(&px->crowded);
+}
+
 struct proxy *proxy_new(const struct proxy_setup *setup)
 {
     struct proxy *px = mem_try_alloc(sizeof *px);
@@ -41,6 +90,8 @@ struct proxy *proxy_new(const struct proxy_setup *setup)
     posted_init(&px->drained_post, tell_drained);
     posted_init(&px->pass_post, pass_all);
     clock_random(&px->id_key, sizeof px->id_key);
+    notice_init(&px->full, px->loop, NS_PER_S, log_full);
+    notice_init(&px->crowded, px->loop, NS_PER_S, log_crowded);
     if (proxy_stage(px, px->config))
         return px;
     proxy_free(px);
@@ -74,6 +125,8 @@ void proxy_free(struct proxy *px)
         return;
     loop_unpost(px->loop, &px->drained_post);
     loop_unpost(px->loop, &px->pass_post);
+    notice_fini(&px->full);
+    notice_fini(&px->crowded);
     config_put(px->config);
     crowd_fini(&px->crowd);
     mem_free(px->fields);
@@ -122,15 +175,15 @@ static bool is_counted(const struct config *config, const struct peer *peer)
     return config->limits.connections_per_client > 0 || !ip_is_loopback(&peer->ip);
 }
 
-/* The group of the peer's address (IPv6: of its network, as the limiter counts). False, and no group, when it is full:
- * one that is only being closed has made room. */
+/* The group of the peer's address. False, and no group, when it is full: one that is only being closed has made room.
+ */
 static bool enter_crowd(struct proxy *px, const struct peer *peer, struct crowd_group **group)
 {
     const struct config *config = px->config;
     *group = NULL;
     if (!is_counted(config, peer))
         return true;
-    struct ip ip = ip_is_v4(&peer->ip) ? peer->ip : ip_mask(&peer->ip, config->rate_limit.ipv6_prefix);
+    struct ip ip = counted_ip(px, &peer->ip);
     unsigned max = config_connections_per_client(config);
     bool entered = crowd_enter(&px->crowd, &ip, max, group);
     if (!entered && !list_empty(&(*group)->closing)) {
@@ -150,28 +203,14 @@ static bool has_room(struct proxy *px)
     return px->connections < px->config->limits.connections;
 }
 
-static void log_refused(struct proxy *px, const struct peer *peer)
-{
-    char text[IP_TEXT_SIZE];
-    log_begin(LOG_WARN, "limit_connections");
-    if (peer)
-        log_str("client", str_make(text, ip_format(&peer->ip, text)));
-    log_u64("connections", px->connections);
-    log_u64("refused", px->refused_since_logged);
-    log_end();
-}
-
 /* `peer`: it has as many as it may have; NULL: all together have. */
 static void refuse(struct proxy *px, int fd, const struct peer *peer)
 {
     metrics.connections_refused++;
-    px->refused_since_logged++;
-    uint64_t now = loop_now(px->loop);
-    if (now - px->refused_logged >= NS_PER_S || px->refused_logged == 0) { /* one line a second: a flood is one event */
-        log_refused(px, peer);
-        px->refused_logged = now;
-        px->refused_since_logged = 0;
-    }
+    if (peer)
+        count_crowded(px, &peer->ip);
+    else
+        notice_count(&px->full);
     front_h1_refuse(px, fd, peer != NULL);
 }
 
@@ -248,6 +287,7 @@ static void hurry(struct proxy *px)
 
 void proxy_pass_on(struct proxy *px, proxy_pass_fn *pass, void *pass_arg, void (*drained)(void *arg), void *arg)
 {
+    flush_notices(px);
     if (!px->pass)
         hurry(px);
     px->pass = pass;
@@ -279,6 +319,7 @@ void proxy_drain(struct proxy *px, void (*drained)(void *arg), void *arg)
     px->draining = true;
     px->drained = drained;
     px->drained_arg = arg;
+    flush_notices(px);
     LIST_EACH (it, &px->fronts)
         front_h1_drain(front_h1_of(it));
     io_hurry_lingering(px->loop, FRONT_LINGER_SHORT);
@@ -288,6 +329,7 @@ void proxy_drain(struct proxy *px, void (*drained)(void *arg), void *arg)
 size_t proxy_cut(struct proxy *px)
 {
     size_t cut = 0;
+    flush_notices(px);
     LIST_EACH (it, &px->fronts)
         cut += front_h1_cut(front_h1_of(it));
     return cut;

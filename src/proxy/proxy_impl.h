@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/list.h"
+#include "event/notice.h"
 #include "http/write.h"
 #include "proxy/budget.h"
 #include "proxy/crowd.h"
@@ -24,7 +25,9 @@ struct proxy {
     size_t connections, lingering, peak, exchanges; /* all; those that are only being closed; ... */
     size_t refusing;                                /* connections over a limit that have not ended yet */
     uint64_t finished;
-    uint64_t refused_logged, refused_since_logged; /* connections over a limit, for the log */
+    struct notice full, crowded; /* connections over limits.connections, and over connections_per_client: */
+    struct ip crowded_by;        /* the first of those that its next line counts, */
+    uint64_t crowded_others;     /* and how many of them are of other addresses */
 
     struct field *fields; /* room to parse one request head into, of so many fields at least as the config allows */
     unsigned field_room;

@@ -446,6 +446,74 @@ static void test_connections_of_one_address(void **state)
     world_finish(w);
 }
 
+/* One connection too many, from that address. */
+static void be_refused(struct world *w, const char *from)
+{
+    struct client c;
+
+    client_open_from(&c, from, w->port);
+    client_expect(&c, 503);
+    client_close(&c);
+}
+
+struct refusals {
+    double own[4], others, all; /* own[n]: of 127.0.0.n; all: over limits.connections */
+};
+
+static struct refusals logged_refusals(struct world *w)
+{
+    struct refusals sum = {0};
+    (void)daemon_mark(&w->daemon);
+    for (size_t i = 0; i < w->daemon.line_count; i++) {
+        const cJSON *line = w->daemon.lines[i];
+        if (strcmp(log_field(line, "event"), "limit_connections") != 0)
+            continue;
+        const char *client = log_field(line, "client");
+        *(client ? &sum.own[client[strlen(client) - 1] - '0'] : &sum.all) += log_number(line, "refused");
+        sum.others += log_field(line, "others") ? log_number(line, "others") : 0;
+    }
+    return sum;
+}
+
+/* Each is counted, though no further one follows; to the address that is named, or to others; and those that all
+ * together were too many for are nobody's. */
+static void test_every_refusal_is_logged(void **state)
+{
+    struct world *w = *state;
+    struct client c[3];
+    struct refusals r;
+    uint64_t deadline;
+
+    world_origin(w, origin_answer_all, NULL, NULL);
+    world_start(w, "\"limits\": {\"connections\": 3, \"connections_per_client\": 1}");
+    for (int i = 0; i < 2; i++) {
+        char from[32];
+        snprintf(from, sizeof from, "127.0.0.%d", i + 1);
+        client_open_from(&c[i], from, w->port);
+        assert_int_equal(ask_with(&c[i], "", "/"), 1);
+    }
+    for (int i = 0; i < 50; i++)
+        be_refused(w, i % 5 < 3 ? "127.0.0.1" : "127.0.0.2");
+    deadline = deadline_in(patience_ms());
+    do {
+        rest();
+        r = logged_refusals(w);
+    } while (r.own[1] + r.own[2] + r.others < 50 && left_ms(deadline) > 0);
+    assert_int_equal(r.own[1] + r.own[2] + r.others, 50);
+    assert_true(r.own[1] <= 30 && r.own[2] <= 20);
+    client_open_from(&c[2], "127.0.0.3", w->port);
+    assert_int_equal(ask_with(&c[2], "", "/"), 1);
+    for (int i = 0; i < 7; i++)
+        be_refused(w, "127.0.0.9");
+    for (int i = 0; i < 3; i++)
+        client_close(&c[i]);
+    world_stop(w);
+    r = logged_refusals(w);
+    assert_int_equal(r.all, 7);
+    assert_int_equal(r.own[1] + r.own[2] + r.own[3] + r.others, 50);
+    w->finished = true;
+}
+
 /* Unless it is set, those on the same machine are not counted: a proxy in front brings everybody's connections. */
 static void test_local_and_trusted_peers_are_many(void **state)
 {
@@ -488,6 +556,7 @@ int main(void)
         WORLD_TEST(test_hash),
         WORLD_TEST(test_a_returning_backend_starts_slowly),
         WORLD_TEST(test_connections_of_one_address),
+        WORLD_TEST(test_every_refusal_is_logged),
         WORLD_TEST(test_local_and_trusted_peers_are_many),
     };
     return cmocka_run_group_tests_name("queue", tests, NULL, NULL);
