@@ -28,6 +28,8 @@ RUN apt-get update \
 
 COPY --from=build /out/usr/local/bin/ /usr/local/bin/
 COPY config.json /etc/loadbalancer/config.json
+# The file's mode comes along, and may be one for its owner alone. (--chmod would need BuildKit.)
+RUN chmod 0644 /etc/loadbalancer/config.json
 
 # The state (clients.json, its journal, tokens and lock) lives in the working directory: mount a volume there, as a folder.
 WORKDIR /var/lib/loadbalancer
