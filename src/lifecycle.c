@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/metrics.h"
 #include "net/io.h"
 #include "notify.h"
 
@@ -34,6 +35,20 @@ static void lifecycle_enter(struct lifecycle *lc, enum lifecycle_state to)
     lc->state = to;
 }
 
+static void log_counter(void *arg, const char *name, const char *help, uint64_t value)
+{
+    (void)arg, (void)help;
+    if (value > 0)
+        log_u64(name, value);
+}
+
+static void log_totals(void)
+{
+    log_begin(LOG_INFO, "totals");
+    metrics_each(log_counter, NULL);
+    log_end();
+}
+
 static void stopped(void *arg, bool saved)
 {
     struct lifecycle *lc = arg;
@@ -42,6 +57,7 @@ static void stopped(void *arg, bool saved)
     lifecycle_enter(lc, LIFECYCLE_STOPPED);
     loop_cancel(lc->loop, &lc->deadline);
     upstream_log_totals(lc->upstream);
+    log_totals();
     size_t cut = lc->cut + lc->cut_sending;
     bool short_of_time = !lc->given_up && (cut > 0 || lc->save_cut);
     lc->status = short_of_time ? EXIT_CUT : saved ? EXIT_DONE : EXIT_RUNTIME;

@@ -1,4 +1,4 @@
-/* Counters of the process, one catalogue: counted now, shown by a metrics page later. Loop thread only. */
+/* Counters of the process, one catalogue: the log's `totals` has them at the end. Loop thread only. */
 #ifndef LB_BASE_METRICS_H
 #define LB_BASE_METRICS_H
 

@@ -248,6 +248,12 @@ static void test_drain(void **state)
     client_close(&pipelined);
     assert_int_equal(daemon_wait(&w->daemon), 0);
     daemon_expect_event(&w->daemon, 0, "stop", "finished=3 cut=0");
+    /* What was counted, and nothing that was not, is the last word but one. */
+    const cJSON *totals = w->daemon.lines[w->daemon.line_count - 2];
+    assert_string_equal(log_field(totals, "event"), "totals");
+    assert_int_equal(log_number(totals, "requests"), 3);
+    assert_int_equal(log_number(totals, "attempts"), 3);
+    assert_null(log_field(totals, "retries"));
     daemon_expect_clean_stderr(&w->daemon);
     world_finish(w);
 }
