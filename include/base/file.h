@@ -65,6 +65,13 @@ int file_mark(const char *path, struct file_mark *out) __attribute__((warn_unuse
 bool file_mark_eq(const struct file_mark *a, const struct file_mark *b);
 bool file_exists(const char *path);
 void file_close(int fd);
+/* Would file_replace() be permitted to do its work, be there a file or not? 0, or the -errno that it would end with. It
+ * only looks, as the user that we act as, and so cannot know all: a full disk, say. */
+int file_may_replace(const char *path) __attribute__((warn_unused_result));
+/* `path` as it is called from anywhere, for messages: behind the working folder where it is relative. */
+void file_absolute(const char *path, char out[FILE_NAME_MAX]);
+/* Who writes to files: the number of the user that we act as. */
+unsigned file_user(void);
 /* Removes a file and syncs its folder; -ENOENT is 0. */
 int file_remove(const char *path) __attribute__((warn_unused_result));
 

@@ -65,21 +65,28 @@ void file_close(int fd)
         (void)close(fd);
 }
 
-int file_sync_folder(const char *path)
+static int folder_of(const char *path, char folder[PATH_MAX])
 {
-    char folder[PATH_MAX] = ".";
     const char *slash = strrchr(path, '/');
     size_t n = slash ? (size_t)(slash - path) : 0;
-    if (n >= sizeof(folder))
+    if (n >= PATH_MAX)
         return -ENAMETOOLONG;
+    strcpy(folder, ".");
     if (slash) {
         memcpy(folder, path, n ? n : 1);
         folder[n ? n : 1] = '\0';
     }
-    int fd = file_open(folder, O_RDONLY | O_DIRECTORY, 0);
+    return 0;
+}
+
+int file_sync_folder(const char *path)
+{
+    char folder[PATH_MAX];
+    int r = folder_of(path, folder);
+    int fd = r < 0 ? r : file_open(folder, O_RDONLY | O_DIRECTORY, 0);
     if (fd < 0)
         return fd;
-    int r = file_sync(fd);
+    r = file_sync(fd);
     file_close(fd);
     /* EINVAL: the file system has no way to sync a folder, and nothing that could be waited for. */
     return r == -EINVAL ? 0 : r;
@@ -443,6 +450,44 @@ bool file_exists(const char *path)
 {
     struct stat st;
     return stat(path, &st) == 0;
+}
+
+static int may(const char *path, int what)
+{
+    return faccessat(AT_FDCWD, path, what, AT_EACCESS) < 0 ? -errno : 0;
+}
+
+/* One that the kernel does not tell of is taken for none. */
+static bool is_mount_point(const char *path)
+{
+    struct statx st = {0};
+    return statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, 0, &st) == 0 && (st.stx_attributes & STATX_ATTR_MOUNT_ROOT);
+}
+
+int file_may_replace(const char *path)
+{
+    char name[FILE_NAME_MAX], folder[PATH_MAX];
+    int r = file_resolve(path, name);
+    if (r == 0)
+        r = folder_of(name, folder);
+    if (r == 0)
+        r = may(folder, W_OK | X_OK); /* the temporary is made there in any case */
+    return r == 0 && is_mount_point(name) ? may(name, W_OK) : r;
+}
+
+void file_absolute(const char *path, char out[FILE_NAME_MAX])
+{
+    char folder[PATH_MAX] = "";
+    size_t n;
+    if (*path != '/' && !getcwd(folder, sizeof(folder)))
+        folder[0] = '\0';
+    n = strlen(folder);
+    snprintf(out, FILE_NAME_MAX, "%s%s%s", folder, n > 0 && folder[n - 1] != '/' ? "/" : "", path);
+}
+
+unsigned file_user(void)
+{
+    return geteuid();
 }
 
 int file_remove(const char *path)

@@ -57,6 +57,16 @@ static bool not_loaded(struct load *l, const char *path, struct str text, const 
     return fail(l, EXIT_DAMAGED, "%s:%u:%u: %s", path, line, column, fault->what);
 }
 
+/* Says whose rights it is that are missing: in a container neither the user nor the folder is what one thinks of. */
+static bool not_written(struct load *l, const char *path, int result)
+{
+    char name[FILE_NAME_MAX];
+    file_absolute(path, name);
+    if (result == -EACCES || result == -EPERM)
+        return fail(l, EXIT_RUNTIME, "%s: cannot be written by user %u: %s", name, file_user(), strerror(-result));
+    return fail(l, EXIT_RUNTIME, "%s: %s", name, strerror(-result));
+}
+
 static bool take_lock(struct load *l)
 {
     int holder = 0, fd = file_lock(l->st->lock_path, &holder);
@@ -68,7 +78,7 @@ static bool take_lock(struct load *l)
     if (fd == -ENOENT && strcmp(given, l->st->path) != 0)
         return fail(l, EXIT_RUNTIME, "%s: a symbolic link to %s, whose folder does not exist", given, l->st->path);
     if (fd != -EWOULDBLOCK)
-        return fail(l, EXIT_RUNTIME, "%s: %s", l->st->lock_path, strerror(-fd));
+        return not_written(l, l->st->lock_path, fd);
     return holder > 0 ? fail(l, EXIT_RUNTIME, "%s is in use by process %d", l->st->path, holder)
                       : fail(l, EXIT_RUNTIME, "%s is in use by another process", l->st->path);
 }
@@ -262,7 +272,7 @@ static bool open_journal(struct load *l)
         r = file_sync_data(st->journal.fd);
     if (r >= 0)
         r = file_sync_folder(st->journal_path);
-    return r >= 0 || fail(l, EXIT_RUNTIME, "%s: %s", st->journal_path, strerror(-r));
+    return r >= 0 || not_written(l, st->journal_path, r);
 }
 
 /* ---- folding in ---- */
@@ -307,7 +317,7 @@ static bool fold_in(struct load *l)
         return true;
     int r = save_now(st);
     if (r < 0 && (needed || st->journal.fd < 0)) /* saved, but without a journal from here on */
-        return fail(l, EXIT_RUNTIME, "%s: %s", st->path, strerror(-r));
+        return not_written(l, st->path, r);
     l->unsaved = r < 0;
     if (r < 0)
         log_words(l, "tokens_not_kept", strerror(-r));
@@ -328,6 +338,21 @@ static bool remove_copies(struct load *l)
             r = file_remove(name);
     }
     return r == 0 || fail(l, EXIT_RUNTIME, "%s: its copy cannot be removed: %s", l->st->path, strerror(-r));
+}
+
+/* Changes are in the journal all the same, and that grows; better known now than at the first save. */
+static void warn_of_saves(const struct load *l)
+{
+    char name[FILE_NAME_MAX];
+    int r = file_may_replace(l->st->path);
+    if (r == 0)
+        return;
+    file_absolute(l->st->path, name);
+    log_begin(LOG_WARN, "store_not_writable");
+    log_z("file", name);
+    log_u64("user", file_user());
+    log_z("reason", strerror(-r));
+    log_end();
 }
 
 /* `path`: of the file itself, links followed. */
@@ -365,7 +390,10 @@ static bool load(struct load *l)
     if (!load_journal(l) || !open_journal(l))
         return false;
     install_words(l);
-    return fold_in(l) && remove_copies(l) && remove_old_words(l);
+    if (!fold_in(l) || !remove_copies(l) || !remove_old_words(l))
+        return false;
+    warn_of_saves(l);
+    return true;
 }
 
 /* The one lock, journal and words' file of a clients.json stand beside it, by whichever name it is reached. */

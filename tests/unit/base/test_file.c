@@ -62,6 +62,17 @@ int posix_fallocate(int fd, off_t offset, off_t n)
     return syscall(SYS_fallocate, fd, 0, offset, n) < 0 ? errno : 0;
 }
 
+/* Where that is not NULL, it is a mount point. */
+static const char *mount_point;
+
+int statx(int at, const char *restrict name, int flags, unsigned mask, struct statx *restrict st)
+{
+    int r = (int)syscall(SYS_statx, at, name, flags, mask, st);
+    if (r == 0 && mount_point && strcmp(name, mount_point) == 0)
+        st->stx_attributes |= STATX_ATTR_MOUNT_ROOT;
+    return r;
+}
+
 int fchown(int fd, uid_t uid, gid_t gid)
 {
     return fails(&fchown_fault) ? -1 : (int)syscall(SYS_fchown, fd, uid, gid);
@@ -193,6 +204,44 @@ static void test_replace_keeps_owner(void **state)
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_uid, 12);
     assert_int_equal(st.st_gid, 34);
+}
+
+/* A save makes its temporary in the folder; where the file is a mount point, it is written itself, too. */
+static void test_may_replace(void **state)
+{
+    (void)state;
+    bool root = getuid() == 0;
+    assert_int_equal(file_may_replace(path), 0); /* there is none */
+    assert_int_equal(file_replace(path, STR("one")), 0);
+    assert_int_equal(chmod(path, 0444), 0);
+    assert_int_equal(chmod(folder, 0777), 0);
+    assert_true(!root || seteuid(65534) == 0);
+    assert_int_equal(file_may_replace(path), 0);
+    mount_point = path;
+    assert_int_equal(file_may_replace(path), -EACCES);
+    mount_point = NULL;
+    assert_true(!root || seteuid(0) == 0);
+    assert_int_equal(chmod(folder, 0555), 0);
+    assert_true(!root || seteuid(65534) == 0);
+    assert_int_equal(file_may_replace(path), -EACCES);
+    assert_true(!root || seteuid(0) == 0);
+    assert_int_equal(chmod(folder, 0700), 0);
+}
+
+static void test_absolute(void **state)
+{
+    (void)state;
+    char here[FILE_NAME_MAX], want[FILE_NAME_MAX + 8], is[FILE_NAME_MAX];
+    assert_non_null(getcwd(here, sizeof here));
+    file_absolute("/a/b", is);
+    assert_string_equal(is, "/a/b");
+    file_absolute("a/b", is);
+    snprintf(want, sizeof want, "%s/a/b", here);
+    assert_string_equal(is, want);
+    assert_int_equal(chdir("/"), 0);
+    file_absolute("a", is);
+    assert_string_equal(is, "/a");
+    assert_int_equal(chdir(here), 0);
 }
 
 /* EPERM: we are not privileged; EINVAL: in a user namespace that has no number for the owner. */
@@ -792,6 +841,8 @@ int main(void)
         TEST(test_read_without_size),
         TEST(test_replace),
         TEST(test_replace_relative),
+        TEST(test_may_replace),
+        TEST(test_absolute),
         TEST(test_replace_keeps_owner),
         TEST(test_replace_without_owner),
         TEST(test_replace_behind_link),

@@ -709,6 +709,76 @@ static void second_process_is_refused(void **state)
     close_world(&w);
 }
 
+#define NOBODY 65534
+
+/* The rights of a file do not bind root, so that another's are taken for a while; file_user() says whose. */
+static void as_nobody(bool on)
+{
+    if (getuid() == 0)
+        assert_int_equal(seteuid(on ? NOBODY : 0), 0);
+}
+
+/* In a container the folder is often another's. The message says which, and who may not write there. */
+static void folder_of_another_is_refused(void **state)
+{
+    (void)state;
+    struct world w;
+    char here[200], want[256];
+    open_world(&w);
+    crash(&w);
+    assert_int_equal(nftw(w.folder, remove_one, 8, FTW_DEPTH | FTW_PHYS), 0);
+    assert_int_equal(mkdir(w.folder, 0555), 0);
+    assert_non_null(getcwd(here, sizeof here));
+    assert_int_equal(chdir("/tmp"), 0);
+    char whole[64];
+    strcpy(whole, w.path);
+    memmove(w.path, whole + strlen("/tmp/"), strlen(whole + strlen("/tmp/")) + 1);
+    as_nobody(true);
+    snprintf(want, sizeof want, "%s.lock: cannot be written by user %u: Permission denied", whole, geteuid());
+    expect_refusal(&w, 1, want);
+    as_nobody(false);
+    assert_int_equal(chdir(here), 0);
+    assert_int_equal(nftw(w.folder, remove_one, 8, FTW_DEPTH | FTW_PHYS), 0);
+}
+
+/* All that a start needs can be written, but no save will come about. */
+static void saves_that_will_fail_are_foretold(void **state)
+{
+    (void)state;
+    static const char *const suffixes[] = {"", ".lock", ".journal"};
+    struct world w;
+    struct buf lines = BUF_INIT;
+    open_world(&w);
+    crash(&w);
+    for (unsigned i = 0; i < 3; i++) {
+        char name[80];
+        snprintf(name, sizeof name, "%s%s", w.path, suffixes[i]);
+        put_file(name, i == 0 ? "{\"clients\":[]}" : "");
+        assert_int_equal(chmod(name, 0666), 0);
+    }
+    log_take(&lines);
+    buf_consume(&lines, lines.len);
+    for (int folder_is_closed = 0; folder_is_closed < 2; folder_is_closed++) {
+        char words[80];
+        snprintf(words, sizeof words, "%s.tokens", w.path);
+        (void)!unlink(words); /* of the turn before, which could not be removed by a start */
+        assert_int_equal(chmod(w.folder, folder_is_closed ? 0555 : 0777), 0);
+        as_nobody(true);
+        must_start(&w);
+        crash(&w);
+        as_nobody(false);
+        log_take(&lines);
+        assert_true(buf_append(&lines, "", 1));
+        const char *line = strstr(buf_bytes(&lines), "store_not_writable file=");
+        assert_int_equal(!!line, folder_is_closed);
+        if (line)
+            assert_non_null(strstr(line, "reason=\"Permission denied\""));
+        buf_consume(&lines, lines.len);
+    }
+    buf_fini(&lines);
+    assert_int_equal(nftw(w.folder, remove_one, 8, FTW_DEPTH | FTW_PHYS), 0);
+}
+
 static void missing_folder_is_refused(void **state)
 {
     (void)state;
@@ -1326,6 +1396,8 @@ int main(void)
         cmocka_unit_test(torn_group_is_cut),
         cmocka_unit_test(unreadable_copy_is_no_damage),
         cmocka_unit_test(second_process_is_refused),
+        cmocka_unit_test(folder_of_another_is_refused),
+        cmocka_unit_test(saves_that_will_fail_are_foretold),
         cmocka_unit_test(missing_folder_is_refused),
         cmocka_unit_test(names_of_one_file_share_all),
         cmocka_unit_test(a_link_to_nothing_yet),
