@@ -42,6 +42,12 @@ static bool fail(struct scan *s, size_t offset, const char *what)
     return false;
 }
 
+/* What must stand at `offset` does not; where that was looked for up to the end, the file is not whole. */
+static bool missing(struct scan *s, size_t offset, const char *what)
+{
+    return fail(s, offset, s->at == s->text.n ? "the file ends too early: it is cut off" : what);
+}
+
 /* The byte at the scan's place, or 0 at the end: a NUL in the text is refused like any byte that fits nowhere. */
 static char here(const struct scan *s)
 {
@@ -66,7 +72,7 @@ static bool take(struct scan *s, char c)
 
 static bool expect(struct scan *s, char c, const char *what)
 {
-    return take(s, c) || fail(s, s->at, what);
+    return take(s, c) || missing(s, s->at, what);
 }
 
 /* Goes over a string, from its opening quote on. False when it does not end. */
@@ -165,7 +171,7 @@ static bool read_clients(struct scan *s)
     do {
         skip_space(s);
         if (here(s) != '{')
-            return fail(s, s->at, "a client must be an object");
+            return missing(s, s->at, "a client must be an object");
         if (!read_client(s))
             return false;
     } while (take(s, ','));
@@ -177,11 +183,10 @@ static struct json_doc *read_string(struct scan *s, const char *otherwise)
 {
     skip_space(s);
     size_t start = s->at;
-    if (here(s) != '"' || !skip_string(s)) {
-        fail(s, start, otherwise);
-        return NULL;
-    }
-    return parse_piece(s, start);
+    if (here(s) == '"' && skip_string(s))
+        return parse_piece(s, start);
+    (void)missing(s, start, otherwise);
+    return NULL;
 }
 
 static bool read_saved_at(struct scan *s)
