@@ -70,11 +70,11 @@ const char *schema_name(const struct schema_key *key);
 /* The member of `parent` that is called `name`, or NULL. */
 const struct schema_key *schema_member(const char *parent, const char *name);
 
-/* What was probably meant by an unknown key: the member of `parent` whose name is nearest, else a key of that very name
- * elsewhere, else NULL. */
+/* What was probably meant by an unknown key: the member of `parent` whose name is nearest, else the one that others
+ * call so, else a key of that very name further in or further out, else NULL. */
 const struct schema_key *schema_nearest(const char *parent, const char *name);
 
-/* The word of the list nearest to `s`, or NULL when none is near. */
+/* The word of the list nearest to `s`, be its case as it may, or NULL when none is near. */
 const char *schema_nearest_word(const char *const *words, struct str s);
 
 #endif

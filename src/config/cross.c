@@ -68,20 +68,27 @@ static bool same_text(const char *a, const char *b)
     return a && b && strcmp(a, b) == 0;
 }
 
-/* Reports member `name` of backend `i`, which backend `j` has too. */
-static void fault_duplicate(struct loader *l, const struct json *backend, const char *name, size_t i, size_t j)
+/* Reports member `name` of backend `i`. */
+static void fault_backend(struct loader *l, const struct json *backend, const char *name, size_t i, const char *extra,
+                          const char *allowed)
 {
-    char shown[64], extra[64];
+    char shown[64];
     const struct config_backend *b = &l->config->backends[i];
-    struct entry e = {schema_member("backends[]", name), shown, "names and addresses that no other backend has",
-                      json_get(backend, name)};
+    struct entry e = {schema_member("backends[]", name), shown, allowed, json_get(backend, name)};
     struct value v = value_of(e.json);
     struct str text = str_of(strcmp(name, "name") == 0 ? b->name : b->address);
     v.expanded = !str_eq(text, v.text);
     v.text = text;
     snprintf(shown, sizeof(shown), "backends[%zu].%s", i, name);
-    snprintf(extra, sizeof(extra), ", which backends[%zu] has too", j);
     fault_value(l, &e, &v, extra, "");
+}
+
+/* ... which backend `j` has too. */
+static void fault_duplicate(struct loader *l, const struct json *backend, const char *name, size_t i, size_t j)
+{
+    char extra[64];
+    snprintf(extra, sizeof(extra), ", which backends[%zu] has too", j);
+    fault_backend(l, backend, name, i, extra, "names and addresses that no other backend has");
 }
 
 static void check_backend(struct loader *l, const struct json *json, size_t i)
@@ -101,13 +108,25 @@ static void check_backend(struct loader *l, const struct json *json, size_t i)
     }
 }
 
+/* Each request would come back until it is refused as a loop. Only what is certain is a fault: where `listen` is any
+ * address, or the backend's host a name, it may be a network of its own in which that is right. */
+static void check_loop(struct loader *l, const struct json *json, size_t i)
+{
+    const struct config_backend *b = &l->config->backends[i];
+    if (is_good(l, "listen") && b->address && config_same_endpoint(&l->config->listen, &b->endpoint))
+        fault_backend(l, json, "address", i, ", where the balancer itself listens",
+                      "another address than that of listen");
+}
+
 static void check_backends(struct loader *l)
 {
     size_t i = 0;
     if (l->config->backend_count == 0)
         return;
-    for (const struct json *v = json_first(entry_of(l, "backends").json); v; v = json_next(v))
+    for (const struct json *v = json_first(entry_of(l, "backends").json); v; v = json_next(v)) {
+        check_loop(l, v, i);
         check_backend(l, v, i++);
+    }
 }
 
 /* ---- what a reload cannot change ---- */

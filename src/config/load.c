@@ -41,6 +41,8 @@ static bool load_value(struct loader *l, const struct entry *e, const struct sco
     if (takes_strings(e->key->type) && !expand_value(l, e, &room, &v))
         goto out;
     r = value_store(e->key, &v, scope->base, &why);
+    if (!takes_strings(e->key->type) && str_find(v.text, '$') < v.text.n)
+        why = "stays a string: the environment makes strings only";
     if (r == VALUE_BAD)
         fault_unfit(l, e, &v, why);
     else if (r == VALUE_NO_MEMORY)

@@ -8,6 +8,7 @@
 
 #include <assert.h>
 #include <float.h>
+#include <stdio.h>
 
 #define KIB           1024.0
 #define MIB           (1024.0 * KIB)
@@ -242,12 +243,38 @@ static size_t slip_max(struct str s)
     return n < 1 ? 1 : n > 3 ? 3 : n;
 }
 
-/* A key of that very name, wherever it belongs. */
-static const struct schema_key *find_elsewhere(const char *name)
+static bool is_within(const char *path, const char *object)
 {
-    for (size_t i = 0; i < schema_count; i++)
-        if (strcmp(schema_name(&schema[i]), name) == 0)
-            return &schema[i];
+    size_t n = strlen(object);
+    return strncmp(path, object, n) == 0 && (n == 0 || path[n] == '.' || path[n] == '\0');
+}
+
+/* A key of that very name further in or further out: one that only stands in another object is another thing. */
+static const struct schema_key *find_around(const char *parent, const char *name)
+{
+    for (size_t i = 0; i < schema_count; i++) {
+        char object[64];
+        const struct schema_key *key = &schema[i];
+        size_t n = (size_t)(schema_name(key) - key->path);
+        snprintf(object, sizeof(object), "%.*s", n > 0 ? (int)n - 1 : 0, key->path);
+        if (strcmp(schema_name(key), name) == 0 && (is_within(object, parent) || is_within(parent, object)))
+            return key;
+    }
+    return NULL;
+}
+
+/* What other programs' files call a thing, where no spelling would lead to our name for it. */
+static const struct schema_key *find_by_other_name(const char *parent, const char *name)
+{
+    static const struct {
+        const char *parent, *name, *ours;
+    } others[] = {{"backends[]", "host", "address"},
+                  {"backends[]", "port", "address"},
+                  {"backends[]", "server", "address"},
+                  {"backends[]", "url", "address"}};
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+        if (strcmp(others[i].parent, parent) == 0 && strcmp(others[i].name, name) == 0)
+            return schema_member(parent, others[i].ours);
     return NULL;
 }
 
@@ -264,7 +291,9 @@ const struct schema_key *schema_nearest(const char *parent, const char *name)
             nearest = &schema[i];
         }
     }
-    return nearest ? nearest : find_elsewhere(name);
+    if (!nearest)
+        nearest = find_by_other_name(parent, name);
+    return nearest ? nearest : find_around(parent, name);
 }
 
 const char *schema_nearest_word(const char *const *words, struct str s)
@@ -272,7 +301,8 @@ const char *schema_nearest_word(const char *const *words, struct str s)
     const char *nearest = NULL;
     size_t least = slip_max(s) + 1;
     for (; *words; words++) {
-        size_t distance = str_distance(s, str_of(*words));
+        bool same = str_eq_nocase(s, str_of(*words));
+        size_t distance = same ? 0 : str_distance(s, str_of(*words));
         if (distance < least) {
             least = distance;
             nearest = *words;

@@ -90,11 +90,26 @@ static enum value_result set_number(const struct schema_key *key, const struct v
     return VALUE_OK;
 }
 
+/* Digits and letters, which are no unit of ours: "10m", "10MB", "64kb". */
+static bool has_foreign_unit(struct str s)
+{
+    size_t digits = 0, end;
+    while (digits < s.n && s.p[digits] >= '0' && s.p[digits] <= '9')
+        digits++;
+    for (end = digits;
+         end < s.n && ascii_lower((unsigned char)s.p[end]) >= 'a' && ascii_lower((unsigned char)s.p[end]) <= 'z';)
+        end++;
+    struct str unit = str_make(s.p + digits, s.n - digits);
+    return digits > 0 && unit.n > 0 && end == s.n && !str_eq(unit, STR("KiB")) && !str_eq(unit, STR("MiB")) &&
+           !str_eq(unit, STR("GiB"));
+}
+
 static enum value_result set_size(const struct schema_key *key, const struct value *v, void *base, const char **why)
 {
     uint64_t *to = member(key, base);
     uint64_t n;
-    (void)why;
+    if (is(v, JSON_STRING) && has_foreign_unit(v->text))
+        *why = "has a unit other than KiB, MiB and GiB";
     bool read = is(v, JSON_STRING) ? str_parse_size(v->text, &n) && in_range(key, (double)n) : read_whole(key, v, &n);
     if (!read)
         return VALUE_BAD;

@@ -337,6 +337,9 @@ static void test_expansion(void **state)
     config_put(c);
 }
 
+#define UNKNOWN_RATE_LIMIT                                                                                             \
+    "clients_file, client_id_header, default, unknown_clients, max_tracked, ipv6_prefix, exempt, headers, "            \
+    "save_interval"
 #define UNKNOWN_TOP                                                                                                    \
     "listen, backends, balance, hash_key, health_check, passive_check, slow_start, retry, queue, timeouts, limits, "   \
     "rate_limit, trusted_proxies, admin, log"
@@ -401,6 +404,12 @@ static void test_bad_files(void **state)
         {"{\"backends\":[{\"address\":\"unix:/a\"},{\"address\":\"unix:/b\"},{\"address\":\"unix:/a\"}]}",
          "c.json:1:69: backends[2].address: found the string \"unix:/a\", which backends[0] has too; allowed: " UNIQUE
          "\n"},
+        {"{\"listen\":\"127.0.0.1:80\",\"backends\":[{\"address\":\"a:1\"},{\"address\":\"127.0.0.1:80\"}]}",
+         "c.json:1:67: backends[1].address: found the string \"127.0.0.1:80\", where the balancer itself listens; "
+         "allowed: another address than that of listen\n"},
+        {"{\"listen\":\"unix:/s\",\"backends\":[{\"address\":\"unix:/s\"}]}",
+         "c.json:1:44: backends[0].address: found the string \"unix:/s\", where the balancer itself listens; "
+         "allowed: another address than that of listen\n"},
         {"{\"backends\":[{\"address\":\"a:1\",\"name\":\"n1\"},{\"address\":\"b:1\",\"name\":\"${NAME}\"}]}",
          "c.json:1:68: backends[1].name: found the string \"${NAME}\" (here \"n1\"), which backends[0] has too; "
          "allowed: " UNIQUE "\n"},
@@ -523,8 +532,8 @@ static void test_bad_values(void **state)
          "58: limits.header_bytes: found the string \"2MiB\"; allowed: a size from 1KiB to 1MiB, as a number of bytes "
          "or a string such as \"64KiB\""},
         {"\"limits\":{\"header_bytes\":\"4KB\"}",
-         "58: limits.header_bytes: found the string \"4KB\"; allowed: a size from 1KiB to 1MiB, as a number of bytes "
-         "or a string such as \"64KiB\""},
+         "58: limits.header_bytes: found the string \"4KB\", which has a unit other than KiB, MiB and GiB; allowed: a "
+         "size from 1KiB to 1MiB, as a number of bytes or a string such as \"64KiB\""},
         {"\"limits\":{\"target_bytes\":63}", "58: limits.target_bytes: found 63; allowed: a size from 64 to "
                                              "limits.header_bytes, as a number of bytes or a string such as \"64KiB\""},
         {"\"limits\":{\"target_bytes\":\"32KiB\"}",
@@ -590,6 +599,8 @@ static void test_bad_limiter_values(void **state)
          "\"warn\" or \"error\""},
         {"\"log\":{\"format\":\"jsn\"}",
          "49: log.format: found the string \"jsn\"; allowed: \"text\" or \"json\"; did you mean \"json\"?"},
+        {"\"log\":{\"format\":\"JSON\"}",
+         "49: log.format: found the string \"JSON\"; allowed: \"text\" or \"json\"; did you mean \"json\"?"},
         {"\"log\":{\"access\":\"true\"}", "49: log.access: found the string \"true\"; allowed: true or false"},
         {"\"log\":{\"file\":\"\"}", "47: log.file: found the string \"\"; allowed: a path of 1 to 4000 bytes, or null"},
         {"\"log\":{\"file\":true}", "47: log.file: found true; allowed: a path of 1 to 4000 bytes, or null"},
@@ -614,8 +625,8 @@ static void test_bad_references(void **state)
     }
     /* numbers hold no references, and their strings are not looked into */
     assert_lines(with("\"limits\":{\"connections\":\"${NONE}\"}"),
-                 "c.json:1:57: limits.connections: found the string \"${NONE}\"; allowed: a whole number from 1 to "
-                 "1000000\n",
+                 "c.json:1:57: limits.connections: found the string \"${NONE}\", which stays a string: the environment "
+                 "makes strings only; allowed: a whole number from 1 to 1000000\n",
                  false);
 }
 
@@ -637,9 +648,23 @@ static void test_unknown_keys(void **state)
                  "; did you mean \"health_check.interval\"?\n",
                  false);
     assert_lines(with("\"queue\":{\"weight\":1}"),
-                 "c.json:1:42: queue.weight: found an unknown key; allowed: size, timeout; did you mean "
-                 "\"backends[].weight\"?\n",
+                 "c.json:1:42: queue.weight: found an unknown key; allowed: size, timeout\n", false);
+    assert_lines(with("\"retry\":{\"queue\":1},\"rate_limit\":{\"rate_per_sec\":1}"),
+                 "c.json:1:42: retry.queue: found an unknown key; allowed: attempts, budget_percent; did you mean "
+                 "\"queue\"?\n"
+                 "c.json:1:67: rate_limit.rate_per_sec: found an unknown key; allowed: " UNKNOWN_RATE_LIMIT
+                 "; did you mean \"rate_limit.default.rate_per_sec\"?\n",
                  false);
+    static const char *const addresses[] = {"host", "port", "server", "url"};
+    for (size_t i = 0; i < sizeof(addresses) / sizeof(addresses[0]); i++) {
+        char text[128], wanted[256];
+        snprintf(text, sizeof(text), "{\"backends\":[{\"address\":\"a:1\",\"%s\":\"b\"}]}", addresses[i]);
+        snprintf(wanted, sizeof(wanted),
+                 "c.json:1:31: backends[0].%s: found an unknown key; allowed: address, name, weight, max_connections, "
+                 "backup; did you mean \"address\"?\n",
+                 addresses[i]);
+        assert_lines(text, wanted, false);
+    }
     assert_lines(with("\"\":1"), "c.json:1:33: : found an unknown key; allowed: " UNKNOWN_TOP "\n", false);
     assert_lines(with("\"xyzzy.\\u0001\\u00e9\":1"),
                  "c.json:1:33: xyzzy.?\xc3\xa9: found an unknown key; allowed: " UNKNOWN_TOP "\n", false);
