@@ -15,6 +15,7 @@ ports=(8080 9001 9002 9003)
 room=$(mktemp -d)
 running=""
 balancer=""
+another=""
 failures=0
 
 fail() {
@@ -38,7 +39,7 @@ stop() {
     wait "$running" 2>/dev/null || true
     running=""
 }
-trap 'stop; rm -rf "$room"' EXIT
+trap 'stop; [ -z "$another" ] || kill "$another" 2>/dev/null || true; rm -rf "$room"' EXIT
 trap 'exit 1' INT TERM
 
 is_open() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
@@ -79,6 +80,14 @@ for p in "${ports[@]}"; do
     done
     is_open "$p" || { fail "nothing listens on port $p"; cat "$room/log" >&2; exit 1; }
 done
+
+# What it says of itself is said once it is so.
+said() { grep -q -F "The load balancer listens on $1;" "$room/log"; }
+for _ in $(seq 50); do
+    said http://localhost:8080 && break
+    sleep 0.1
+done
+said http://localhost:8080 || fail "make run does not say where the balancer listens"
 
 # ---- the lines ----
 
@@ -158,6 +167,25 @@ stop
 for p in "${ports[@]}"; do
     ! is_open "$p" || fail "port $p is still open after the end"
 done
+
+# ---- somewhere else, and where another server has the port of a backend ----
+
+LISTEN=127.0.0.1:8080 "$repo/src/demo/run.sh" "$build" >"$room/log" 2>&1 &
+running=$!
+for _ in $(seq 100); do
+    said http://127.0.0.1:8080 && break
+    sleep 0.1
+done
+said http://127.0.0.1:8080 || fail "make run does not say where the balancer listens after all"
+stop
+"$build/demo-backend" --listen 127.0.0.1:9002 --name another >/dev/null 2>&1 &
+another=$!
+until is_open 9002; do sleep 0.1; done
+timeout 20 "$repo/src/demo/run.sh" "$build" >"$room/log" 2>&1 && fail "make run goes on without one of its backends"
+grep -q "backend-2 cannot listen on port 9002" "$room/log" || fail "make run does not say whose port is taken"
+kill "$another"
+another=""
+
 if [ "$failures" -gt 0 ]; then
     echo "---- the log" >&2
     tail -n 60 "$room/log" >&2
