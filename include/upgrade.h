@@ -4,17 +4,18 @@
  *      this process                                        the new one
  *      SIGUSR2: start it, with a copy of the socket ---->  config, backends, first checks
  *      freeze: no request is begun             <-- p ----  prepared
+ *      save clients.json, give the files away
  *      what is known of the backends           --- h --->
  *      the unregistered clients' buckets       --- b --->
- *      save clients.json, unlock it            --- g --->  load clients.json, listen
+ *      that was all                            --- g --->  load clients.json, listen
  *      drain                                   <-- r ----  ready: accepts
  *      the listening socket is left            --- l --->  an address that is not its own is closed
  *      each connection, when it is free        --- c --->  goes on with it
  *      nothing left: exit
  *
- * Between the save and `r` requests wait, in the sockets. No request is ever decided by one process after the other has
- * begun to: so all tokens are exact. Whatever fails up to `r` ends the new process, and this one
- * goes on. */
+ * Between the freeze and `r` requests wait, in the sockets. No request is ever decided by one process after the other
+ * has begun to: so all tokens are exact. From the save to `r` the files are nobody's, or the new process's. Whatever
+ * fails up to `r` ends that, and this process goes on: with the files loaded anew, where it had given them away. */
 #ifndef LB_UPGRADE_H
 #define LB_UPGRADE_H
 
