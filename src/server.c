@@ -177,10 +177,10 @@ static int start_limiter(struct server *s)
     if (!s->config->rate_limit.on)
         return EXIT_DONE;
     char why[1024];
-    int status = EXIT_RUNTIME;
-    s->limiter = limiter_new(s->loop, s->disk, s->config, why, sizeof why, &status);
+    enum store_outcome outcome;
+    s->limiter = limiter_new(s->loop, s->disk, s->config, why, sizeof why, &outcome);
     if (!s->limiter)
-        return fail(status, "%s", why);
+        return fail(outcome == STORE_DAMAGED ? EXIT_USAGE : EXIT_RUNTIME, "%s", why);
     if (s->successor && !limiter_import(s->limiter, successor_buckets(s->successor)))
         return fail(EXIT_RUNTIME, "what the process before says of its buckets is malformed");
     return EXIT_DONE;
@@ -303,11 +303,11 @@ static bool restart_limiter(void *arg)
 {
     struct server *s = arg;
     char why[1024];
-    int status;
+    enum store_outcome outcome;
     struct buf buckets = BUF_INIT;
     bool kept = keep_buckets(s->limiter, &buckets);
     limiter_free(s->limiter);
-    s->limiter = limiter_new(s->loop, s->disk, reload_config(s->reload), why, sizeof why, &status);
+    s->limiter = limiter_new(s->loop, s->disk, reload_config(s->reload), why, sizeof why, &outcome);
     s->lifecycle.limiter = s->limiter;
     proxy_set_limiter(s->proxy, s->limiter);
     clients_api_set_limiter(s->api, s->limiter);

@@ -10,6 +10,7 @@
 #include "event/loop.h"
 #include "event/worker.h"
 #include "http/headers.h"
+#include "limit/store.h"
 #include "net/addr.h"
 
 #include <stdbool.h>
@@ -39,10 +40,10 @@ struct limit_answer {
 };
 
 /* Builds the limiter and loads its store; config->rate_limit.on is true. NULL on failure, with a message for people in
- * `error` (size `n`) and *exit_status as interface.md has it: 2 damaged data, 1 anything else (locked by another
- * process, no permission). `w` writes the store. The limiter keeps a reference to the config. */
+ * `error` (size `n`), and *outcome says of which kind (STORE_UNUSABLE for want of memory, too). `w` writes the store.
+ * The limiter keeps a reference to the config. */
 struct limiter *limiter_new(struct loop *l, struct worker *w, struct config *config, char *error, size_t n,
-                            int *exit_status) __attribute__((warn_unused_result));
+                            enum store_outcome *outcome) __attribute__((warn_unused_result));
 
 /* Decides one request at time loop_now(): identity (rate_limit.client_id_header, trusted_proxies with X-Forwarded-For,
  * exempt), bucket, fields. */

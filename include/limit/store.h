@@ -24,9 +24,15 @@ struct store_setup {
     void *arg;
 };
 
+enum store_outcome {
+    STORE_OPENED,
+    STORE_DAMAGED, /* the files are there and hold what none of ours can: they are left as they are */
+    STORE_UNUSABLE /* anything else: in use by another process, no permission, no memory */
+};
+
 /* Takes the lock, loads the clients, replays the journal and folds it in. NULL on failure, with a message for people in
- * `error` (size `n`), and *exit_status: 2 for damaged data, else 1. */
-struct store *store_open(const struct store_setup *setup, char *error, size_t n, int *exit_status)
+ * `error` (size `n`), and *outcome says of which kind. */
+struct store *store_open(const struct store_setup *setup, char *error, size_t n, enum store_outcome *outcome)
     __attribute__((warn_unused_result));
 
 /* Brings `lines` (taken over, left empty), which are `count` changes, to disk; then appended() is called. One call at a

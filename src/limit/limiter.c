@@ -319,12 +319,12 @@ static bool init_tables(struct limiter *lim)
 }
 
 struct limiter *limiter_new(struct loop *l, struct worker *w, struct config *config, char *error, size_t n,
-                            int *exit_status)
+                            enum store_outcome *outcome)
 {
     struct limiter *lim = mem_try_alloc(sizeof *lim);
     if (!lim) {
         snprintf(error, n, "out of memory");
-        *exit_status = 1;
+        *outcome = STORE_UNUSABLE;
         return NULL;
     }
     lim->loop = l;
@@ -338,7 +338,7 @@ struct limiter *limiter_new(struct loop *l, struct worker *w, struct config *con
     changes_init(lim);
     if (!init_tables(lim)) {
         snprintf(error, n, "out of memory for rate_limit.max_tracked");
-        *exit_status = 1;
+        *outcome = STORE_UNUSABLE;
         limiter_free(lim);
         return NULL;
     }
@@ -350,7 +350,7 @@ struct limiter *limiter_new(struct loop *l, struct worker *w, struct config *con
                                 .save_interval = config->rate_limit.save_interval,
                                 .appended = changes_appended,
                                 .arg = lim};
-    lim->store = store_open(&setup, error, n, exit_status);
+    lim->store = store_open(&setup, error, n, outcome);
     if (lim->store)
         return lim;
     limiter_free(lim);

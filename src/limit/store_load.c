@@ -11,9 +11,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define EXIT_RUNTIME 1
-#define EXIT_DAMAGED 2
-
 /* A file larger than this is none of ours. */
 #define FILE_MAX ((size_t)1 << 36)
 
@@ -32,18 +29,19 @@ struct load {
     struct past_words past;
     char *error;
     size_t error_size;
-    int *exit_status;
+    enum store_outcome *outcome;
 };
 
-static bool fail(struct load *l, int exit_status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static bool fail(struct load *l, enum store_outcome outcome, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
-static bool fail(struct load *l, int exit_status, const char *fmt, ...)
+static bool fail(struct load *l, enum store_outcome outcome, const char *fmt, ...)
 {
     va_list args;
     va_start(args, fmt);
     vsnprintf(l->error, l->error_size, fmt, args);
     va_end(args);
-    *l->exit_status = exit_status;
+    *l->outcome = outcome;
     return false;
 }
 
@@ -52,9 +50,9 @@ static bool not_loaded(struct load *l, const char *path, struct str text, const 
 {
     unsigned line, column;
     if (fault->no_memory)
-        return fail(l, EXIT_RUNTIME, "%s: out of memory", path);
+        return fail(l, STORE_UNUSABLE, "%s: out of memory", path);
     json_line_column(text, fault->offset, &line, &column);
-    return fail(l, EXIT_DAMAGED, "%s:%u:%u: %s", path, line, column, fault->what);
+    return fail(l, STORE_DAMAGED, "%s:%u:%u: %s", path, line, column, fault->what);
 }
 
 /* Says whose rights it is that are missing: in a container neither the user nor the folder is what one thinks of. */
@@ -63,8 +61,8 @@ static bool not_written(struct load *l, const char *path, int result)
     char name[FILE_NAME_MAX];
     file_absolute(path, name);
     if (result == -EACCES || result == -EPERM)
-        return fail(l, EXIT_RUNTIME, "%s: cannot be written by user %u: %s", name, file_user(), strerror(-result));
-    return fail(l, EXIT_RUNTIME, "%s: %s", name, strerror(-result));
+        return fail(l, STORE_UNUSABLE, "%s: cannot be written by user %u: %s", name, file_user(), strerror(-result));
+    return fail(l, STORE_UNUSABLE, "%s: %s", name, strerror(-result));
 }
 
 static bool take_lock(struct load *l)
@@ -76,11 +74,11 @@ static bool take_lock(struct load *l)
     }
     const char *given = l->st->setup.path;
     if (fd == -ENOENT && strcmp(given, l->st->path) != 0)
-        return fail(l, EXIT_RUNTIME, "%s: a symbolic link to %s, whose folder does not exist", given, l->st->path);
+        return fail(l, STORE_UNUSABLE, "%s: a symbolic link to %s, whose folder does not exist", given, l->st->path);
     if (fd != -EWOULDBLOCK)
         return not_written(l, l->st->lock_path, fd);
-    return holder > 0 ? fail(l, EXIT_RUNTIME, "%s is in use by process %d", l->st->path, holder)
-                      : fail(l, EXIT_RUNTIME, "%s is in use by another process", l->st->path);
+    return holder > 0 ? fail(l, STORE_UNUSABLE, "%s is in use by process %d", l->st->path, holder)
+                      : fail(l, STORE_UNUSABLE, "%s is in use by another process", l->st->path);
 }
 
 /* ---- clients.json ---- */
@@ -102,7 +100,7 @@ static bool load_file(struct load *l, const char *path, bool *there)
     *there = r != -ENOENT;
     bool ok = r == -ENOENT || (r == 0 && parse_clients(l, path, buf_str(&text)));
     if (r < 0 && r != -ENOENT)
-        fail(l, EXIT_RUNTIME, "%s: %s", path, strerror(-r));
+        fail(l, STORE_UNUSABLE, "%s: %s", path, strerror(-r));
     buf_fini(&text);
     return ok;
 }
@@ -113,7 +111,7 @@ static bool load_clients(struct load *l)
     char rescue[FILE_NAME_MAX];
     int r = file_name_beside(l->st->path, RESCUE_SUFFIX, rescue);
     if (r < 0)
-        return fail(l, EXIT_RUNTIME, "%s: %s", l->st->path, strerror(-r));
+        return fail(l, STORE_UNUSABLE, "%s: %s", l->st->path, strerror(-r));
     store_save_mark(&l->st->save);
     bool ok = load_file(l, rescue, &l->rescued);
     if (ok && l->rescued) {
@@ -170,7 +168,7 @@ static bool begin_words(struct load *l)
     }
     words->extend = add_piece;
     words->extend_arg = st;
-    return words_add(words, slots, n) || fail(l, EXIT_RUNTIME, "%s: out of memory", st->path);
+    return words_add(words, slots, n) || fail(l, STORE_UNUSABLE, "%s: out of memory", st->path);
 }
 
 static bool goes_with(const struct past_words *past, uint64_t snapshot)
@@ -225,7 +223,7 @@ static bool remove_old_words(struct load *l)
     struct store *st = l->st;
     bool unsaved = st->tokens_moved; /* the save has failed: then its words are better than none */
     int r = st->words.installed || unsaved ? 0 : words_file_remove(&st->words);
-    return r == 0 || fail(l, EXIT_RUNTIME, "%s: it cannot be removed: %s", st->words.path, strerror(-r));
+    return r == 0 || fail(l, STORE_UNUSABLE, "%s: it cannot be removed: %s", st->words.path, strerror(-r));
 }
 
 /* ---- the journal ---- */
@@ -256,7 +254,7 @@ static bool load_journal(struct load *l)
     st->journal_length = buf_str(&text).n;
     buf_fini(&text);
     if (r < 0 && r != -ENOENT)
-        return fail(l, EXIT_RUNTIME, "%s: %s", st->journal_path, strerror(-r));
+        return fail(l, STORE_UNUSABLE, "%s: %s", st->journal_path, strerror(-r));
     return ok;
 }
 
@@ -337,7 +335,7 @@ static bool remove_copies(struct load *l)
         if (r == 0)
             r = file_remove(name);
     }
-    return r == 0 || fail(l, EXIT_RUNTIME, "%s: its copy cannot be removed: %s", l->st->path, strerror(-r));
+    return r == 0 || fail(l, STORE_UNUSABLE, "%s: its copy cannot be removed: %s", l->st->path, strerror(-r));
 }
 
 /* Changes are in the journal all the same, and that grows; better known now than at the first save. */
@@ -402,14 +400,15 @@ static bool make_store(struct load *l, const struct store_setup *setup)
     char path[FILE_NAME_MAX];
     int r = file_resolve(setup->path, path);
     if (r < 0)
-        return fail(l, EXIT_RUNTIME, "%s: %s", setup->path, strerror(-r));
+        return fail(l, STORE_UNUSABLE, "%s: %s", setup->path, strerror(-r));
     l->st = store_new(setup, path);
-    return l->st || fail(l, EXIT_RUNTIME, "%s: out of memory", setup->path);
+    return l->st || fail(l, STORE_UNUSABLE, "%s: out of memory", setup->path);
 }
 
-struct store *store_open(const struct store_setup *setup, char *error, size_t n, int *exit_status)
+struct store *store_open(const struct store_setup *setup, char *error, size_t n, enum store_outcome *outcome)
 {
-    struct load l = {.error = error, .error_size = n, .exit_status = exit_status};
+    struct load l = {.error = error, .error_size = n, .outcome = outcome};
+    *outcome = STORE_OPENED;
     if (!make_store(&l, setup))
         return NULL;
     l.at = store_instant(l.st);

@@ -100,7 +100,7 @@ struct bench {
 static void open_bench(struct bench *b, const char *folder, const char *headers)
 {
     char text[1024], error[512];
-    int status;
+    enum store_outcome outcome;
     struct buf errors = BUF_INIT;
     snprintf(text, sizeof text,
              "{\"backends\":[{\"address\":\"127.0.0.1:1\"}],\"rate_limit\":{\"clients_file\":\"%s/clients.json\","
@@ -111,7 +111,7 @@ static void open_bench(struct bench *b, const char *folder, const char *headers)
         die("the config is not valid");
     b->loop = loop_new();
     b->worker = worker_new(b->loop, "bench");
-    b->lim = limiter_new(b->loop, b->worker, b->config, error, sizeof error, &status);
+    b->lim = limiter_new(b->loop, b->worker, b->config, error, sizeof error, &outcome);
     if (!b->lim)
         die(error);
 }

@@ -83,7 +83,7 @@ static void tear_down(void)
 static void set_up(void)
 {
     char folder[64], text[256], error[256];
-    int status;
+    enum store_outcome outcome;
     struct buf errors = BUF_INIT;
     make_folder(folder);
     snprintf(text, sizeof text,
@@ -95,7 +95,7 @@ static void set_up(void)
     CHECK(config && loop);
     worker = worker_new(loop, "fuzz");
     CHECK(worker);
-    limiter = limiter_new(loop, worker, config, error, sizeof error, &status);
+    limiter = limiter_new(loop, worker, config, error, sizeof error, &outcome);
     CHECK(limiter);
     api = clients_api_new(loop, config, limiter);
     CHECK(api);

@@ -56,7 +56,7 @@ struct world {
 static void open_world(struct world *w, const char *admin, bool limited)
 {
     char text[512], error[256];
-    int status;
+    enum store_outcome outcome;
     struct buf errors = BUF_INIT;
     *w = (struct world){.authorizations = 1};
     strcpy(w->folder, "/tmp/lb-api-XXXXXX");
@@ -72,7 +72,7 @@ static void open_world(struct world *w, const char *admin, bool limited)
     w->loop = loop_new();
     w->worker = worker_new(w->loop, "test");
     if (limited)
-        w->lim = limiter_new(w->loop, w->worker, w->config, error, sizeof error, &status);
+        w->lim = limiter_new(w->loop, w->worker, w->config, error, sizeof error, &outcome);
     w->api = clients_api_new(w->loop, w->config, w->lim);
     assert_non_null(w->api);
     w->h = clients_api_handler(w->api);

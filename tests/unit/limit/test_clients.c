@@ -48,7 +48,7 @@ struct world {
     char folder[32], path[64], journal[72];
     const char *save_interval; /* NULL: never in the time of a test */
     char error[256];
-    int exit_status;
+    enum store_outcome outcome;
     struct loop *loop;
     struct worker *worker;
     struct config *config;
@@ -68,7 +68,7 @@ static bool start(struct world *w)
     buf_fini(&errors);
     w->loop = loop_new();
     w->worker = worker_new(w->loop, "test");
-    w->lim = limiter_new(w->loop, w->worker, w->config, w->error, sizeof w->error, &w->exit_status);
+    w->lim = limiter_new(w->loop, w->worker, w->config, w->error, sizeof w->error, &w->outcome);
     return w->lim != NULL;
 }
 
@@ -584,10 +584,10 @@ static void put_file(const char *path, const char *text)
     assert_int_equal(file_replace(path, str_of(text)), 0);
 }
 
-static void expect_refusal(struct world *w, int status, const char *what)
+static void expect_refusal(struct world *w, enum store_outcome outcome, const char *what)
 {
     assert_false(start(w));
-    assert_int_equal(w->exit_status, status);
+    assert_int_equal(w->outcome, outcome);
     if (!strstr(w->error, what))
         fail_msg("\"%s\" does not say \"%s\"", w->error, what);
     crash(w);
@@ -608,13 +608,13 @@ static void damage_stops_the_start_and_stays(void **state)
     open_world(&w);
     crash(&w);
     put_file(w.path, "");
-    expect_refusal(&w, 2, "clients.json:1:1: the file is empty");
+    expect_refusal(&w, STORE_DAMAGED, "clients.json:1:1: the file is empty");
     put_file(w.path, "{\"clients\":[\n{\"client_id\":\"a\",\"capacity\":0,\"rate_per_sec\":1}\n]}");
-    expect_refusal(&w, 2, "clients.json:2:29: capacity is 0");
+    expect_refusal(&w, STORE_DAMAGED, "clients.json:2:29: capacity is 0");
     expect_content(w.path, "{\"clients\":[\n{\"client_id\":\"a\",\"capacity\":0,\"rate_per_sec\":1}\n]}");
     put_file(w.path, "{\"clients\":[]}");
     put_file(w.journal, "{}\n{}\n");
-    expect_refusal(&w, 2, "clients.json.journal:1:1: the checksum");
+    expect_refusal(&w, STORE_DAMAGED, "clients.json.journal:1:1: the checksum");
     expect_content(w.journal, "{}\n{}\n");
     put_file(w.journal, "");
     must_start(&w);
@@ -688,10 +688,10 @@ static void unreadable_copy_is_no_damage(void **state)
     put_file(w.path, "{\"clients\":[");
     snprintf(copy, sizeof copy, "%s.rescue", w.path);
     assert_int_equal(mkdir(copy, 0700), 0);
-    expect_refusal(&w, 1, "clients.json.rescue: Is a directory");
+    expect_refusal(&w, STORE_UNUSABLE, "clients.json.rescue: Is a directory");
     expect_content(w.path, "{\"clients\":[");
     assert_int_equal(rmdir(copy), 0);
-    expect_refusal(&w, 2, "clients.json:1:13: ");
+    expect_refusal(&w, STORE_DAMAGED, "clients.json:1:13: ");
     put_file(w.path, "{\"clients\":[]}");
     must_start(&w);
     close_world(&w);
@@ -705,7 +705,7 @@ static void second_process_is_refused(void **state)
     open_world(&w);
     second = w;
     snprintf(want, sizeof want, "in use by process %d", (int)getpid());
-    expect_refusal(&second, 1, want);
+    expect_refusal(&second, STORE_UNUSABLE, want);
     close_world(&w);
 }
 
@@ -783,7 +783,7 @@ static void missing_folder_is_refused(void **state)
 {
     (void)state;
     struct world w = {.path = "/nonexistent-folder/clients.json"};
-    expect_refusal(&w, 1, "/nonexistent-folder/clients.json.lock: No such file");
+    expect_refusal(&w, STORE_UNUSABLE, "/nonexistent-folder/clients.json.lock: No such file");
 }
 
 /* ---- symbolic links ---- */
@@ -820,7 +820,7 @@ static void names_of_one_file_share_all(void **state)
         use(&w, id, i);
         second = w;
         strcpy(second.path, i % 2 ? link : real);
-        expect_refusal(&second, 1, want);
+        expect_refusal(&second, STORE_UNUSABLE, want);
         crash(&w);
     }
     must_start(&w);
@@ -863,11 +863,11 @@ static void a_link_without_an_end_is_refused(void **state)
     snprintf(link, sizeof link, "%s/far", w.folder);
     assert_int_equal(symlink("nowhere/clients.json", link), 0);
     strcpy(w.path, link);
-    expect_refusal(&w, 1, "/far: a symbolic link to /tmp/");
-    expect_refusal(&w, 1, "/nowhere/clients.json, whose folder does not exist");
+    expect_refusal(&w, STORE_UNUSABLE, "/far: a symbolic link to /tmp/");
+    expect_refusal(&w, STORE_UNUSABLE, "/nowhere/clients.json, whose folder does not exist");
     assert_int_equal(unlink(link), 0);
     assert_int_equal(symlink("far", link), 0);
-    expect_refusal(&w, 1, "/far: Too many levels of symbolic links");
+    expect_refusal(&w, STORE_UNUSABLE, "/far: Too many levels of symbolic links");
     assert_int_equal(unlink(link), 0);
     must_start(&w);
     close_world(&w);

@@ -29,7 +29,7 @@ struct world {
 static void open_world(struct world *w, const char *settings)
 {
     char text[1024], error[256];
-    int status;
+    enum store_outcome outcome;
     struct buf errors = BUF_INIT;
     strcpy(w->folder, "/tmp/lb-limiter-XXXXXX");
     assert_non_null(mkdtemp(w->folder));
@@ -43,7 +43,7 @@ static void open_world(struct world *w, const char *settings)
     buf_fini(&errors);
     w->loop = loop_new();
     w->worker = worker_new(w->loop, "test");
-    w->lim = limiter_new(w->loop, w->worker, w->config, error, sizeof error, &status);
+    w->lim = limiter_new(w->loop, w->worker, w->config, error, sizeof error, &outcome);
     if (!w->lim)
         fail_msg("%s", error);
 }

@@ -42,7 +42,7 @@ struct world {
 static void open_world(struct world *w, const char *settings)
 {
     char text[1024], error[256];
-    int status;
+    enum store_outcome outcome;
     struct buf errors = BUF_INIT;
     now = 1000 * NS_PER_S;
     strcpy(w->folder, "/tmp/lb-time-XXXXXX");
@@ -56,7 +56,7 @@ static void open_world(struct world *w, const char *settings)
         fail_msg("%.*s", STR_ARG(buf_str(&errors)));
     w->loop = loop_new();
     w->worker = worker_new(w->loop, "test");
-    w->lim = limiter_new(w->loop, w->worker, w->config, error, sizeof error, &status);
+    w->lim = limiter_new(w->loop, w->worker, w->config, error, sizeof error, &outcome);
     if (!w->lim)
         fail_msg("%s", error);
 }
