@@ -19,9 +19,8 @@
 struct limiter;
 
 enum limit_verdict {
-    LIMIT_ALLOW,  /* forward it; a token was taken if it is limited */
-    LIMIT_DENY,   /* answer with `error`: ERR_RATE_LIMITED, ERR_UNKNOWN_CLIENT or ERR_BAD_CLIENT_ID */
-    LIMIT_PENDING /* the answer comes through the callback (not in this version: for limits shared over a network) */
+    LIMIT_ALLOW, /* forward it; a token was taken if it is limited */
+    LIMIT_DENY   /* answer with `error`: ERR_RATE_LIMITED, ERR_UNKNOWN_CLIENT or ERR_BAD_CLIENT_ID */
 };
 
 #define LIMIT_FIELDS_MAX 256u
