@@ -20,6 +20,12 @@ struct framing {
     uint64_t length; /* of FRAMING_LENGTH; may be 0 */
 };
 
+/* Does anything follow the head, be it only a last chunk or the connection's end? */
+static inline bool framing_has_content(const struct framing *f)
+{
+    return f->kind == FRAMING_LENGTH ? f->length > 0 : f->kind != FRAMING_NONE;
+}
+
 /* A request's framing. `minor` is the HTTP/1 minor version. ERR_BAD_CONTENT_LENGTH for one that is repeated, signed, a
  * list, empty or over INT64_MAX; ERR_BAD_TRANSFER_ENCODING with Content-Length, in HTTP/1.0, repeated, or where chunked
  * is not the final coding or stands there twice (so for "gzip" alone: RFC 9112 section 6.3 asks for 400);

@@ -59,8 +59,7 @@ static void send_request(struct exchange *x, bool more)
         exchange_enter(x, EXCHANGE_RELAY);
     a->ready = true;
     struct str kept = buf_str(&x->kept);
-    bool bodied = x->framing.kind == FRAMING_CHUNKED || x->framing.length > 0;
-    bool now = bodied && (kept.n > 0 || x->up_ended);
+    bool now = framing_has_content(&x->framing) && (kept.n > 0 || x->up_ended);
     struct back_request r = {.head = x->head,
                              .method = x->method,
                              .framing = x->framing,

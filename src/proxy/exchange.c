@@ -179,7 +179,7 @@ static enum err check_request(const struct exchange *x, const struct request *r)
 void exchange_begin(struct exchange *x, const struct request *r, struct str head, bool more)
 {
     x->framing = r->framing;
-    x->up_ended = r->framing.kind == FRAMING_NONE || (r->framing.kind == FRAMING_LENGTH && r->framing.length == 0);
+    x->up_ended = !framing_has_content(&r->framing);
     x->expects_continue = r->expect_continue;
     x->nominates = r->nominates;
     if (!note_request(x, r) || !note_request_id(x, &r->headers)) {

@@ -20,7 +20,7 @@ static void set_request(struct front_h1 *f, const struct request *r)
 {
     f->up = r ? (uint8_t)r->framing.kind : FRAMING_NONE;
     f->up_left = f->up == FRAMING_LENGTH ? r->framing.length : 0;
-    f->up_ended = r && (f->up == FRAMING_NONE || (f->up == FRAMING_LENGTH && f->up_left == 0));
+    f->up_ended = r && !framing_has_content(&r->framing);
     f->chunked = (struct chunked){0};
     f->takes_trailers = r && r->takes_trailers;
     f->discarded = 0;

@@ -120,11 +120,6 @@ static void back_fail_cut(struct back_conn *c, int sys_errno)
 
 /* ---- sending ---- */
 
-static bool has_body(const struct framing *f)
-{
-    return f->kind == FRAMING_CHUNKED || f->kind == FRAMING_CLOSE || (f->kind == FRAMING_LENGTH && f->length > 0);
-}
-
 /* From the request's end to the response's head, then between bytes of its content. While the request has not been sent
  * whole, the backend may be waiting for the client, which has a time of its own for that; and as long as some of it
  * goes, the time begins anew. */
@@ -137,7 +132,7 @@ static void await_response(struct back_conn *c)
     } else if (c->response == RESPONSE_BODY) {
         if (c->sending)
             ns += config_of(c)->timeouts.client_body;
-        io_set_read_timeout(c->io, IO_PROGRESS, has_body(&c->down) ? ns : 0);
+        io_set_read_timeout(c->io, IO_PROGRESS, framing_has_content(&c->down) ? ns : 0);
     }
 }
 
@@ -166,7 +161,7 @@ void back_send_head(struct back_conn *c, const struct back_request *r, bool more
     c->head_request = r->method == METHOD_HEAD;
     c->upgrade = r->upgrade;
     c->up = r->framing;
-    c->sending = c->up.kind == FRAMING_CHUNKED || (c->up.kind == FRAMING_LENGTH && c->up.length > 0);
+    c->sending = framing_has_content(&c->up);
     io_write_str(c->io, r->head, more && c->sending);
     c->expecting = c->sending && r->expects;
     await_response(c);
@@ -242,7 +237,7 @@ static void final_head(struct back_conn *c, const struct response *r, struct str
     await_response(c);
     /* Who has answered need not read the rest of the request: that its response goes on is all that is asked of it. */
     io_set_write_timeout(c->io, 0);
-    c->events->on_head(c->arg, r, head, bytes_follow || !has_body(&c->down));
+    c->events->on_head(c->arg, r, head, bytes_follow || !framing_has_content(&c->down));
 }
 
 /* Both sides speak another protocol from here on, once the request has been sent whole (RFC 9110 section 7.8). */
@@ -360,10 +355,7 @@ static void take_chunked(struct back_conn *c, char *p, size_t n)
 static void take_body(struct back_conn *c, char *p, size_t n)
 {
     switch (c->down.kind) {
-    case FRAMING_NONE:
-        c->left = 0;
-        take_length(c, p, n);
-        break;
+    case FRAMING_NONE: /* of which nothing is left, as of length 0 */
     case FRAMING_LENGTH: take_length(c, p, n); break;
     case FRAMING_CHUNKED: take_chunked(c, p, n); break;
     case FRAMING_CLOSE:

@@ -183,6 +183,16 @@ static void faults_of_a_response_are_all_one(void **state)
     assert_response_refused(FIELDS(TE, "chunked", TE, "chunked"), 1, 200, false);
 }
 
+static void what_follows_a_head(void **state)
+{
+    (void)state;
+    assert_false(framing_has_content(&(struct framing){FRAMING_NONE, 0}));
+    assert_false(framing_has_content(&(struct framing){FRAMING_LENGTH, 0}));
+    assert_true(framing_has_content(&(struct framing){FRAMING_LENGTH, 1}));
+    assert_true(framing_has_content(&(struct framing){FRAMING_CHUNKED, 0}));
+    assert_true(framing_has_content(&(struct framing){FRAMING_CLOSE, 0}));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -193,6 +203,7 @@ int main(void)
         cmocka_unit_test(a_response_has_the_body_it_declares),
         cmocka_unit_test(some_responses_have_none_whatever_they_say),
         cmocka_unit_test(faults_of_a_response_are_all_one),
+        cmocka_unit_test(what_follows_a_head),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
