@@ -16,10 +16,13 @@ struct retry_budget {
     uint64_t begun_sum, retries_sum;
 };
 
-/* Counts a request begun at `now` (monotonic ns). */
+/* Each call moves the ring to its `now` (monotonic ns, never before an earlier call's), and so forgets what is too old.
+ */
+
+/* Counts a request begun at `now`. */
 void budget_count(struct retry_budget *b, uint64_t now);
 
-/* May a retry be made now, at `percent`? Counts nothing. */
+/* May a retry be made at `now`, under `percent`? Counts nothing. */
 bool budget_allows(struct retry_budget *b, uint64_t now, unsigned percent) __attribute__((warn_unused_result));
 
 /* One that was allowed at `now` is made: counts it. */
