@@ -345,16 +345,18 @@ static void on_fail(void *arg, const struct back_failure *f)
     struct exchange *x = arg;
     x->attempt.conn = NULL; /* gone already */
     x->attempt.ready = false;
-    if (x->state == EXCHANGE_TUNNEL)
-        x->attempt.cause = f->cause;
     if (x->state != EXCHANGE_TUNNEL) {
         attempt_failed(x, f);
-    } else if (f->heard_out && !x->up_ended) {
+        return;
+    }
+    /* How another protocol ends says nothing about the backend. */
+    x->attempt.cause = f->cause;
+    if (!f->heard_out) {
+        exchange_fail(x, f->error);
+    } else if (!x->up_ended) {
         exchange_abandon(x, f->error);
         x->front->ops->end_tunnel(x->front);
-    } else if (!f->heard_out) { /* how another protocol ends says nothing about the backend */
-        exchange_fail(x, f->error);
-    }
+    } /* else both sides have said their last, and the carrier, which knows, ends the exchange when the client has it */
 }
 
 static const struct back_events events = {
