@@ -341,11 +341,9 @@ static bool is_forbidden_trailer(struct str name)
         STR_INIT("if-range"),
         STR_INIT("if-unmodified-since"),
         STR_INIT("location"),
-        STR_INIT("max-forwards"),
         STR_INIT("origin"),
         STR_INIT("pragma"),
         STR_INIT("priority"),
-
         STR_INIT("range"),
         STR_INIT("retry-after"),
         STR_INIT("set-cookie"),
