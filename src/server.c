@@ -370,8 +370,10 @@ static int start(struct server *s)
 /* One that did not get to serve in another's place leaves that one's socket, its file, and who waits there alone. */
 static void leave_listeners(struct server *s)
 {
-    bool ours = s->serving || !s->successor;
-    (ours ? listener_close : listener_leave)(s->lifecycle.listener);
+    if (s->serving || !s->successor)
+        listener_close(s->lifecycle.listener);
+    else
+        listener_leave(s->lifecycle.listener);
     listener_leave(s->lifecycle.before);
 }
 

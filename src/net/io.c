@@ -59,6 +59,14 @@ unsigned io_needs(const struct io *io)
     return (needs_read(io) ? (unsigned)LOOP_READ : 0) | (write ? (unsigned)LOOP_WRITE : 0);
 }
 
+/* False, with errno, when the kernel has no room. */
+static bool watch_first(struct io *io, unsigned wanted)
+{
+    if (io->patient && wanted == LOOP_READ)
+        return loop_watch_soon(io->loop, &io->watch, wanted);
+    return loop_watch(io->loop, &io->watch, wanted);
+}
+
 void io_ask(struct io *io)
 {
     unsigned wanted = io_needs(io), asked = io->watch.registered ? io->watch.wanted : 0;
@@ -66,7 +74,7 @@ void io_ask(struct io *io)
         return;
     if (io->watch.registered)
         loop_rewatch(io->loop, &io->watch, wanted);
-    else if (!(io->patient && wanted == LOOP_READ ? loop_watch_soon : loop_watch)(io->loop, &io->watch, wanted))
+    else if (!watch_first(io, wanted))
         io_fail(io, errno);
 }
 

@@ -60,7 +60,10 @@ static void turn_away(struct conn *c)
 {
     struct end *e = &c->end[0];
     c->end[1].closed = true;
-    *(c->connected ? &e->tell_reset : &e->tell_refused) = true;
+    if (c->connected)
+        e->tell_reset = true;
+    else
+        e->tell_refused = true;
     want_tell(e);
     conn_free_if_done(c);
 }

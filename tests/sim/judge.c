@@ -522,7 +522,10 @@ void judge_answer(struct request *r, unsigned status, bool own)
     r->status = status;
     r->own_answer = own;
     tally.answered++;
-    *(own ? &tally.own : &tally.forwarded) += 1;
+    if (own)
+        tally.own++;
+    else
+        tally.forwarded++;
     if (own && !is_excused(r, status))
         sim_fail("answers", "%s request %u got %u, and there was no reason for it", r->method, r->id, status);
 }

@@ -314,9 +314,12 @@ static void leave_local(struct end *e, bool reset)
     if (e->tx.len > 0)
         put_across(e, o, e->tx.len);
     o->fin_in = o->peer_closed = true;
-    if (reset)
+    if (reset) {
         o->error = ECONNRESET;
-    *(reset ? &o->tell_reset : &o->tell_fin) = true;
+        o->tell_reset = true;
+    } else {
+        o->tell_fin = true;
+    }
     want_tell(o);
     end_changed(o);
 }

@@ -59,7 +59,10 @@ static void sock_close_file(struct file *f)
         stop_listening(s);
     if (s->end) {
         syscall_progress();
-        *(s->accepted ? &net.accepted_open : &net.made_open) -= 1;
+        if (s->accepted)
+            net.accepted_open--;
+        else
+            net.made_open--;
         s->end->sock = NULL;
         close_end(s->end, s->linger_reset && can_reset(s->end));
     }

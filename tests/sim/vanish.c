@@ -82,7 +82,10 @@ static void forget_sock(struct end *e)
     struct sock *s = e->sock;
     if (!s)
         return;
-    *(s->accepted ? &net.accepted_open : &net.made_open) -= 1;
+    if (s->accepted)
+        net.accepted_open--;
+    else
+        net.made_open--;
     s->end = NULL;
     e->sock = NULL;
 }
