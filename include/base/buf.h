@@ -1,5 +1,5 @@
 /* A byte queue: bytes are appended at the end and consumed from the front, and stand contiguously. It grows on demand
- * up to what its user allows and owns its block. An empty buf_fini()ed or buf_init()ed buffer owns no memory. */
+ * up to what its user allows and owns its block. A buffer that is BUF_INIT, or buf_fini()ed, owns no memory. */
 #ifndef LB_BASE_BUF_H
 #define LB_BASE_BUF_H
 

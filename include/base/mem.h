@@ -1,4 +1,9 @@
-/* Memory: running out costs the connection that needed it, or ends a start with a message. The block is zeroed. */
+/* Memory: running out costs the connection that needed it, or ends a start with a message.
+ *
+ * Objects come from here, zeroed, so that a member that is added begins as 0 wherever one is made. In base/ and config/
+ * stand libc's own calls beside these: for blocks that are written before they are read, those that grow (realloc()),
+ * tables so large that the kernel's zeroed pages count, and the strings and arrays of a snapshot of the config. It
+ * makes no difference to whoever frees: mem_free() is free(). */
 #ifndef LB_BASE_MEM_H
 #define LB_BASE_MEM_H
 

@@ -102,7 +102,8 @@ struct config {
 #define CONFIG_FAULTS_MAX   500u
 
 /* Reads and checks `path`. NULL when anything is wrong: then `errors` holds one line for each fault, "file:line:column:
- * key.path: what was found; what is allowed" with '\n' at the end. */
+ * key.path: what was found; what is allowed" with '\n' at the end. *no_memory: memory ran out (of what `errors` holds
+ * then some may be missing), which says nothing about the file. */
 struct config *config_load(const char *path, struct buf *errors, bool *no_memory) __attribute__((warn_unused_result));
 
 /* The same from text, `name` standing for the file in messages. `getenv_fn` gives the environment (NULL: the process's

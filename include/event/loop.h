@@ -107,10 +107,12 @@ void loop_rewatch(struct loop *l, struct watch *w, unsigned wanted);
  * none. */
 void loop_unwatch(struct loop *l, struct watch *w);
 
-/* Arms or moves a timer (see timer.h). Out of memory aborts only at start; later the heap has room for every timer that
- * was armed before: returns false when a timer cannot be armed. */
+/* Arms or moves a timer (see timer.h). False when there is no memory for it, and it stays unarmed. That cannot be where
+ * it is armed already, nor where it has just fired and its callback arms nothing else before: the room that it had in
+ * the heap is still there. Armed by a callback for a time that is over, it fires in the next turn at the earliest. */
 bool loop_arm(struct loop *l, struct timer *t, uint64_t deadline) __attribute__((warn_unused_result));
-/* Makes room for `n` timers more than are armed, so that in this turn that many can be armed for certain. */
+/* Makes room for `n` timers more than are armed: so many can be armed for certain in this turn, as long as nobody else
+ * arms one in between. False when there is no memory. */
 bool loop_reserve(struct loop *l, size_t n) __attribute__((warn_unused_result));
 void loop_cancel(struct loop *l, struct timer *t);
 

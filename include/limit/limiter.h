@@ -44,8 +44,8 @@ struct limit_answer {
 struct limiter *limiter_new(struct loop *l, struct worker *w, struct config *config, char *error, size_t n,
                             enum store_outcome *outcome) __attribute__((warn_unused_result));
 
-/* Decides one request at time loop_now(): identity (rate_limit.client_id_header, trusted_proxies with X-Forwarded-For,
- * exempt), bucket, fields. */
+/* Decides one request at the clock's time, which the loop's may be behind (docs/limiter.md): identity
+ * (rate_limit.client_id_header, trusted_proxies with X-Forwarded-For, exempt), bucket, fields. */
 void limiter_ask(struct limiter *lim, const struct peer *peer, const struct headers *h, struct limit_answer *out);
 
 /* A reload, in two steps of one turn. The first makes ready what can fail; NULL when memory runs out. The second puts
@@ -57,9 +57,9 @@ void limiter_commit(struct limiter_change *c);
 /* NULL is fine. */
 void limiter_rollback(struct limiter_change *c);
 
-/* The client address of a request as interface.md defines it: the peer's, or from a trusted proxy the right-most
- * untrusted one of X-Forwarded-For. Usable without a limiter. Returns false for a unix peer of which nothing more is
- * known. */
+/* The client address of a request as the README defines it (Whose request it is): the peer's, or from a trusted proxy
+ * the right-most untrusted one of X-Forwarded-For. Usable without a limiter. Returns false for a unix peer of which
+ * nothing more is known. */
 bool identity_address(const struct config *config, const struct peer *peer, const struct headers *h, struct ip *out);
 
 /* Begins the last save (a whole snapshot with tokens). done(arg, ok) is called on the loop when it is on disk or has

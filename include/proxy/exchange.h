@@ -42,7 +42,8 @@ uint64_t exchange_tunnel_left(const struct exchange *x);
 /* The carrier has room again after send_body() said full. */
 void exchange_drained(struct exchange *x);
 
-/* The exchange goes wrong on the client's side: answers with `e` if nothing has been answered yet, else cuts off. */
+/* The exchange cannot go on, whoever's fault it is: gives the backend up, and answers with `e` if nothing has been
+ * answered yet, else cuts off. */
 void exchange_fail(struct exchange *x, enum err e);
 
 /* The client has gone (or does not take its response): stops everything. The carrier ends the exchange itself. */

@@ -37,7 +37,8 @@ void proxy_commit(struct proxy *px, struct config *fresh);
 void proxy_accept(void *px, int fd, const struct peer *peer);
 
 /* From now on responses say Connection: close, idle connections get PROXY_LAST_CALL for one last request, and `drained`
- * is called (posted) once no connection is left. */
+ * is called (posted) once no connection is served any more: those that are only being closed (io_close_lingering()) are
+ * not waited for. */
 #define PROXY_LAST_CALL (1 * NS_PER_S)
 void proxy_drain(struct proxy *px, void (*drained)(void *arg), void *arg);
 
@@ -53,8 +54,8 @@ void proxy_thaw(struct proxy *px);
 typedef bool proxy_pass_fn(void *arg, int fd, struct str bytes);
 
 /* Gives every frozen connection to `pass`, now or as soon as its request is over; our end of it is closed then without
- * its client noticing. `drained` is called (posted) when none is left. To be called once, and again (with the same
- * arguments) when `pass` takes more. */
+ * its client noticing. `drained` is called (posted) when none is left, as by proxy_drain(). To be called once, and
+ * again (with the same arguments) when `pass` takes more. */
 void proxy_pass_on(struct proxy *px, proxy_pass_fn *pass, void *pass_arg, void (*drained)(void *arg), void *arg);
 
 /* Serves a connection that another process has begun: takes `fd`, and begins with `bytes`. */
@@ -66,12 +67,14 @@ void proxy_set_limiter(struct proxy *px, struct limiter *limiter);
 /* Cuts every connection off. Returns how many exchanges were under way. */
 size_t proxy_cut(struct proxy *px);
 
-/* Connections that are served now, exchanges under way now, and exchanges finished so far. */
+/* Connections that are served now: without those that are only being closed. */
 size_t proxy_connections(const struct proxy *px);
 
 /* The most connections that were open at once, those that are only being closed included, since the last call, which
  * starts the count anew. */
 size_t proxy_take_peak(struct proxy *px);
+
+/* Exchanges under way now, and finished so far. */
 size_t proxy_exchanges(const struct proxy *px);
 uint64_t proxy_finished(const struct proxy *px);
 

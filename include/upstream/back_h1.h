@@ -1,7 +1,7 @@
 /* HTTP/1.1 towards a backend: one exchange at a time on a connection that is leased, used, and given back to the pool
  * by itself when nothing stands against it. Traffic and health checks use it alike.
  *
- *   back_open ---> CONNECTING --on_ready--> LEASED --response ended, both sides clean--> IDLE (pool.h)
+ *   back_open ---> CONNECTING --on_ready--> LEASED --response ended, both sides clean--> IDLE (pool.c)
  *   pool_get  ------------------------------^  |                                          |
  *                                              +--failure, release, unclean end--> closed <+-- ended, expired
  */
@@ -112,7 +112,7 @@ void back_resume(struct back_conn *c);
  * direction to the backend has ended: then what is unsent is still sent. on_fail is not called. NULL is fine. */
 void back_release(struct back_conn *c);
 
-/* Closes the pooled connections of a backend. */
+/* Closes the pooled connections of a backend. (What the pool has learned of how long it keeps them: backend.h.) */
 void pool_flush(struct backend *be);
 
 #endif

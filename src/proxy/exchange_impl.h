@@ -94,7 +94,8 @@ void attempt_begin(struct exchange *x, bool more);
 bool attempt_upload(struct exchange *x, const char *p, size_t n, bool end);
 /* Gives the backend, or the wait for one, up. */
 void attempt_drop(struct exchange *x);
-/* What is kept of the last backend for the log. */
+/* Lets go of the backends that were tried, the last one, which the log has named by then, included. Behind
+ * attempt_drop(). */
 void attempt_fini(struct exchange *x);
 
 /* What comes from the backend: told by attempt.c, done by exchange.c. */
@@ -112,7 +113,7 @@ void hash_key_note(struct exchange *x, const struct request *r);
 
 /* Answers with the problem document of `e`, with the field lines `fields`, `detail` NULL for the catalogue's. */
 void local_problem(struct exchange *x, enum err e, struct str fields, const char *detail);
-/* The 429 of interface.md: a problem of its own type, with Retry-After. */
+/* The 429 as the README's section on RateLimit fields has it: a problem of its own type, with Retry-After. */
 void local_rate_limited(struct exchange *x, bool registered, uint64_t retry_after_s);
 /* The answer to an OPTIONS that is to be forwarded no more. */
 void local_options(struct exchange *x, struct str allowed);

@@ -19,12 +19,16 @@ struct proxy {
     struct limiter *limiter;
     const struct local_handler *local;
 
-    struct list fronts;                             /* every connection that is served */
-    struct list closing;                            /* those that are only being closed, the oldest first */
-    struct crowd crowd;                             /* all of them by address */
-    size_t connections, lingering, peak, exchanges; /* all; those that are only being closed; ... */
-    size_t refusing;                                /* connections over a limit that have not ended yet */
-    uint64_t finished;
+    struct list fronts;  /* every connection that is served */
+    struct list closing; /* those that are only being closed (they linger), the oldest first */
+    struct crowd crowd;  /* all of them by address */
+    size_t connections;  /* in both lists */
+    size_t lingering;    /* in `closing` */
+    size_t peak;         /* the most `connections` since proxy_take_peak() */
+    size_t refusing;     /* in no list: over a limit, answered unread, and lingering */
+    size_t exchanges;    /* under way */
+    uint64_t finished;   /* exchanges, so far */
+
     struct notice full, crowded; /* connections over limits.connections, and over connections_per_client: */
     struct ip crowded_by;        /* the first of those that its next line counts, */
     uint64_t crowded_others;     /* and how many of them are of other addresses */
