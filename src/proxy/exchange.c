@@ -3,7 +3,8 @@
  *   front (client's side)                                             attempt (backend's side)
  *
  *   exchange_begin ----> ADMIT --allowed--> PICK --connected--> RELAY --response ended--> DONE
- *                          |                 |  ^                 |
+ *                          |                 |  ^                 |                        ^
+ *                          |                 |  |                 +--101--> TUNNEL --------+  (both sides have ended)
  *                          |                 |  +---sent again----+  (only before the response's head)
  *                          +---refused,------+------------failed--+
  *                              ours          v
@@ -17,8 +18,9 @@
  * exchange is over (exchange_end), for it alone knows when the client has it all.
  *
  * Back-pressure: when a backend takes no more, or is not there yet and 64 KiB are kept, the carrier stops reading
- * content; when the carrier is full, the backend's connection stops being read. So at most kept + one scratch buffer +
- * two high-water marks are held for an exchange, whatever either side does.
+ * content; when the carrier is full, the backend's connection stops being read. So at most 64 KiB of kept content, 8
+ * KiB of trailers each way, and on each of the two connections the high-water mark (64 KiB) and what one turn can add
+ * to it (64 KiB) are held for an exchange, whatever either side does: 340 KiB with the exchange itself and its head.
  *
  * Sending again: as long as no response head has been passed on and `kept` holds all the content so far, attempt.c may
  * begin anew at another backend. */

@@ -1,9 +1,12 @@
 /* A client's HTTP/1.x connection.
  *
- *            first byte           head complete            response with the client, content read
+ *              a whole head at once, as mostly
+ *    +--------------------------------------------+
+ *    |       first bytes          the rest of it  v       response with the client, content read
  *   IDLE ----------------> HEAD ----------------> BUSY -------------------------------------------> IDLE
- *                           |  malformed, late      |  must close, other end gone, cut off
- *                           +----------------------> +--------------------------------------------> CLOSED
+ *    |                      |  or it is refused    |  must close, other end gone, cut off
+ *    +----------------------+----------------------+----------------------------------------------> CLOSED
+ *      idle too long, other end gone
  *
  * One exchange at a time: bytes of a next request stay in the endpoint (which stops reading) until the response is with
  * the client, so pipelined requests are answered in order and within bounds. The request's content and the response run
