@@ -13,10 +13,22 @@ static const struct {
 #undef X
 };
 
+static const bool closing[ERR_COUNT] = {
+#define X(name, ...) [ERR_##name] = true,
+    ERR_CLOSING(X)
+#undef X
+};
+
 int err_status(enum err e)
 {
     assert((unsigned)e < ERR_COUNT);
     return catalogue[e].status;
+}
+
+bool err_closes(enum err e)
+{
+    assert((unsigned)e < ERR_COUNT);
+    return closing[e];
 }
 
 const char *err_reason(enum err e)

@@ -15,13 +15,6 @@ static struct exchange *exchange_of(struct local_exchange *l)
     return container_of(l, struct exchange, local);
 }
 
-/* Statuses after which the connection cannot be trusted to be in step, or must not be kept busy. */
-static bool must_close(unsigned status)
-{
-    return status == 400 || status == 408 || status == 413 || status == 414 || status == 431 || status == 501 ||
-           status == 505 || status == 417;
-}
-
 static void answer(struct exchange *x, const struct local_answer *a, bool close)
 {
     assert(x->state != EXCHANGE_DONE);
@@ -84,7 +77,7 @@ void local_problem(struct exchange *x, enum err e, struct str fields, const char
         buf_fini(&body);
     }
     bool api = x->local.started; /* a call that was taken whole leaves the connection in step */
-    send_problem(x, e, fields, buf_str(&body), !api && must_close((unsigned)err_status(e)));
+    send_problem(x, e, fields, buf_str(&body), !api && err_closes(e));
     buf_fini(&body);
 }
 

@@ -29,6 +29,16 @@ static void test_some_statuses(void **state)
     assert_string_equal(err_reason(ERR_CONNECT_FAILED), "connect_failed");
 }
 
+static void test_which_close(void **state)
+{
+    (void)state;
+    for (int e = 0; e < ERR_COUNT; e++) { /* by status, but for a call of the client API, which has been read whole */
+        int s = err_status((enum err)e);
+        bool closes = s == 400 || s == 408 || s == 413 || s == 414 || s == 417 || s == 431 || s == 501 || s == 505;
+        assert_int_equal(err_closes((enum err)e), closes && e != ERR_BAD_API_REQUEST);
+    }
+}
+
 static void test_each_is_an_error_status_or_none(void **state)
 {
     (void)state;
@@ -65,6 +75,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ok_is_nothing),
         cmocka_unit_test(test_some_statuses),
+        cmocka_unit_test(test_which_close),
         cmocka_unit_test(test_each_is_an_error_status_or_none),
         cmocka_unit_test(test_reasons_are_distinct_words),
         cmocka_unit_test(test_details_are_sentences),
