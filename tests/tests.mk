@@ -172,7 +172,7 @@ lint: packages-build+lint+test
 	@$(MAKE) --no-print-directory all
 	@tests/lint/layers.sh $(BUILD)
 	@clang-format --dry-run --Werror $(SOURCES)
-	@shellcheck .ci/run .ci/install-packages $$(find src tests -name '*.sh')
+	@shellcheck -x -P SCRIPTDIR .ci/run .ci/install-packages $$(find src tests -name '*.sh')
 	@cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
 	  --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -DLB_VERSION='"x"' -D_GNU_SOURCE -Iinclude src
 	@tests/lint/tidy.sh src/*.c src/*/*.c

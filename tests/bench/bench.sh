@@ -7,6 +7,7 @@
 # BENCH_ROUNDS rounds (default 5) of BENCH_SECONDS each (default 1). BENCH_CORES="PROXY LOAD" chooses other cores,
 # BENCH_WORKS="small large" some works only (see the list at the end). BENCH_H2O names a program that is not installed.
 set -eu
+. "$(dirname "$0")/common.sh"
 
 build=$(cd "$1" && pwd)
 here=$(cd "$(dirname "$0")" && pwd)
@@ -19,32 +20,8 @@ load_core=${cores#* }
 works=${BENCH_WORKS:-small limited log 64KiB 1MiB upload chunked connection c1000 c5000 backends latency memory start}
 
 busy=$(cut -d' ' -f1 /proc/loadavg)
-dir=$(mktemp -d "${TMPDIR:-/tmp}/loadbalancer-bench-XXXXXX")
-pids=""
-
-finish() {
-    trap - EXIT INT TERM
-    for pid in $pids; do
-        kill "$pid" 2>/dev/null || true
-    done
-    wait 2>/dev/null || true
-    rm -rf "$dir"
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
-
-fail() {
-    echo "bench: $*" >&2
-    exit 1
-}
-
-have() {
-    [ -x "/usr/sbin/$1" ] || [ -x "/usr/bin/$1" ]
-}
-
-command -v taskset >/dev/null || fail "taskset is not installed (apt install util-linux)"
-[ "$(nproc)" -ge 2 ] || fail "two cores are needed"
-ulimit -n "$(ulimit -Hn)"
+begin bench
+need_two_cores
 
 # ---- who is compared ----
 
@@ -156,15 +133,6 @@ CONFIG
 
 # ---- running ----
 
-# Starts a program on a core, with its output in a file; its process id is in pid_NAME.
-start() { # CORE NAME COMMAND...
-    core=$1 name=$2
-    shift 2
-    (cd "$dir" && exec taskset -c "$core" "$@" >"$dir/$name.out" 2>&1) &
-    echo $! >"$dir/$name.id"
-    pids="$pids $!"
-}
-
 start_proxy() { # NAME
     [ -f "$dir/$1.id" ] && return
     case $1 in
@@ -174,12 +142,7 @@ start_proxy() { # NAME
     h2o) start "$proxy_core" h2o "$h2o" -c "$dir/h2o.yaml" ;;
     *) start "$proxy_core" "$1" "$build/loadbalancer" -c "$dir/$1.json" ;;
     esac
-    tries=0
-    until load "$1" -n 10; do
-        tries=$((tries + 1))
-        [ "$tries" -lt 50 ] || fail "$1 does not answer: $(cat "$dir/$1.out")"
-        sleep 0.1
-    done
+    await 50 load "$1" -n 10 || fail "$1 does not answer: $(cat "$dir/$1.out")"
 }
 
 stop_proxy() { # NAME

@@ -4,30 +4,14 @@
 # --record it writes them. Each is the difference of two runs of different length, so that start and end do not count;
 # requests come one at a time, so that it repeats.
 set -eu
+. "$(dirname "$0")/common.sh"
 
 build=$(cd "$1" && pwd)
 here=$(cd "$(dirname "$0")" && pwd)
 record=$here/instructions
 short=200 long=1200
 
-dir=$(mktemp -d "${TMPDIR:-/tmp}/loadbalancer-count-XXXXXX")
-pids=""
-finish() {
-    trap - EXIT INT TERM
-    for pid in $pids; do
-        kill "$pid" 2>/dev/null || true
-    done
-    wait 2>/dev/null || true
-    rm -rf "$dir"
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
-
-fail() {
-    echo "count: $*" >&2
-    exit 2
-}
-
+begin count 2
 command -v valgrind >/dev/null || fail "valgrind is not installed (apt install valgrind)"
 
 base=$((10000 + $$ % 20000))
@@ -55,12 +39,7 @@ count() { # REQUESTS OPTIONS...
     (cd "$dir" && exec valgrind --tool=callgrind --callgrind-out-file="$dir/profile" "$build/loadbalancer") >"$dir/out" 2>&1 &
     daemon=$!
     pids="$pids $daemon"
-    tries=0
-    until load -n 1; do
-        tries=$((tries + 1))
-        [ "$tries" -lt 150 ] || fail "the daemon does not answer: $(cat "$dir/out")"
-        sleep 0.2
-    done
+    await 300 load -n 1 || fail "the daemon does not answer: $(cat "$dir/out")"
     load -n "$n" "$@" || fail "requests failed: $(cat "$dir/load.out")"
     kill "$daemon"
     wait "$daemon" || fail "the daemon failed: $(cat "$dir/out")"

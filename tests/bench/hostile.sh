@@ -10,6 +10,7 @@
 # HOSTILE_PROXIES="ours nginx" and HOSTILE_KINDS="slow all" some only. Where others use the machine, HOSTILE_REALTIME=1
 # (root) puts all of this before them (SCHED_FIFO).
 set -eu
+. "$(dirname "$0")/common.sh"
 
 build=$(cd "$1" && pwd)
 file=${2:-}
@@ -22,36 +23,12 @@ kinds=${HOSTILE_KINDS:-slow readers vanish reset gone all}
 everything=slow,readers,vanish,reset,gone
 rate=1000
 fresh_rate=100
-first="" peers_second="nice -n 10"
+peers_second="nice -n 10"
 [ -z "${HOSTILE_REALTIME:-}" ] || first="chrt --fifo 20" peers_second="chrt --fifo 10"
 
 busy=$(cut -d' ' -f1 /proc/loadavg)
-dir=$(mktemp -d "${TMPDIR:-/tmp}/loadbalancer-hostile-XXXXXX")
-pids=""
-
-finish() {
-    trap - EXIT INT TERM
-    for pid in $pids; do
-        kill "$pid" 2>/dev/null || true
-    done
-    wait 2>/dev/null || true
-    rm -rf "$dir"
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
-
-fail() {
-    echo "hostile: $*" >&2
-    exit 1
-}
-
-have() {
-    [ -x "/usr/sbin/$1" ] || [ -x "/usr/bin/$1" ]
-}
-
-command -v taskset >/dev/null || fail "taskset is not installed (apt install util-linux)"
-[ "$(nproc)" -ge 2 ] || fail "two cores are needed"
-ulimit -n "$(ulimit -Hn)"
+begin hostile
+need_two_cores
 
 proxies=ours
 have nginx && proxies="$proxies nginx"
@@ -126,16 +103,6 @@ CONFIG
 
 # ---- running ----
 
-# Starts a program on a core, with its output in a file; its process id is in NAME.id.
-start() { # CORE NAME COMMAND...
-    core=$1 name=$2
-    shift 2
-    # shellcheck disable=SC2086  # it is words
-    (cd "$dir" && exec $first taskset -c "$core" "$@" >"$dir/$name.out" 2>&1) &
-    echo $! >"$dir/$name.id"
-    pids="$pids $!"
-}
-
 stop() { # NAME
     kill "$(cat "$dir/$1.id")"
     wait "$(cat "$dir/$1.id")" 2>/dev/null || true
@@ -155,21 +122,7 @@ start_proxy() { # NAME
     haproxy) start "$proxy_core" haproxy haproxy -db -f "$dir/haproxy.cfg" ;;
     *) start "$proxy_core" "$1" "$build/loadbalancer" -c "$dir/$1.json" ;;
     esac
-    tries=0
-    until load "$1" start.load -n 10; do
-        tries=$((tries + 1))
-        [ "$tries" -lt 50 ] || fail "$1 does not answer: $(cat "$dir/$1.out")"
-        sleep 0.1
-    done
-}
-
-wait_ready() {
-    tries=0
-    until grep -q '^ready' "$dir/peers.out"; do
-        tries=$((tries + 1))
-        [ "$tries" -lt 300 ] || fail "the peers are not ready: $(cat "$dir/peers.out")"
-        sleep 0.1
-    done
+    await 50 load "$1" start.load -n 10 || fail "$1 does not answer: $(cat "$dir/$1.out")"
 }
 
 # Ours fails none; of the others it is counted, unless there is nothing to count.
@@ -199,7 +152,7 @@ measure_beside() { # PROXY KIND TARGET
     : >"$dir/peers.out"
     # shellcheck disable=SC2086
     start "$load_core" peers $peers_second "$build/bench/bench_hostile" "$which" "$(port_of "$3")"
-    wait_ready
+    await 300 grep -q '^ready' "$dir/peers.out" || fail "the peers are not ready: $(cat "$dir/peers.out")"
     if [ "$3" = decoy ]; then what=$2-decoy; else what=$2; fi
     measure "$1" "$what"
     stop peers
