@@ -35,7 +35,8 @@ struct lifecycle {
     uint64_t finished_before, began;
     size_t cut;         /* exchanges */
     size_t cut_sending; /* connections that were only being closed, and had something to send yet */
-    bool hurried;       /* by a second signal */
+    bool asked;         /* to stop, by a signal */
+    bool hurried;       /* by a second one */
     bool save_cut;      /* the save was not waited for: a job of it may hang */
     bool given_up;
 };
@@ -64,8 +65,9 @@ void lifecycle_pass_more(struct lifecycle *lc, proxy_pass_fn *pass, void *arg);
  * whatever that was: it is no want of time. */
 void lifecycle_give_up(struct lifecycle *lc);
 
-/* SIGTERM or SIGINT: the first begins the drain; the second ends it at once, and gives the save, be it under way or
- * not, a second; the third ends that. The loop is stopped when all is done. `name` is for the log. */
+/* SIGTERM or SIGINT: the first begins the drain, or, where lifecycle_hand_over() has begun it, lets it go on; the
+ * second ends it at once, and gives the save, be it under way or not, a second; the third ends that. The loop is
+ * stopped when all is done. `name` is for the log. */
 void lifecycle_stop(struct lifecycle *lc, const char *name);
 
 #endif

@@ -3,6 +3,8 @@
  *   RUNNING --signal--> DRAINING --no connection left, or deadline, or second signal--> SAVING --saved, or deadline, or
  *                                                                                               third signal--> STOPPED
  *
+ * A drain that an upgrade began was no signal's: the first that comes then changes nothing, and the next is the second.
+ *
  * A second signal may come a millisecond behind the first without anybody's haste: a terminal sends Ctrl-C to all of
  * its processes, and whoever started the balancer may pass it on besides. So it costs no save. */
 #include "lifecycle.h"
@@ -190,7 +192,7 @@ void lifecycle_init(struct lifecycle *lc)
     timer_init(&lc->deadline, on_deadline);
     timer_init(&lc->linger, on_linger);
     lc->cut = lc->cut_sending = 0;
-    lc->hurried = lc->save_cut = lc->given_up = false;
+    lc->asked = lc->hurried = lc->save_cut = lc->given_up = false;
 }
 
 void lifecycle_listen(struct lifecycle *lc, struct listener *fresh)
@@ -234,13 +236,14 @@ void lifecycle_give_up(struct lifecycle *lc)
 
 void lifecycle_stop(struct lifecycle *lc, const char *name)
 {
-    if (lc->state == LIFECYCLE_RUNNING) {
+    bool saving = lc->state == LIFECYCLE_SAVING, first = !lc->asked, third = lc->hurried;
+    lc->asked = true;
+    lc->hurried = !first;
+    if (lc->state == LIFECYCLE_RUNNING)
         drain(lc, name);
-        return;
-    }
-    bool saving = lc->state == LIFECYCLE_SAVING, third = lc->hurried;
-    lc->hurried = true;
-    if (saving && !third)
+    else if (first && lc->state == LIFECYCLE_DRAINING)
+        log_drain(lc, name); /* it is under way, behind an upgrade */
+    else if (saving && !third)
         hurry_save(lc);
     else
         cut_off(lc);

@@ -676,18 +676,31 @@ static void test_a_second_signal_is_not_lost_in_an_upgrade(void **state)
     w->finished = true;
 }
 
-/* To the process before, which only goes on with what it has under way: it begins nothing any more, and a SIGTERM cuts
- * that off. The new one has nothing to do with it. */
-static void test_signals_behind_an_upgrade(void **state)
+static void open_tunnel(struct client *tunnel, const struct world *w)
 {
-    struct world *w = *state;
+    client_open(tunnel, w->port);
+    client_send(tunnel, "GET /tunnel HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
+    client_expect_head(tunnel, 101);
+}
+
+static void expect_echo(struct client *tunnel, const char *text)
+{
+    client_send(tunnel, text);
+    while (tunnel->in.in.n < strlen(text))
+        assert_int_equal(stream_fill(&tunnel->in, deadline_in(patience_ms())), READ_OK);
+    assert_memory_equal(tunnel->in.in.p, text, strlen(text));
+    bytes_drop(&tunnel->in.in, strlen(text));
+}
+
+/* To the process before, which only goes on with what it has under way: it begins nothing any more. A first signal asks
+ * for what it does already; a second one cuts off. The new one has nothing to do with it. */
+static void signals_behind_an_upgrade(struct world *w, int signals)
+{
     struct client tunnel;
 
     world_origin(w, script, NULL, NULL);
     world_start(w, NULL);
-    client_open(&tunnel, w->port);
-    client_send(&tunnel, "GET /tunnel HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
-    client_expect_head(&tunnel, 101);
+    open_tunnel(&tunnel, w);
     pid_t fresh = upgrade(w);
     expect_failure(w, "the balancer is stopping");
     size_t mark = daemon_mark(&w->daemon);
@@ -695,12 +708,31 @@ static void test_signals_behind_an_upgrade(void **state)
     const cJSON *line = daemon_expect_event(&w->daemon, mark, "reload_failed", NULL);
     assert_string_equal(log_field(line, "cause"), "an upgrade is under way");
     daemon_signal(&w->daemon, SIGTERM);
-    assert_int_equal(daemon_wait(&w->daemon), 3);
-    daemon_expect_event(&w->daemon, mark, "stop", "cut=1");
-    client_close(&tunnel);
+    daemon_expect_event(&w->daemon, mark, "drain", "signal=SIGTERM exchanges=1");
+    expect_echo(&tunnel, "still here");
+    if (signals == 2) {
+        daemon_signal(&w->daemon, SIGTERM);
+        assert_int_equal(daemon_wait(&w->daemon), 3);
+        daemon_expect_event(&w->daemon, mark, "stop", "cut=1");
+        client_close(&tunnel);
+    } else {
+        client_close(&tunnel);
+        assert_int_equal(daemon_wait(&w->daemon), 0);
+        daemon_expect_event(&w->daemon, mark, "stop", "cut=0");
+    }
     w->daemon.pid = fresh;
     assert_int_equal(http_get(w->port, "/", NULL), 200);
     world_finish(w);
+}
+
+static void test_one_signal_behind_an_upgrade(void **state)
+{
+    signals_behind_an_upgrade(*state, 1);
+}
+
+static void test_two_signals_behind_an_upgrade(void **state)
+{
+    signals_behind_an_upgrade(*state, 2);
 }
 
 /* No file may grow beyond that. The log stays below. */
@@ -1082,7 +1114,8 @@ int main(void)
         WORLD_TEST(test_failures_change_nothing),
         WORLD_TEST(test_two_signals_during_an_upgrade),
         WORLD_TEST(test_a_second_signal_is_not_lost_in_an_upgrade),
-        WORLD_TEST(test_signals_behind_an_upgrade),
+        WORLD_TEST(test_one_signal_behind_an_upgrade),
+        WORLD_TEST(test_two_signals_behind_an_upgrade),
         WORLD_TEST(test_a_full_disk),
         WORLD_TEST(test_buckets_come_back),
         WORLD_TEST(test_files_that_come_back_damaged),
