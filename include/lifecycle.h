@@ -35,6 +35,7 @@ struct lifecycle {
     uint64_t finished_before, began;
     size_t cut;         /* exchanges */
     size_t cut_sending; /* connections that were only being closed, and had something to send yet */
+    bool follows;       /* the process before goes on beside this one: a drain waits for its end, too */
     bool asked;         /* to stop, by a signal */
     bool hurried;       /* by a second one */
     bool save_cut;      /* the save was not waited for: a job of it may hang */

@@ -23,8 +23,8 @@ struct str successor_buckets(const struct successor *s);
 struct str successor_health(const struct successor *s);
 
 /* Says that this process serves, and takes over the connections that come to lc->proxy. Once the process before has
- * left its listening socket, lc->before is closed; at once where that process has ended
- * already. */
+ * left its listening socket, lc->before is closed; at once where that process has ended already. Until it has,
+ * lc->follows is set. */
 void successor_serve(struct successor *s, struct lifecycle *lc);
 
 /* NULL is fine. */

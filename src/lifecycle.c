@@ -124,10 +124,13 @@ static void on_deadline(struct timer *t)
     cut_off(container_of(t, struct lifecycle, deadline));
 }
 
-/* Closed connections may still be bringing their last response to the client. */
+/* Closed connections may still be bringing their last response to the client, and the process before may have requests
+ * under way, which it would lose where the service manager ends what is left behind this one's end. */
 static void wait_for_linger(struct lifecycle *lc)
 {
-    if (io_lingering(lc->loop) == 0)
+    if (proxy_connections(lc->proxy) > 0)
+        return; /* taken over meanwhile: drained() is told again */
+    if (io_lingering(lc->loop) == 0 && !lc->follows)
         save(lc);
     else if (!loop_arm(lc->loop, &lc->linger, loop_now(lc->loop) + LINGER_LOOK))
         cut_off(lc);
@@ -192,7 +195,7 @@ void lifecycle_init(struct lifecycle *lc)
     timer_init(&lc->deadline, on_deadline);
     timer_init(&lc->linger, on_linger);
     lc->cut = lc->cut_sending = 0;
-    lc->asked = lc->hurried = lc->save_cut = lc->given_up = false;
+    lc->follows = lc->asked = lc->hurried = lc->save_cut = lc->given_up = false;
 }
 
 void lifecycle_listen(struct lifecycle *lc, struct listener *fresh)

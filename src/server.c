@@ -401,7 +401,6 @@ static void destroy(struct server *s)
 {
     s->ending = true;
     leave_listeners(s);
-    upgrade_free(s->upgrade);
     successor_free(s->successor);
     watchdog_stop(&s->watchdog);
     reload_free(s->reload);
@@ -418,6 +417,7 @@ static void destroy(struct server *s)
         hurry_end(s);
     log_writer_free(s->log_writer);
     s->log_writer = NULL;
+    upgrade_free(s->upgrade); /* by that the process that has taken over knows that all is said and done */
     if (s->disk)
         wait_for_disk(s);
     worker_free(s->disk);

@@ -41,8 +41,10 @@ static void on_end(struct successor *s)
 {
     close_control(s);
     s->go = true;
-    if (s->lifecycle)
-        taken_over(s);
+    if (!s->lifecycle)
+        return;
+    s->lifecycle->follows = false;
+    taken_over(s);
 }
 
 static void take(struct successor *s, int fd, struct str bytes)
@@ -127,7 +129,8 @@ void successor_serve(struct successor *s, struct lifecycle *lc)
     buf_fini(&s->buckets);
     buf_fini(&s->health);
     say(s, UPGRADE_READY);
-    if (s->control.fd >= 0)
+    lc->follows = s->control.fd >= 0;
+    if (lc->follows)
         return;
     lifecycle_close_before(lc); /* nobody is left to say that it is left */
     taken_over(s);

@@ -37,8 +37,8 @@ void proxy_commit(struct proxy *px, struct config *fresh);
 void proxy_accept(void *px, int fd, const struct peer *peer);
 
 /* From now on responses say Connection: close, idle connections get PROXY_LAST_CALL for one last request, and `drained`
- * is called (posted) once no connection is served any more: those that are only being closed (io_close_lingering()) are
- * not waited for. */
+ * is called (posted) once no connection is served any more, and again where one has been taken over since: those that
+ * are only being closed (io_close_lingering()) are not waited for. */
 #define PROXY_LAST_CALL (1 * NS_PER_S)
 void proxy_drain(struct proxy *px, void (*drained)(void *arg), void *arg);
 

@@ -389,7 +389,7 @@ void front_h1_take_over(struct proxy *px, int fd, const struct peer *peer, struc
     if (!f)
         return;
     f->first = false;
-    io_set_read_timeout(f->io, IO_BY, px->config->timeouts.client_idle);
+    io_set_read_timeout(f->io, IO_BY, px->draining ? PROXY_LAST_CALL : px->config->timeouts.client_idle);
     if (!io_feed(f->io, bytes)) {
         metrics.out_of_memory++;
         front_abandon(f, ERR_INTERNAL);

@@ -735,6 +735,65 @@ static void test_two_signals_behind_an_upgrade(void **state)
     signals_behind_an_upgrade(*state, 2);
 }
 
+static void begin_upload(struct client *c, const struct world *w)
+{
+    client_open(c, w->port);
+    client_send(c, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n1");
+}
+
+/* What is under way in the process before is a part of the service, which has stopped when the new one has ended: that
+ * waits, and serves what still goes over. */
+static void test_a_stop_waits_for_the_process_before(void **state)
+{
+    struct world *w = *state;
+    struct client tunnel, upload;
+
+    world_origin(w, script, NULL, NULL);
+    world_start(w, NULL);
+    open_tunnel(&tunnel, w);
+    begin_upload(&upload, w);
+    origin_wait_requests(w->origins[0], 2);
+    size_t mark = daemon_mark(&w->daemon);
+    pid_t fresh = upgrade(w);
+    assert_int_equal(kill(fresh, SIGTERM), 0);
+    daemon_expect_event(&w->daemon, mark, "drain", "signal=SIGTERM");
+    for (int i = 0; i < 50; i++, rest())
+        expect_echo(&tunnel, "still here");
+    client_send(&upload, "23GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_string_equal(client_expect(&upload, 200)->body.p, "3");
+    assert_string_equal(client_expect(&upload, 200)->body.p, "0");
+    client_expect_end(&upload);
+    expect_echo(&tunnel, "still here");
+    client_close(&upload);
+    client_close(&tunnel);
+    go_on_with(w, fresh);
+    assert_int_equal(daemon_wait(&w->daemon), 0);
+    daemon_expect_event(&w->daemon, mark, "taken_over", "connections=1");
+    w->finished = true;
+}
+
+/* Whoever does not want to wait for it says so. */
+static void test_a_hurried_stop_waits_for_no_process_before(void **state)
+{
+    struct world *w = *state;
+    struct client tunnel;
+
+    world_origin(w, script, NULL, NULL);
+    world_start(w, NULL);
+    open_tunnel(&tunnel, w);
+    size_t mark = daemon_mark(&w->daemon);
+    pid_t fresh = upgrade(w);
+    assert_int_equal(kill(fresh, SIGTERM), 0);
+    daemon_expect_event(&w->daemon, mark, "drain", "signal=SIGTERM");
+    assert_int_equal(kill(fresh, SIGINT), 0);
+    daemon_expect_event(&w->daemon, mark, "stop", "cut=0 saved=yes");
+    expect_echo(&tunnel, "still here");
+    client_close(&tunnel);
+    go_on_with(w, fresh);
+    assert_int_equal(daemon_wait(&w->daemon), 0);
+    w->finished = true;
+}
+
 /* No file may grow beyond that. The log stays below. */
 static void limit_file_size(const struct world *w, rlim_t size)
 {
@@ -1116,6 +1175,8 @@ int main(void)
         WORLD_TEST(test_a_second_signal_is_not_lost_in_an_upgrade),
         WORLD_TEST(test_one_signal_behind_an_upgrade),
         WORLD_TEST(test_two_signals_behind_an_upgrade),
+        WORLD_TEST(test_a_stop_waits_for_the_process_before),
+        WORLD_TEST(test_a_hurried_stop_waits_for_no_process_before),
         WORLD_TEST(test_a_full_disk),
         WORLD_TEST(test_buckets_come_back),
         WORLD_TEST(test_files_that_come_back_damaged),
