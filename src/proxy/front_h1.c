@@ -393,6 +393,8 @@ void front_h1_take_over(struct proxy *px, int fd, const struct peer *peer, struc
     if (!io_feed(f->io, bytes)) {
         metrics.out_of_memory++;
         front_abandon(f, ERR_INTERNAL);
+    } else if (px->frozen) { /* this process is giving its connections to yet another */
+        front_h1_freeze(f);
     }
 }
 

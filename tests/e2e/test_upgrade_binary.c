@@ -794,6 +794,31 @@ static void test_a_hurried_stop_waits_for_no_process_before(void **state)
     w->finished = true;
 }
 
+/* A second upgrade while the first process still has something under way: its connection goes on through both. */
+static void test_two_upgrades_in_a_row(void **state)
+{
+    struct world *w = *state;
+    struct client upload;
+
+    world_origin(w, script, NULL, NULL);
+    world_start(w, NULL);
+    begin_upload(&upload, w);
+    origin_wait_requests(w->origins[0], 1);
+    pid_t second = upgrade(w);
+    size_t mark = daemon_mark(&w->daemon);
+    assert_int_equal(kill(second, SIGUSR2), 0);
+    pid_t third = (pid_t)log_number(daemon_expect_event(&w->daemon, mark, "upgrade", "duration_ms=*"), "pid");
+    client_send(&upload, "23GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_string_equal(client_expect(&upload, 200)->body.p, "3");
+    assert_string_equal(client_expect(&upload, 200)->body.p, "0");
+    go_on_with(w, second);
+    go_on_with(w, third);
+    client_send(&upload, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    client_expect(&upload, 200);
+    client_close(&upload);
+    world_finish(w);
+}
+
 /* No file may grow beyond that. The log stays below. */
 static void limit_file_size(const struct world *w, rlim_t size)
 {
@@ -1177,6 +1202,7 @@ int main(void)
         WORLD_TEST(test_two_signals_behind_an_upgrade),
         WORLD_TEST(test_a_stop_waits_for_the_process_before),
         WORLD_TEST(test_a_hurried_stop_waits_for_no_process_before),
+        WORLD_TEST(test_two_upgrades_in_a_row),
         WORLD_TEST(test_a_full_disk),
         WORLD_TEST(test_buckets_come_back),
         WORLD_TEST(test_files_that_come_back_damaged),
