@@ -5,7 +5,7 @@
 
 #include <errno.h>
 
-#define PACE_SPAN_MAX 60000u /* tenths of a second */
+static_assert(IO_RATE_SPAN_MAX * IO_RATE_MIN <= UINT16_MAX, "what the pace asks for must be counted");
 
 static uint64_t due(const struct deadline *d)
 {
@@ -51,12 +51,13 @@ static void count_moved(struct pace *p, size_t n)
     p->moved = n < (size_t)(UINT16_MAX - p->moved) ? (uint16_t)(p->moved + n) : UINT16_MAX;
 }
 
-/* Over how many tenths of a second the pace is taken: who may rest for longer must be able to catch up. It is bounded
- * well below where they wrap around. */
+/* Over how many tenths of a second the pace is taken: who may rest for longer must be able to catch up, as far as bytes
+ * are counted. (That is far below where the tenths wrap around.) */
 static unsigned pace_span(uint64_t progress)
 {
+    const unsigned least = IO_RATE_SPAN * 10, most = IO_RATE_SPAN_MAX * 10;
     uint64_t span = progress / (NS_PER_S / 10);
-    return span <= IO_RATE_SPAN * 10 ? IO_RATE_SPAN * 10 : span < PACE_SPAN_MAX ? (unsigned)span : PACE_SPAN_MAX;
+    return span <= least ? least : span < most ? (unsigned)span : most;
 }
 
 bool io_keep_pace(const struct io *io, struct pace *p, uint64_t progress, size_t n)
