@@ -293,10 +293,16 @@ static bool bears_token(struct str value, const char *token)
 }
 
 /* Where there is no token, the address decides alone, and a web page that is open in a browser there could ask as well
- * as its owner. Browsers say so: whatever is not a plain GET has Origin (Fetch standard, section 3.2). */
+ * as its owner. Browsers say so: whatever is not a plain GET has Origin (Fetch standard, section 3.2), and to hosts
+ * that they trust, as those of their own machine, any request has Sec-Fetch-Site, which is "none" only for what no page
+ * has asked for (Fetch Metadata, section 2.3). A GET by a page that has the balancer's address under a name of its own,
+ * over HTTP, shows nothing of the kind. */
 static bool is_from_a_page(const struct request *r)
 {
-    return headers_find_name(&r->headers, STR("Origin"), NULL) != NULL;
+    unsigned count = 0;
+    const struct field *site = headers_find_name(&r->headers, STR("Sec-Fetch-Site"), &count);
+    bool asked_by_page = site && !(count == 1 && str_eq(site->value, STR("none")));
+    return asked_by_page || headers_find_name(&r->headers, STR("Origin"), NULL) != NULL;
 }
 
 static enum err authorize(const struct clients_api *api, const struct local_request *r, const char **detail)

@@ -49,7 +49,7 @@ struct world {
     struct clients_api *api;
     const struct local_handler *h;
     struct peer peer;
-    const char *authorization, *origin;
+    const char *authorization, *origin, *site[2];
     unsigned authorizations;
 };
 
@@ -106,8 +106,8 @@ static void close_world(struct world *w)
 static void begin(struct world *w, enum method method, const char *target, struct str body, struct local_exchange *x,
                   void **state)
 {
-    struct field fields[3];
-    struct request request = {.method = method, .target = str_of(target), .headers = {.v = fields, .max = 3}};
+    struct field fields[5];
+    struct request request = {.method = method, .target = str_of(target), .headers = {.v = fields, .max = 5}};
     struct str more = STR("");
     const char *detail = NULL;
     for (unsigned i = 0; w->authorization && i < w->authorizations; i++)
@@ -116,6 +116,8 @@ static void begin(struct world *w, enum method method, const char *target, struc
     request.headers.present = request.headers.n ? 1u << FIELD_AUTHORIZATION : 0;
     if (w->origin)
         fields[request.headers.n++] = (struct field){STR("Origin"), str_of(w->origin), FIELD_OTHER};
+    for (unsigned i = 0; i < 2 && w->site[i]; i++)
+        fields[request.headers.n++] = (struct field){STR("sec-fetch-site"), str_of(w->site[i]), FIELD_OTHER};
     struct local_request r = {
         .peer = &w->peer, .request = &request, .target = request.target, .body = STR(""), .method = method};
     *x = (struct local_exchange){0};
@@ -537,6 +539,32 @@ static void web_pages_need_a_token(void **state)
     close_world(&w);
 }
 
+/* Of a GET they may say no more than that a page asks, or that none does. */
+static void pages_that_only_read_need_a_token(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *site[2];
+        unsigned status;
+    } cases[] = {
+        {{NULL}, 200},   {{"none"}, 200}, {{"same-origin"}, 403},  {{"same-site"}, 403},    {{"cross-site"}, 403},
+        {{"None"}, 403}, {{""}, 403},     {{"none", "none"}, 403}, {{"none", "same"}, 403}, {{"x", "none"}, 403}};
+    struct world w;
+    open_world(&w, "{\"allow\":[\"127.0.0.1\"]}", true);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        memcpy(w.site, cases[i].site, sizeof w.site);
+        assert_int_equal(get(&w, "/clients/list"), cases[i].status);
+        if (cases[i].status == 403)
+            expect_said("admin.token");
+    }
+    close_world(&w);
+    open_world(&w, "{\"allow\":[\"127.0.0.1\"],\"token\":\"s3cret\"}", true);
+    w.authorization = "Bearer s3cret";
+    w.site[0] = "same-origin";
+    assert_int_equal(get(&w, "/clients/list"), 200);
+    close_world(&w);
+}
+
 static void without_a_limiter_there_is_nothing(void **state)
 {
     (void)state;
@@ -582,6 +610,7 @@ int main(void)
         cmocka_unit_test(other_calls_and_methods),
         cmocka_unit_test(only_admins_may_call),
         cmocka_unit_test(web_pages_need_a_token),
+        cmocka_unit_test(pages_that_only_read_need_a_token),
         cmocka_unit_test(without_a_limiter_there_is_nothing),
         cmocka_unit_test(cancelled_exchanges_are_left_alone),
     };
