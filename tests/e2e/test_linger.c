@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MIB         (1024u * 1024u)
 #define CONNECTIONS 10
@@ -92,6 +93,29 @@ static void test_closing_connections_are_counted(void **state)
     world_finish(w);
 }
 
+/* Content that nobody wants, on a connection that stays, has five seconds in all, though it comes steadily, and faster
+ * than what is too slow anywhere. */
+static void test_steady_content_behind_an_answer_is_ended(void **state)
+{
+    static char bytes[50];
+    struct world *w = *state;
+    struct client c;
+    bool ended = false;
+
+    world_origin(w, small_script, NULL, NULL);
+    world_start(w, NULL);
+    client_open(&c, w->port);
+    client_send(&c, "POST /clients/nothing HTTP/1.1\r\nHost: h\r\nContent-Length: 60000\r\n\r\n");
+    client_expect(&c, 404);
+    for (int tick = 0; tick < 250 && !ended; tick++) {
+        ended = !client_try_send(&c, bytes, sizeof bytes) || stream_fill(&c.in, now_ms()) != READ_TIMEOUT;
+        usleep(100 * 1000);
+    }
+    CHECK(ended, "it is still waited for");
+    client_close(&c);
+    world_finish(w);
+}
+
 /* A stop waits for them a second at most. */
 static void test_a_stop_does_not_wait_long(void **state)
 {
@@ -113,6 +137,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WORLD_TEST(test_who_writes_first_reads_the_refusal),
         WORLD_TEST(test_closing_connections_are_counted),
+        WORLD_TEST(test_steady_content_behind_an_answer_is_ended),
         WORLD_TEST(test_a_stop_does_not_wait_long),
     };
 

@@ -794,6 +794,28 @@ static void test_a_hurried_stop_waits_for_no_process_before(void **state)
     w->finished = true;
 }
 
+/* Nor does the process before wait longer for a connection that is only being closed, whatever still comes on it. */
+static void test_an_upgrade_does_not_wait_for_closing_connections(void **state)
+{
+    struct world *w = *state;
+    struct client closing;
+
+    world_origin(w, script, NULL, NULL);
+    world_start(w, NULL);
+    client_open(&closing, w->port);
+    client_send(&closing, "nonsense\r\n\r\n");
+    client_expect(&closing, 400);
+    pid_t fresh = upgrade(w);
+    for (int i = 0; i < 150 && daemon_is_running(&w->daemon); i++) { /* it would be heard out for 300 */
+        client_try_send(&closing, "x", 1);
+        usleep(100 * 1000);
+    }
+    CHECK(!daemon_is_running(&w->daemon), "the process before still hears it out");
+    client_close(&closing);
+    go_on_with(w, fresh);
+    world_finish(w);
+}
+
 /* A second upgrade while the first process still has something under way: its connection goes on through both. */
 static void test_two_upgrades_in_a_row(void **state)
 {
@@ -1202,6 +1224,7 @@ int main(void)
         WORLD_TEST(test_two_signals_behind_an_upgrade),
         WORLD_TEST(test_a_stop_waits_for_the_process_before),
         WORLD_TEST(test_a_hurried_stop_waits_for_no_process_before),
+        WORLD_TEST(test_an_upgrade_does_not_wait_for_closing_connections),
         WORLD_TEST(test_two_upgrades_in_a_row),
         WORLD_TEST(test_a_full_disk),
         WORLD_TEST(test_buckets_come_back),
