@@ -299,8 +299,9 @@ static void front_eof(struct front_h1 *f)
 }
 
 /* A hang-up while nothing is read. Who waits in the queue need not wait, and an upload that is held back and has been
- * reset will not be whole; it is not the backend that is late then. (Over a unix socket a close in order looks the
- * same, and the rest may lie there.) All others are found out soon enough, when something is sent. */
+ * reset is given up: what lies there may be all the rest of it, but is not, most likely, and nobody waits for the
+ * answer; it is not the backend that is late then. (Over a unix socket a close in order looks the same.) All others are
+ * found out soon enough, when something is sent. */
 static void front_hangup(struct front_h1 *f)
 {
     bool cut = !f->up_ended && !f->tunnel && !f->front.peer.is_unix;

@@ -2,8 +2,10 @@
 #include "harness/world.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define MIB (1024u * 1024u)
@@ -263,6 +265,96 @@ static void test_client_leaves_while_its_upload_is_held_back(void **state)
     world_finish(w);
 }
 
+static int listen_at(const char *path)
+{
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    snprintf(un.sun_path, sizeof un.sun_path, "%s", path);
+    assert_int_equal(bind(fd, (struct sockaddr *)&un, sizeof un), 0);
+    assert_int_equal(listen(fd, 8), 0);
+    return fd;
+}
+
+/* How many bytes a unix socket takes that nobody reads. */
+static size_t room_of_a_socket(void)
+{
+    static const char piece[65536];
+    size_t room = 0;
+    int ends[2];
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    for (ssize_t n; (n = send(ends[0], piece, sizeof piece, MSG_DONTWAIT)) > 0;)
+        room += (size_t)n;
+    close(ends[0]);
+    close(ends[1]);
+    return room;
+}
+
+/* Without waiting for POLLOUT, which a unix socket has only when its reader has left little. */
+static void send_as_room_comes(struct client *c, const char *p, size_t n)
+{
+    uint64_t deadline = deadline_in(patience_ms());
+
+    for (size_t at = 0; at < n;) {
+        ssize_t sent = send(c->in.fd, p + at, n - at, MSG_DONTWAIT | MSG_NOSIGNAL);
+        at += sent > 0 ? (size_t)sent : 0;
+        if (sent < 0)
+            rest();
+        CHECK(left_ms(deadline) > 0, "only %zu of %zu bytes are taken", at, n);
+    }
+}
+
+/* Reads from who connects until the end. Returns how many bytes came behind the head. */
+static size_t read_content(int listening)
+{
+    struct stream s = {.fd = accept(listening, NULL, NULL)};
+    size_t content = 0;
+
+    assert_true(s.fd >= 0);
+    for (bool head = true; stream_fill(&s, deadline_in(patience_ms())) == READ_OK;) {
+        const char *end = head ? strstr(s.in.p, "\r\n\r\n") : s.in.p;
+        if (!end)
+            continue;
+        content += (size_t)(s.in.p + s.in.n - end) - (head ? 4 : 0);
+        head = false;
+        bytes_drop(&s.in, s.in.n);
+    }
+    bytes_free(&s.in);
+    close(s.fd);
+    return content;
+}
+
+/* One that has sent all of its upload, and closes while that is held back, has not cut it off: over a unix socket its
+ * close looks like a reset, but what it sent is there, and goes on. */
+static void test_client_on_a_unix_socket_leaves_behind_its_upload(void **state)
+{
+    struct world *w = *state;
+    char address[300], extra[300];
+    struct client c;
+    int listening = listen_at(world_path(w, "b"));
+    /* More than the daemon takes before the backend reads, by half of what its client's socket takes then. */
+    size_t size = room_of_a_socket() + 300 * 1024;
+    char *content = calloc(1, size);
+
+    assert_non_null(content);
+    snprintf(address, sizeof address, "unix:%s", world_path(w, "b"));
+    world_backend(w, address, NULL);
+    snprintf(extra, sizeof extra, "\"listen\": \"unix:%s\"", world_path(w, "s"));
+    world_start(w, extra);
+    client_open_unix(&c, world_path(w, "s"));
+    int wide = 208 * 1024;
+    assert_int_equal(setsockopt(c.in.fd, SOL_SOCKET, SO_SNDBUF, &wide, sizeof wide), 0);
+    client_sendf(&c, "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: %zu\r\n\r\n", size);
+    send_as_room_comes(&c, content, size);
+    client_close(&c);
+    size_t came = read_content(listening);
+    CHECK(came == size, "%zu of %zu bytes came", came, size);
+    close(listening);
+    free(content);
+    world_finish(w);
+}
+
 /* The script's argument: a response of which only the first `mode` bytes are sent. */
 static void cut_script(struct origin_conn *c)
 {
@@ -392,6 +484,7 @@ int main(void)
         WORLD_TEST(test_client_leaves_during_a_download),
         WORLD_TEST(test_client_leaves_during_an_upload),
         WORLD_TEST(test_client_leaves_while_its_upload_is_held_back),
+        WORLD_TEST(test_client_on_a_unix_socket_leaves_behind_its_upload),
         WORLD_TEST(test_backend_leaves_at_each_byte_of_a_length),
         WORLD_TEST(test_backend_leaves_at_each_byte_of_chunks),
         WORLD_TEST(test_backend_leaves_behind_an_interim_response),
