@@ -1207,6 +1207,32 @@ static void failed_save_is_tried_again_each_second(void **state)
     close_world(&w);
 }
 
+/* A save that comes before that is the one that was to be tried again: no other one follows. */
+static void good_save_ends_the_trying(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w);
+    crash(&w);
+    w.save_interval = "100ms"; /* begins a save after a half of it */
+    must_start(&w);
+    assert_int_equal(do_register(&w, "a", 10, 0.001), ERR_OK);
+    for (bool in_time = false; !in_time;) { /* it may be too late on a busy machine */
+        limit_files(200);
+        assert_int_equal(do_register(&w, "b", 10, 1), ERR_STORE_FAILED);
+        uint64_t failed = loop_now(w.loop), saves = metrics.store_saves;
+        limit_files(RLIM_INFINITY);
+        use(&w, "a", 1);
+        while (metrics.store_saves == saves)
+            loop_turn(w.loop, TIMER_NEVER);
+        in_time = loop_now(w.loop) < failed + NS_PER_S / 2;
+        while (loop_now(w.loop) < failed + 3 * NS_PER_S / 2)
+            loop_turn(w.loop, NS_PER_S / 10);
+        assert_true(!in_time || metrics.store_saves == saves + 1);
+    }
+    close_world(&w);
+}
+
 /* After the last save has failed, the process goes on, or waits for its end: neither is a time for another last one. */
 static void failed_save_at_stop_is_not_tried_again(void **state)
 {
@@ -1411,6 +1437,7 @@ int main(void)
         cmocka_unit_test(full_disk_changes_nothing_and_recovers),
         cmocka_unit_test(crash_on_a_full_disk),
         cmocka_unit_test(failed_save_is_tried_again_each_second),
+        cmocka_unit_test(good_save_ends_the_trying),
         cmocka_unit_test(failed_save_at_stop_is_not_tried_again),
         cmocka_unit_test(failed_save_at_stop_is_reported),
         cmocka_unit_test(a_save_with_pauses),

@@ -871,6 +871,23 @@ static void test_accepted_and_fed(void **state)
     finish(&w);
 }
 
+/* A handler that takes a part at a time takes no more than one of them in the turn in which the connection comes. */
+static void test_accepted_and_read_later(void **state)
+{
+    (void)state;
+    struct world w;
+    begin_accepted(&w, "abc");
+    w.o.leave = 2;
+    w.o.react = IO_READABLE;
+    w.o.act = take_one;
+    for (unsigned i = 1; i <= 3; i++) {
+        loop_turn(w.loop, 0);
+        assert_int_equal(w.o.events, i);
+    }
+    expect_got(&w.o, "abc");
+    finish(&w);
+}
+
 static void test_accepted_with_nothing(void **state)
 {
     (void)state;
@@ -2084,6 +2101,7 @@ int main(void)
         cmocka_unit_test(test_watch_refused),
         cmocka_unit_test(test_accepted),
         cmocka_unit_test(test_accepted_and_fed),
+        cmocka_unit_test(test_accepted_and_read_later),
         cmocka_unit_test(test_accepted_with_nothing),
         cmocka_unit_test(test_patience),
         cmocka_unit_test(test_patient_and_blocked),

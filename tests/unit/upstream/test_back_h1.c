@@ -695,6 +695,25 @@ static struct addr nowhere(unsigned n)
     return addr_of_ip(&ip, 1);
 }
 
+/* How long idle connections are kept is known of the address in use, and not of the one that comes in its place. */
+static void the_keep_time_is_an_address_s(void **state)
+{
+    struct world *w = *state;
+    struct backend *be = w->backend;
+    struct addr at[] = {w->addr, nowhere(1), nowhere(2)};
+    struct pool_known known = {.bound = 5 * NS_PER_S};
+    be->addr_count = 0;
+    backend_take_addresses(be, at, 2);
+    pool_take(be, &known);
+    at[1] = at[2];
+    backend_take_addresses(be, at, 2); /* one that is not in use goes */
+    assert_true(pool_tell(be, &known));
+    assert_int_equal(known.bound, 5 * NS_PER_S);
+    backend_take_addresses(be, at + 1, 1);
+    assert_false(pool_tell(be, &known));
+    log_take(&w->body);
+}
+
 static void assert_failed(struct world *w, bool moved)
 {
     turn_until(w, &w->failed);
@@ -818,6 +837,7 @@ int main(void)
         T(whose_error_it_is),
         T(a_backlog_that_is_full),
         T(a_name_moves),
+        T(the_keep_time_is_an_address_s),
         T(a_failure_at_an_address_that_is_gone),
         T(a_connect_goes_on_at_new_addresses),
         T(a_connect_goes_round),
