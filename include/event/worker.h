@@ -21,11 +21,12 @@ struct job { /* embedded */
 /* Starts a thread named `name` (at most 15 bytes) with all signals blocked. NULL, with errno, on failure. */
 struct worker *worker_new(struct loop *l, const char *name);
 
-/* Hands a job over; it is the worker's until done() is called. Loop thread only. */
+/* Hands a job over; it is the worker's until done() is called, or, where the worker is abandoned before, to the end of
+ * the process: the helper thread may still look at it then, so it must stay in memory. Loop thread only. */
 void worker_submit(struct worker *w, struct job *j, job_fn *work, job_fn *done);
 
 /* The same for a job that nobody else knows: when the worker is abandoned first, dropped() is called in the place of
- * done(), on the helper thread, when nothing is done with the job any more. */
+ * done(), on the helper thread, when nothing is done with the job any more: it may be freed then. */
 void worker_submit_own(struct worker *w, struct job *j, job_fn *work, job_fn *done, job_fn *dropped);
 
 /* Jobs handed over whose done() has not been called. */
