@@ -59,19 +59,41 @@ static uint64_t now_us(void)
     return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
-/* The time, in us, within which 99 of 100 requests are answered. */
-static uint64_t p99_us(struct client *c)
+static uint64_t ask_us(struct client *c)
 {
-    uint64_t times[ASKED];
+    uint64_t begin = now_us();
+
+    client_send(c, "GET /small HTTP/1.1\r\nHost: h\r\n\r\n");
+    client_expect(c, 200);
+    return now_us() - begin;
+}
+
+/* The time, in us, within which 99 of 100 requests are answered: through the daemon, and in turn with those by the
+ * backend itself, which shows how busy the machine is meanwhile. */
+struct p99 {
+    uint64_t through, past;
+};
+
+static struct p99 ask_both(struct client *through, struct client *past)
+{
+    uint64_t a[ASKED], b[ASKED];
 
     for (int i = 0; i < ASKED; i++) {
-        uint64_t begin = now_us();
-        client_send(c, "GET /small HTTP/1.1\r\nHost: h\r\n\r\n");
-        client_expect(c, 200);
-        times[i] = now_us() - begin;
+        a[i] = ask_us(through);
+        b[i] = ask_us(past);
     }
-    qsort(times, ASKED, sizeof *times, compare_times);
-    return times[ASKED * 99 / 100];
+    qsort(a, ASKED, sizeof *a, compare_times);
+    qsort(b, ASKED, sizeof *b, compare_times);
+    return (struct p99){a[ASKED * 99 / 100], b[ASKED * 99 / 100]};
+}
+
+/* Half as long again as alone, or as twice what a request without the daemon takes now, is no longer than need be; nor
+ * is what nobody notices. */
+static bool is_as_ever(struct p99 now, uint64_t alone)
+{
+    uint64_t usual = alone > 2000 ? alone : 2000;
+
+    return now.through <= (usual > 2 * now.past ? usual : 2 * now.past) * 3 / 2;
 }
 
 /* ---- those who are up to no good ---- */
@@ -155,31 +177,33 @@ static void close_crowd(struct crowd *k)
 static void test_slow_and_vanishing_peers(void **state)
 {
     struct world *w = *state;
-    struct client c;
+    struct client c, past;
     struct crowd *k = calloc(1, sizeof *k);
     pthread_t thread;
     struct origin *o = world_origin(w, large_script, NULL, NULL);
 
     world_start(w, "\"log\": {\"format\": \"json\", \"access\": false}, \"timeouts\": {\"client_header\": \"2m\"}");
     client_open(&c, w->port);
+    client_open(&past, origin_port(o));
     assert_int_equal(http_get(w->port, "/large", NULL), 200); /* splice has its pipe from now on */
-    p99_us(&c);                                               /* warm */
-    uint64_t alone = p99_us(&c);
+    ask_both(&c, &past);                                      /* warm */
+    uint64_t alone = ask_both(&c, &past).through;
     int fds = proc_fds(w->daemon.pid);
     long rss = proc_kib(w->daemon.pid, "VmRSS");
 
     open_crowd(k, w->port);
-    origin_wait_requests(o, 1 + SLOW_READERS + 2 * ASKED);
+    origin_wait_requests(o, 1 + SLOW_READERS + 4 * ASKED);
     assert_int_equal(pthread_create(&thread, NULL, pester, k), 0);
-    uint64_t beside = UINT64_MAX;
-    for (int tries = 0; tries < 5 && beside > alone * 3 / 2; tries++) { /* the machine has its own moods */
-        uint64_t now = p99_us(&c);
-        beside = now < beside ? now : beside;
-    }
+    struct p99 beside = ask_both(&c, &past);
+    for (int tries = 1; tries < 5 && !is_as_ever(beside, alone); tries++) /* the machine has its own moods */
+        beside = ask_both(&c, &past);
     long more = proc_kib(w->daemon.pid, "VmRSS") - rss;
-    print_message("p99 %llu us alone, %llu us beside %d slow heads, %d slow readers and a storm; %ld KiB more\n",
-                  (unsigned long long)alone, (unsigned long long)beside, k->slow_count, SLOW_READERS, more);
-    assert_true(is_instrumented() || beside <= (alone > 2000 ? alone : 2000) * 3 / 2);
+    print_message(
+        "p99 %llu us alone, %llu us (%llu us by the backend itself) beside %d slow heads, %d slow readers and a "
+        "storm; %ld KiB more\n",
+        (unsigned long long)alone, (unsigned long long)beside.through, (unsigned long long)beside.past, k->slow_count,
+        SLOW_READERS, more);
+    assert_true(is_instrumented() || is_as_ever(beside, alone));
     assert_true(is_instrumented() ||
                 more < k->slow_count * HEAD_BYTES / 1024 + SLOW_READERS * EXCHANGE_KIB + SPARE_KIB);
     k->over = true;
@@ -189,6 +213,7 @@ static void test_slow_and_vanishing_peers(void **state)
     client_send(&c, "GET /small HTTP/1.1\r\nHost: h\r\n\r\n");
     client_expect(&c, 200);
     client_close(&c);
+    client_close(&past);
     free(k);
     world_finish(w);
 }
