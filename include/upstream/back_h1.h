@@ -101,6 +101,9 @@ bool back_send_body(struct back_conn *c, const char *p, size_t n, bool end, stru
 /* Where the request's content may be moved to (io_relay()) instead; NULL when it may not. */
 struct io *back_sink(const struct back_conn *c);
 
+/* Has a byte of the request left? It may have reached the backend then (struct back_failure). */
+bool back_has_sent(const struct back_conn *c);
+
 /* Bytes that wait for the kernel. */
 size_t back_unsent(const struct back_conn *c);
 

@@ -51,6 +51,20 @@ static bool send_content(struct exchange *x, struct str content, bool end)
     return back_send_body(x->attempt.conn, content.p, content.n, end, trailers);
 }
 
+/* From here on it cannot be sent again, and so nothing is kept for that. */
+static void give_up_sending_again(struct exchange *x)
+{
+    x->replayable = false;
+    buf_fini(&x->kept);
+}
+
+/* What may not be sent twice is not sent again once a byte of it has left. */
+static void note_sent(struct exchange *x)
+{
+    if (x->replayable && x->attempt.ready && !method_is_idempotent(x->method) && back_has_sent(x->attempt.conn))
+        give_up_sending_again(x);
+}
+
 /* The connection takes the request: its head, then what content has come. */
 static void send_request(struct exchange *x, bool more)
 {
@@ -67,6 +81,7 @@ static void send_request(struct exchange *x, bool more)
                              .expects = x->expects_continue && x->received == 0};
     back_send_head(a->conn, &r, now || more);
     bool full = now && send_content(x, kept, x->up_ended);
+    note_sent(x);
     if (!full && !more && x->state == EXCHANGE_RELAY)
         x->front->ops->resume_upload(x->front);
 }
@@ -158,29 +173,31 @@ void attempt_fini(struct exchange *x)
 
 /* ---- content ---- */
 
-/* Keeps a copy for another attempt while it is small enough. False when there is no memory. */
+/* Keeps a copy for another attempt while it is small enough; false, and the exchange has failed, when there is no
+ * memory. */
 static bool keep(struct exchange *x, const char *p, size_t n)
 {
     if (!x->replayable)
         return true;
     if (x->attempt.ready && x->kept.len + n > EXCHANGE_KEPT_MAX) {
-        x->replayable = false;
-        buf_fini(&x->kept);
+        give_up_sending_again(x);
         return true;
     }
-    return buf_append(&x->kept, p, n);
+    if (buf_append(&x->kept, p, n))
+        return true;
+    metrics.out_of_memory++;
+    exchange_fail(x, ERR_INTERNAL);
+    return false;
 }
 
 bool attempt_upload(struct exchange *x, const char *p, size_t n, bool end)
 {
-    if (!keep(x, p, n)) {
-        metrics.out_of_memory++;
-        exchange_fail(x, ERR_INTERNAL);
-        return false;
-    }
-    if (x->attempt.ready)
-        return send_content(x, str_make(p, n), end);
-    return x->kept.len >= EXCHANGE_KEPT_MAX;
+    if (!x->attempt.ready)
+        return keep(x, p, n) && x->kept.len >= EXCHANGE_KEPT_MAX;
+    /* Sent first, for most often that is the end of sending it again, and no copy is made. */
+    bool full = send_content(x, str_make(p, n), end);
+    note_sent(x);
+    return (!x->attempt.ready || keep(x, p, n)) && full;
 }
 
 /* ---- what the backend says ---- */
@@ -238,6 +255,7 @@ static void on_drained(void *arg)
 {
     struct exchange *x = arg;
     x->moved = loop_now(x->px->loop);
+    note_sent(x);
     x->front->ops->resume_upload(x->front);
 }
 

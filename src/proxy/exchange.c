@@ -23,7 +23,8 @@
  * to it (64 KiB) are held for an exchange, whatever either side does: 340 KiB with the exchange itself and its head.
  *
  * Sending again: as long as no response head has been passed on and `kept` holds all the content so far, attempt.c may
- * begin anew at another backend. */
+ * begin anew at another backend. So nothing is kept once that cannot be any more: behind the first byte that has left
+ * of a request that may not be sent twice, and behind 64 KiB of any other. */
 #include "proxy/exchange.h"
 
 #include "base/log.h"

@@ -95,7 +95,7 @@ void back_fail(struct back_conn *c, enum err e, int sys_errno)
     struct back_failure f = {
         .error = e,
         .sys_errno = sys_errno,
-        .sent = io_bytes_out(c->io) > c->sent_before,
+        .sent = back_has_sent(c),
         .answered = c->answered,
         .reused = c->reused,
         .moved = back_has_moved(c),
@@ -450,6 +450,11 @@ void back_on_io(void *owner, struct io *io, enum io_event event)
 }
 
 /* ---- the lessee's other calls ---- */
+
+bool back_has_sent(const struct back_conn *c)
+{
+    return io_bytes_out(c->io) > c->sent_before;
+}
 
 size_t back_unsent(const struct back_conn *c)
 {

@@ -2,6 +2,7 @@
 #include "harness/software.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,6 +11,8 @@
 #define CONNECTIONS 64
 #define ROUNDS      60
 #define IDLE        2000
+#define UPLOADS     100
+#define UPLOAD      60000
 
 static void script(struct origin_conn *c)
 {
@@ -153,12 +156,64 @@ static void test_memory_of_an_idle_connection(void **state)
     world_finish(w);
 }
 
+static atomic_uint uploads_read;
+
+static void read_and_wait(struct origin_conn *c)
+{
+    if (!origin_read(c))
+        return;
+    atomic_fetch_add(&uploads_read, 1);
+    origin_hold(c);
+    origin_answer(c, "small");
+}
+
+static void upload(struct world *w, struct client *c, unsigned before)
+{
+    static char content[UPLOAD];
+    uint64_t end = deadline_in(patience_ms());
+
+    client_open(c, w->port);
+    client_sendf(c, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n", UPLOAD);
+    client_send_bytes(c, content, sizeof content);
+    while (atomic_load(&uploads_read) == before) {
+        CHECK(left_ms(end) > 0, "upload %u does not arrive", before + 1);
+        rest();
+    }
+}
+
+/* What will not be sent again is not kept while its answer is waited for. */
+static void test_memory_of_a_post_that_waits(void **state)
+{
+    static struct client c[UPLOADS];
+    struct world *w = *state;
+
+    if (is_instrumented())
+        skip();
+    struct origin *o = world_origin(w, read_and_wait, NULL, NULL);
+    world_start(w, "\"log\": {\"format\": \"json\", \"access\": false}");
+    atomic_store(&uploads_read, 0);
+    upload(w, &c[0], 0);
+    long before = memory_of(w);
+    for (unsigned i = 1; i < UPLOADS; i++)
+        upload(w, &c[i], i);
+    double each = (double)(memory_of(w) - before) / (UPLOADS - 1);
+    print_message("%.1f KiB for a POST that waits\n", each);
+    CHECK(each <= 10, "a POST that waits takes %.1f KiB", each);
+    origin_release(o);
+    for (unsigned i = 0; i < UPLOADS; i++) {
+        client_expect(&c[i], 200);
+        client_close(&c[i]);
+    }
+    world_finish(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         WORLD_TEST(test_system_calls_of_a_keep_alive_exchange),
         WORLD_TEST(test_system_calls_of_a_connection_for_one_exchange),
         WORLD_TEST(test_memory_of_an_idle_connection),
+        WORLD_TEST(test_memory_of_a_post_that_waits),
     };
 
     return cmocka_run_group_tests_name("cost", tests, NULL, NULL);
