@@ -112,8 +112,14 @@ int file_hold_standard(void) __attribute__((warn_unused_result));
  * are not affected; or -errno. */
 int file_reopen_nonblocking(int fd) __attribute__((warn_unused_result));
 
-/* Writes what a pipe, terminal or socket takes now: never blocks (poll, then at most PIPE_BUF bytes a step, where the
- * descriptor itself may block). A count, 0 when it takes nothing, or -errno. */
-ssize_t file_write_now(int fd, struct str s) __attribute__((warn_unused_result));
+/* What it takes to write to a stream without waiting for its reader. */
+enum file_stream {
+    FILE_STREAM_SOCKET, /* nothing: each call says that it may not block */
+    FILE_STREAM_OWN,    /* nothing: the descriptor is file_reopen_nonblocking()'s, which nobody else can make block */
+    FILE_STREAM_SHARED  /* poll, then at most PIPE_BUF bytes a step: others decide whether the description blocks */
+};
+
+/* Writes what a pipe, terminal or socket takes now; never waits. A count, 0 when it takes nothing, or -errno. */
+ssize_t file_write_now(int fd, enum file_stream how, struct str s) __attribute__((warn_unused_result));
 
 #endif

@@ -585,7 +585,9 @@ static ssize_t send_now(int fd, struct str s)
     return n < 0 ? -errno : n;
 }
 
-/* One step on a descriptor that may block: a pipe that polls writable takes PIPE_BUF bytes at once. */
+/* One step on a descriptor that may block: a pipe that polls writable takes PIPE_BUF bytes at once. (Unless another
+ * writer is quicker than we: that one fills it then, and both wait for the reader.) O_NONBLOCK is not looked for, for
+ * whoever shares the description may take it away at any time. */
 static ssize_t poll_and_write(int fd, struct str s)
 {
     struct pollfd p = {.fd = fd, .events = POLLOUT};
@@ -594,17 +596,22 @@ static ssize_t poll_and_write(int fd, struct str s)
     return write_some(fd, str_make(s.p, s.n < PIPE_BUF ? s.n : PIPE_BUF));
 }
 
-ssize_t file_write_now(int fd, struct str s)
+static ssize_t write_step(int fd, enum file_stream how, struct str s)
+{
+    switch (how) {
+    case FILE_STREAM_SOCKET: return send_now(fd, s);
+    case FILE_STREAM_OWN: return write_some(fd, s);
+    case FILE_STREAM_SHARED: break;
+    }
+    return poll_and_write(fd, s);
+}
+
+ssize_t file_write_now(int fd, enum file_stream how, struct str s)
 {
     size_t done = 0;
     ssize_t n = 1;
-    int flags = fcntl(fd, F_GETFL);
-    if (flags < 0)
-        return -errno;
-    bool is_socket = file_kind(fd) == FILE_SOCKET;
     while (n > 0 && done < s.n) {
-        struct str rest = str_make(s.p + done, s.n - done);
-        n = is_socket ? send_now(fd, rest) : (flags & O_NONBLOCK) ? write_some(fd, rest) : poll_and_write(fd, rest);
+        n = write_step(fd, how, str_make(s.p + done, s.n - done));
         if (n > 0)
             done += (size_t)n;
     }

@@ -53,8 +53,8 @@ struct log_writer {
     uint64_t at_exit;    /* what the last lines of a file may take, */
     uint64_t last_until; /* and how long they are waited for, once that has begun */
 
-    struct watch room; /* registered while a stream that can be watched is full */
-    bool watchable;
+    enum file_stream stream; /* how it is written, where it is one */
+    struct watch room;       /* registered while a stream that can be watched is full */
 };
 
 /* Ends a pause; the hook, which runs in the same turn, does the rest. */
@@ -250,7 +250,7 @@ static void on_room(struct watch *w, unsigned ready)
 /* Writes what the stream takes. Where it takes nothing any more, as without a reader, the lines are lost. */
 static void write_out(struct log_writer *lw)
 {
-    ssize_t n = file_write_now(lw->fd, buf_str(&lw->out));
+    ssize_t n = file_write_now(lw->fd, lw->stream, buf_str(&lw->out));
 
     if (n >= 0) {
         buf_consume(&lw->out, (size_t)n);
@@ -275,7 +275,9 @@ static bool write_stream(struct log_writer *lw)
 
 static void wait_for_room(struct log_writer *lw)
 {
-    if (lw->watchable && loop_watch(lw->loop, &lw->room, LOOP_WRITE))
+    bool watchable = lw->stream != FILE_STREAM_SHARED;
+
+    if (watchable && loop_watch(lw->loop, &lw->room, LOOP_WRITE))
         return;
     /* Should the timer fail to be armed, the next turn tries anew. */
     (void)!loop_arm(lw->loop, &lw->pause, loop_now(lw->loop) + STREAM_RETRY);
@@ -301,7 +303,8 @@ static void take_own_description(struct log_writer *lw)
     if (lw->owns_fd)
         file_close(lw->fd);
     lw->fd = fd;
-    lw->owns_fd = lw->watchable = true;
+    lw->owns_fd = true;
+    lw->stream = FILE_STREAM_OWN;
 }
 
 /* Birth and death. */
@@ -324,7 +327,7 @@ static void prepare(struct log_writer *lw)
     enum file_kind kind = file_kind(lw->fd);
 
     lw->is_stream = kind == FILE_PIPE || kind == FILE_TERMINAL || kind == FILE_SOCKET;
-    lw->watchable = kind == FILE_SOCKET;
+    lw->stream = kind == FILE_SOCKET ? FILE_STREAM_SOCKET : FILE_STREAM_SHARED;
     if (kind == FILE_PIPE || kind == FILE_TERMINAL)
         take_own_description(lw);
     timer_init(&lw->pause, on_pause_over);

@@ -1,10 +1,12 @@
 /* What requests cost where it can be counted: system calls, under strace, and memory. Times are the benchmark's. */
 #include "harness/software.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define STRACE      "/usr/bin/strace"
@@ -123,6 +125,48 @@ static void test_system_calls_of_a_connection_for_one_exchange(void **state)
     world_finish(w);
 }
 
+static int log_reader;
+
+/* One exchange at a time, each with a turn, and a line of the log, of its own. */
+static void load_and_read_log(struct world *w, struct client *c, unsigned rounds)
+{
+    char lines[65536];
+
+    (void)w;
+    for (unsigned n = 0; n < rounds * CONNECTIONS; n++) {
+        client_send(c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        client_expect(c, 200);
+        if (n % CONNECTIONS == 0)
+            while (read(log_reader, lines, sizeof lines) > 0)
+                ;
+    }
+}
+
+/* The same four, two to wait for them, and one to write the line. */
+static void test_system_calls_of_an_exchange_that_is_logged_to_a_pipe(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    need_program(STRACE);
+    world_origin(w, script, NULL, NULL);
+    assert_int_equal(mkfifo(world_path(w, "lb.log"), 0600), 0);
+    log_reader = open(world_path(w, "lb.log"), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    assert_true(log_reader >= 0);
+    world_config(w, "\"log\": {\"format\": \"json\", \"file\": \"lb.log\"}");
+    daemon_start(&w->daemon, w->dir, "loadbalancer", (const char *const[]){"loadbalancer", NULL});
+    wait_for_port(w->port);
+    client_open(&c, w->port);
+    load_and_read_log(w, &c, 1);
+    double each = calls_each(w, &c, load_and_read_log);
+    print_message("%.3f system calls an exchange that is logged to a pipe\n", each);
+    CHECK(each > 6.5 && each <= 7.5, "a logged exchange takes %.3f system calls", each);
+    client_close(&c);
+    world_stop(w);
+    close(log_reader);
+    world_finish(w);
+}
+
 static long memory_of(const struct world *w)
 {
     return proc_kib(w->daemon.pid, "RssAnon");
@@ -212,6 +256,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WORLD_TEST(test_system_calls_of_a_keep_alive_exchange),
         WORLD_TEST(test_system_calls_of_a_connection_for_one_exchange),
+        WORLD_TEST(test_system_calls_of_an_exchange_that_is_logged_to_a_pipe),
         WORLD_TEST(test_memory_of_an_idle_connection),
         WORLD_TEST(test_memory_of_a_post_that_waits),
     };

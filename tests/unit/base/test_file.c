@@ -569,7 +569,7 @@ static void test_bad_descriptors(void **state)
     assert_int_equal(file_truncate(0, UINT64_MAX), -EFBIG);
     assert_int_equal(file_write_all(-1, STR("x")), -EBADF);
     assert_int_equal(file_write_all(-1, STR("")), 0);
-    assert_int_equal(file_write_now(-1, STR("x")), -EBADF);
+    assert_int_equal(file_write_now(-1, FILE_STREAM_OWN, STR("x")), -EBADF);
     assert_int_equal(file_kind(-1), FILE_OTHER);
     assert_int_equal(file_reopen_nonblocking(-1), -ENOENT);
 }
@@ -769,13 +769,13 @@ static void test_kind(void **state)
 }
 
 /* Writes until nothing is taken; the alarm ends a test that blocks. */
-static size_t fill(int fd)
+static size_t fill(int fd, enum file_stream how)
 {
     static char block[100000];
     size_t total = 0;
     ssize_t n;
     alarm(20);
-    while ((n = file_write_now(fd, str_make(block, sizeof(block)))) > 0)
+    while ((n = file_write_now(fd, how, str_make(block, sizeof(block)))) > 0)
         total += (size_t)n;
     alarm(0);
     assert_int_equal(n, 0);
@@ -788,20 +788,20 @@ static void test_write_now_pipe(void **state)
     char drained[PIPE_BUF];
     int p[2];
     assert_int_equal(pipe(p), 0);
-    assert_int_equal(fill(p[1]), 65536);
+    assert_int_equal(fill(p[1], FILE_STREAM_SHARED), 65536);
     assert_int_equal(read(p[0], drained, sizeof(drained)), sizeof(drained));
-    assert_int_equal(fill(p[1]), sizeof(drained));
-    assert_int_equal(file_write_now(p[1], STR("")), 0);
+    assert_int_equal(fill(p[1], FILE_STREAM_SHARED), sizeof(drained));
+    assert_int_equal(file_write_now(p[1], FILE_STREAM_SHARED, STR("")), 0);
     /* a description of our own, which does not make the others' non-blocking */
     int own = file_reopen_nonblocking(p[1]);
     assert_true(own >= 0);
     assert_false(fcntl(p[1], F_GETFL) & O_NONBLOCK);
-    assert_int_equal(fill(own), 0);
+    assert_int_equal(fill(own, FILE_STREAM_OWN), 0);
     assert_int_equal(read(p[0], drained, sizeof(drained)), sizeof(drained));
-    assert_int_equal(fill(own), sizeof(drained));
+    assert_int_equal(fill(own, FILE_STREAM_OWN), sizeof(drained));
     close(p[0]);
-    assert_int_equal(file_write_now(p[1], STR("x")), -EPIPE);
-    assert_int_equal(file_write_now(own, STR("x")), -EPIPE);
+    assert_int_equal(file_write_now(p[1], FILE_STREAM_SHARED, STR("x")), -EPIPE);
+    assert_int_equal(file_write_now(own, FILE_STREAM_OWN, STR("x")), -EPIPE);
     close(own);
     close(p[1]);
 }
@@ -811,10 +811,10 @@ static void test_write_now_socket(void **state)
     (void)state;
     int s[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, s), 0);
-    assert_true(fill(s[0]) > 0);
-    assert_int_equal(file_write_now(s[0], STR("x")), 0);
+    assert_true(fill(s[0], FILE_STREAM_SOCKET) > 0);
+    assert_int_equal(file_write_now(s[0], FILE_STREAM_SOCKET, STR("x")), 0);
     close(s[1]);
-    assert_int_equal(file_write_now(s[0], STR("x")), -EPIPE);
+    assert_int_equal(file_write_now(s[0], FILE_STREAM_SOCKET, STR("x")), -EPIPE);
     close(s[0]);
 }
 
@@ -826,7 +826,7 @@ static void test_write_now_terminal(void **state)
     int own = file_reopen_nonblocking(slave);
     assert_true(own >= 0);
     assert_false(fcntl(slave, F_GETFL) & O_NONBLOCK);
-    assert_true(fill(own) > 0);
+    assert_true(fill(own, FILE_STREAM_OWN) > 0);
     close(own);
     close(slave);
     close(master);
