@@ -173,8 +173,10 @@ void worker_submit_own(struct worker *w, struct job *j, job_fn *work, job_fn *do
     w->pending++;
     pthread_mutex_lock(&w->lock);
     list_push_back(&w->queue, &j->link);
-    pthread_cond_signal(&w->submitted);
     pthread_mutex_unlock(&w->lock);
+    /* Behind the lock, or else who is woken would have to wait for it. The worker stands: it goes in this thread only.
+     */
+    pthread_cond_signal(&w->submitted);
 }
 
 size_t worker_pending(const struct worker *w)
@@ -206,8 +208,8 @@ void worker_free(struct worker *w)
     worker_drain(w);
     pthread_mutex_lock(&w->lock);
     w->stopping = true;
-    pthread_cond_signal(&w->submitted);
     pthread_mutex_unlock(&w->lock);
+    pthread_cond_signal(&w->submitted);
     pthread_join(w->thread, NULL);
     loop_remove_wakeup(&w->wakeup);
     destroy(w);
@@ -221,6 +223,6 @@ void worker_abandon(struct worker *w)
     pthread_detach(w->thread);
     pthread_mutex_lock(&w->lock);
     w->abandoned = true;
-    pthread_cond_signal(&w->submitted);
+    pthread_cond_signal(&w->submitted); /* with the lock held: from then on the thread may destroy the worker */
     pthread_mutex_unlock(&w->lock);
 }
