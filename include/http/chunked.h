@@ -27,15 +27,16 @@ enum chunked_status {
     CHUNKED_NO_MEMORY /* for the trailers: the body cannot be told whole */
 };
 
-/* Decodes data[0..n) in place. On return data[0..*decoded) is content, *consumed bytes of the input have been used up
- * (all of them unless CHUNKED_END), and what stands behind *consumed is untouched. On CHUNKED_BAD the content found
+/* Decodes the `n` bytes at *data in place. On return *data, moved on to where the first content lies, is *decoded bytes
+ * of content, *consumed bytes of the input have been used up (all of them unless CHUNKED_END), and what stands behind
+ * those is untouched. On CHUNKED_BAD the content found
  * before the fault is still told in *decoded, and is not to be passed on as a whole body. CRLF is demanded after size,
  * data and trailer lines; sizes are 1 to 16 hex digits without overflow past INT64_MAX; extensions and trailers are
  * bounded and checked against their grammar (RFC 9112 sections 7.1.1 and 5). Extensions are dropped; trailers are
  * appended to c->trailers, whole lines with their CRLF, without the empty line at the end (rules.h says which of them
  * go on). After CHUNKED_END and CHUNKED_BAD the answer stays the same and nothing more is consumed. The content does
  * not depend on how the bytes were split between calls. */
-enum chunked_status chunked_decode(struct chunked *c, char *data, size_t n, size_t *decoded, size_t *consumed)
+enum chunked_status chunked_decode(struct chunked *c, char **data, size_t n, size_t *decoded, size_t *consumed)
     __attribute__((warn_unused_result));
 
 /* Writes the line that starts a chunk of `size` bytes (not 0: that would be the last), "1a2b\r\n"; returns its length.

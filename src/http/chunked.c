@@ -133,31 +133,44 @@ static bool keep_trailers(struct chunked *c, const char *data, size_t from, size
     return buf_append(c->trailers, data + from, to - from - empty_line);
 }
 
-enum chunked_status chunked_decode(struct chunked *c, char *data, size_t n, size_t *decoded, size_t *consumed)
+/* Puts data[from .. from + n) behind the content, which begins where the first of it lies: in a large chunk that is
+ * all of it, and nothing moves. */
+static void add_content(char *data, struct iovec *content, size_t from, size_t n)
 {
-    size_t in = 0, out = 0, trailers = c->state < TRAILER ? n : 0;
+    if (content->iov_len == 0)
+        content->iov_base = data + from;
+    else
+        memmove((char *)content->iov_base + content->iov_len, data + from, n);
+    content->iov_len += n;
+}
+
+enum chunked_status chunked_decode(struct chunked *c, char **data, size_t n, size_t *decoded, size_t *consumed)
+{
+    struct iovec content = {*data, 0};
+    char *bytes = *data;
+    size_t in = 0, trailers = c->state < TRAILER ? n : 0;
 
     while (in < n && c->state < END) {
         if (c->state != DATA) {
-            c->state = (uint8_t)step(c, data[in]);
+            c->state = (uint8_t)step(c, bytes[in]);
             in += c->state != BAD;
             if (c->state == TRAILER && trailers > in)
                 trailers = in; /* it begins here */
             continue;
         }
         size_t take = c->left < n - in ? (size_t)c->left : n - in;
-        memmove(data + out, data + in, take);
+        add_content(bytes, &content, in, take);
         in += take;
-        out += take;
         c->left -= take;
         if (c->left == 0)
             c->state = DATA_CR;
     }
-    *decoded = out;
+    *data = content.iov_base;
+    *decoded = content.iov_len;
     *consumed = in;
     if (c->state == BAD)
         return CHUNKED_BAD;
-    if (trailers < in && !keep_trailers(c, data, trailers, in))
+    if (trailers < in && !keep_trailers(c, bytes, trailers, in))
         return CHUNKED_NO_MEMORY;
     return c->state == END ? CHUNKED_END : CHUNKED_MORE;
 }

@@ -184,7 +184,7 @@ void front_read_content(struct front_h1 *f, char *data, size_t n)
         return;
     }
     size_t decoded, consumed;
-    enum chunked_status status = chunked_decode(&f->chunked, data, n, &decoded, &consumed);
+    enum chunked_status status = chunked_decode(&f->chunked, &data, n, &decoded, &consumed);
     io_consume(f->io, consumed);
     if (status == CHUNKED_MORE || status == CHUNKED_END) {
         upload(f, data, decoded, consumed, status == CHUNKED_END);

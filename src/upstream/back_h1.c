@@ -340,7 +340,7 @@ static void take_length(struct back_conn *c, char *p, size_t n)
 static void take_chunked(struct back_conn *c, char *p, size_t n)
 {
     size_t decoded, consumed;
-    enum chunked_status status = chunked_decode(&c->chunked, p, n, &decoded, &consumed);
+    enum chunked_status status = chunked_decode(&c->chunked, &p, n, &decoded, &consumed);
     io_consume(c->io, consumed);
     if (status == CHUNKED_END) {
         response_ended(c, p, decoded, n == consumed);

@@ -38,11 +38,13 @@ static void decode(struct str coded, size_t step, struct outcome *o)
     for (size_t at = 0; at < coded.n && o->status == CHUNKED_MORE; at += step) {
         size_t decoded, consumed, n = step < coded.n - at ? step : coded.n - at;
         memcpy(work, coded.p + at, n);
-        o->status = chunked_decode(&c, work, n, &decoded, &consumed);
+        char *content = work;
+        o->status = chunked_decode(&c, &content, n, &decoded, &consumed);
         CHECK(decoded <= consumed && consumed <= n);
+        CHECK(content >= work && content + decoded <= work + consumed);
         CHECK(consumed == n || o->status != CHUNKED_MORE);
         CHECK(memcmp(work + consumed, coded.p + at + consumed, n - consumed) == 0);
-        memcpy(o->content + o->length, work, decoded);
+        memcpy(o->content + o->length, content, decoded);
         o->length += decoded;
         o->consumed += consumed;
     }

@@ -29,11 +29,13 @@ static void decode_split(struct str coded, size_t first, size_t step, struct out
     do {
         size_t decoded, consumed;
         memcpy(work, coded.p + at, n);
-        o->status = chunked_decode(&c, work, n, &decoded, &consumed);
+        char *content = work;
+        o->status = chunked_decode(&c, &content, n, &decoded, &consumed);
         assert_true(decoded <= consumed && consumed <= n);
+        assert_true(content >= work && content + decoded <= work + consumed);
         assert_true(consumed == n || o->status != CHUNKED_MORE);
         assert_memory_equal(work + consumed, coded.p + at + consumed, n - consumed);
-        memcpy(o->content + o->length, work, decoded);
+        memcpy(o->content + o->length, content, decoded);
         o->length += decoded;
         o->consumed += consumed;
         at += n;
@@ -207,16 +209,17 @@ static void the_end_and_a_fault_stay(void **state)
 {
     (void)state;
     struct chunked c = {0};
-    char end[] = "0\r\n\r\n5\r\n", bad[] = "x", more[] = "0\r\n\r\n";
+    char text[] = "0\r\n\r\n5\r\n", *end = text, bad_text[] = "x", *bad = bad_text, more_text[] = "0\r\n\r\n";
+    char *more = more_text;
     size_t decoded, consumed;
 
-    assert_int_equal(chunked_decode(&c, end, sizeof end - 1, &decoded, &consumed), CHUNKED_END);
+    assert_int_equal(chunked_decode(&c, &end, sizeof text - 1, &decoded, &consumed), CHUNKED_END);
     assert_int_equal(consumed, 5);
-    assert_int_equal(chunked_decode(&c, more, 5, &decoded, &consumed), CHUNKED_END);
+    assert_int_equal(chunked_decode(&c, &more, 5, &decoded, &consumed), CHUNKED_END);
     assert_int_equal(consumed, 0);
     c = (struct chunked){0};
-    assert_int_equal(chunked_decode(&c, bad, 1, &decoded, &consumed), CHUNKED_BAD);
-    assert_int_equal(chunked_decode(&c, more, 5, &decoded, &consumed), CHUNKED_BAD);
+    assert_int_equal(chunked_decode(&c, &bad, 1, &decoded, &consumed), CHUNKED_BAD);
+    assert_int_equal(chunked_decode(&c, &more, 5, &decoded, &consumed), CHUNKED_BAD);
     assert_int_equal(consumed, 0);
 }
 
@@ -228,6 +231,20 @@ static void content_before_a_fault_is_told(void **state)
     assert_int_equal(o->status, CHUNKED_BAD);
     assert_int_equal(o->length, 8);
     assert_memory_equal(o->content, "helloabc", 8);
+}
+
+/* The first run stays where it lies; what follows it joins it. */
+static void no_more_is_moved_than_must(void **state)
+{
+    (void)state;
+    struct chunked c = {0};
+    char text[] = "5;x\r\nhello\r\n3\r\nabc\r\n", *content = text;
+    size_t decoded, consumed;
+
+    assert_int_equal(chunked_decode(&c, &content, sizeof text - 1, &decoded, &consumed), CHUNKED_MORE);
+    assert_ptr_equal(content, text + 5);
+    assert_int_equal(decoded, 8);
+    assert_memory_equal(content, "helloabc", 8);
 }
 
 static void lines_that_start_chunks_read_back(void **state)
@@ -342,7 +359,8 @@ static void trailers_are_kept(void **state)
         for (size_t at = 0; status == CHUNKED_MORE; at += step) {
             size_t decoded, consumed, n = step < sizeof coded - 1 - at ? step : sizeof coded - 1 - at;
             memcpy(work, coded + at, n);
-            status = chunked_decode(&c, work, n, &decoded, &consumed);
+            char *content = work;
+            status = chunked_decode(&c, &content, n, &decoded, &consumed);
         }
         assert_int_equal(status, CHUNKED_END);
         assert_true(str_eq(buf_str(&trailers), STR("A: b\r\nC:d \r\n")));
@@ -355,7 +373,8 @@ static void trailers_are_kept(void **state)
             char work[sizeof none];
             size_t decoded, consumed, n = step < sizeof none - 1 - at ? step : sizeof none - 1 - at;
             memcpy(work, none + at, n);
-            assert_int_not_equal(chunked_decode(&c, work, n, &decoded, &consumed), CHUNKED_BAD);
+            char *content = work;
+            assert_int_not_equal(chunked_decode(&c, &content, n, &decoded, &consumed), CHUNKED_BAD);
         }
         assert_null(trailers.block);
     }
@@ -398,6 +417,7 @@ int main(void)
         cmocka_unit_test(extensions_and_trailers_are_bounded),
         cmocka_unit_test(the_end_and_a_fault_stay),
         cmocka_unit_test(content_before_a_fault_is_told),
+        cmocka_unit_test(no_more_is_moved_than_must),
         cmocka_unit_test(trailers_are_kept),
         cmocka_unit_test(content_is_coded_in_pieces),
         cmocka_unit_test(lines_that_start_chunks_read_back),
