@@ -99,9 +99,9 @@ static void test_config_check(void **state)
 static void test_port_in_use(void **state)
 {
     struct world *w = *state;
-    struct origin *o = world_origin(w, origin_answer_all, NULL, NULL);
 
-    w->port = origin_port(o);
+    world_origin(w, origin_answer_all, NULL, NULL);
+    w->port = world_taken_port(w);
     world_config(w, NULL);
     assert_int_equal(RUN(w, "-c", "config.json"), 1);
     expect_stderr(w, "in use");

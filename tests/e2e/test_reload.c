@@ -394,7 +394,7 @@ static void test_another_address(void **state)
 
     /* One that is taken changes nothing, not even what else is new. */
     snprintf(extra, sizeof extra, "\"listen\": \"127.0.0.1:%d\", \"log\": {\"access\": false, \"format\": \"json\"}",
-             origin_port(w->origins[0]));
+             world_taken_port(w));
     expect_refused(w, extra, (const char *const[]){"listen: cannot listen on", NULL});
     size_t mark = daemon_mark(&w->daemon);
     assert_int_equal(http_get(w->port, "/still", NULL), 200);

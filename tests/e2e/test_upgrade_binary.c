@@ -580,7 +580,7 @@ static void test_failures_change_nothing(void **state)
     struct bytes good = file_content(world_path(w, "config.json"));
     file_put(world_path(w, "config.json"), "{");
     expect_failure(w, "the new process ended before it was ready (exit status 2)");
-    snprintf(extra, sizeof extra, QUIET ", \"listen\": \"127.0.0.1:%d\"", origin_port(w->origins[0]));
+    snprintf(extra, sizeof extra, QUIET ", \"listen\": \"127.0.0.1:%d\"", world_taken_port(w));
     for (int i = 0; i < 3; i++) {
         world_config(w, extra);
         expect_failure(w, "the new process ended before it was ready (exit status 1)");
@@ -897,7 +897,7 @@ static void test_buckets_come_back(void **state)
     world_origin(w, script, NULL, NULL);
     world_start(w, limit);
     assert_int_equal(get_from(w, "127.0.0.9"), 200);
-    snprintf(extra, sizeof extra, "%s, \"listen\": \"127.0.0.1:%d\"", limit, origin_port(w->origins[0]));
+    snprintf(extra, sizeof extra, "%s, \"listen\": \"127.0.0.1:%d\"", limit, world_taken_port(w));
     world_config(w, extra);
     for (int i = 0; i < 2; i++) {
         expect_failure(w, "the new process ended before it was ready (exit status 1)");
@@ -926,7 +926,7 @@ static void test_files_that_come_back_damaged(void **state)
     client_open(&tunnel, w->port);
     client_send(&tunnel, "GET /tunnel HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
     client_expect_head(&tunnel, 101);
-    snprintf(extra, sizeof extra, QUIET ", \"listen\": \"127.0.0.1:%d\"", origin_port(w->origins[0]));
+    snprintf(extra, sizeof extra, QUIET ", \"listen\": \"127.0.0.1:%d\"", world_taken_port(w));
     world_config(w, extra);
     assert_int_equal(rename(binary, world_path(w, "lb-before")), 0);
     file_put(binary, "#!/bin/sh\n./lb-before\nstatus=$?\necho '{' >clients.json\nexit $status\n");

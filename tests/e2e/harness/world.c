@@ -72,6 +72,14 @@ struct origin *world_origin(struct world *w, origin_script *script, void *arg, c
     return o;
 }
 
+int world_taken_port(struct world *w)
+{
+    CHECK(w->origin_count < WORLD_BACKENDS, "too many origins");
+    struct origin *o = origin_start("other", origin_answer_all, NULL);
+    w->origins[w->origin_count++] = o;
+    return origin_port(o);
+}
+
 const char *world_path(const struct world *w, const char *name)
 {
     static char paths[8][300];

@@ -32,6 +32,8 @@ int world_teardown(void **state);
 /* Adds a backend of that script, named "b1", "b2", ... in their order. `extra` are further members of its config object
  * ("\"weight\": 3"), or NULL. */
 struct origin *world_origin(struct world *w, origin_script *script, void *arg, const char *extra);
+/* A port of 127.0.0.1 that somebody listens on, who is no backend. */
+int world_taken_port(struct world *w);
 /* Adds a backend by its address. */
 void world_backend(struct world *w, const char *address, const char *extra);
 
