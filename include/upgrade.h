@@ -34,8 +34,8 @@ struct upgrade_setup {
     struct reload *reload;
     const char *path;  /* of the program */
     char *const *argv; /* what it is started with: as this process was */
-    /* The files have been given away, and nobody took them: loads them anew into another limiter. False when that
-     * fails; logged. */
+    /* The files have been given away, and nobody took them: loads them anew into another limiter, which goes on with
+     * all that the one before had in memory only. False when that fails; logged. */
     bool (*restart_limiter)(void *arg);
     void *arg;
 };

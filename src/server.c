@@ -32,7 +32,6 @@
 #include <string.h>
 
 #define UPKEEP_INTERVAL (2 * NS_PER_S)
-#define BUCKETS_AT_ONCE (64u * 1024u)
 #define DISK_PATIENCE   (5 * NS_PER_S)
 #define DISK_IN_HASTE   (1 * NS_PER_S)
 #define TRIM_PEAK       256 /* connections whose memory is worth giving back */
@@ -281,16 +280,6 @@ static int start_reloads(struct server *s)
     return s->reload ? EXIT_DONE : fail(EXIT_RUNTIME, "cannot set reloads up: %s", strerrordesc_np(ENOMEM));
 }
 
-/* What is in memory only of the limiter that goes. */
-static bool keep_buckets(const struct limiter *lim, struct buf *out)
-{
-    size_t at = 0;
-    bool no_memory = false;
-    while (limiter_export(lim, &at, BUCKETS_AT_ONCE, out, &no_memory))
-        ;
-    return !no_memory;
-}
-
 static void log_upgrade_failed(const char *cause)
 {
     log_begin(LOG_ERROR, "upgrade_failed");
@@ -298,25 +287,24 @@ static void log_upgrade_failed(const char *cause)
     log_end();
 }
 
-/* The files were given away, and are ours again. */
+/* The files were given away, and are ours again. What is in them by now is for them to say, so they are loaded anew. */
 static bool restart_limiter(void *arg)
 {
     struct server *s = arg;
     char why[1024];
     enum store_outcome outcome;
-    struct buf buckets = BUF_INIT;
-    bool kept = keep_buckets(s->limiter, &buckets);
-    limiter_free(s->limiter);
-    s->limiter = limiter_new(s->loop, s->disk, reload_config(s->reload), why, sizeof why, &outcome);
+    struct limiter *before = s->limiter;
+    struct limiter_time time = limiter_time(before);
+    s->limiter = limiter_new_behind(s->loop, s->disk, reload_config(s->reload), &time, why, sizeof why, &outcome);
+    if (s->limiter)
+        limiter_inherit(s->limiter, before);
     s->lifecycle.limiter = s->limiter;
     proxy_set_limiter(s->proxy, s->limiter);
     clients_api_set_limiter(s->api, s->limiter);
     reload_set_limiter(s->reload, s->limiter);
+    limiter_free(before);
     if (!s->limiter)
         log_upgrade_failed(why);
-    else if (!kept || !limiter_import(s->limiter, buf_str(&buckets)))
-        log_upgrade_failed("out of memory: unregistered clients begin with full buckets");
-    buf_fini(&buckets);
     return s->limiter != NULL;
 }
 

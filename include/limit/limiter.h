@@ -10,6 +10,7 @@
 #include "event/loop.h"
 #include "event/worker.h"
 #include "http/headers.h"
+#include "limit/snapshot.h"
 #include "limit/store.h"
 #include "net/addr.h"
 
@@ -43,6 +44,20 @@ struct limit_answer {
  * The limiter keeps a reference to the config. */
 struct limiter *limiter_new(struct loop *l, struct worker *w, struct config *config, char *error, size_t n,
                             enum store_outcome *outcome) __attribute__((warn_unused_result));
+
+/* The time line of a limiter's buckets, for one that is to go on with them in the same boot of the machine. */
+struct limiter_time {
+    uint64_t zero;        /* CLOCK_MONOTONIC at the buckets' time 0 */
+    struct instant dated; /* tells what saved_at of its clients.json means in the buckets' time */
+};
+
+struct limiter_time limiter_time(const struct limiter *lim);
+
+/* limiter_new() on the time line of the one that has left the files to this one: clients.json is as old as that says,
+ * whatever the wall clock has done since. NULL: there was none. */
+struct limiter *limiter_new_behind(struct loop *l, struct worker *w, struct config *config,
+                                   const struct limiter_time *before, char *error, size_t n,
+                                   enum store_outcome *outcome) __attribute__((warn_unused_result));
 
 /* Decides one request at the clock's time, which the loop's may be behind (docs/limiter.md): identity
  * (rate_limit.client_id_header, trusted_proxies with X-Forwarded-For, exempt), bucket, fields. */
@@ -79,6 +94,10 @@ bool limiter_export(const struct limiter *lim, size_t *at, size_t most, struct b
 
 /* Takes over what another process has exported. No client has more than it had there. False when it is malformed. */
 bool limiter_import(struct limiter *lim, struct str text) __attribute__((warn_unused_result));
+
+/* Takes over from a limiter of this process, on the same time line and under the same config, what is in memory only:
+ * the unregistered clients' buckets, and the totals of the others. That one has left its files, and is to be freed. */
+void limiter_inherit(struct limiter *lim, struct limiter *from);
 
 /* After limiter_close() is done: leaves the files to another process. */
 void limiter_leave(struct limiter *lim);

@@ -15,8 +15,10 @@ struct store_setup {
     struct loop *loop;
     struct worker *worker;
     struct client_table *table; /* to be filled, and saved from then on */
-    const char *path;       /* of clients.json; its journal and lock stand beside it, or beside what it is a link to */
-    uint64_t zero;          /* loop_now() at the buckets' time 0 */
+    const char *path; /* of clients.json; its journal and lock stand beside it, or beside what it is a link to */
+    uint64_t zero;    /* loop_now() at the buckets' time 0 */
+    const struct instant *dated; /* store_dated() of the store that has left the files to this one; NULL: there is none,
+                                    and the wall clock says how old they are */
     uint64_t save_interval; /* ns between saves of what has changed; 0: only at the end, and when the journal is long */
     /* The outcome of store_append(), on the loop. What the lines say is to be in the table when it returns. May append
      * again. */
@@ -47,6 +49,10 @@ void store_note_tokens(struct store *st);
 
 /* This moment, as changes are dated. */
 struct instant store_instant(const struct store *st);
+
+/* What the wall clock showed at a moment to which saved_at of clients.json is to be held: that of the last save, or of
+ * the load. */
+struct instant store_dated(const struct store *st);
 
 /* Saves what is not in clients.json yet, removes the journal, then calls done(arg, ok) on the loop. No append may be
  * under way, or come. */

@@ -8,7 +8,7 @@
  * Tokens are rounded down, and gain nothing on the way: nobody has more than before. */
 #include "limiter_impl.h"
 
-#include <stdio.h>
+#include <assert.h>
 
 #define UNITS (double)(1u << ANON_TOKEN_BITS)
 
@@ -94,4 +94,22 @@ bool limiter_import(struct limiter *lim, struct str text)
     if (im.least != UINT64_MAX)
         anon_table_limit_overflow(&lim->anon, im.least, im.now);
     return true;
+}
+
+/* ---- in one process ---- */
+
+void limiter_inherit(struct limiter *lim, struct limiter *from)
+{
+    assert(lim->zero == from->zero);
+    struct anon_table own = lim->anon;
+    lim->anon = from->anon;
+    from->anon = own;
+    lim->unix_word = from->unix_word;
+    for (const struct client *c = client_table_after(&from->clients, 0); c; c = client_table_next(c)) {
+        struct client *same = client_table_find(&lim->clients, client_id(c));
+        if (same) {
+            same->allowed = c->allowed;
+            same->limited = c->limited;
+        }
+    }
 }

@@ -35,7 +35,8 @@
  *      them was charged on (anon_change.c).
  *    - An update, like any change, is in force only once it is on disk; one that failed never was (clients.c).
  *    - Restarting. clients.json holds tokens as of saved_at; they refill for the time since then, by the wall clock,
- *      none if that has stepped back. After kill -9 the words themselves are found (docs/limiter.md).
+ *      none if that has stepped back; at an upgrade by the monotonic one. After kill -9 the words themselves are found
+ * (docs/limiter.md).
  *
  * 3. A client that asks no faster than its rate is never refused, whatever v was rounded to: readings are floors of a
  *    straight line whose slope is at least the rate, so in the time of n tokens v grows by at least n. */
@@ -318,8 +319,20 @@ static bool init_tables(struct limiter *lim)
     return anon_table_init(&lim->anon, &keys[1], &p, config->rate_limit.max_tracked, config->rate_limit.ipv6_prefix);
 }
 
+struct limiter_time limiter_time(const struct limiter *lim)
+{
+    return (struct limiter_time){lim->zero, store_dated(lim->store)};
+}
+
 struct limiter *limiter_new(struct loop *l, struct worker *w, struct config *config, char *error, size_t n,
                             enum store_outcome *outcome)
+{
+    return limiter_new_behind(l, w, config, NULL, error, n, outcome);
+}
+
+struct limiter *limiter_new_behind(struct loop *l, struct worker *w, struct config *config,
+                                   const struct limiter_time *before, char *error, size_t n,
+                                   enum store_outcome *outcome)
 {
     struct limiter *lim = mem_try_alloc(sizeof *lim);
     if (!lim) {
@@ -330,7 +343,7 @@ struct limiter *limiter_new(struct loop *l, struct worker *w, struct config *con
     lim->loop = l;
     lim->config = config_get(config);
     /* Time 0 lies a little back, so that moments just before now have a number. */
-    lim->zero = loop_now(l) - (loop_now(l) > NS_PER_S ? NS_PER_S : 0);
+    lim->zero = before ? before->zero : loop_now(l) - (loop_now(l) > NS_PER_S ? NS_PER_S : 0);
     lim->id_header = str_of(config->rate_limit.client_id_header);
     timer_init(&lim->sweep, on_sweep);
     notice_init(&lim->overflow_shared, l, NOTICE_INTERVAL, log_overflow);
@@ -347,6 +360,7 @@ struct limiter *limiter_new(struct loop *l, struct worker *w, struct config *con
                                 .table = &lim->clients,
                                 .path = config->rate_limit.clients_file,
                                 .zero = lim->zero,
+                                .dated = before ? &before->dated : NULL,
                                 .save_interval = config->rate_limit.save_interval,
                                 .appended = changes_appended,
                                 .arg = lim};

@@ -35,13 +35,22 @@
 
 static void pump(struct store *st);
 
+struct instant store_whole_ms(uint64_t now, uint64_t wall_ns)
+{
+    uint64_t extra = wall_ns % NS_PER_MS;
+    return (struct instant){now > extra ? now - extra : 0, wall_ns - extra};
+}
+
 struct instant store_instant(const struct store *st)
 {
-    /* The wall clock is stored to the millisecond; the moment is the one of which that is the exact time. */
     uint64_t wall = clock_wall(), behind = clock_monotonic() - loop_now(st->setup.loop);
     wall -= wall > behind ? behind : 0;
-    uint64_t now = loop_now(st->setup.loop) - st->setup.zero, extra = wall % NS_PER_MS;
-    return (struct instant){now > extra ? now - extra : 0, wall - extra};
+    return store_whole_ms(loop_now(st->setup.loop) - st->setup.zero, wall);
+}
+
+struct instant store_dated(const struct store *st)
+{
+    return st->dated;
 }
 
 void store_note_tokens(struct store *st)
@@ -283,6 +292,7 @@ static void save_committed(struct job *j)
         save_failed(st, s->result);
     } else {
         metrics.store_saves++;
+        st->dated = s->at;
         words_file_note(&st->words, s->at.wall_ns, true);
         journal_renewed(st, s);
     }

@@ -89,10 +89,11 @@ struct store {
     uint64_t journal_length, journal_lines; /* as far as it is on disk */
     bool broken;                            /* the journal cannot be relied on until a save has replaced it */
     bool tokens_moved, save_wanted;
-    bool lost_logged;   /* that words are gone from their mapping, */
-    bool unkept_logged; /* that some are in no file, */
-    bool gone_logged;   /* and that their file is gone */
-    uint64_t retry_at;  /* while broken: not before */
+    bool lost_logged;     /* that words are gone from their mapping, */
+    bool unkept_logged;   /* that some are in no file, */
+    bool gone_logged;     /* and that their file is gone */
+    uint64_t retry_at;    /* while broken: not before */
+    struct instant dated; /* see store_dated() */
     struct append append;
     struct save save;
     struct words_file words;
@@ -104,6 +105,9 @@ struct store {
 };
 
 /* ---- store.c ---- */
+
+/* An instant to the millisecond of the wall clock; it is the moment of which that is the exact time. */
+struct instant store_whole_ms(uint64_t now, uint64_t wall_ns);
 
 /* Counts a failure and logs it: `what` has failed, with -errno. */
 void store_log_failure(const char *what, int result);

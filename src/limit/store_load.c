@@ -298,10 +298,12 @@ static int save_now(struct store *st)
     buf_fini(&s->piece);
     if (r == 0)
         r = s->result < 0 ? s->result : s->journal_result;
-    if (r == 0)
+    if (r == 0) {
         words_file_note(&st->words, s->at.wall_ns, true);
-    else
+        st->dated = s->at;
+    } else {
         st->tokens_moved = moved;
+    }
     return r;
 }
 
@@ -405,13 +407,25 @@ static bool make_store(struct load *l, const struct store_setup *setup)
     return l->st || fail(l, STORE_UNUSABLE, "%s: out of memory", setup->path);
 }
 
+/* Behind another process in the same boot, the wall clock is taken to have gone on from where that one has read it, as
+ * the monotonic one has: it may have been set meanwhile. */
+static struct instant load_instant(const struct store *st)
+{
+    const struct instant *dated = st->setup.dated;
+    if (!dated)
+        return store_instant(st);
+    uint64_t now = loop_now(st->setup.loop) - st->setup.zero;
+    return now > dated->now ? store_whole_ms(now, dated->wall_ns + (now - dated->now)) : *dated;
+}
+
 struct store *store_open(const struct store_setup *setup, char *error, size_t n, enum store_outcome *outcome)
 {
     struct load l = {.error = error, .error_size = n, .outcome = outcome};
     *outcome = STORE_OPENED;
     if (!make_store(&l, setup))
         return NULL;
-    l.at = store_instant(l.st);
+    l.at = l.st->dated = load_instant(l.st);
+    l.st->setup.dated = NULL;
     bool ok = take_lock(&l) && load(&l);
     setup->table->past = NULL;
     setup->table->words.extend = NULL;

@@ -605,6 +605,10 @@ static void test_failures_change_nothing(void **state)
     while (http_request(w->port, "GET", "/", "X-Client-ID: u\r\n", NULL, NULL) == 200)
         ;
     assert_int_equal(origin_requests(w->origins[0]), 301);
+    struct bytes u = {0};
+    assert_int_equal(http_get(w->port, "/clients/get?id=u", &u), 200);
+    CHECK(strstr(u.p, "\"allowed\":300,"), "%s", u.p); /* the totals have gone on, too */
+    bytes_free(&u);
     daemon_signal(&w->daemon, SIGTERM);
     line = daemon_expect_event(&w->daemon, mark, "upgrade_failed", NULL);
     assert_string_equal(log_field(line, "cause"), "the balancer is stopping");
@@ -891,12 +895,15 @@ static void test_a_full_disk(void **state)
 static void test_buckets_come_back(void **state)
 {
     struct world *w = *state;
-    static const char *const limit = "\"rate_limit\": {\"default\": {\"capacity\": 3, \"rate_per_sec\": 0.0001}}";
+    static const char *const limit =
+        "\"rate_limit\": {\"default\": {\"capacity\": 3, \"rate_per_sec\": 0.0001}, \"max_tracked\": 1}";
     char extra[300];
 
     world_origin(w, script, NULL, NULL);
     world_start(w, limit);
     assert_int_equal(get_from(w, "127.0.0.9"), 200);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(get_from(w, "127.1.0.1"), 200); /* by its network's overflow bucket */
     snprintf(extra, sizeof extra, "%s, \"listen\": \"127.0.0.1:%d\"", limit, world_taken_port(w));
     world_config(w, extra);
     for (int i = 0; i < 2; i++) {
@@ -904,6 +911,8 @@ static void test_buckets_come_back(void **state)
         assert_int_equal(get_from(w, "127.0.0.9"), 200);
     }
     assert_int_equal(get_from(w, "127.0.0.9"), 429);
+    assert_int_equal(get_from(w, "127.1.0.2"), 429);
+    assert_int_equal(get_from(w, "127.2.0.1"), 200);
     daemon_signal(&w->daemon, SIGTERM);
     assert_int_equal(daemon_wait(&w->daemon), 0);
     w->finished = true;
@@ -1101,6 +1110,29 @@ static void test_back_to_an_address_not_left(void **state)
     world_finish(w);
 }
 
+/* An older version tells buckets as tokens, and of overflow buckets the emptiest. */
+static void test_buckets_of_an_older_version(void **state)
+{
+    static const char buckets[] = "bprefix 64\n127.0.0.9 2097152\n* 1048576\n";
+    struct world *w = *state;
+    int old = w->port;
+
+    world_origin(w, script, NULL, NULL);
+    w->port = port_reserve();
+    world_config(w, "\"rate_limit\": {\"default\": {\"capacity\": 3, \"rate_per_sec\": 0.0001}}");
+    int control = begin_successor(w, old);
+    assert_int_equal(send(control, buckets, strlen(buckets), 0), strlen(buckets));
+    assert_int_equal(send(control, "g", 1, 0), 1);
+    expect_letter(control, 'r');
+    assert_int_equal(close(control), 0);
+    daemon_expect_event(&w->daemon, 0, "taken_over", NULL);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(get_from(w, "127.0.0.9"), i < 2 ? 200 : 429);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(get_from(w, "127.1.0.1"), i < 1 ? 200 : 429);
+    world_finish(w);
+}
+
 /* The old address is free as soon as the new process serves, however long the old one has something under way. */
 static void test_the_old_address_is_left_at_once(void **state)
 {
@@ -1233,6 +1265,7 @@ int main(void)
         WORLD_TEST(test_the_end_before_its_time),
         WORLD_TEST(test_checks_leave_before_it_is_prepared),
         WORLD_TEST(test_back_to_an_address_not_left),
+        WORLD_TEST(test_buckets_of_an_older_version),
         WORLD_TEST(test_the_old_address_is_left_at_once),
         WORLD_TEST(test_notify),
         WORLD_TEST(test_the_first_of_its_namespace),
