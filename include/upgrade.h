@@ -41,8 +41,8 @@ struct upgrade_setup {
 };
 
 /* One byte in front of each message; connections have their unused bytes behind it, buckets the lines of
- * limiter_export(), health those of upstream_export(). Others are ignored: an older
- * process does not know them all. */
+ * limiter_export(), health those of upstream_export(), and `prepared` a letter for each thing that the new process can
+ * take over and older ones cannot. Others are ignored: an older process does not know them all. */
 #define UPGRADE_PREPARED    'p'
 #define UPGRADE_HEALTH      'h'
 #define UPGRADE_BUCKETS     'b'
@@ -50,6 +50,7 @@ struct upgrade_setup {
 #define UPGRADE_READY       'r'
 #define UPGRADE_LEFT        'l'
 #define UPGRADE_CONNECTION  'c'
+#define UPGRADE_TAKES_WORDS 'w' /* buckets may be told as words */
 #define UPGRADE_MESSAGE_MAX (96u * 1024u)
 
 /* How long the new process may take to get prepared, and then ready. */

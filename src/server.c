@@ -177,10 +177,13 @@ static int start_limiter(struct server *s)
         return EXIT_DONE;
     char why[1024];
     enum store_outcome outcome;
-    s->limiter = limiter_new(s->loop, s->disk, s->config, why, sizeof why, &outcome);
+    struct str told = s->successor ? successor_buckets(s->successor) : STR("");
+    struct limiter_time before;
+    bool timed = limiter_exported_time(told, &before);
+    s->limiter = limiter_new_behind(s->loop, s->disk, s->config, timed ? &before : NULL, why, sizeof why, &outcome);
     if (!s->limiter)
         return fail(outcome == STORE_DAMAGED ? EXIT_USAGE : EXIT_RUNTIME, "%s", why);
-    if (s->successor && !limiter_import(s->limiter, successor_buckets(s->successor)))
+    if (!limiter_import(s->limiter, told))
         return fail(EXIT_RUNTIME, "what the process before says of its buckets is malformed");
     return EXIT_DONE;
 }

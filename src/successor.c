@@ -98,16 +98,17 @@ static void on_control(struct watch *w, unsigned ready)
         ;
 }
 
-static void say(struct successor *s, char what)
+static void say(struct successor *s, struct str what)
 {
     if (s->control.fd >= 0)
-        (void)!sock_send_fd(s->control.fd, -1, &what, 1); /* if it has ended, that is seen by itself */
+        (void)!sock_send_fd(s->control.fd, -1, what.p, what.n); /* if it has ended, that is seen by itself */
 }
 
 bool successor_wait(struct successor *s, const bool *stop)
 {
     loop_turn(s->loop, 0); /* the first checks of all backends leave while nobody waits for this process */
-    say(s, UPGRADE_PREPARED);
+    static const char prepared[] = {UPGRADE_PREPARED, UPGRADE_TAKES_WORDS};
+    say(s, str_make(prepared, sizeof prepared));
     while (!s->go && !s->failed && !*stop)
         loop_turn(s->loop, TIMER_NEVER);
     return s->go && !s->failed && !*stop;
@@ -128,7 +129,8 @@ void successor_serve(struct successor *s, struct lifecycle *lc)
     s->lifecycle = lc;
     buf_fini(&s->buckets);
     buf_fini(&s->health);
-    say(s, UPGRADE_READY);
+    static const char ready[] = {UPGRADE_READY};
+    say(s, str_make(ready, sizeof ready));
     lc->follows = s->control.fd >= 0;
     if (lc->follows)
         return;

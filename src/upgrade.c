@@ -35,15 +35,16 @@ struct upgrade {
     struct timer timer;
     pid_t pid;
     uint64_t begun, failed;
-    bool frozen, given; /* what is to be undone */
-    unsigned backends;  /* how far what is known of them is on its way, */
-    size_t exported;    /* and the buckets; SIZE_MAX: all is told */
-    bool more;          /* there are some to come */
-    bool told;          /* that the listening socket is left */
-    char cause[160];    /* of UPGRADE_ENDING */
-    bool by_itself;     /* likewise: its exit status says more */
-    const char *stop;   /* the signal that ends this process after it; NULL: none */
-    const char *second; /* the one behind that; or NULL */
+    bool frozen, given;             /* what is to be undone */
+    bool takes_words;               /* the new process does */
+    unsigned backends;              /* how far what is known of them is on its way, */
+    struct limiter_export exported; /* and the buckets; */
+    bool all_told;                  /* and that the new process may go on */
+    bool told;                      /* that the listening socket is left */
+    char cause[160];                /* of UPGRADE_ENDING */
+    bool by_itself;                 /* likewise: its exit status says more */
+    const char *stop;               /* the signal that ends this process after it; NULL: none */
+    const char *second;             /* the one behind that; or NULL */
     struct buf message;
 };
 
@@ -157,28 +158,26 @@ static void fail(struct upgrade *u, enum failure how, const char *cause)
 static bool fill_message(struct upgrade *u)
 {
     bool health = u->backends < upstream_count(u->parts.upstream);
-    const char type = health ? UPGRADE_HEALTH : u->more ? UPGRADE_BUCKETS : UPGRADE_GO;
-    bool no_memory = !buf_append(&u->message, &type, 1);
-    if (!no_memory && health)
-        no_memory = !upstream_export(u->parts.upstream, &u->backends, UPGRADE_MESSAGE_MAX / 2, &u->message);
-    else if (!no_memory && u->more)
-        u->more =
-            limiter_export(u->parts.lifecycle->limiter, &u->exported, UPGRADE_MESSAGE_MAX / 2, &u->message, &no_memory);
-    return !no_memory;
+    bool buckets = u->parts.lifecycle->limiter && !u->exported.buckets.ended;
+    const char type = health ? UPGRADE_HEALTH : buckets ? UPGRADE_BUCKETS : UPGRADE_GO;
+    if (!buf_append(&u->message, &type, 1))
+        return false;
+    if (health)
+        return upstream_export(u->parts.upstream, &u->backends, UPGRADE_MESSAGE_MAX / 2, &u->message);
+    return !buckets || limiter_export(u->parts.lifecycle->limiter, &u->exported, UPGRADE_MESSAGE_MAX / 2, &u->message);
 }
 
 /* Sends as much as the socket takes; what it does not waits until there is room. */
 static void send_on(struct upgrade *u)
 {
     int rc = 0;
-    while (u->exported != SIZE_MAX && rc == 0) {
+    while (!u->all_told && rc == 0) {
         if (u->message.len == 0 && !fill_message(u))
             rc = -ENOMEM;
         if (rc == 0)
             rc = sock_send_fd(u->control.fd, -1, buf_bytes(&u->message), u->message.len);
         if (rc == 0) {
-            if (buf_bytes(&u->message)[0] == UPGRADE_GO)
-                u->exported = SIZE_MAX;
+            u->all_told = buf_bytes(&u->message)[0] == UPGRADE_GO;
             buf_consume(&u->message, u->message.len);
         }
     }
@@ -191,8 +190,8 @@ static void give(struct upgrade *u)
 {
     upgrade_enter(u, UPGRADE_GIVEN);
     u->backends = 0;
-    u->exported = 0;
-    u->more = u->parts.lifecycle->limiter != NULL;
+    u->exported = (struct limiter_export){.buckets.words = u->takes_words};
+    u->all_told = false;
     buf_consume(&u->message, u->message.len);
     if (!loop_arm(u->parts.loop, &u->timer, loop_now(u->parts.loop) + UPGRADE_PATIENCE))
         fail(u, IT_IS_ENDED, "out of memory");
@@ -214,7 +213,7 @@ static void on_saved(void *arg, bool ok)
     end_it(u); /* or it has failed meanwhile */
 }
 
-static void on_prepared(struct upgrade *u)
+static void on_prepared(struct upgrade *u, struct str takes)
 {
     struct lifecycle *lc = u->parts.lifecycle;
     loop_cancel(u->parts.loop, &u->timer);
@@ -222,6 +221,7 @@ static void on_prepared(struct upgrade *u)
     listener_pause(lc->listener);
     proxy_freeze(u->parts.proxy);
     u->frozen = true;
+    u->takes_words = str_find(takes, UPGRADE_TAKES_WORDS) < takes.n;
     upgrade_enter(u, UPGRADE_SAVING);
     if (lc->limiter)
         limiter_close(lc->limiter, on_saved, u);
@@ -288,22 +288,23 @@ static void on_timer(struct timer *t)
 static void on_control(struct watch *w, unsigned ready)
 {
     struct upgrade *u = container_of(w, struct upgrade, control);
-    char type = 0;
+    char message[16] = {0};
     int fd;
     if (ready & LOOP_WRITE && u->state == UPGRADE_GIVEN)
         send_on(u);
     if (u->control.fd < 0)
         return;
-    ssize_t n = sock_recv_fd(w->fd, &type, 1, &fd);
+    ssize_t n = sock_recv_fd(w->fd, message, sizeof message, &fd);
     if (fd >= 0)
         sock_close(fd);
     if (n == -EAGAIN)
         return;
+    const char type = message[0];
     if (u->state == UPGRADE_PASSING)
         close_control(u); /* it has gone, and with it whoever was passed on */
-    else if (n == 1 && type == UPGRADE_PREPARED && u->state == UPGRADE_STARTED)
-        on_prepared(u);
-    else if (n == 1 && type == UPGRADE_READY && u->state == UPGRADE_GIVEN)
+    else if (n >= 1 && type == UPGRADE_PREPARED && u->state == UPGRADE_STARTED)
+        on_prepared(u, str_make(message + 1, (size_t)n - 1));
+    else if (n >= 1 && type == UPGRADE_READY && u->state == UPGRADE_GIVEN)
         on_ready(u);
     else
         fail(u, IT_HAS_ENDED, "the new process ended before it was ready");

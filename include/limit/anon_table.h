@@ -59,15 +59,38 @@ bool anon_table_stage(const struct anon_table *t, const struct bucket_policy *po
                       struct anon_table *fresh) __attribute__((warn_unused_result));
 void anon_table_replace(struct anon_table *t, struct anon_table *fresh, uint64_t now);
 
-/* The shards from *at on: a line "address tokens" for each bucket that is not full, about `most` bytes of them; tokens
- * in units of 2^-ANON_TOKEN_BITS, rounded down. False when there are no more shards, or *no_memory. */
+/* ---- to another process ---- */
+
 #define ANON_TOKEN_BITS 20
-bool anon_table_export(const struct anon_table *t, uint64_t now, size_t *at, size_t most, struct buf *out,
-                       bool *no_memory) __attribute__((warn_unused_result));
-/* What the emptiest overflow bucket holds, in the same units; UINT64_MAX when all are full. */
-uint64_t anon_table_overflow_tokens(const struct anon_table *t, uint64_t now);
-/* From now on no overflow bucket holds more: newcomers begin with that. */
-void anon_table_limit_overflow(struct anon_table *t, uint64_t tokens, uint64_t now);
+
+/* How far an export is: all zero at first, but for `words`. */
+struct anon_export {
+    bool words; /* buckets are told as words, else as tokens in units of 2^-ANON_TOKEN_BITS, rounded down */
+    bool ended; /* all is told */
+    size_t shard, place;
+};
+
+/* Appends the next lines, about `most` bytes: "ADDRESS NUMBER" for each bucket that is not full, then for the overflow
+ * buckets that are not full "* PLACE WORD" each, or "* TOKENS" for the emptiest of them. False without memory. */
+bool anon_table_export(const struct anon_table *t, uint64_t now, struct anon_export *e, size_t most, struct buf *out)
+    __attribute__((warn_unused_result));
+
+/* Which network has which overflow bucket: the key, how many there are, and a sample of where networks come to be. */
+struct anon_places {
+    struct hash_key key;
+    uint64_t count, sample;
+};
+struct anon_places anon_table_places(const struct anon_table *t);
+/* Has networks find their overflow buckets at those places from now on. The table is empty. False, and nothing is
+ * changed, where other places come of that key here. */
+bool anon_table_adopt_places(struct anon_table *t, const struct anon_places *places)
+    __attribute__((warn_unused_result));
+
+/* Gives an address the bucket that it had. Where there is no room for it, its overflow bucket holds no more. */
+void anon_table_restore(struct anon_table *t, const struct ip *ip, uint64_t word, uint64_t now);
+/* From now on these hold no more: that overflow bucket (place < ANON_OVERFLOWS), all. */
+void anon_table_raise_place(struct anon_table *t, size_t place, uint64_t word);
+void anon_table_raise_all(struct anon_table *t, uint64_t word);
 
 /* Forgets full buckets in the next slice of the table; bounded in time. To be called regularly. */
 void anon_table_sweep(struct anon_table *t, uint64_t now);

@@ -10,6 +10,7 @@
 #include "event/loop.h"
 #include "event/worker.h"
 #include "http/headers.h"
+#include "limit/anon_table.h"
 #include "limit/snapshot.h"
 #include "limit/store.h"
 #include "net/addr.h"
@@ -86,13 +87,23 @@ void limiter_reopen(struct limiter *lim);
 
 /* ---- another process goes on ---- */
 
-/* The unregistered clients' buckets as lines of text that another version understands, too, a part at a time: appends
- * about `most` bytes to `out`. *at is 0 at first, and the place to go on from. False when all is told, or *no_memory.
- * Nobody may be asking meanwhile. */
-bool limiter_export(const struct limiter *lim, size_t *at, size_t most, struct buf *out, bool *no_memory)
+/* How far an export is: all zero at first, but for buckets.words where the process that goes on takes them. Without,
+ * every version understands it, and some clients lose tokens. */
+struct limiter_export {
+    bool begun;
+    struct anon_export buckets; /* .ended: all is told */
+};
+
+/* The unregistered clients' buckets as lines of text (see export.c), a part at a time: appends about `most` bytes to
+ * `out`. False without memory. Nobody may be asking meanwhile. What it says is nobody else's to know. */
+bool limiter_export(const struct limiter *lim, struct limiter_export *e, size_t most, struct buf *out)
     __attribute__((warn_unused_result));
 
-/* Takes over what another process has exported. No client has more than it had there. False when it is malformed. */
+/* The time line that an exported text is on. False where it says none, or none that can be. */
+bool limiter_exported_time(struct str text, struct limiter_time *out) __attribute__((warn_unused_result));
+
+/* Takes over what another process has exported, into a limiter that has not been asked yet, on the time line that the
+ * text is on, if it says one. No client has more than it had there. False when it is malformed. */
 bool limiter_import(struct limiter *lim, struct str text) __attribute__((warn_unused_result));
 
 /* Takes over from a limiter of this process, on the same time line and under the same config, what is in memory only:

@@ -85,12 +85,6 @@ static void convert_all(struct anon_table *t, const struct bucket_policy *to, ui
     t->policy = *to;
 }
 
-static void raise(uint64_t *word, uint64_t to)
-{
-    if (*word < to)
-        *word = to;
-}
-
 /* An old network's key may be a new one's: it has what every newcomer begins with. Keys that are nobody's any more go
  * when they are full. */
 static void level_networks(struct anon_table *t)
@@ -109,14 +103,14 @@ static void merge_networks(struct anon_table *t, unsigned ipv6_prefix)
     bool wide = t->ipv6_prefix < ANON_OVERFLOW_PREFIX || ipv6_prefix < ANON_OVERFLOW_PREFIX;
     uint64_t highest = 0;
     for (size_t i = 0; i < ANON_OVERFLOWS; i++)
-        raise(&highest, t->overflow[i]);
+        anon_raise(&highest, t->overflow[i]);
     for (size_t i = 0; i <= t->shard_mask; i++) {
         for (uint32_t j = 0; j < t->shards[i].cap; j++) {
             struct anon_entry *e = &t->shards[i].v[j];
             if (e->word == 0 || ip_is_v4(&e->key))
                 continue;
-            raise(anon_overflow_of(t, &e->key), e->word);
-            raise(&highest, e->word);
+            anon_raise(anon_overflow_of(t, &e->key), e->word);
+            anon_raise(&highest, e->word);
         }
     }
     for (size_t i = 0; wide && i < ANON_OVERFLOWS; i++)

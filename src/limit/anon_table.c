@@ -181,7 +181,15 @@ void anon_table_join(struct anon_table *t, const struct ip *ip, uint64_t word, u
     uint64_t *overflow = anon_overflow_of(t, &key);
     if (!e && *overflow < word && insert(t, hash, &key, word, now))
         return;
-    uint64_t *held = e ? &e->word : overflow;
-    if (*held < word)
-        *held = word;
+    anon_raise(e ? &e->word : overflow, word);
+}
+
+void anon_table_restore(struct anon_table *t, const struct ip *ip, uint64_t word, uint64_t now)
+{
+    struct ip key = anon_table_key(t, ip);
+    uint64_t hash = anon_hash(t, &key);
+    struct anon_entry *e = find(t, hash, &key);
+    if (bucket_is_full(&t->policy, word, now) || (!e && insert(t, hash, &key, word, now)))
+        return;
+    anon_raise(e ? &e->word : anon_overflow_of(t, &key), word);
 }

@@ -1,4 +1,5 @@
-/* The inside of the table of anonymous buckets, shared by anon_table.c (requests) and anon_change.c (reloads). */
+/* The inside of the table of anonymous buckets, shared by anon_table.c (requests), anon_change.c (reloads) and
+ * anon_export.c (upgrades). */
 #ifndef LB_LIMIT_ANON_TABLE_IMPL_H
 #define LB_LIMIT_ANON_TABLE_IMPL_H
 
@@ -50,9 +51,20 @@ static inline uint32_t anon_places(uint32_t n)
 #define ANON_OVERFLOW_PREFIX_V4 (96u + 16u)
 #define ANON_OVERFLOW_PREFIX    32u
 
+static inline struct ip anon_network_of(const struct ip *key)
+{
+    return ip_mask(key, ip_is_v4(key) ? ANON_OVERFLOW_PREFIX_V4 : ANON_OVERFLOW_PREFIX);
+}
+
+static inline void anon_raise(uint64_t *word, uint64_t to)
+{
+    if (*word < to)
+        *word = to;
+}
+
 static inline uint64_t *anon_overflow_of(const struct anon_table *t, const struct ip *key)
 {
-    struct ip network = ip_mask(key, ip_is_v4(key) ? ANON_OVERFLOW_PREFIX_V4 : ANON_OVERFLOW_PREFIX);
+    struct ip network = anon_network_of(key);
     return &t->overflow[anon_hash(t, &network) % ANON_OVERFLOWS];
 }
 

@@ -1,44 +1,68 @@
-/* What is in memory only goes over to another process as lines of text:
+/* What is in memory only goes over to another process as lines of text. To one that takes words:
  *
- *   prefix 64             how IPv6 addresses are counted there
- *   unix 104857600        the bucket of the peers on unix sockets: tokens in units of 2^-20
- *   192.0.2.1 1048576     a bucket; ones that are full are not told
- *   * 0                   last: what newcomers have at least been charged, if overflow buckets are in use
+ *   time 31 5000 17645     zero of the buckets' time; a moment in it, and on the wall clock: what saved_at is held to
+ *   policy 46 46           the words' capacity and rate: doubles, bit by bit
+ *   hash 12 34 65536 56    whose overflow bucket is which, see anon_table.h
+ *   prefix 64              how IPv6 addresses are counted there
+ *   unix 77                the bucket of the peers on unix sockets
+ *   192.0.2.1 78           a bucket; ones that are full are not told
+ *   * 4711 79              an overflow bucket
  *
- * Tokens are rounded down, and gain nothing on the way: nobody has more than before. */
+ * Words mean there what they mean here, so that nobody gains or loses by it, however long it takes. To a process of a
+ * version that knows no words, and from one:
+ *
+ *   prefix 64
+ *   unix 104857600         tokens in units of 2^-20, rounded down; they gain nothing on the way
+ *   192.0.2.1 1048576
+ *   * 0                    last: what newcomers have at least been charged, if overflow buckets are in use
+ *
+ * Nobody has more than before in either. */
 #include "limiter_impl.h"
 
 #include <assert.h>
+#include <string.h>
 
 #define UNITS (double)(1u << ANON_TOKEN_BITS)
 
-static bool export_begin(const struct limiter *lim, struct buf *out)
+typedef unsigned long long ull;
+
+static ull bits_of(double v)
+{
+    uint64_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    return bits;
+}
+
+/* What words mean. */
+static bool export_terms(const struct limiter *lim, struct buf *out)
+{
+    struct limiter_time t = limiter_time(lim);
+    struct anon_places places = anon_table_places(&lim->anon);
+    const struct bucket_policy *p = &lim->anon.policy;
+    return buf_printf(out, "time %llu %llu %llu\n", (ull)t.zero, (ull)t.dated.now, (ull)t.dated.wall_ns) &&
+           buf_printf(out, "policy %llu %llu\n", bits_of(p->capacity), bits_of(p->rate)) &&
+           buf_printf(out, "hash %llu %llu %llu %llu\n", (ull)places.key.k0, (ull)places.key.k1, (ull)places.count,
+                      (ull)places.sample);
+}
+
+static bool export_begin(const struct limiter *lim, bool words, struct buf *out)
 {
     const struct bucket_policy *p = &lim->anon.policy;
     uint64_t now = limiter_now(lim);
-    if (!buf_printf(out, "prefix %u\n", lim->anon.ipv6_prefix))
+    if ((words && !export_terms(lim, out)) || !buf_printf(out, "prefix %u\n", lim->anon.ipv6_prefix))
         return false;
     if (bucket_is_full(p, lim->unix_word, now))
         return true;
     double tokens = bucket_tokens(p, lim->unix_word, now) * UNITS;
-    return buf_printf(out, "unix %llu\n", tokens > 0 ? (unsigned long long)tokens : 0);
+    return buf_printf(out, "unix %llu\n", words ? (ull)lim->unix_word : tokens > 0 ? (ull)tokens : 0);
 }
 
-static bool export_end(const struct limiter *lim, struct buf *out)
+bool limiter_export(const struct limiter *lim, struct limiter_export *e, size_t most, struct buf *out)
 {
-    uint64_t tokens = anon_table_overflow_tokens(&lim->anon, limiter_now(lim));
-    return tokens == UINT64_MAX || buf_printf(out, "* %llu\n", (unsigned long long)tokens);
-}
-
-bool limiter_export(const struct limiter *lim, size_t *at, size_t most, struct buf *out, bool *no_memory)
-{
-    *no_memory = *at == 0 && !export_begin(lim, out);
-    if (*no_memory)
+    if (!e->begun && !export_begin(lim, e->buckets.words, out))
         return false;
-    if (anon_table_export(&lim->anon, limiter_now(lim), at, most, out, no_memory))
-        return true;
-    *no_memory = *no_memory || !export_end(lim, out);
-    return false;
+    e->begun = true;
+    return anon_table_export(&lim->anon, limiter_now(lim), &e->buckets, most, out);
 }
 
 /* ---- the other side ---- */
@@ -46,53 +70,159 @@ bool limiter_export(const struct limiter *lim, size_t *at, size_t most, struct b
 struct import {
     struct limiter *lim;
     uint64_t now;
-    bool other_networks; /* IPv6 addresses were counted otherwise: */
-    uint64_t least;      /* nobody of them is to have more than the emptiest had */
+    bool words;                  /* numbers are words under `policy`, not tokens */
+    struct bucket_policy policy; /* of there */
+    bool same_places;            /* overflow buckets are those of there, one by one */
+    bool other_networks;         /* IPv6 addresses were counted otherwise */
+    uint64_t highest;            /* word that each overflow bucket is to have at least */
 };
 
-static bool import_address(struct import *im, struct str name, uint64_t tokens)
+struct line {
+    struct str name;
+    uint64_t v[4];
+    unsigned n;
+};
+
+static bool split(struct str text, struct line *out)
 {
-    struct anon_table *t = &im->lim->anon;
-    struct ip ip;
-    if (!ip_parse(name, &ip))
-        return false;
-    if (im->other_networks && !ip_is_v4(&ip)) {
-        im->least = tokens < im->least ? tokens : im->least;
-        return true;
+    size_t end = str_find(text, ' ');
+    out->name = str_make(text.p, end);
+    for (out->n = 0; end < text.n && out->n < 4; out->n++) {
+        text = str_make(text.p + end + 1, text.n - end - 1);
+        end = str_find(text, ' ');
+        if (!str_parse_u64(str_make(text.p, end), &out->v[out->n]))
+            return false;
     }
-    anon_table_join(t, &ip, bucket_word(&t->policy, (double)tokens / UNITS, im->now), im->now);
+    return out->n > 0 && end == text.n;
+}
+
+static bool read_time(const struct line *l, struct limiter_time *out)
+{
+    *out = (struct limiter_time){l->v[0], {l->v[1], l->v[2]}};
+    uint64_t mono = clock_monotonic();
+    return l->n == 3 && out->zero <= mono && out->dated.now <= mono - out->zero;
+}
+
+bool limiter_exported_time(struct str text, struct limiter_time *out)
+{
+    struct line l;
+    return split(str_make(text.p, str_find(text, '\n')), &l) && str_eq(l.name, STR("time")) && read_time(&l, out);
+}
+
+static bool import_time(struct import *im, const struct line *l)
+{
+    struct limiter_time t;
+    im->words = true;
+    return read_time(l, &t) && t.zero == im->lim->zero;
+}
+
+static bool import_policy(struct import *im, const struct line *l)
+{
+    double v[2];
+    memcpy(v, l->v, sizeof v);
+    if (l->n != 2 || !bucket_capacity_is_valid(v[0]) || !bucket_rate_is_valid(v[1]))
+        return false;
+    bucket_policy_init(&im->policy, v[0], v[1]);
     return true;
 }
 
-static bool import_line(struct import *im, struct str line)
+static bool import_places(struct import *im, const struct line *l)
 {
-    size_t space = str_find(line, ' ');
-    struct str name = str_make(line.p, space);
-    uint64_t number;
-    if (space == line.n || !str_parse_u64(str_make(line.p + space + 1, line.n - space - 1), &number))
+    struct anon_places places = {{l->v[0], l->v[1]}, l->v[2], l->v[3]};
+    if (l->n != 4 || im->lim->anon.count > 0)
         return false;
-    if (str_eq(name, STR("prefix")))
-        im->other_networks = number != im->lim->anon.ipv6_prefix;
-    else if (str_eq(name, STR("unix")))
-        im->lim->unix_word = bucket_word(&im->lim->anon.policy, (double)number / UNITS, im->now);
-    else if (str_eq(name, STR("*")))
-        im->least = number < im->least ? number : im->least;
-    else
-        return import_address(im, name, number);
+    im->same_places = anon_table_adopt_places(&im->lim->anon, &places);
     return true;
+}
+
+static bool import_prefix(struct import *im, const struct line *l)
+{
+    if (l->n != 1 || l->v[0] < 1 || l->v[0] > 128)
+        return false;
+    im->other_networks = l->v[0] != im->lim->anon.ipv6_prefix;
+    return true;
+}
+
+/* The word of our own that a number stands for. */
+static bool import_word(const struct import *im, uint64_t number, uint64_t *word)
+{
+    const struct bucket_policy *own = &im->lim->anon.policy, *there = &im->policy;
+    if (number > INT64_MAX || (im->words && !there->mult))
+        return false;
+    if (!im->words)
+        *word = bucket_word(own, (double)number / UNITS, im->now);
+    else if (there->capacity == own->capacity && there->rate == own->rate)
+        *word = number;
+    else
+        *word = bucket_converted(there, own, number, im->now);
+    return true;
+}
+
+static bool import_unix(struct import *im, const struct line *l)
+{
+    return l->n == 1 && import_word(im, l->v[0], &im->lim->unix_word);
+}
+
+static void raise_all(struct import *im, uint64_t word)
+{
+    im->highest = word > im->highest ? word : im->highest;
+}
+
+static bool import_overflow(struct import *im, const struct line *l)
+{
+    uint64_t word, place = im->words ? l->v[0] : 0;
+    if (l->n != (im->words ? 2 : 1) || !import_word(im, l->v[l->n - 1], &word))
+        return false;
+    if (!im->same_places || im->other_networks || place >= ANON_OVERFLOWS)
+        raise_all(im, word);
+    else
+        anon_table_raise_place(&im->lim->anon, place, word);
+    return true;
+}
+
+/* Networks of another size are other clients: nobody of them is to have more than the emptiest had. */
+static bool import_address(struct import *im, const struct line *l)
+{
+    struct anon_table *t = &im->lim->anon;
+    struct ip ip;
+    uint64_t word;
+    if (l->n != 1 || !ip_parse(l->name, &ip) || !import_word(im, l->v[0], &word))
+        return false;
+    if (!im->other_networks || ip_is_v4(&ip))
+        anon_table_restore(t, &ip, word, im->now);
+    else
+        raise_all(im, word);
+    return true;
+}
+
+static bool import_line(struct import *im, struct str text)
+{
+    static const struct {
+        struct str name;
+        bool (*import)(struct import *im, const struct line *l);
+    } kinds[] = {
+        {STR_INIT("time"), import_time},     {STR_INIT("policy"), import_policy}, {STR_INIT("hash"), import_places},
+        {STR_INIT("prefix"), import_prefix}, {STR_INIT("unix"), import_unix},     {STR_INIT("*"), import_overflow},
+    };
+    struct line l;
+    if (!split(text, &l))
+        return false;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (str_eq(l.name, kinds[i].name))
+            return kinds[i].import(im, &l);
+    return import_address(im, &l);
 }
 
 bool limiter_import(struct limiter *lim, struct str text)
 {
-    struct import im = {.lim = lim, .now = limiter_now(lim), .least = UINT64_MAX};
+    struct import im = {.lim = lim, .now = limiter_now(lim)};
     while (text.n > 0) {
         size_t end = str_find(text, '\n');
         if (end == text.n || !import_line(&im, str_make(text.p, end)))
             return false;
         text = str_make(text.p + end + 1, text.n - end - 1);
     }
-    if (im.least != UINT64_MAX)
-        anon_table_limit_overflow(&lim->anon, im.least, im.now);
+    anon_table_raise_all(&lim->anon, im.highest);
     return true;
 }
 

@@ -281,6 +281,7 @@ static void test_buckets_go_over(void **state)
         snprintf(ip, sizeof ip, "127.0.%d.1", j);
         assert_int_equal(get_from(w, ip), 429);
     }
+    assert_int_equal(get_from(w, "127.1.0.1"), 200); /* of another network */
     world_finish(w);
 }
 

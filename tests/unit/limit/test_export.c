@@ -71,8 +71,8 @@ static void begin_process(struct process *p, const char *settings)
 static struct limiter *load(struct process *p, const struct limiter_time *before)
 {
     char error[256];
-    int status;
-    struct limiter *lim = limiter_new_behind(p->loop, p->worker, p->config, before, error, sizeof error, &status);
+    enum store_outcome outcome;
+    struct limiter *lim = limiter_new_behind(p->loop, p->worker, p->config, before, error, sizeof error, &outcome);
     if (!lim)
         fail_msg("%s", error);
     return lim;
@@ -126,6 +126,32 @@ static void leave(struct process *p)
     limiter_leave(p->lim);
 }
 
+static void tell(struct process *p, bool words, struct buf *out)
+{
+    struct limiter_export e = {.buckets.words = words};
+    while (!e.buckets.ended)
+        assert_true(limiter_export(p->lim, &e, 1000, out));
+}
+
+static int64_t wall_step; /* ns by which the wall clock is set when nobody has the files */
+
+/* Another process goes on, after `ns`, under those settings. */
+static void hand_over(struct process *p, const char *settings, bool words, uint64_t ns)
+{
+    struct buf text = BUF_INIT;
+    struct limiter_time before;
+    leave(p);
+    tell(p, words, &text);
+    end_process(p);
+    pass(ns);
+    wall += (uint64_t)wall_step;
+    begin_process(p, settings);
+    assert_int_equal(limiter_exported_time(buf_str(&text), &before), words);
+    p->lim = load(p, words ? &before : NULL);
+    assert_true(limiter_import(p->lim, buf_str(&text)));
+    buf_fini(&text);
+}
+
 static bool ask(struct process *p, const char *from, const char *name)
 {
     struct field field = {STR("X-Client-ID"), str_of(name ? name : ""), FIELD_OTHER};
@@ -167,6 +193,8 @@ static void register_client(struct process *p, const char *id, double capacity, 
 
 #define SLOW "\"default\":{\"capacity\":5,\"rate_per_sec\":0.01}"
 
+/* ---- who pays ---- */
+
 #define FULL SLOW ",\"max_tracked\":3"
 
 /* Three have buckets, and 10.0.1.0 shares one with its /16. */
@@ -180,6 +208,199 @@ static void fill(struct process *p)
     }
     assert_int_equal(passing(p, "10.0.1.1"), 5);
     assert_true(ask(p, NULL, NULL));
+}
+
+/* An overflow bucket in use is its networks', there as here; who has a bucket keeps it. */
+static void overflow_buckets(void **state)
+{
+    (void)state;
+    struct process p;
+    fill(&p);
+    for (unsigned i = 0; i < 3; i++) {
+        hand_over(&p, i < 2 ? FULL : SLOW, true, NS_PER_MS);
+        assert_int_equal(passing(&p, "10.0.1.1"), 0);
+    }
+    assert_int_equal(passing(&p, "10.0.0.1"), 4);
+    assert_int_equal(passing(&p, NULL), 4);
+    assert_int_equal(passing(&p, "10.0.9.9"), 0);
+    assert_int_equal(passing(&p, "10.1.1.1"), 5);
+    assert_int_equal(passing(&p, "203.0.113.7"), 5);
+    assert_int_equal(passing(&p, "2a00:1450::1"), 5);
+    close_process(&p);
+}
+
+/* Where it is not known whose they are, everybody begins with no more than the emptiest holds. */
+static void overflow_buckets_of_unknown_places(void **state)
+{
+    (void)state;
+    struct process p;
+    fill(&p);
+    hand_over(&p, SLOW, false, NS_PER_MS);
+    assert_int_equal(passing(&p, "10.0.1.1"), 0);
+    assert_int_equal(passing(&p, "203.0.113.7"), 0);
+    assert_int_equal(passing(&p, "10.0.0.1"), 4);
+    close_process(&p);
+
+    for (unsigned i = 0; i < 2; i++) { /* another number of them, another hash */
+        struct buf text = BUF_INIT;
+        struct limiter_time before;
+        fill(&p);
+        leave(&p);
+        tell(&p, true, &text);
+        end_process(&p);
+        char *number = memmem(buf_bytes(&text), text.len, " 65536 ", 7);
+        assert_non_null(number);
+        number[i == 0 ? 1 : 7] ^= 1;
+        begin_process(&p, SLOW);
+        assert_true(limiter_exported_time(buf_str(&text), &before));
+        p.lim = load(&p, &before);
+        assert_true(limiter_import(p.lim, buf_str(&text)));
+        buf_fini(&text);
+        assert_int_equal(passing(&p, "10.0.1.1"), 0);
+        assert_int_equal(passing(&p, "203.0.113.7"), 0);
+        assert_int_equal(passing(&p, "10.0.0.1"), 4);
+        close_process(&p);
+    }
+}
+
+/* With room for fewer, those that have none share what the emptiest of them had. */
+static void less_room(void **state)
+{
+    (void)state;
+    struct process p;
+    open_process(&p, SLOW);
+    for (unsigned i = 1; i <= 3; i++) {
+        char ip[32];
+        snprintf(ip, sizeof ip, "10.0.0.%u", i);
+        assert_int_equal(passing(&p, ip), 5);
+    }
+    hand_over(&p, SLOW ",\"max_tracked\":1", true, NS_PER_MS);
+    for (unsigned i = 1; i <= 4; i++) {
+        char ip[32];
+        snprintf(ip, sizeof ip, "10.0.0.%u", i);
+        assert_int_equal(passing(&p, ip), 0);
+    }
+    close_process(&p);
+}
+
+static void another_default(void **state)
+{
+    (void)state;
+    struct process p;
+    open_process(&p, SLOW);
+    assert_true(ask(&p, "10.0.0.1", NULL));
+    assert_int_equal(passing(&p, "10.0.0.2"), 5);
+    hand_over(&p, "\"default\":{\"capacity\":50,\"rate_per_sec\":100}", true, NS_PER_MS);
+    assert_int_equal(passing(&p, "10.0.0.1"), 4);
+    assert_int_equal(passing(&p, "10.0.0.2"), 0);
+    pass(500 * NS_PER_MS);
+    assert_int_equal(passing(&p, "10.0.0.2"), 50);
+    hand_over(&p, "\"default\":{\"capacity\":2,\"rate_per_sec\":0.01}", true, 0);
+    assert_int_equal(passing(&p, "10.0.0.2"), 0);
+    assert_int_equal(passing(&p, "10.0.0.1"), 2);
+    close_process(&p);
+}
+
+/* ---- time ---- */
+
+/* What passes between two processes counts, to the nanosecond: a client that asks at its rate is not refused, and one
+ * that asks sooner is. */
+static void time_between_two_counts(void **state)
+{
+    (void)state;
+    struct process p;
+    open_process(&p, "\"default\":{\"capacity\":1,\"rate_per_sec\":1}");
+    for (unsigned i = 0; i < 20; i++) {
+        assert_true(ask(&p, "10.0.0.1", NULL));
+        assert_true(ask(&p, NULL, NULL));
+        pass(123456789 + i);
+        hand_over(&p, "\"default\":{\"capacity\":1,\"rate_per_sec\":1}", true, 500 * NS_PER_MS);
+        pass(NS_PER_S - 500 * NS_PER_MS - 123456789 - i - 10);
+        assert_false(ask(&p, "10.0.0.1", NULL));
+        assert_false(ask(&p, NULL, NULL));
+        pass(10);
+    }
+    close_process(&p);
+}
+
+/* Older versions tell no time: nothing is gained then. */
+static void without_a_time_nothing_is_gained(void **state)
+{
+    (void)state;
+    struct process p;
+    open_process(&p, "\"default\":{\"capacity\":1,\"rate_per_sec\":1}");
+    assert_true(ask(&p, "10.0.0.1", NULL));
+    hand_over(&p, "\"default\":{\"capacity\":1,\"rate_per_sec\":1}", false, 500 * NS_PER_MS);
+    pass(NS_PER_S - 1 * NS_PER_MS);
+    assert_false(ask(&p, "10.0.0.1", NULL));
+    pass(1 * NS_PER_MS);
+    assert_true(ask(&p, "10.0.0.1", NULL));
+    close_process(&p);
+}
+
+/* The wall clock is set while no process has the files: registered clients have what the true time has made. */
+static void the_wall_clock_is_set(void **state)
+{
+    (void)state;
+    static const int64_t steps_s[] = {3600, -3600, 0};
+    struct process p;
+    open_process(&p, SLOW);
+    register_client(&p, "u", 5, 0.01);
+    for (unsigned i = 0; i < 5; i++)
+        assert_true(ask(&p, "10.0.0.1", "u"));
+    for (unsigned i = 0; i < 6; i++) {
+        wall_step = steps_s[i % 3] * (int64_t)NS_PER_S;
+        hand_over(&p, SLOW, true, 32 * NS_PER_S); /* in the second half nothing has moved, and nothing is saved */
+        assert_false(ask(&p, "10.0.0.1", "u"));
+        if (i >= 3)
+            continue;
+        pass(69 * NS_PER_S);
+        assert_true(ask(&p, "10.0.0.1", "u"));
+        assert_false(ask(&p, "10.0.0.1", "u"));
+    }
+    wall_step = 0;
+    pass(2 * NS_PER_S);
+    assert_true(ask(&p, "10.0.0.1", "u"));
+    close_process(&p);
+}
+
+/* ---- what nobody says ---- */
+
+static void malformed(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {
+        "prefix 64",
+        "prefix\n",
+        "prefix 0\n",
+        "prefix 129\n",
+        "prefix 64 1\n",
+        "192.0.2.1 x\n",
+        "192.0.2.1 1 2\n",
+        "192.0.2 1\n",
+        "what 1\n",
+        "* 1 2\n",
+        "time 1 2 3\n",
+        "time 1 2\n",
+        "policy 1 2\n",
+        "hash 1 2 3\n",
+        "unix 1 2 3 4 5\n",
+        "unix 18446744073709551615\n",
+        "\n",
+    };
+    struct process p;
+    struct limiter_time t;
+    open_process(&p, SLOW);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        if (limiter_import(p.lim, str_of(texts[i])))
+            fail_msg("\"%s\" is taken", texts[i]);
+    assert_true(limiter_import(p.lim, STR("")));
+    assert_false(limiter_exported_time(STR(""), &t));
+    assert_false(limiter_exported_time(STR("time 1 2\n"), &t));
+    assert_false(limiter_exported_time(STR("time 1000000000001 0 1\n"), &t)); /* later than now */
+    assert_false(limiter_exported_time(STR("time 999999999999 2 1\n"), &t));
+    assert_true(limiter_exported_time(STR("time 999999999999 1 1\n"), &t));
+    close_process(&p);
 }
 
 /* ---- the process goes on itself ---- */
@@ -223,6 +444,14 @@ static void nobody_went_on(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(overflow_buckets),
+        cmocka_unit_test(overflow_buckets_of_unknown_places),
+        cmocka_unit_test(less_room),
+        cmocka_unit_test(another_default),
+        cmocka_unit_test(time_between_two_counts),
+        cmocka_unit_test(without_a_time_nothing_is_gained),
+        cmocka_unit_test(the_wall_clock_is_set),
+        cmocka_unit_test(malformed),
         cmocka_unit_test(nobody_went_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
