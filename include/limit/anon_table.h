@@ -88,9 +88,13 @@ bool anon_table_adopt_places(struct anon_table *t, const struct anon_places *pla
 
 /* Gives an address the bucket that it had. Where there is no room for it, its overflow bucket holds no more. */
 void anon_table_restore(struct anon_table *t, const struct ip *ip, uint64_t word, uint64_t now);
-/* From now on these hold no more: that overflow bucket (place < ANON_OVERFLOWS), all. */
+/* From now on these hold no more: that overflow bucket (place < ANON_OVERFLOWS), the one of that address, all. */
 void anon_table_raise_place(struct anon_table *t, size_t place, uint64_t word);
+void anon_table_raise_network(struct anon_table *t, const struct ip *ip, uint64_t word);
 void anon_table_raise_all(struct anon_table *t, uint64_t word);
+
+/* Have networks of this size members in more than one overflow bucket? */
+bool anon_prefix_is_wide(unsigned ipv6_prefix);
 
 /* Forgets full buckets in the next slice of the table; bounded in time. To be called regularly. */
 void anon_table_sweep(struct anon_table *t, uint64_t now);

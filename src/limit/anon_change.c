@@ -100,7 +100,7 @@ static void level_networks(struct anon_table *t)
  * network larger than those that share an overflow bucket, old or new, has members in many of them. */
 static void merge_networks(struct anon_table *t, unsigned ipv6_prefix)
 {
-    bool wide = t->ipv6_prefix < ANON_OVERFLOW_PREFIX || ipv6_prefix < ANON_OVERFLOW_PREFIX;
+    bool wide = anon_prefix_is_wide(t->ipv6_prefix) || anon_prefix_is_wide(ipv6_prefix);
     uint64_t highest = 0;
     for (size_t i = 0; i < ANON_OVERFLOWS; i++)
         anon_raise(&highest, t->overflow[i]);

@@ -105,8 +105,18 @@ void anon_table_raise_place(struct anon_table *t, size_t place, uint64_t word)
     anon_raise(&t->overflow[place], word);
 }
 
+void anon_table_raise_network(struct anon_table *t, const struct ip *ip, uint64_t word)
+{
+    anon_raise(anon_overflow_of(t, ip), word);
+}
+
 void anon_table_raise_all(struct anon_table *t, uint64_t word)
 {
     for (size_t i = 0; i < ANON_OVERFLOWS; i++)
         anon_raise(&t->overflow[i], word);
+}
+
+bool anon_prefix_is_wide(unsigned ipv6_prefix)
+{
+    return ipv6_prefix < ANON_OVERFLOW_PREFIX;
 }

@@ -73,7 +73,8 @@ struct import {
     bool words;                  /* numbers are words under `policy`, not tokens */
     struct bucket_policy policy; /* of there */
     bool same_places;            /* overflow buckets are those of there, one by one */
-    bool other_networks;         /* IPv6 addresses were counted otherwise */
+    bool other_networks;         /* IPv6 addresses were counted otherwise, */
+    bool wide;                   /* by networks that have, or had, members in many overflow buckets */
     uint64_t highest;            /* word that each overflow bucket is to have at least */
 };
 
@@ -137,9 +138,11 @@ static bool import_places(struct import *im, const struct line *l)
 
 static bool import_prefix(struct import *im, const struct line *l)
 {
+    unsigned own = im->lim->anon.ipv6_prefix;
     if (l->n != 1 || l->v[0] < 1 || l->v[0] > 128)
         return false;
-    im->other_networks = l->v[0] != im->lim->anon.ipv6_prefix;
+    im->other_networks = l->v[0] != own;
+    im->wide = im->other_networks && (anon_prefix_is_wide(own) || anon_prefix_is_wide((unsigned)l->v[0]));
     return true;
 }
 
@@ -173,14 +176,15 @@ static bool import_overflow(struct import *im, const struct line *l)
     uint64_t word, place = im->words ? l->v[0] : 0;
     if (l->n != (im->words ? 2 : 1) || !import_word(im, l->v[l->n - 1], &word))
         return false;
-    if (!im->same_places || im->other_networks || place >= ANON_OVERFLOWS)
+    if (!im->same_places || im->wide || place >= ANON_OVERFLOWS)
         raise_all(im, word);
     else
         anon_table_raise_place(&im->lim->anon, place, word);
     return true;
 }
 
-/* Networks of another size are other clients: nobody of them is to have more than the emptiest had. */
+/* Networks of another size are other clients, which may have been charged in any of those that they overlap: they begin
+ * with no more than the emptiest, as at a reload (anon_change.c). */
 static bool import_address(struct import *im, const struct line *l)
 {
     struct anon_table *t = &im->lim->anon;
@@ -190,8 +194,10 @@ static bool import_address(struct import *im, const struct line *l)
         return false;
     if (!im->other_networks || ip_is_v4(&ip))
         anon_table_restore(t, &ip, word, im->now);
-    else
+    else if (im->wide)
         raise_all(im, word);
+    else
+        anon_table_raise_network(t, &ip, word);
     return true;
 }
 

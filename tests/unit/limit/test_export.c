@@ -195,6 +195,42 @@ static void register_client(struct process *p, const char *id, double capacity, 
 
 /* ---- who pays ---- */
 
+/* Networks of another size begin with what those had that they overlap; nobody else does. */
+static void networks_of_another_size(void **state)
+{
+    (void)state;
+    for (unsigned words = 0; words < 2; words++) {
+        struct process p;
+        open_process(&p, SLOW ",\"ipv6_prefix\":64");
+        assert_int_equal(passing(&p, "2001:db8:1:2::9"), 5);
+        assert_true(ask(&p, "192.0.2.1", NULL));
+        hand_over(&p, SLOW ",\"ipv6_prefix\":56", words, NS_PER_MS);
+        assert_int_equal(passing(&p, "2001:db8:1:2::9"), 0);
+        assert_int_equal(passing(&p, "2001:db8:1:ff::1"), 0);
+        assert_int_equal(passing(&p, "2001:db8:2:2::1"), 0); /* of the same /32 */
+        assert_int_equal(passing(&p, "192.0.2.1"), 4);
+        assert_int_equal(passing(&p, "203.0.113.7"), 5);
+        assert_int_equal(passing(&p, "2a00:1450::1"), 5);
+        close_process(&p);
+    }
+}
+
+/* Those of a network larger than a /32 may be charged in many overflow buckets. */
+static void wide_networks(void **state)
+{
+    (void)state;
+    static const char *const settings[] = {SLOW ",\"ipv6_prefix\":24", SLOW ",\"ipv6_prefix\":64"};
+    for (unsigned i = 0; i < 4; i++) {
+        struct process p;
+        open_process(&p, settings[i % 2]);
+        assert_int_equal(passing(&p, "2001:db8:1:2::9"), 5);
+        hand_over(&p, settings[1 - i % 2], i / 2, NS_PER_MS);
+        assert_int_equal(passing(&p, "2001:db8:1:2::9"), 0);
+        assert_int_equal(passing(&p, "2001:dff::1"), 0);
+        close_process(&p);
+    }
+}
+
 #define FULL SLOW ",\"max_tracked\":3"
 
 /* Three have buckets, and 10.0.1.0 shares one with its /16. */
@@ -444,6 +480,8 @@ static void nobody_went_on(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(networks_of_another_size),
+        cmocka_unit_test(wide_networks),
         cmocka_unit_test(overflow_buckets),
         cmocka_unit_test(overflow_buckets_of_unknown_places),
         cmocka_unit_test(less_room),
