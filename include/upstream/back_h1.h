@@ -77,7 +77,8 @@ const char *back_error_text(int sys_errno);
 bool back_has_moved(const struct back_conn *c);
 
 /* Leases a pooled connection, ready at once; NULL when there is none. With `sure`, for a request that may not be sent
- * twice, it is looked at first (one system call); so it is when it has waited for more than a second. */
+ * twice, it is looked at first (one system call); so it is when it has waited for more than a second. While a reuse has
+ * failed lately, `sure` gets NULL, and the longest idle one is closed: the fresh one that follows takes its place. */
 struct back_conn *pool_get(struct backend *be, bool sure, const struct back_events *ev, void *arg)
     __attribute__((warn_unused_result));
 

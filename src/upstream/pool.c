@@ -119,8 +119,11 @@ void pool_put(struct back_conn *c)
 
 struct back_conn *pool_get(struct backend *be, bool sure, const struct back_events *ev, void *arg)
 {
-    if (sure && loop_now(be->upstream->loop) < be->keep.shy_until)
+    if (sure && loop_now(be->upstream->loop) < be->keep.shy_until) {
+        if (!list_empty(&be->idle)) /* the new one takes its place: else each such request would leave one more */
+            pool_close(container_of(be->idle.prev, struct back_conn, link));
         return NULL;
+    }
     while (!list_empty(&be->idle)) {
         struct back_conn *c = container_of(be->idle.next, struct back_conn, link);
         bool look = sure || loop_now(be->upstream->loop) - c->begun > LOOK_AFTER;
