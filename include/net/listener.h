@@ -27,6 +27,13 @@ struct listener *listener_new_beside(struct loop *l, const struct addr *at, int 
  * the process before. `keep_file`: the file of a unix socket is somebody else's to remove. */
 struct listener *listener_adopt(struct loop *l, int fd, bool keep_file, listener_fn *fn, void *arg, int *error);
 
+/* Closes a descriptor that can be spared. False: there is none. */
+typedef bool listener_spare_fn(void *arg);
+
+/* Out of descriptors (EMFILE, ENFILE) it calls fn(arg), and where that has closed one tries once more, before it
+ * pauses. */
+void listener_set_spare(struct listener *ls, listener_spare_fn *fn, void *arg);
+
 /* Accepts nothing from now on, and again; what comes waits in the backlog. */
 void listener_pause(struct listener *ls);
 void listener_resume(struct listener *ls);

@@ -21,6 +21,8 @@ struct listener {
     struct loop *loop;
     listener_fn *fn;
     void *arg;
+    listener_spare_fn *spare; /* or NULL */
+    void *spare_arg;
     struct addr at;
     struct sock_file file; /* a unix socket's, when it began here: another one may be put in its place */
     bool closed, keeps_file, paused;
@@ -50,10 +52,19 @@ static bool is_of_connection(int error)
     }
 }
 
+/* A client is worth more than a descriptor that nobody uses. */
+static int accept_fd(struct listener *ls, struct addr *from)
+{
+    int fd = sock_accept(ls->watch.fd, from);
+    if ((fd == -EMFILE || fd == -ENFILE) && ls->spare && ls->spare(ls->spare_arg))
+        fd = sock_accept(ls->watch.fd, from);
+    return fd;
+}
+
 static enum outcome accept_one(struct listener *ls)
 {
     struct addr from;
-    int fd = sock_accept(ls->watch.fd, &from);
+    int fd = accept_fd(ls, &from);
     if (fd == -EAGAIN)
         return NONE_LEFT;
     if (fd < 0) {
@@ -167,6 +178,12 @@ struct listener *listener_adopt(struct loop *l, int fd, bool keep_file, listener
     if (ls)
         ls->keeps_file = keep_file;
     return ls;
+}
+
+void listener_set_spare(struct listener *ls, listener_spare_fn *fn, void *arg)
+{
+    ls->spare = fn;
+    ls->spare_arg = arg;
 }
 
 void listener_pause(struct listener *ls)

@@ -248,6 +248,49 @@ static void test_out_of_descriptors(void **state)
     finish(&w);
 }
 
+static bool spare_one(void *arg)
+{
+    unsigned *left = arg;
+    return *left > 0 && (*left)--;
+}
+
+/* What is asked for a descriptor has one to spare, and nobody waits; then it has none. */
+static void test_a_spared_descriptor(void **state)
+{
+    (void)state;
+    static const int errors[] = {EMFILE, ENFILE};
+    struct world w;
+    unsigned left = 2;
+    begin(&w, "127.0.0.1:0");
+    listener_set_spare(w.ls, spare_one, &left);
+    for (size_t i = 0; i < 2; i++) {
+        uint64_t failed = metrics.accept_errors;
+        int fd = client_of(&w);
+        kernel.fail_accept = errors[i];
+        kernel.accept_errors = 1;
+        loop_turn(w.loop, DEADLINE);
+        assert_int_equal(w.accepted, i + 1);
+        assert_int_equal(left, 1 - i);
+        assert_int_equal(metrics.accept_errors, failed);
+        sock_close(fd);
+    }
+    int fd = client_of(&w);
+    kernel.accept_errors = 1;
+    loop_turn(w.loop, DEADLINE);
+    assert_int_equal(w.accepted, 2);
+    turn_until_accepted(&w, 3); /* after a rest */
+    sock_close(fd);
+    fd = client_of(&w);
+    left = 1;
+    kernel.fail_accept = ENOBUFS; /* which closing an idle connection does not help */
+    kernel.accept_errors = 1;
+    loop_turn(w.loop, DEADLINE);
+    assert_int_equal(w.accepted, 3);
+    assert_int_equal(left, 1);
+    sock_close(fd);
+    finish(&w);
+}
+
 /* The fields of the `accept_paused` line that is waiting in the log, which is emptied; "" when there is none, and no
  * more than one at a time. */
 static const char *line_of_pause(void)
@@ -460,6 +503,7 @@ int main(void)
         cmocka_unit_test(test_out_of_descriptors),
         cmocka_unit_test(test_pauses_are_logged),
         cmocka_unit_test(test_the_last_pauses_are_logged),
+        cmocka_unit_test(test_a_spared_descriptor),
         cmocka_unit_test(test_close_while_resting),
         cmocka_unit_test(test_errors_of_connections),
         cmocka_unit_test(test_lasting_errors),
