@@ -8,9 +8,10 @@
 
 #define SPARE_DESCRIPTORS 64 /* beside the connections': log, store, epoll, checks */
 
-/* Each connection may need a second descriptor, towards a backend. What must be there is one for each: with fewer than
- * two, requests that find none are answered 502 and new connections wait to be accepted, but only at a load that many
- * never see. */
+/* Each connection may need a second descriptor, towards a backend; connections to backends that are idle are only kept
+ * while all of those are not more than this second half. What must be there is one for each: with fewer than two, idle
+ * ones are closed as descriptors run out, and when none is left, requests that find no descriptor are answered 502 and
+ * new connections wait to be accepted, but only at a load that many never see. */
 static uint64_t wanted(const struct config *config)
 {
     return 2 * (uint64_t)config->limits.connections + SPARE_DESCRIPTORS;

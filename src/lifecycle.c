@@ -203,6 +203,7 @@ void lifecycle_listen(struct lifecycle *lc, struct listener *fresh)
     char text[ADDR_TEXT_SIZE];
     struct listener *before = lc->listener;
     lc->listener = fresh;
+    listener_set_spare(fresh, upstream_spare, lc->upstream);
     log_begin(LOG_INFO, "listening");
     log_str("address", str_make(text, addr_format(listener_addr(fresh), text)));
     log_end();

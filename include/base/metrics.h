@@ -22,6 +22,7 @@
     X(stale_replaced,         "pooled connections found closed and replaced") \
     X(backend_connects,       "connections to backends opened") \
     X(backend_reuses,         "pooled connections used again") \
+    X(backend_evictions,      "pooled connections closed because of limits.connections or for want of descriptors") \
     X(backend_failures,       "attempts that failed") \
     X(gateway_errors,         "responses of backends with status 502, 503 or 504") \
     X(ejections,              "backends ejected by passive checks") \

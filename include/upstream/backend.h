@@ -99,6 +99,9 @@ struct upstream {
 
     struct list ending; /* of removed backends at which requests are under way; each is counted for that */
 
+    struct list idle;    /* pooled connections of all backends, the longest idle first */
+    unsigned open_count; /* connections to all backends, in use or idle; checks' and removed backends' too */
+
     struct list queue;      /* of struct waiter, the longest first */
     unsigned waiting;       /* how many they are */
     unsigned waiting_fresh; /* ... that have not tried any backend yet */
@@ -144,6 +147,12 @@ int backend_address_at(const struct backend *be, unsigned id);
 
 /* Closes the idle connections to addresses that have gone. */
 void pool_flush_strays(struct backend *be);
+
+/* Closes the longest idle connection of all backends. False: none is idle. */
+bool pool_close_oldest(struct upstream *u) __attribute__((warn_unused_result));
+
+/* Closes as many of the longest idle as there are connections to backends above limits.connections. */
+void pool_trim(struct upstream *u);
 
 /* The backend has closed a connection that had been idle for so long: see pool.c. */
 void pool_learn(struct backend *be, uint64_t idle);

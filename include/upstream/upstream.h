@@ -69,6 +69,10 @@ void upstream_await(struct upstream *u);
  * cannot be read, which are logged. */
 void upstream_import(struct upstream *u, struct str text);
 
+/* Closes the longest idle connection to a backend, for the sake of its descriptor. False: none is idle. Fits
+ * listener_spare_fn with the set as its argument. */
+bool upstream_spare(void *upstream) __attribute__((warn_unused_result));
+
 /* Stops the checks and closes idle connections; no connection may be leased any more. NULL is fine. */
 void upstream_free(struct upstream *u);
 

@@ -18,6 +18,7 @@ struct back_conn {
     const struct back_events *events; /* the lessee; NULL while idle */
     void *arg;
     struct list link; /* in backend->idle */
+    struct list aged; /* in upstream->idle */
     struct dead dead;
 
     enum back_state state;
@@ -73,7 +74,7 @@ void back_connect_failed(struct back_conn *c, enum err e, int sys_errno);
 
 /* ---- pool.c ---- */
 
-/* Puts a clean connection into its backend's pool. */
+/* Puts a clean connection into its backend's pool, or closes it. */
 void pool_put(struct back_conn *c);
 
 #endif

@@ -60,6 +60,16 @@ static void begin_round(struct back_conn *c)
     c->addrs_tried = 0;
 }
 
+/* An idle connection's descriptor is better used for this. */
+static struct io *connect_to(struct back_conn *c, const struct addr *to, uint64_t timeout_ns, int *error)
+{
+    struct upstream *u = c->backend->upstream;
+    struct io *io = io_connect(u->loop, to, timeout_ns, back_on_io, c, error);
+    if (!io && (*error == EMFILE || *error == ENFILE) && pool_close_oldest(u))
+        io = io_connect(u->loop, to, timeout_ns, back_on_io, c, error);
+    return io;
+}
+
 static bool connect_next(struct back_conn *c, int *error)
 {
     struct backend *be = c->backend;
@@ -76,7 +86,7 @@ static bool connect_next(struct back_conn *c, int *error)
         uint64_t share = (c->connect_deadline - now) / (uint64_t)(be->addr_count - c->addrs_tried);
         int at = (c->addr_first + c->addrs_tried++) % be->addr_count;
         c->addr_id = be->addr_ids[at];
-        c->io = io_connect(be->upstream->loop, &be->addrs[at], share > 0 ? share : 1, back_on_io, c, error);
+        c->io = connect_to(c, &be->addrs[at], share > 0 ? share : 1, error);
         if (c->io)
             return true;
     }
@@ -94,6 +104,7 @@ struct back_conn *back_open(struct backend *be, uint64_t timeout_ns, const struc
     c->arg = arg;
     c->connect_deadline = loop_now(be->upstream->loop) + timeout_ns;
     list_init(&c->link);
+    list_init(&c->aged);
     begin_round(c);
     int error;
     if (!connect_next(c, &error)) {
@@ -103,6 +114,8 @@ struct back_conn *back_open(struct backend *be, uint64_t timeout_ns, const struc
     }
     backend_get(be);
     be->open_count++;
+    be->upstream->open_count++;
+    pool_trim(be->upstream);
     metrics.backend_connects++;
     return c;
 }

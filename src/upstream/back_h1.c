@@ -38,6 +38,7 @@ static void back_gone(struct back_conn *c)
     c->state = BACK_CLOSED;
     c->events = NULL;
     be->open_count--;
+    be->upstream->open_count--;
     c->io = NULL;
     buf_fini(&c->trailers);
     loop_reclaim(c->backend->upstream->loop, &c->dead, back_reclaim);

@@ -7,7 +7,11 @@
  * closes them all at once.)
  *
  * And as long as connections have been found closed at their reuse lately, for whatever reason, what must not be sent
- * twice is given none. */
+ * twice is given none.
+ *
+ * Each backend has its own peak, and together they may come to more than there are descriptors for. So those of all
+ * backends stand in one list, too, the longest idle first: while connections to backends, in use or idle, are more than
+ * clients' may be, that one is closed; and where descriptors run out all the same. */
 #include "back_conn.h"
 #include "base/clock.h"
 #include "base/metrics.h"
@@ -82,11 +86,38 @@ static uint64_t keep_time(struct backend *be)
     return be->keep.bound > 0 && be->keep.bound < ours ? be->keep.bound : ours;
 }
 
-static void pool_close(struct back_conn *c)
+/* It is idle no longer. */
+static void take_out(struct back_conn *c)
 {
     list_remove(&c->link);
+    list_remove(&c->aged);
     c->backend->idle_count--;
+}
+
+static void pool_close(struct back_conn *c)
+{
+    take_out(c);
     back_close(c);
+}
+
+bool pool_close_oldest(struct upstream *u)
+{
+    if (list_empty(&u->idle))
+        return false;
+    pool_close(container_of(u->idle.next, struct back_conn, aged));
+    metrics.backend_evictions++;
+    return true;
+}
+
+void pool_trim(struct upstream *u)
+{
+    while (u->open_count > u->config->limits.connections && pool_close_oldest(u))
+        ;
+}
+
+bool upstream_spare(void *upstream)
+{
+    return pool_close_oldest(upstream);
 }
 
 static void on_idle_io(void *owner, struct io *io, enum io_event event)
@@ -114,7 +145,9 @@ void pool_put(struct back_conn *c)
     io_set_write_timeout(c->io, 0);
     io_set_read_timeout(c->io, IO_BY, keep_time(be));
     list_push_front(&be->idle, &c->link);
+    list_push_back(&be->upstream->idle, &c->aged);
     be->idle_count++;
+    pool_trim(be->upstream); /* perhaps this very one */
 }
 
 struct back_conn *pool_get(struct backend *be, bool sure, const struct back_events *ev, void *arg)
@@ -131,8 +164,7 @@ struct back_conn *pool_get(struct backend *be, bool sure, const struct back_even
             pool_close(c);
             continue;
         }
-        list_remove(&c->link);
-        be->idle_count--;
+        take_out(c);
         io_set_owner(c->io, back_on_io, c);
         c->reused = true;
         c->idled = loop_now(be->upstream->loop) - c->begun;

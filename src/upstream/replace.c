@@ -187,5 +187,6 @@ struct upstream_tally upstream_commit(struct upstream_change *c)
         }
     queue_look(u);
     change_free(c);
+    pool_trim(u); /* limits.connections may be less now */
     return tally;
 }

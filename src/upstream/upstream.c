@@ -228,6 +228,7 @@ struct upstream *upstream_new(struct loop *l, struct config *config)
     u->loop = l;
     u->config = config_get(config);
     list_init(&u->ending);
+    list_init(&u->idle);
     queue_init(u);
     clock_random(&u->random, sizeof u->random);
     errno = 0;

@@ -5,11 +5,13 @@
 #include "upstream/back_h1.h"
 #include "upstream/backend.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -76,14 +78,16 @@ static void turn_until(struct world *w, const bool *flag)
     }
 }
 
-static struct config *config_of(unsigned connections)
+/* The backends from `first` on. */
+static struct config *config_of(unsigned first, unsigned connections)
 {
-    char text[1024];
-    int n = snprintf(text, sizeof text,
-                     "{\"backends\":[{\"address\":\"unix:/tmp/test_pool.%d.0\"},{\"address\":\"unix:/tmp/test_pool.%d."
-                     "1\"},{\"address\":\"unix:/tmp/test_pool.%d.2\"}],\"health_check\":null,\"limits\":{"
-                     "\"connections\":%u}}",
-                     (int)getpid(), (int)getpid(), (int)getpid(), connections);
+    char list[512] = "", text[1024];
+    size_t len = 0;
+    for (unsigned i = first; i < BACKENDS; i++)
+        len += (size_t)snprintf(list + len, sizeof list - len, "%s{\"address\":\"unix:/tmp/test_pool.%d.%u\"}",
+                                i > first ? "," : "", (int)getpid(), i);
+    int n = snprintf(text, sizeof text, "{\"backends\":[%s],\"health_check\":null,\"limits\":{\"connections\":%u}}",
+                     list, connections);
     struct buf errors = BUF_INIT;
     struct config *c = config_parse(str_make(text, (size_t)n), "test", NULL, &errors);
     assert_non_null(c);
@@ -93,7 +97,7 @@ static struct config *config_of(unsigned connections)
 
 static void open_world(struct world *w, unsigned connections)
 {
-    struct config *config = config_of(connections);
+    struct config *config = config_of(0, connections);
     *w = (struct world){.loop = loop_new()};
     assert_non_null(w->loop);
     w->upstream = upstream_new(w->loop, config);
@@ -105,6 +109,15 @@ static void open_world(struct world *w, unsigned connections)
         assert_true(w->listeners[i] >= 0);
     }
     config_put(config);
+}
+
+static void reload(struct world *w, unsigned first, unsigned connections)
+{
+    struct config *config = config_of(first, connections);
+    struct upstream_change *c = upstream_stage(w->upstream, config);
+    assert_non_null(c);
+    config_put(config);
+    assert_int_equal(upstream_commit(c).removed, first);
 }
 
 static void close_world(struct world *w)
@@ -119,33 +132,40 @@ static void close_world(struct world *w)
     }
 }
 
-static int accepted(struct world *w, unsigned at)
+static void accepted(struct world *w, unsigned at)
 {
     struct addr from;
     int fd = sock_accept(w->listeners[at], &from);
     assert_true(fd >= 0);
     assert_true(w->accepted < CONNECTIONS);
     w->fds[w->accepted++] = fd;
-    return fd;
+}
+
+static bool takes_request(int fd)
+{
+    char request[100];
+    return sock_recv(fd, request, sizeof request) > 0;
 }
 
 /* A request to that backend, on a kept connection if one may be had, else on a fresh one. */
 static void begin(struct world *w, struct lease *l, unsigned at, bool sure)
 {
-    struct backend *be = w->backends[at];
     *l = (struct lease){.world = w, .fd = -1};
-    l->conn = pool_get(be, sure, &events, l);
+    l->conn = pool_get(w->backends[at], sure, &events, l);
     if (!l->conn) {
-        l->conn = back_open(be, NS_PER_S, &events, l);
+        l->conn = back_open(w->backends[at], NS_PER_S, &events, l);
         assert_non_null(l->conn);
         turn_until(w, &l->ready);
-        l->fd = accepted(w, at);
+        accepted(w, at);
     }
     struct back_request r = {.head = STR("GET / HTTP/1.1\r\n\r\n"), .method = METHOD_GET};
     back_send_head(l->conn, &r, false);
+    for (unsigned i = 0; i < w->accepted && l->fd < 0; i++)
+        l->fd = takes_request(w->fds[i]) ? w->fds[i] : -1;
+    assert_true(l->fd >= 0);
 }
 
-/* ... is answered, on a connection that was fresh. */
+/* ... is answered. */
 static void end(struct lease *l)
 {
     static const char answer[] = "HTTP/1.1 204 No Content\r\n\r\n";
@@ -163,9 +183,18 @@ static void keep(struct world *w, unsigned at, unsigned n)
         end(&l[i]);
 }
 
-static unsigned idle_at(const struct world *w, unsigned at)
+/* So many are idle at each, and all together that many connections there are; the list of all has just those. */
+static void check_idle(const struct world *w, unsigned a, unsigned b, unsigned c, unsigned open)
 {
-    return w->backends[at]->idle_count;
+    unsigned n = 0;
+    LIST_EACH (it, &w->upstream->idle) {
+        n++;
+    }
+    assert_int_equal(w->backends[0]->idle_count, a);
+    assert_int_equal(w->backends[1]->idle_count, b);
+    assert_int_equal(w->backends[2]->idle_count, c);
+    assert_int_equal(n, a + b + c);
+    assert_int_equal(w->upstream->open_count, open);
 }
 
 /* A kept connection was found closed at its reuse: what may not be sent twice gets a fresh one each time, and that does
@@ -182,12 +211,107 @@ static void fresh_ones_take_the_place_of_kept_ones(void **state)
         begin(&w, &l, 0, true);
         assert_int_equal(w.accepted, 2 + i + 1);
         end(&l);
-        assert_int_equal(idle_at(&w, 0), 2);
-        assert_int_equal(w.backends[0]->open_count, 2);
+        check_idle(&w, 2, 0, 0, 2);
     }
     begin(&w, &l, 0, false); /* what may be sent twice goes on a kept one */
-    assert_int_equal(l.fd, -1);
+    check_idle(&w, 1, 0, 0, 2);
     back_release(l.conn);
+    close_world(&w);
+}
+
+/* The peaks of the backends are more together than limits.connections: who was used last stays. */
+static void the_longest_idle_goes_first(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, 4);
+    keep(&w, 0, 3);
+    check_idle(&w, 3, 0, 0, 3);
+    keep(&w, 1, 2);
+    check_idle(&w, 2, 2, 0, 4);
+    keep(&w, 0, 2); /* on kept ones: now those of the other one have been idle for longer */
+    assert_int_equal(w.accepted, 5);
+    keep(&w, 2, 1);
+    check_idle(&w, 2, 1, 1, 4);
+    keep(&w, 2, 3);
+    check_idle(&w, 1, 0, 3, 4);
+    close_world(&w);
+}
+
+static void what_is_in_use_stays(void **state)
+{
+    (void)state;
+    struct world w;
+    struct lease l[3];
+    open_world(&w, 2);
+    for (unsigned i = 0; i < 3; i++)
+        begin(&w, &l[i], i, false);
+    check_idle(&w, 0, 0, 0, 3);
+    for (unsigned i = 0; i < 3; i++)
+        end(&l[i]);
+    check_idle(&w, 0, 1, 1, 2);
+    close_world(&w);
+}
+
+static void a_reload_keeps_the_list_right(void **state)
+{
+    (void)state;
+    struct world w;
+    struct lease l;
+    open_world(&w, 100);
+    keep(&w, 0, 3);
+    keep(&w, 1, 3);
+    keep(&w, 2, 3);
+    check_idle(&w, 3, 3, 3, 9);
+    reload(&w, 0, 5);
+    check_idle(&w, 0, 2, 3, 5);
+    keep(&w, 0, 1);
+    check_idle(&w, 1, 1, 3, 5);
+    begin(&w, &l, 0, false);
+    struct backend *removed = backend_get(w.backends[0]);
+    reload(&w, 1, 100);
+    check_idle(&w, 0, 1, 3, 5);
+    end(&l); /* on a connection to one that is no longer there */
+    check_idle(&w, 0, 1, 3, 4);
+    keep(&w, 1, 2);
+    check_idle(&w, 0, 2, 3, 5);
+    backend_put(removed);
+    close_world(&w);
+}
+
+/* From now on no descriptor is to be had. */
+static struct rlimit take_descriptors(void)
+{
+    struct rlimit old;
+    int lowest = dup(0);
+    assert_true(lowest > 0);
+    close(lowest);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+    struct rlimit none_left = {.rlim_cur = (rlim_t)lowest, .rlim_max = old.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none_left), 0);
+    return old;
+}
+
+static void an_idle_one_gives_its_descriptor(void **state)
+{
+    (void)state;
+    struct world w;
+    struct lease l = {.world = &w}, more = {.world = &w};
+    open_world(&w, 100);
+    keep(&w, 0, 1);
+    struct rlimit old = take_descriptors();
+    l.conn = back_open(w.backends[1], NS_PER_S, &events, &l);
+    assert_non_null(l.conn);
+    check_idle(&w, 0, 0, 0, 1);
+    errno = 0;
+    assert_null(back_open(w.backends[1], NS_PER_S, &events, &more)); /* now there is none left */
+    assert_int_equal(errno, EMFILE);
+    assert_false(upstream_spare(w.upstream));
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+    back_release(l.conn);
+    keep(&w, 2, 2);
+    assert_true(upstream_spare(w.upstream));
+    check_idle(&w, 0, 0, 1, 1);
     close_world(&w);
 }
 
@@ -195,6 +319,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fresh_ones_take_the_place_of_kept_ones),
+        cmocka_unit_test(the_longest_idle_goes_first),
+        cmocka_unit_test(what_is_in_use_stays),
+        cmocka_unit_test(a_reload_keeps_the_list_right),
+        cmocka_unit_test(an_idle_one_gives_its_descriptor),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
