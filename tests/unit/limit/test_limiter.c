@@ -26,26 +26,42 @@ struct world {
     struct limit_answer answer;
 };
 
-static void open_world(struct world *w, const char *settings)
+static struct config *make_config(const struct world *w, const char *settings)
 {
-    char text[1024], error[256];
-    enum store_outcome outcome;
+    char text[1024];
     struct buf errors = BUF_INIT;
-    strcpy(w->folder, "/tmp/lb-limiter-XXXXXX");
-    assert_non_null(mkdtemp(w->folder));
     snprintf(text, sizeof text,
              "{\"backends\":[{\"address\":\"127.0.0.1:1\"}],\"trusted_proxies\":[\"10.0.0.0/8\"],"
              "\"rate_limit\":{\"clients_file\":\"%s/clients.json\",%s}}",
              w->folder, settings);
-    w->config = config_parse(str_of(text), "test", NULL, &errors);
-    if (!w->config)
+    struct config *config = config_parse(str_of(text), "test", NULL, &errors);
+    if (!config)
         fail_msg("%.*s", STR_ARG(buf_str(&errors)));
     buf_fini(&errors);
+    return config;
+}
+
+static void open_world(struct world *w, const char *settings)
+{
+    char error[256];
+    enum store_outcome outcome;
+    strcpy(w->folder, "/tmp/lb-limiter-XXXXXX");
+    assert_non_null(mkdtemp(w->folder));
+    w->config = make_config(w, settings);
     w->loop = loop_new();
     w->worker = worker_new(w->loop, "test");
     w->lim = limiter_new(w->loop, w->worker, w->config, error, sizeof error, &outcome);
     if (!w->lim)
         fail_msg("%s", error);
+}
+
+static void reload(struct world *w, const char *settings)
+{
+    struct config *fresh = make_config(w, settings);
+    struct limiter_change *c = limiter_stage(w->lim, fresh);
+    assert_non_null(c);
+    limiter_commit(c);
+    config_put(fresh);
 }
 
 static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *ftw)
@@ -503,6 +519,79 @@ static void longest_fields_fit(void **state)
     close_world(&w);
 }
 
+/* ---- another default policy, another process ---- */
+
+/* Whoever is not registered keeps what is left, capped to the new capacity: an address and the unix peers alike. */
+static void a_reload_keeps_the_tokens(void **state)
+{
+    (void)state;
+    static const char *const peers[] = {"1.2.3.4", NULL};
+    for (unsigned i = 0; i < 2; i++) {
+        struct world w;
+        open_world(&w, "\"default\":{\"capacity\":5,\"rate_per_sec\":0.0001}");
+        assert_int_equal(ask(&w, peers[i], NULL), ERR_OK);
+        reload(&w, "\"default\":{\"capacity\":100,\"rate_per_sec\":0.001}");
+        expect_asked(&w, peers[i] ? peers[i] : "unix:", CHECK_WITHIN_LIMIT, 4);
+        reload(&w, "\"default\":{\"capacity\":3,\"rate_per_sec\":0.0005}");
+        assert_int_equal(ask(&w, peers[i], NULL), ERR_OK);
+        expect_fields(&w, "RateLimit-Policy: \"default\";q=3;w=6000\r\nRateLimit: \"default\";r=2;t=2000\r\n");
+        assert_int_equal(ask_until_denied(&w, peers[i], NULL), 2);
+        close_world(&w);
+    }
+}
+
+/* What one process tells of its unregistered clients is what the other knows of them. */
+static void hand_over(const struct world *from, struct world *to)
+{
+    struct buf text = BUF_INIT;
+    size_t at = 0;
+    bool no_memory;
+    while (limiter_export(from->lim, &at, 1000, &text, &no_memory))
+        ;
+    assert_false(no_memory);
+    assert_true(limiter_import(to->lim, buf_str(&text)));
+    buf_fini(&text);
+}
+
+static void another_process_knows_the_tokens(void **state)
+{
+    (void)state;
+    struct world a, b;
+    open_world(&a, SCARCE);
+    open_world(&b, SCARCE);
+    assert_int_equal(ask(&a, "1.2.3.4", NULL), ERR_OK);
+    assert_int_equal(ask(&a, NULL, NULL), ERR_OK);
+    hand_over(&a, &b);
+    expect_asked(&b, "1.2.3.4", CHECK_WITHIN_LIMIT, 1);
+    expect_asked(&b, "unix:", CHECK_WITHIN_LIMIT, 1);
+    expect_asked(&b, "5.6.7.8", CHECK_WITHIN_LIMIT, 2);
+    assert_int_equal(ask_until_denied(&b, NULL, NULL), 1);
+    close_world(&b);
+    close_world(&a);
+}
+
+/* Where networks are larger or smaller there, nobody gets a token by it: each part of what was one network here, and
+ * what is one with others there, has at most what was left. */
+static void another_process_with_other_networks(void **state)
+{
+    (void)state;
+    static const char *const prefixes[] = {"48", "65", "128"};
+    for (unsigned i = 0; i < 3; i++) {
+        struct world a, b;
+        char settings[128];
+        snprintf(settings, sizeof settings, SCARCE ",\"ipv6_prefix\":%s", prefixes[i]);
+        open_world(&a, SCARCE);
+        open_world(&b, settings);
+        assert_int_equal(ask_until_denied(&a, "2001:db8:1:2::3", NULL), 2);
+        hand_over(&a, &b);
+        assert_int_equal(ask(&b, "2001:db8:1:2::3", NULL), ERR_RATE_LIMITED);
+        assert_int_equal(ask(&b, "2001:db8:1:2::4", NULL), ERR_RATE_LIMITED);
+        assert_int_equal(ask(&b, "2001:db8:1:2:8000::4", NULL), ERR_RATE_LIMITED);
+        close_world(&b);
+        close_world(&a);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -524,6 +613,9 @@ int main(void)
         cmocka_unit_test(fields_as_configured),
         cmocka_unit_test(id_field_may_be_another_or_none),
         cmocka_unit_test(longest_fields_fit),
+        cmocka_unit_test(a_reload_keeps_the_tokens),
+        cmocka_unit_test(another_process_knows_the_tokens),
+        cmocka_unit_test(another_process_with_other_networks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
