@@ -55,7 +55,7 @@ struct world {
     struct limiter *lim;
 };
 
-static bool start(struct world *w)
+static struct config *make_config(const struct world *w)
 {
     char text[512];
     struct buf errors = BUF_INIT;
@@ -63,9 +63,15 @@ static bool start(struct world *w)
              "{\"backends\":[{\"address\":\"127.0.0.1:1\"}],\"rate_limit\":{\"clients_file\":\"%s\","
              "\"default\":{\"capacity\":2,\"rate_per_sec\":0.0001},\"save_interval\":\"%s\"}}",
              w->path, w->save_interval ? w->save_interval : "1h");
-    w->config = config_parse(str_of(text), "test", NULL, &errors);
-    assert_non_null(w->config);
+    struct config *config = config_parse(str_of(text), "test", NULL, &errors);
+    assert_non_null(config);
     buf_fini(&errors);
+    return config;
+}
+
+static bool start(struct world *w)
+{
+    w->config = make_config(w);
     w->loop = loop_new();
     w->worker = worker_new(w->loop, "test");
     w->lim = limiter_new(w->loop, w->worker, w->config, w->error, sizeof w->error, &w->outcome);
@@ -231,6 +237,20 @@ static void use(struct world *w, const char *id, unsigned times)
     struct limit_answer a;
     while (times--) {
         limiter_ask(w->lim, &peer, &h, &a);
+        assert_int_equal(a.verdict, LIMIT_ALLOW);
+    }
+}
+
+/* ... from an address, or a unix socket (NULL), which name nobody. */
+static void use_from(struct world *w, const char *address, unsigned times)
+{
+    struct headers none = {0};
+    struct peer peer = {.is_unix = !address};
+    struct limit_answer a;
+    if (address)
+        assert_true(ip_parse(str_of(address), &peer.ip));
+    while (times--) {
+        limiter_ask(w->lim, &peer, &none, &a);
         assert_int_equal(a.verdict, LIMIT_ALLOW);
     }
 }
@@ -514,6 +534,58 @@ static void crash_loses_nothing_acknowledged(void **state)
     close_world(&w);
 }
 
+static void words_name(const struct world *w, char out[80])
+{
+    snprintf(out, 80, "%s.tokens", w->path);
+}
+
+/* The line of a registration has the tokens that the client takes along, for after a power cut nothing else has. */
+static void registrations_are_written_with_their_tokens(void **state)
+{
+    (void)state;
+    static const char *const ids[] = {"1.2.3.4", "unix:", "2001:db8::1", "name"};
+    static const double tokens[] = {1, 0, 10, 10};
+    struct world w;
+    char words[80];
+    open_world(&w);
+    use_from(&w, "1.2.3.4", 1);
+    use_from(&w, NULL, 2);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(do_register(&w, ids[i], 10, 0.0001), ERR_OK);
+    crash(&w);
+    words_name(&w, words);
+    assert_int_equal(unlink(words), 0); /* it would count for nothing after the cut */
+    must_start(&w);
+    for (unsigned i = 0; i < 4; i++)
+        expect(&w, ids[i], 10, 0.0001, tokens[i]);
+    close_world(&w);
+}
+
+/* Where there can be no new file of the words, the old one, in which nothing moves any more, goes once it is saved. */
+static void words_that_are_not_kept_leave_no_file(void **state)
+{
+    (void)state;
+    struct world w;
+    char words[80], in_the_way[96];
+    open_world(&w);
+    assert_int_equal(do_register(&w, "a", 10, 0.0001), ERR_OK);
+    use(&w, "a", 4);
+    crash(&w);
+    words_name(&w, words);
+    snprintf(in_the_way, sizeof in_the_way, "%s.tmp", words);
+    assert_true(exists(words));
+    assert_int_equal(mkdir(in_the_way, 0700), 0);
+    must_start(&w);
+    expect(&w, "a", 10, 0.0001, 6);
+    assert_false(exists(words));
+    use(&w, "a", 1);
+    crash(&w);
+    assert_int_equal(rmdir(in_the_way), 0);
+    must_start(&w);
+    expect(&w, "a", 10, 0.0001, 6); /* those of the last save */
+    close_world(&w);
+}
+
 static void graceful_stop_keeps_tokens_in_one_file(void **state)
 {
     (void)state;
@@ -553,6 +625,27 @@ static void tokens_are_saved_at_intervals(void **state)
     crash(&w);
     must_start(&w);
     expect(&w, "a", 10, 0.001, 3);
+    close_world(&w);
+}
+
+/* A reload's save_interval counts from the reload on. */
+static void another_interval_acts_at_once(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w);
+    assert_int_equal(do_register(&w, "a", 10, 0.001), ERR_OK);
+    use(&w, "a", 7);
+    w.save_interval = "20ms";
+    struct config *fresh = make_config(&w);
+    struct limiter_change *change = limiter_stage(w.lim, fresh);
+    assert_non_null(change);
+    limiter_commit(change);
+    config_put(fresh);
+    uint64_t saves = metrics.store_saves;
+    for (uint64_t end = loop_now(w.loop) + 10 * NS_PER_S; metrics.store_saves == saves && loop_now(w.loop) < end;)
+        loop_turn(w.loop, 100 * NS_PER_MS);
+    assert_true(metrics.store_saves > saves);
     close_world(&w);
 }
 
@@ -1414,8 +1507,11 @@ int main(void)
         cmocka_unit_test(pages_miss_nobody_who_stays),
         cmocka_unit_test(lists_and_cursors),
         cmocka_unit_test(crash_loses_nothing_acknowledged),
+        cmocka_unit_test(registrations_are_written_with_their_tokens),
+        cmocka_unit_test(words_that_are_not_kept_leave_no_file),
         cmocka_unit_test(graceful_stop_keeps_tokens_in_one_file),
         cmocka_unit_test(tokens_are_saved_at_intervals),
+        cmocka_unit_test(another_interval_acts_at_once),
         cmocka_unit_test(closing_finishes_what_was_begun),
         cmocka_unit_test(damage_stops_the_start_and_stays),
         cmocka_unit_test(torn_journal_is_cut),
