@@ -1,0 +1,183 @@
+/* Unit tests of limit/store.c and store_words.c: when a long journal is folded in, and words whose file loses a page.
+ */
+#include "limit/store.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "limit/words_file.h"
+
+#include <ftw.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define MIB (1024u * 1024u)
+
+/* What is at least so long is taken for written: a journal of many MiB that costs no disk. */
+#define PRETENDED MIB
+
+ssize_t write(int fd, const void *p, size_t n)
+{
+    return n >= PRETENDED ? (ssize_t)n : syscall(SYS_write, fd, p, n);
+}
+
+struct world {
+    char folder[32], path[64], tokens[80];
+    struct loop *loop;
+    struct worker *worker;
+    struct client_table table;
+    struct store *store;
+    unsigned appended;
+};
+
+static void on_appended(void *arg, bool ok)
+{
+    struct world *w = arg;
+    assert_true(ok);
+    w->appended++;
+}
+
+static void open_world(struct world *w, uint64_t save_interval)
+{
+    static const struct hash_key key = {3, 4};
+    char error[256];
+    int status;
+    *w = (struct world){0};
+    strcpy(w->folder, "/tmp/lb-store-XXXXXX");
+    assert_non_null(mkdtemp(w->folder));
+    snprintf(w->path, sizeof w->path, "%s/clients.json", w->folder);
+    snprintf(w->tokens, sizeof w->tokens, "%s.tokens", w->path);
+    w->loop = loop_new();
+    w->worker = worker_new(w->loop, "test");
+    client_table_init(&w->table, &key);
+    struct store_setup setup = {.loop = w->loop,
+                                .worker = w->worker,
+                                .table = &w->table,
+                                .path = w->path,
+                                .zero = loop_now(w->loop) - NS_PER_S,
+                                .save_interval = save_interval,
+                                .appended = on_appended,
+                                .arg = w};
+    w->store = store_open(&setup, error, sizeof error, &status);
+    if (!w->store)
+        fail_msg("%s", error);
+}
+
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *ftw)
+{
+    (void)st;
+    (void)kind;
+    (void)ftw;
+    return remove(path);
+}
+
+static void close_world(struct world *w)
+{
+    worker_free(w->worker);
+    store_free(w->store);
+    client_table_fini(&w->table);
+    loop_free(w->loop);
+    log_fini();
+    nftw(w->folder, remove_one, 8, FTW_DEPTH);
+}
+
+/* Appends one change that takes `n` bytes, and waits until it is on disk. */
+static void append(struct world *w, size_t n)
+{
+    struct buf line = BUF_INIT;
+    unsigned before = w->appended;
+    assert_true(buf_reserve(&line, n));
+    memset(buf_tail(&line), ' ', n);
+    buf_added(&line, n);
+    store_append(w->store, &line, 1);
+    while (w->appended == before)
+        loop_turn(w->loop, TIMER_NEVER);
+}
+
+#define CLIENTS 600u /* with words in three pages of 4 KiB */
+#define PAGE    4096
+
+/* First, for the file of the words takes SIGBUS once for the whole process, and cmocka at each test. */
+static void a_lost_page_spoils_the_file(void **state)
+{
+    (void)state;
+    struct world w;
+    struct words_file f;
+    struct past_words past;
+    int error;
+    struct client *c = NULL;
+    if (sysconf(_SC_PAGESIZE) != PAGE) {
+        print_message("pages of another size: the header cannot stay alone\n");
+        skip();
+    }
+    open_world(&w, 20 * NS_PER_MS);
+    for (unsigned i = 0; i < CLIENTS; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "c%u", i);
+        c = client_table_add(&w.table, str_of(id), &(struct client_settings){10, 1, CLIENT_ENFORCE});
+        assert_non_null(c);
+        client_table_show(&w.table, c);
+    }
+    assert_true(words_file_init(&f, w.path));
+    assert_int_equal(words_file_read(&f, clock_monotonic(), &past, &error), WORDS_FOUND);
+    assert_int_equal(past.n, CLIENTS);
+    past_words_fini(&past);
+
+    /* Somebody cuts all but the first page off, and gives room back: the header is as it was, the rest is not. */
+    uint64_t failures = metrics.store_failures;
+    assert_int_equal(truncate(w.tokens, PAGE), 0);
+    c->slot->word = 1;
+    assert_int_equal(truncate(w.tokens, WORDS_PIECE), 0);
+    assert_true(file_map_is_lost());
+    for (uint64_t end = loop_now(w.loop) + 10 * NS_PER_S; loop_now(w.loop) < end && metrics.store_failures == failures;)
+        loop_turn(w.loop, 10 * NS_PER_MS);
+    assert_int_equal(metrics.store_failures, failures + 1);
+    enum words_fate fate = words_file_read(&f, clock_monotonic(), &past, &error);
+    if (fate == WORDS_FOUND)
+        past_words_fini(&past);
+    assert_int_equal(fate, WORDS_DAMAGED);
+    words_file_fini(&f);
+    close_world(&w);
+}
+
+/* Goes on until something is saved, or for so long. */
+static bool is_saved(struct world *w, uint64_t within)
+{
+    uint64_t saves = metrics.store_saves;
+    for (uint64_t end = loop_now(w->loop) + within; loop_now(w->loop) < end && metrics.store_saves == saves;)
+        loop_turn(w->loop, 10 * NS_PER_MS);
+    return metrics.store_saves != saves;
+}
+
+/* A journal is folded in when it is longer than 64 MiB, however few its lines are and however far the interval. */
+static void a_long_journal_is_folded_in(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, 3600 * NS_PER_S);
+    for (unsigned round = 0; round < 2; round++) { /* it counts from the save on */
+        for (unsigned i = 0; i < 16; i++)
+            append(&w, 4 * MIB);
+        assert_false(is_saved(&w, 50 * NS_PER_MS));
+        append(&w, 1);
+        assert_true(is_saved(&w, 10 * NS_PER_S));
+    }
+    close_world(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_lost_page_spoils_the_file),
+        cmocka_unit_test(a_long_journal_is_folded_in),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
