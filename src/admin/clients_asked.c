@@ -113,9 +113,12 @@ bool asked_limit(const struct asked *a, uint64_t *limit)
 
 /* ---- the content ---- */
 
+/* What can be wrong with it, with the field that it is in and its place. */
+#define CONTENT_FAULT_MAX (JSON_PATH_SIZE + sizeof((struct json_error *)0)->what + 32)
+
 bool asked_refuse_content(const struct asked *a, const char *what)
 {
-    char detail[256];
+    char detail[CONTENT_FAULT_MAX + 32];
     snprintf(detail, sizeof detail, "The content is not valid: %s.", what);
     local_answer_err(a->x, ERR_BAD_API_REQUEST, STR(""), detail);
     return false;
@@ -123,13 +126,13 @@ bool asked_refuse_content(const struct asked *a, const char *what)
 
 static bool refuse_json(const struct asked *a, const struct json_error *e)
 {
-    char what[192];
+    char what[CONTENT_FAULT_MAX];
     if (e->no_memory) {
         metrics.out_of_memory++;
         local_answer_err(a->x, ERR_INTERNAL, STR(""), NULL);
         return false;
     }
-    snprintf(what, sizeof what, "%s (at byte %zu)", e->what, e->offset);
+    snprintf(what, sizeof what, "%s%s%s (at byte %zu)", e->path, *e->path ? ": " : "", e->what, e->offset);
     return asked_refuse_content(a, what);
 }
 

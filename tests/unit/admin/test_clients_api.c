@@ -271,6 +271,10 @@ static void addresses_have_one_spelling(void **state)
     close_world(&w);
 }
 
+/* Deeper than may be. */
+#define EIGHT_DEEP "[[[[[[[["
+#define NESTED     EIGHT_DEEP EIGHT_DEEP EIGHT_DEEP EIGHT_DEEP "1]"
+
 static void bad_bodies_name_the_field(void **state)
 {
     (void)state;
@@ -281,14 +285,24 @@ static void bad_bodies_name_the_field(void **state)
         {"[]", "must be an object"},
         {"{\"client_id\":\"a\",\"capacity\":10}", "rate_per_sec is missing"},
         {"{\"client_id\":\"a\",\"capacity\":0.9,\"rate_per_sec\":1}", "capacity is 0.9"},
-        {"{\"client_id\":\"a\",\"capacity\":1e400,\"rate_per_sec\":1}", "too large"},
+        {"{\"client_id\":\"a\",\"capacity\":1e400,\"rate_per_sec\":1}",
+         ": capacity: a number is too large (at byte 28)."},
+        {"{\"client_id\":\"a\",\"capacity\":1,\"rate_per_sec\":-1e400}",
+         ": rate_per_sec: a number is too large (at byte 45)."},
+        {"{\"client_id\":\"a\",\"capacity\":NaN,\"rate_per_sec\":1}", ": capacity: found 'N' where a value belongs ("},
         {"{\"client_id\":\"a\",\"capacity\":1,\"rate_per_sec\":0}", "rate_per_sec is 0"},
         {"{\"client_id\":\"a\",\"capacity\":true,\"rate_per_sec\":1}", "capacity is "},
         {"{\"client_id\":\"\",\"capacity\":1,\"rate_per_sec\":1}", "client_id is malformed"},
-        {"{\"client_id\":\"a\\u0000\",\"capacity\":1,\"rate_per_sec\":1}", "(at byte"},
+        {"{\"client_id\":\"a\\u0000\",\"capacity\":1,\"rate_per_sec\":1}",
+         ": client_id: a string holds \\u0000 (at byte 15)."},
+        {"{\"client_id\":\"a\\ud800\",\"capacity\":1,\"rate_per_sec\":1}", ": client_id: a \\u escape is half of a"},
+        {"{\"client_id\":\"\xff\",\"capacity\":1,\"rate_per_sec\":1}", ": client_id: a string holds invalid UTF-8"},
+        {"{\"client_id\":\"a\",\"capacity\":" NESTED ",\"rate_per_sec\":1}", ": capacity[0][0][0]"},
+        {"{\"client_id\":\"a\",\"capacity\":" NESTED ",\"rate_per_sec\":1}", "[0]: values are nested deeper than 32"},
         {"{\"client_id\":\"a\",\"capacity\":1,\"capacity\":1,\"rate_per_sec\":1}", "\"capacity\""},
         {"{\"client_id\":\"a\",\"capacity\":1,\"rate_per_sec\":1,\"tokens\":5}", "\"tokens\""},
-        {"{\"client_id\":\"a\",\"capacity\":1,\"rate_per_sec\":1} x", "(at byte"},
+        {"{\"client_id\":\"a\",\"capacity\":1,\"rate_per_sec\":1} x",
+         ": found 'x' where the end of the text belongs (at byte 48)."},
     };
     struct world w;
     open_plain(&w);
