@@ -19,7 +19,9 @@
 _Static_assert(sizeof(struct words_header) % sizeof(struct word_slot) == 0, "slots begin behind the header");
 _Static_assert(WORDS_PIECE % FILE_MAP_UNIT == 0, "a piece can be mapped");
 
-/* One for each boot of a Linux kernel, see random(4); the same in all containers. */
+/* One for each boot of a Linux kernel, see random(4). Containers see the kernel's, but where something of their own is
+ * mounted over it, as systemd-nspawn does at each of their starts: then words count within one start of the container,
+ * and from outside it not at all. */
 #define BOOT_ID "/proc/sys/kernel/random/boot_id"
 
 uint64_t words_boot(const struct hash_key *key)
