@@ -7,10 +7,11 @@
  * a request adds one token, 2^frac units, to the word. Rounding happens in the clock only, which is a function of the
  * time and not of what was decided before, so no error adds up, however many requests there are.
  *
- * The slope of the clock is rounded up by less than 2^-52 of itself (2^-63 where the rate is a round binary number),
- * and its reading down. Hence a request that comes
- * when the exact bucket would hold a token is never refused, and what passes in an interval T is at most
- * capacity + rate x (T + 2 ns + T x 2^-52). */
+ * The slope of the clock is rounded up by at most 2^-52 + 2^-63 of itself (2^-63 where the rate is a round binary
+ * number), and its reading down; the capacity counts in whole units, rounded down. Hence a request that comes when the
+ * exact bucket of so many units would hold a token is never refused, and what passes in an interval T is at most
+ * capacity + rate x T x (1 + 2^-52 + 2^-63) and a unit. A unit is less than 2 ns of the rate, or than 2^-60 of a
+ * capacity that the rate takes over 100 years to make. */
 #ifndef LB_LIMIT_BUCKET_H
 #define LB_LIMIT_BUCKET_H
 

@@ -21,75 +21,125 @@ static uint64_t next_random(uint64_t *state)
     return *state * UINT64_C(2685821657736338717);
 }
 
-/* The exact bucket: rate = mantissa x 2^exponent, counted in units of 2^exponent / 10^9 tokens, in which both the
- * clock (now x mantissa) and a token (10^9 / 2^exponent) are whole. */
+/* From 0 to below 1. */
+static double fraction(uint64_t *state)
+{
+    return (double)(next_random(state) >> 11) * 0x1p-53;
+}
+
+/* The exact bucket of the doubles that were given, counted in units of 2^-bits / 10^9 tokens, in which the
+ * capacity, a token, and what the rate makes in a nanosecond are whole. It shares no rounding with the code: only how
+ * fine that counts is taken from there, to say how far the two may be apart. */
 struct model {
-    i128 mantissa, token, burst, full_at;
+    i128 per_ns, token, burst, grain, full_at;
+    uint64_t since; /* it was full then */
 };
 
-static void model_init(struct model *m, double capacity, double rate)
+/* v = *mantissa x 2^result */
+static int exact_parts(double v, i128 *mantissa)
 {
     int e;
-    m->mantissa = (i128)ldexp(frexp(rate, &e), 53);
-    m->mantissa += m->mantissa & 1023 ? 1 : 0; /* a decimal fraction: see bucket.h on its slope */
-    e -= 53;
-    while (e < 0 && (m->mantissa & 1) == 0) {
-        m->mantissa >>= 1;
-        e++;
-    }
-    while (e > 0) {
-        m->mantissa <<= 1;
-        e--;
-    }
-    m->token = (i128)NS_PER_S << -e;
-    m->burst = (i128)(capacity * 4) * (m->token / 4); /* the capacities here are quarters */
+    *mantissa = (i128)ldexp(frexp(v, &e), 53);
+    return e - 53;
+}
+
+static void model_init(struct model *m, const struct bucket_policy *p)
+{
+    i128 rate, capacity;
+    int of_rate = exact_parts(p->rate, &rate), of_capacity = exact_parts(p->capacity, &capacity);
+    int bits = of_rate < of_capacity ? -of_rate : -of_capacity;
+    assert_true(bits >= p->frac);
+    m->per_ns = rate << (bits + of_rate);
+    m->token = (i128)NS_PER_S << bits;
+    m->burst = capacity * (i128)NS_PER_S << (bits + of_capacity);
+    m->grain = m->token >> p->frac;
     m->full_at = 0;
+    m->since = 0;
 }
 
 static i128 model_missing(const struct model *m, uint64_t now)
 {
-    i128 missing = m->full_at - (i128)now * m->mantissa;
+    i128 missing = m->full_at - (i128)now * m->per_ns;
     return missing > 0 ? missing : 0;
 }
 
 static void model_charge(struct model *m, uint64_t now)
 {
-    m->full_at = (i128)now * m->mantissa + model_missing(m, now) + m->token;
+    i128 missing = model_missing(m, now);
+    if (missing == 0)
+        m->since = now;
+    m->full_at = (i128)now * m->per_ns + missing + m->token;
+}
+
+/* Does the exact bucket hold a token, with its capacity in whole grains of the code's? */
+static bool model_passes(const struct model *m, uint64_t now)
+{
+    return model_missing(m, now) <= m->burst - m->burst % m->grain - m->token;
+}
+
+/* Has no more passed since it was last full than capacity + rate x T x (1 + 2^-52 + 2^-63), and a grain? */
+static bool model_allows(const struct model *m, uint64_t now)
+{
+    i128 made = (i128)(now - m->since) * m->per_ns;
+    return model_missing(m, now) <= m->burst + m->grain + (made >> 52) + (made >> 63) + 1;
 }
 
 /* Random arrivals around the rate: what the exact bucket would pass is never refused, and what is passed never exceeds
- * the exact bucket by more than 2 ns of its rate, however long it goes on. */
+ * the exact bucket by more than bucket.h says, however long it goes on. */
 static void run_against_model(double capacity, double rate, uint64_t seed, unsigned steps)
 {
     struct bucket_policy p;
     bucket_policy_init(&p, capacity, rate);
     struct model m;
-    model_init(&m, capacity, rate);
+    model_init(&m, &p);
     uint64_t now = seed % NS_PER_S, word = 0, state = seed;
     double period = 1e9 / rate;
     for (unsigned i = 0; i < steps; i++) {
         unsigned kind = next_random(&state) % 8;
         double span = kind == 0 ? 0 : kind == 1 ? period * fmin(capacity * 2, 20) : kind < 5 ? period : period * 2;
-        now += kind == 7 ? (uint64_t)ceil(period) : (uint64_t)(span * (double)(next_random(&state) >> 11) * 0x1p-53);
-        bool exact = model_missing(&m, now) <= m.burst - m.token;
-        bool passed = bucket_take(&p, &word, now);
+        now += kind == 7 ? (uint64_t)ceil(period) : (uint64_t)(span * fraction(&state));
+        bool exact = model_passes(&m, now), passed = bucket_take(&p, &word, now);
         assert_true(passed || !exact);
         if (!passed)
             continue;
         model_charge(&m, now);
-        assert_true(model_missing(&m, now) <= m.burst + 2 * m.mantissa);
+        assert_true(model_allows(&m, now));
     }
 }
 
 static void bucket_agrees_with_the_exact_model(void **state)
 {
     (void)state;
-    static const double capacities[] = {1, 1.5, 2, 10, 100.25, 1000};
-    static const double rates[] = {0.001, 0.1, 0.3, 1, 3, 7.7, 50, 1000.1, 1e6, 123456789.125, 1e9};
+    static const double spans[] = {0, 1, 10, 100, 1000, 1e6}; /* capacities are any doubles from 1 to so much more */
+    static const double rates[] = {0.001, 0.1, 0.3, 1, 1 + 0x1p-52, 3, 7.7, 50, 1000.1, 1e6, 123456789.125, 1e9};
     uint64_t seed = 1;
-    for (size_t c = 0; c < sizeof capacities / sizeof capacities[0]; c++)
-        for (size_t r = 0; r < sizeof rates / sizeof rates[0]; r++)
-            run_against_model(capacities[c], rates[r], seed++ * 7919, 160000); /* ten millions in all */
+    for (size_t c = 0; c < sizeof spans / sizeof spans[0]; c++)
+        for (size_t r = 0; r < sizeof rates / sizeof rates[0]; r++, seed++) {
+            uint64_t drawn = seed * 104729;
+            run_against_model(1 + spans[c] * fraction(&drawn), rates[r], seed * 7919, 150000); /* ten millions in all */
+        }
+}
+
+/* Each reading is the exact one rounded down to a unit, but for the slope's 2^-52 and 2^-63, over the hundred years. */
+static void bucket_clock_follows_the_rate(void **state)
+{
+    (void)state;
+    static const double rates[] = {0.001, 0.1, 0.3, 0.7, 1, 1 + 0x1p-52, 1.5, 3, 7.7, 50, 1000.1, 1e6};
+    uint64_t seed = 77;
+    for (size_t r = 0; r < sizeof rates / sizeof rates[0]; r++) {
+        struct bucket_policy p;
+        struct model m;
+        bucket_policy_init(&p, 1, rates[r]);
+        model_init(&m, &p);
+        for (unsigned i = 0; i < 100000; i++) {
+            uint64_t now = next_random(&seed) % UINT64_C(3200000000000000000) >> next_random(&seed) % 62;
+            if (rates[r] > 100)
+                now >>= 16; /* or the model has no room */
+            i128 exact = now * m.per_ns, shown = bucket_clock(&p, now) * m.grain;
+            assert_true(shown > exact - m.grain);
+            assert_true(shown <= exact + (exact >> 52) + (exact >> 63) + 1);
+        }
+    }
 }
 
 static void bucket_at_its_rate_is_never_refused(void **state)
@@ -179,7 +229,7 @@ static void bucket_seconds_keep_their_promise(void **state)
         struct bucket_policy p;
         bucket_policy_init(&p, 1 + (double)(next_random(&seed) % 20), rates[i % 8]);
         uint64_t now = next_random(&seed) % (1000 * NS_PER_S);
-        double tokens = (double)(next_random(&seed) >> 11) * 0x1p-53 * 3 - 1;
+        double tokens = fraction(&seed) * 3 - 1;
         uint64_t word = bucket_word(&p, tokens, now), s = bucket_seconds_to_token(&p, word, now);
         uint64_t copy = word;
         assert_true(bucket_take(&p, &copy, now + s * NS_PER_S));
@@ -298,6 +348,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bucket_agrees_with_the_exact_model),
+        cmocka_unit_test(bucket_clock_follows_the_rate),
         cmocka_unit_test(bucket_at_its_rate_is_never_refused),
         cmocka_unit_test(bucket_takes_decimal_rates_at_their_word),
         cmocka_unit_test(bucket_saturated_passes_capacity_and_rate),
