@@ -541,6 +541,11 @@ void callers_begin(void)
         caller_begin(&callers[i], i);
 }
 
+bool callers_register(unsigned client)
+{
+    return client < caller_count;
+}
+
 void callers_calm(void)
 {
     calm = true;
@@ -581,7 +586,10 @@ void callers_first_file(struct bytes *out)
         bytes_add_text(out,
                        "{\"client_id\":\"named%u\",\"capacity\":%.17g,\"rate_per_sec\":%.17g,\"tokens\":%.17g}%s\n", i,
                        world.set.named_capacity[i], world.set.named_rate[i], world.set.named_capacity[i],
-                       i + 1 < NAMED_MAX ? "," : "");
+                       i + 1 < NAMED_MAX || world.set.registered < CLIENTS_MAX ? "," : "");
+    if (world.set.registered < CLIENTS_MAX)
+        bytes_add_text(out, "{\"client_id\":\"10.1.0.%u\",\"capacity\":%.17g,\"rate_per_sec\":%.17g}\n",
+                       world.set.registered, world.set.registered_capacity, world.set.registered_rate);
     bytes_add_text(out, "],\"saved_at\":\"2026-01-01T00:00:00.000Z\"}\n");
 }
 

@@ -175,6 +175,7 @@ static void on_health(unsigned backend, bool up, const char *line)
 
 static void on_reload(const char *line)
 {
+    limits_reloaded(true);
     if (number(line, "removed") > 0)
         seen.gone_at = sim_now();
     if (number(line, "added") > 0)
@@ -279,6 +280,8 @@ static void on_line(const char *line)
         on_health(backend_of(line), true, line);
     else if (strcmp(event, "reload") == 0)
         on_reload(line);
+    else if (strcmp(event, "reload_failed") == 0)
+        limits_reloaded(false);
     else if (strcmp(event, "retry") == 0)
         on_retry(line);
     else if (strcmp(event, "log_dropped") == 0)
@@ -329,6 +332,7 @@ void judge_start(void)
     forget_known();
     seen.gone_at = 0;
     seen.lagging = world.set.log_to_file;
+    limits_started();
 }
 
 void judge_drain(bool hurried)
@@ -416,7 +420,9 @@ static bool has_tokens_left(const struct request *r)
     const char *name = client_identity(r->client);
     if (!*name && world.set.max_tracked < 100)
         return false; /* it may have to share one */
-    double capacity = *name ? world.set.named_capacity[name[5] - '0'] : world.set.capacity;
+    double capacity = *name                               ? world.set.named_capacity[name[5] - '0']
+                      : r->client == world.set.registered ? world.set.registered_capacity
+                                                          : limits_least_capacity();
     unsigned asked = 0;
     for (uint32_t i = 0; i < count; i++) {
         const struct request *o = requests[i];
@@ -644,22 +650,42 @@ static int by_low(const void *a, const void *b)
     return x->low < y->low ? -1 : x->low > y->low;
 }
 
-/* Promise: capacity + rate x T. For passes i..j in order, T is at most high(j) - low(i). */
-static void check_bound(const char *who, struct pass *p, unsigned n, double capacity, double rate, unsigned restarts)
+/* What a client may: one policy throughout, or those of the unregistered as reloads have changed them. */
+struct allowance {
+    double capacity, rate;
+    bool by_default;
+    bool or_first;     /* a caller registers it now and then, with the numbers of world.set */
+    unsigned restarts; /* that may have filled its bucket */
+};
+
+static double made_until(const struct allowance *a, uint64_t at)
 {
-    double allowed = capacity * (1 + restarts), best = 0;
+    return a->by_default ? limits_made(at, a->or_first) : a->rate * (double)at / 1e9;
+}
+
+static double capacity_in(const struct allowance *a, const struct pass *p)
+{
+    return a->by_default ? limits_capacity(p->low, p->high, a->or_first) : a->capacity;
+}
+
+/* Promise: capacity + rate x T. For passes i..j in order, T is at most high(j) - low(i). Over a change it is the
+ * capacity of before, and each rate for as long as it is in force. */
+static void check_bound(const char *who, struct pass *p, unsigned n, const struct allowance *a)
+{
+    double best = 0;
     qsort(p, n, sizeof *p, by_low);
     uint64_t high = 0;
     for (unsigned j = 0; j < n; j++) {
         if (p[j].high > high)
             high = p[j].high;
-        double before = (double)j - rate * (double)p[j].low / 1e9;
+        double before = (double)j + capacity_in(a, &p[j]) - made_until(a, p[j].low);
         if (j == 0 || before < best)
             best = before;
-        double excess = (double)(j + 1) - rate * (double)high / 1e9 - best - allowed;
+        double excess = (double)(j + 1) - made_until(a, high) - best - a->capacity * a->restarts;
         if (excess > 0.01)
-            sim_fail("limit", "%s: %.3f requests more have passed than capacity %g and rate %g allow (%u restarts)",
-                     who, excess, capacity, rate, restarts);
+            sim_fail("limit", "%s: %.3f requests more have passed than capacity %g and rate %g%s allow (%u restarts)",
+                     who, excess, a->capacity, a->rate, a->by_default && world.varied ? ", or others," : "",
+                     a->restarts);
     }
 }
 
@@ -669,7 +695,7 @@ static bool has_passed(const struct request *r)
     return r->deliveries > 0;
 }
 
-static void check_identity(const char *name, unsigned client, double capacity, double rate, unsigned restarts)
+static void check_identity(const char *name, unsigned client, const struct allowance *a)
 {
     struct pass *passes = calloc(count + 1, sizeof *passes);
     unsigned n = 0;
@@ -682,8 +708,18 @@ static void check_identity(const char *name, unsigned client, double capacity, d
         if (mine && has_passed(r))
             passes[n++] = (struct pass){r->head_sent_at, r->first_delivery};
     }
-    check_bound(name ? name : "an address", passes, n, capacity, rate, restarts);
+    check_bound(name ? name : "an address", passes, n, a);
     free(passes);
+}
+
+/* All buckets of the unregistered go with their process. */
+static void check_address(unsigned client, unsigned crashes)
+{
+    const struct settings *s = &world.set;
+    struct allowance registered = {s->registered_capacity, s->registered_rate, .restarts = crashes};
+    struct allowance unregistered = {s->capacity, s->rate, .by_default = true, .or_first = callers_register(client),
+                                     .restarts = world.deaths};
+    check_identity(NULL, client, client == s->registered ? &registered : &unregistered);
 }
 
 static void check_limits(void)
@@ -691,18 +727,19 @@ static void check_limits(void)
     if (!world.set.limiter_on)
         return;
     /* What a power cut may give back: tokens of a snapshot that is save_interval old; and a kill, where a call for the
-     * file that they are in has failed. All of those of the unregistered go with their process. */
+     * file that they are in has failed. */
     unsigned crashes = world.power_cuts + world.wall_steps + world.lossy_stops;
     if (fault_since(SHOWN_DISK | SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_SYNC, 0))
         crashes += world.kills;
     for (unsigned i = 0; i < NAMED_MAX; i++) {
+        struct allowance a = {world.set.named_capacity[i], world.set.named_rate[i], .restarts = crashes};
         char name[16];
         snprintf(name, sizeof name, "named%u", i);
-        check_identity(name, 0, world.set.named_capacity[i], world.set.named_rate[i], crashes);
+        check_identity(name, 0, &a);
     }
     for (unsigned i = 0; i < CLIENTS_MAX && !world.set.unix_listen; i++)
         if (!client_is_exempt(i))
-            check_identity(NULL, i, world.set.capacity, world.set.rate, world.deaths);
+            check_address(i, crashes);
     for (uint32_t i = 0; i < count; i++)
         if (requests[i]->status == 429 && client_is_polite(requests[i]->client) && crashes == 0)
             sim_fail("limit", "request %u was refused, though its client asks more slowly than its rate",
@@ -797,6 +834,7 @@ void judge_begin(void)
     memset(&seen, 0, sizeof seen);
     seen.line = line;
     count = life_count = 0;
+    limits_begin();
     judge_start();
 }
 

@@ -69,6 +69,12 @@ static void do_stop(struct deed *d)
     world_stop_daemon();
 }
 
+void operator_reload(void)
+{
+    process_signal(SIGHUP);
+    limits_asked();
+}
+
 static void do_hup(struct deed *d)
 {
     (void)d;
@@ -79,9 +85,9 @@ static void do_hup(struct deed *d)
         disk_put("config.json", bad, sizeof bad - 1);
     else
         settings_write_changed(&stream);
-    process_signal(SIGHUP);
+    operator_reload();
     if (rng_chance(&stream, 200))
-        process_signal(SIGHUP); /* once more while the first is at it */
+        operator_reload(); /* once more while the first is at it */
 }
 
 static void do_rotate(struct deed *d)

@@ -96,6 +96,16 @@ static void draw_limits(struct settings *s, struct rng *r)
     }
 }
 
+/* An address that is registered, and no caller's. Apart from the rest, with numbers of its own. */
+static void draw_registered(struct settings *s)
+{
+    struct rng r = rng_of("registered address", 0);
+    bool any = rng_chance(&r, 300) && s->limiter_on && !s->unix_listen;
+    s->registered = any ? (unsigned)rng_between(&r, CALLERS_MAX, CLIENTS_MAX - 2) : CLIENTS_MAX;
+    s->registered_capacity = (double)rng_spread(&r, 1, 30);
+    s->registered_rate = (double)rng_spread(&r, 2, 100);
+}
+
 /* How backends are chosen. Apart from the rest, with numbers of its own. */
 static void draw_balance(struct settings *s)
 {
@@ -126,6 +136,7 @@ void settings_draw(void)
     draw_timeouts(s, &r);
     s->unix_listen = rng_chance(&r, 60);
     draw_limits(s, &r);
+    draw_registered(s);
     s->log_to_file = rng_chance(&r, 200);
     s->checks_on = rng_chance(&r, 900);
     s->passive_on = rng_chance(&r, 800);
@@ -159,6 +170,8 @@ struct change {
     bool absent; /* the wanderer */
     unsigned weight[BACKENDS_MAX];
     uint64_t longer; /* each time-out that may be */
+    double capacity, rate;
+    uint64_t save_interval;
 };
 
 unsigned settings_wanderer(void)
@@ -188,7 +201,7 @@ static void add_backends(struct bytes *o, const struct change *c)
                    world.set.queue_timeout / MS);
 }
 
-static void add_limiter(struct bytes *o)
+static void add_limiter(struct bytes *o, const struct change *c)
 {
     const struct settings *s = &world.set;
     if (!s->limiter_on) {
@@ -199,7 +212,8 @@ static void add_limiter(struct bytes *o)
         o,
         "\"rate_limit\":{\"clients_file\":\"clients.json\",\"default\":{\"capacity\":%g,\"rate_per_sec\":%g},"
         "\"exempt\":[\"10.1.0.200\"],\"max_tracked\":%u,\"headers\":\"%s\",\"save_interval\":\"%" PRIu64 "ms\"},",
-        s->capacity, s->rate, s->max_tracked, s->rate_headers, s->save_interval / MS);
+        c->capacity, c->rate, s->max_tracked, s->rate_headers, c->save_interval / MS);
+    limits_written(c->capacity, c->rate);
 }
 
 static void add_checks(struct bytes *o)
@@ -227,7 +241,7 @@ static void write_config(const struct change *c)
     bytes_add_text(&o, "{\"listen\":\"%s\",", s->unix_listen ? "unix:/run/lb.sock" : ":8080");
     add_backends(&o, c);
     add_checks(&o);
-    add_limiter(&o);
+    add_limiter(&o, c);
     bytes_add_text(&o, "\"retry\":{\"attempts\":%u,\"budget_percent\":%u},\"timeouts\":{", s->attempts,
                    s->budget_percent);
     add_duration(&o, "client_header", s->client_header + c->longer);
@@ -250,17 +264,31 @@ static void write_config(const struct change *c)
 
 void settings_write(void)
 {
-    struct change none = {0};
+    struct change none = {
+        .capacity = world.set.capacity, .rate = world.set.rate, .save_interval = world.set.save_interval};
     for (unsigned i = 0; i < world.set.backends; i++)
         none.weight[i] = world.set.backend[i].weight;
     write_config(&none);
 }
 
+/* Limits that are met stay such, and those that nobody meets, too. With numbers of its own. */
+static void draw_other_limits(struct change *c)
+{
+    struct rng r = rng_of("limit change", world.changes);
+    const struct settings *s = &world.set;
+    bool other = rng_chance(&r, 700) && s->capacity < 1e6;
+    c->capacity = other ? (double)rng_spread(&r, 1, 40) : s->capacity;
+    c->rate = other ? (double)rng_spread(&r, 1, 200) : s->rate;
+    c->save_interval = rng_chance(&r, 500) ? ms_between(&r, 100, 3000) : s->save_interval;
+}
+
 void settings_write_changed(struct rng *r)
 {
     struct change c = {.absent = rng_chance(r, 500), .longer = ms_between(r, 0, 2000)};
+    draw_other_limits(&c);
     for (unsigned i = 0; i < world.set.backends; i++)
         c.weight[i] = (unsigned)rng_between(r, 1, 5);
     world.varied = true;
+    world.changes++;
     write_config(&c);
 }

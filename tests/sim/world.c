@@ -345,7 +345,7 @@ static void restore(void)
     if (!world.varied)
         return;
     settings_write();
-    process_signal(SIGHUP);
+    operator_reload();
     busy_until = sim_now();
 }
 

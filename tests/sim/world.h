@@ -44,8 +44,10 @@ struct settings { /* config.json, as the seed chose it */
     bool capped;  /* a backend has max_connections: requests may wait, and be refused for it */
     unsigned queue_size;
     uint64_t queue_timeout, slow_start;
-    double capacity, rate; /* the default policy */
+    double capacity, rate; /* the default policy, until a reload changes it */
     double named_capacity[NAMED_MAX], named_rate[NAMED_MAX];
+    unsigned registered; /* the client whose address is registered from the begin on; CLIENTS_MAX: none */
+    double registered_capacity, registered_rate;
 };
 
 struct world {
@@ -64,6 +66,7 @@ struct world {
     uint64_t drain_begun;
     unsigned double_signals;
     bool varied;                 /* a reload has changed the config of some process */
+    unsigned changes;            /* how often */
     bool restored;               /* ... and after the chaos it is what it was */
     bool disk_full, log_stalled; /* log_stalled: at least once in the life of this process */
 };
@@ -83,8 +86,8 @@ void world_forget_parts(void);
 void settings_draw(void);
 /* Writes config.json to the simulated disk. */
 void settings_write(void);
-/* The same with something changed that a reload is to take over: weights, time-outs, and whether the backend that comes
- * and goes is there. */
+/* The same with something changed that a reload is to take over: weights, time-outs, the limits of unregistered
+ * clients, how often is saved, and whether the backend that comes and goes is there. */
 void settings_write_changed(struct rng *r);
 /* That backend's number; BACKENDS_MAX when none does. */
 unsigned settings_wanderer(void);
@@ -93,6 +96,8 @@ void operator_plan(void);
 /* The machine starts: its clock is at zero, its boot has a name of its own. */
 void operator_boot(void);
 void operator_cut_power(void);
+/* SIGHUP. */
+void operator_reload(void);
 /* SIGTERM or SIGINT, of which it is noted that an end is due. */
 void world_stop_daemon(void);
 
@@ -285,6 +290,22 @@ void judge_sum_up(void);
 /* From now on lines may be late. */
 void judge_note_lag(void);
 
+/* ---- the limits of unregistered clients ---- */
+
+void limits_begin(void);
+/* A process is started, with those of world.set. */
+void limits_started(void);
+/* A config.json with other limits is there; a reload is asked for; it has been logged, or its failure has. */
+void limits_written(double capacity, double rate);
+void limits_asked(void);
+void limits_reloaded(bool ok);
+/* The least capacity there was in the run. */
+double limits_least_capacity(void);
+/* The greatest capacity that may have been in force at some time in between, and the tokens made until then at the
+ * greatest rate that may have been. `or_first`: those of world.set may have been at any time. */
+double limits_capacity(uint64_t from, uint64_t to, bool or_first);
+double limits_made(uint64_t until, bool or_first);
+
 /* ---- faults that have been shown ---- */
 
 enum shown_kind {
@@ -349,6 +370,8 @@ void callers_calm(void);
 void callers_verify(void);
 void callers_crashed(void); /* kill -9 or power cut */
 bool callers_done(void);
+/* Does one of them register the address of that client, and delete it again? */
+bool callers_register(unsigned client);
 /* Who is not done, as text with a zero. */
 void callers_describe(struct bytes *out);
 void callers_end(void);
