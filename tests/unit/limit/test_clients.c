@@ -828,7 +828,7 @@ static void folder_of_another_is_refused(void **state)
     memmove(w.path, whole + strlen("/tmp/"), strlen(whole + strlen("/tmp/")) + 1);
     as_nobody(true);
     snprintf(want, sizeof want, "%s.lock: cannot be written by user %u: Permission denied", whole, geteuid());
-    expect_refusal(&w, 1, want);
+    expect_refusal(&w, STORE_UNUSABLE, want);
     as_nobody(false);
     assert_int_equal(chdir(here), 0);
     assert_int_equal(nftw(w.folder, remove_one, 8, FTW_DEPTH | FTW_PHYS), 0);

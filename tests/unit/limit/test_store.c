@@ -49,7 +49,7 @@ static void open_world(struct world *w, uint64_t save_interval)
 {
     static const struct hash_key key = {3, 4};
     char error[256];
-    int status;
+    enum store_outcome outcome;
     *w = (struct world){0};
     strcpy(w->folder, "/tmp/lb-store-XXXXXX");
     assert_non_null(mkdtemp(w->folder));
@@ -66,7 +66,7 @@ static void open_world(struct world *w, uint64_t save_interval)
                                 .save_interval = save_interval,
                                 .appended = on_appended,
                                 .arg = w};
-    w->store = store_open(&setup, error, sizeof error, &status);
+    w->store = store_open(&setup, error, sizeof error, &outcome);
     if (!w->store)
         fail_msg("%s", error);
 }
