@@ -54,6 +54,7 @@ struct back_events {
     /* What was sent is with the kernel: more may be sent after back_send_body() said full. */
     void (*on_drained)(void *arg);
     void (*on_fail)(void *arg, const struct back_failure *f);
+    bool yields; /* rather does without a connection than with the last idle one's descriptor: a check */
 };
 
 /* Opens a fresh connection, trying the backend's addresses in turn within `timeout_ns` altogether, each getting an

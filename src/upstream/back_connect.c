@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/metrics.h"
+#include "upstream/upstream.h"
 
 #include <errno.h>
 #include <string.h>
@@ -61,11 +62,17 @@ static void begin_round(struct back_conn *c)
 }
 
 /* An idle connection's descriptor is better used for this. */
+static bool make_room(struct back_conn *c)
+{
+    struct upstream *u = c->backend->upstream;
+    return c->events->yields ? upstream_spare(u) : pool_close_oldest(u);
+}
+
 static struct io *connect_to(struct back_conn *c, const struct addr *to, uint64_t timeout_ns, int *error)
 {
     struct upstream *u = c->backend->upstream;
     struct io *io = io_connect(u->loop, to, timeout_ns, back_on_io, c, error);
-    if (!io && (*error == EMFILE || *error == ENFILE) && pool_close_oldest(u))
+    if (!io && (*error == EMFILE || *error == ENFILE) && make_room(c))
         io = io_connect(u->loop, to, timeout_ns, back_on_io, c, error);
     return io;
 }

@@ -207,7 +207,8 @@ static const struct back_events probe_events = {.on_ready = on_ready,
                                                 .on_head = on_head,
                                                 .on_body = on_body,
                                                 .on_drained = on_drained,
-                                                .on_fail = on_fail};
+                                                .on_fail = on_fail,
+                                                .yields = true};
 
 static void probe(struct health_check *h)
 {

@@ -117,7 +117,8 @@ void pool_trim(struct upstream *u)
 
 bool upstream_spare(void *upstream)
 {
-    return pool_close_oldest(upstream);
+    struct upstream *u = upstream;
+    return u->idle.next != u->idle.prev && pool_close_oldest(u);
 }
 
 static void on_idle_io(void *owner, struct io *io, enum io_event event)

@@ -300,6 +300,10 @@ static void an_idle_one_gives_its_descriptor(void **state)
     open_world(&w, 100);
     keep(&w, 0, 1);
     struct rlimit old = take_descriptors();
+    static const struct back_events of_a_check = {.yields = true};
+    assert_null(back_open(w.backends[1], NS_PER_S, &of_a_check, &more));
+    assert_int_equal(errno, EMFILE);
+    check_idle(&w, 1, 0, 0, 1);
     l.conn = back_open(w.backends[1], NS_PER_S, &events, &l);
     assert_non_null(l.conn);
     check_idle(&w, 0, 0, 0, 1);
@@ -311,6 +315,8 @@ static void an_idle_one_gives_its_descriptor(void **state)
     back_release(l.conn);
     keep(&w, 2, 2);
     assert_true(upstream_spare(w.upstream));
+    check_idle(&w, 0, 0, 1, 1);
+    assert_false(upstream_spare(w.upstream)); /* a client's request would find none */
     check_idle(&w, 0, 0, 1, 1);
     close_world(&w);
 }
