@@ -186,6 +186,10 @@ static bool keep(struct exchange *x, const char *p, size_t n)
     if (buf_append(&x->kept, p, n))
         return true;
     metrics.out_of_memory++;
+    if (x->attempt.ready) { /* it has been sent, and the backend may have it all */
+        give_up_sending_again(x);
+        return true;
+    }
     exchange_fail(x, ERR_INTERNAL);
     return false;
 }
