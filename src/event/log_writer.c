@@ -117,7 +117,7 @@ static void tell_writing(struct log_writer *lw, const char *path, int result)
         fprintf(stderr, "%s: the log cannot be written: %s; lines are lost\n", name, strerrordesc_np(-result));
     else
         fprintf(stderr, "%s: the log is written again; %" PRIu64 " lines were lost\n", name,
-                lw->job_dropped - lw->good_until);
+                lw->job_dropped + lw->job_lost.lines - lw->good_until);
 }
 
 static void tell_reopening(struct log_writer *lw)
