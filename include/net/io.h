@@ -159,8 +159,8 @@ void io_set_write_timeout(struct io *io, uint64_t ns);
 
 /* Watches the pace, too, from now on or no more: bytes that come under a read deadline of kind IO_PROGRESS, and unsent
  * ones that go, must make IO_RATE_MIN bytes a second, taken over IO_RATE_SPAN or that direction's deadline, whichever
- * is longer, but no more than IO_RATE_SPAN_MAX, or what time lies between two that came; in one longer than that, 64
- * KiB are enough, for no more are counted. Who moves nothing at all is left to the deadlines: the pace is
+ * is longer, but no more than IO_RATE_SPAN_MAX: it begins anew behind a rest that was longer, which its deadline must
+ * have allowed. Who moves nothing at all is left to the deadlines: the pace is
  * looked at when bytes move, and told of (IO_TIMEOUT_READ) behind them, unless the handler has set another read
  * deadline, for they were all that was awaited. While paused, no time runs. */
 #define IO_RATE_MIN      100u

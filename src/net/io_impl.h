@@ -118,9 +118,9 @@ bool io_eof_is_due(const struct io *io);
 /* `p` begins anew, as of now. */
 void io_start_pace(const struct io *io, struct pace *p);
 
-/* `n` bytes have moved, for which there is a time-out between bytes of `progress` ns. False when they, and those
- * before, have been too slow. */
-bool io_keep_pace(const struct io *io, struct pace *p, uint64_t progress, size_t n);
+/* `n` bytes have moved, `rest` ns behind those before, for which there is a time-out between bytes of `progress` ns.
+ * False when they, and those before, have been too slow. */
+bool io_keep_pace(const struct io *io, struct pace *p, uint64_t progress, uint64_t rest, size_t n);
 
 /* ---- relay.c ---- */
 

@@ -35,8 +35,9 @@ void io_note_received(struct io *io, size_t n)
 {
     if (!io->read_progress)
         return;
+    uint64_t rest = loop_now(io->loop) - io->read.since;
     io->read.since = loop_now(io->loop);
-    io->late = !io_keep_pace(io, &io->read_pace, io->read.span, n) && io->read.span > 0;
+    io->late = !io_keep_pace(io, &io->read_pace, io->read.span, rest, n) && io->read.span > 0;
 }
 
 void io_note_nothing(struct io *io, ssize_t result)

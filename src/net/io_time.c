@@ -60,12 +60,14 @@ static unsigned pace_span(uint64_t progress)
     return span <= least ? least : span < most ? (unsigned)span : most;
 }
 
-bool io_keep_pace(const struct io *io, struct pace *p, uint64_t progress, size_t n)
+bool io_keep_pace(const struct io *io, struct pace *p, uint64_t progress, uint64_t rest, size_t n)
 {
     unsigned span = (uint16_t)(tenths(io) - p->since);
 
+    if (rest > IO_RATE_SPAN_MAX * NS_PER_S) /* the deadline allows it, and nobody could catch up */
+        io_start_pace(io, p);
     count_moved(p, n);
-    if (span < pace_span(progress))
+    if (rest > IO_RATE_SPAN_MAX * NS_PER_S || span < pace_span(progress))
         return true;
     bool judged = loop_now(io->loop) - loop_went_on(io->loop) > span * (NS_PER_S / 10);
     bool kept = !judged || p->moved >= span * IO_RATE_MIN / 10 || p->moved == UINT16_MAX;

@@ -119,12 +119,12 @@ void io_send_fin(struct io *io)
 
 void io_on_writable(struct io *io)
 {
-    uint64_t before = io->bytes_out;
+    uint64_t before = io->bytes_out, rest = loop_now(io->loop) - io->write.since;
     if (!transmit(io, NULL, 0, false))
         return;
     if (io->unsent.len > 0) {
         size_t n = (size_t)(io->bytes_out - before);
-        if (n > 0 && !io_keep_pace(io, &io->write_pace, io->write.span, n) && io->write.span > 0) {
+        if (n > 0 && !io_keep_pace(io, &io->write_pace, io->write.span, rest, n) && io->write.span > 0) {
             io->write.span = 0;
             io->fn(io->owner, io, IO_TIMEOUT_WRITE);
         }
