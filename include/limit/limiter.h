@@ -95,7 +95,8 @@ struct limiter_export {
 };
 
 /* The unregistered clients' buckets as lines of text (see export.c), a part at a time: appends about `most` bytes to
- * `out`. False without memory. Nobody may be asking meanwhile. What it says is nobody else's to know. */
+ * `out`. False without memory. Behind limiter_leave(), and nobody may be asking meanwhile. What it says is nobody
+ * else's to know. */
 bool limiter_export(const struct limiter *lim, struct limiter_export *e, size_t most, struct buf *out)
     __attribute__((warn_unused_result));
 

@@ -46,7 +46,7 @@ static bool export_next(const struct anon_table *t, uint64_t now, struct anon_ex
         e->ended = true;
         return export_emptiest(t, now, out);
     }
-    if (e->place == places) {
+    if (e->place >= places) {
         e->ended = overflow;
         e->shard++;
         e->place = 0;

@@ -434,6 +434,7 @@ void limiter_reopen(struct limiter *lim)
 
 void limiter_leave(struct limiter *lim)
 {
+    loop_cancel(lim->loop, &lim->sweep); /* an export may end in the middle of what it would move */
     store_unlock(lim->store);
 }
 

@@ -477,9 +477,50 @@ static void nobody_went_on(void **state)
     close_process(&p);
 }
 
+/* A loop that has other things to do between two parts finds nobody to be swept: a shard is half told perhaps. */
+static void nothing_is_swept_meanwhile(void **state)
+{
+    (void)state;
+    static const char settings[] = "\"default\":{\"capacity\":5,\"rate_per_sec\":1},\"max_tracked\":400";
+    struct process p;
+    struct limiter_export e = {.buckets.words = true};
+    struct limiter_time before;
+    struct buf text = BUF_INIT;
+    char ip[32];
+    open_process(&p, settings);
+    for (unsigned i = 0; i < 20; i++) { /* soon full */
+        snprintf(ip, sizeof ip, "10.0.1.%u", i);
+        assert_true(ask(&p, ip, NULL));
+    }
+    for (unsigned i = 0; i < 50; i++) {
+        snprintf(ip, sizeof ip, "10.0.2.%u", i);
+        assert_int_equal(passing(&p, ip), 5);
+    }
+    leave(&p);
+    pass(900 * NS_PER_MS);
+    assert_true(limiter_export(p.lim, &e, 900, &text));
+    assert_false(e.buckets.ended);
+    pass(200 * NS_PER_MS); /* the sweep's timer is due */
+    loop_turn(p.loop, 0);
+    while (!e.buckets.ended)
+        assert_true(limiter_export(p.lim, &e, 900, &text));
+    end_process(&p);
+    begin_process(&p, settings);
+    assert_true(limiter_exported_time(buf_str(&text), &before));
+    p.lim = load(&p, &before);
+    assert_true(limiter_import(p.lim, buf_str(&text)));
+    for (unsigned i = 0; i < 50; i++) {
+        snprintf(ip, sizeof ip, "10.0.2.%u", i);
+        assert_in_range(passing(&p, ip), 0, 1);
+    }
+    buf_fini(&text);
+    close_process(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(nothing_is_swept_meanwhile),
         cmocka_unit_test(networks_of_another_size),
         cmocka_unit_test(wide_networks),
         cmocka_unit_test(overflow_buckets),
