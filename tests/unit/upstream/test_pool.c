@@ -321,6 +321,28 @@ static void an_idle_one_gives_its_descriptor(void **state)
     close_world(&w);
 }
 
+/* How long the backend keeps connections is learned from its closing them, not from ours. */
+static void our_own_time_out_teaches_nothing(void **state)
+{
+    (void)state;
+    struct world w;
+    struct pool_known known;
+    open_world(&w, 100);
+    struct backend *be = w.backends[0];
+    be->snapshot->timeouts.backend_idle = 110 * NS_PER_MS;
+    for (int i = 0; i < 2; i++) {
+        keep(&w, 0, 1);
+        for (uint64_t end = clock_monotonic() + 5 * NS_PER_S; be->idle_count > 0;) {
+            assert_true(clock_monotonic() < end);
+            loop_turn(w.loop, 20 * NS_PER_MS);
+        }
+        assert_int_equal(w.accepted, i + 1);
+        assert_int_equal(be->keep.seen, 0);
+    }
+    assert_false(pool_tell(be, &known));
+    close_world(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -329,6 +351,7 @@ int main(void)
         cmocka_unit_test(what_is_in_use_stays),
         cmocka_unit_test(a_reload_keeps_the_list_right),
         cmocka_unit_test(an_idle_one_gives_its_descriptor),
+        cmocka_unit_test(our_own_time_out_teaches_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
