@@ -205,6 +205,83 @@ static void keep_time_stays(void **state)
     close_world(&w);
 }
 
+/* What comes back may be another server at the same address. */
+static void keep_time_ends_with_an_outage(void **state)
+{
+    (void)state;
+    struct world w;
+    struct pool_known known = {.bound = 5 * NS_PER_S};
+    open_world(&w, A "," B, NULL);
+    struct backend *be = upstream_backend(w.upstream, 0);
+    pool_take(be, &known);
+    assert_true(pool_tell(be, &known));
+    backend_set_up(be, false, "test");
+    backend_set_up(be, true, "test");
+    assert_false(pool_tell(be, &known));
+    close_world(&w);
+}
+
+/* For hashing a backend is its name: who is renamed hands its keys over with it. */
+static void keys_follow_the_name(void **state)
+{
+    (void)state;
+#define NAMED(a, b) "{\"address\":\"127.0.0.1:1\",\"name\":\"" a "\"},{\"address\":\"127.0.0.1:2\",\"name\":\"" b "\"}"
+#define HASHING     "\"health_check\":null,\"balance\":\"hash\",\"hash_key\":\"ip\""
+    struct world w;
+    int before[20], got[3] = {0};
+    open_world(&w, NAMED("x", "y"), HASHING);
+    for (int after = 0; after < 2; after++) {
+        for (unsigned i = 0; i < 20; i++) {
+            struct pick p = {.keyed = true, .key = upstream_hash(str_make((const char *)&i, sizeof i))};
+            struct backend *be = take(&w, &p);
+            int port = be->config->endpoint.port;
+            leave(be);
+            if (after)
+                assert_int_equal(port, 3 - before[i]);
+            else
+                got[before[i] = port]++;
+        }
+        change(&w, NAMED("y", "x"), HASHING);
+    }
+    assert_true(got[1] > 0 && got[2] > 0);
+    close_world(&w);
+}
+
+/* Responses may have as many fields as the new limit says. */
+static void room_for_fields_grows(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, A, NULL);
+    assert_int_equal(w.upstream->field_room, 100);
+    change(&w, A, "\"health_check\":null,\"limits\":{\"header_fields\":500}");
+    assert_int_equal(w.upstream->field_room, 500);
+    close_world(&w);
+}
+
+/* The next step of a slow start is due by the new one, not when it would have been by the old. */
+static void a_slow_start_is_hastened(void **state)
+{
+    (void)state;
+    struct world w;
+    int got[3] = {0};
+    open_world(&w, A "," B, "\"health_check\":null,\"slow_start\":\"1h\"");
+    backend_set_up(upstream_backend(w.upstream, 0), false, "test");
+    loop_turn(w.loop, 0);
+    backend_set_up(upstream_backend(w.upstream, 0), true, "test");
+    for (int i = 0; i < 11; i++)
+        got[next(&w)]++;
+    assert_int_equal(got[1], 1);
+    change(&w, A "," B, "\"health_check\":null,\"slow_start\":\"300ms\"");
+    for (uint64_t end = loop_now(w.loop) + 310 * NS_PER_MS; loop_now(w.loop) < end;)
+        loop_turn(w.loop, 10 * NS_PER_MS);
+    got[1] = got[2] = 0;
+    for (int i = 0; i < 20; i++)
+        got[next(&w)]++;
+    assert_int_equal(got[1], 10);
+    close_world(&w);
+}
+
 static void removed_ones_drain(void **state)
 {
     (void)state;
@@ -363,6 +440,10 @@ int main(void)
         cmocka_unit_test(no_debt_outlasts_its_weights),
         cmocka_unit_test(weight_and_room_act_at_once),
         cmocka_unit_test(keep_time_stays),
+        cmocka_unit_test(keep_time_ends_with_an_outage),
+        cmocka_unit_test(keys_follow_the_name),
+        cmocka_unit_test(room_for_fields_grows),
+        cmocka_unit_test(a_slow_start_is_hastened),
         cmocka_unit_test(removed_ones_drain),
         cmocka_unit_test(the_end_of_removed_ones),
         cmocka_unit_test(a_new_one_was_not_tried),
