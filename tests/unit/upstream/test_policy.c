@@ -715,6 +715,80 @@ static void newcomers_pass_those_who_wait_for_others(void **state)
     close_world(&w);
 }
 
+/* A trial that has failed gives its place back during the next one: that is not the next one's. */
+static void a_place_of_the_last_trial(void **state)
+{
+    (void)state;
+    struct world w;
+    struct place place;
+    bool full;
+    open_world(&w, 2, "", TRYING);
+    struct backend *be = at(&w, 0), *got = NULL;
+    fail_at(be);
+    wait_available(&w, 0);
+    while (got != be)
+        got = upstream_pick(w.upstream, &fresh, &place, &full);
+    assert_true(place.on_trial);
+    backend_failed(be, &place, "test");
+    wait_available(&w, 0);
+    backend_leave(be, &place);
+    unsigned trials = 0;
+    for (int i = 0; i < 10; i++)
+        trials += take(&w, &fresh) == 0;
+    assert_int_equal(trials, 1);
+    leave_all(&w);
+    close_world(&w);
+}
+
+/* Who has tried one already, and waits for another, does not hold up those who take what there is. */
+static void who_waits_for_others_holds_nobody_up(void **state)
+{
+    (void)state;
+    struct world w;
+    struct request first = {0}, second;
+    struct place place;
+    bool full;
+    open_world(&w, 2, ",\"max_connections\":1", "");
+    struct pick tried = {.tried = {at(&w, 0)}, .tried_count = 1};
+    take(&w, &fresh);
+    take(&w, &fresh);
+    waiter_init(&first.waiter, &tried, on_wait_over);
+    assert_null(upstream_pick(w.upstream, &tried, &place, &full));
+    assert_true(upstream_wait(w.upstream, &first.waiter));
+    wait_in(&w, &second);
+    leave(at(&w, 0));
+    loop_turn(w.loop, 0);
+    assert_ptr_equal(second.got, at(&w, 0));
+    assert_int_equal(first.told, 0);
+    leave(at(&w, 1));
+    loop_turn(w.loop, 0);
+    assert_ptr_equal(first.got, at(&w, 1));
+    leave_all(&w);
+    close_world(&w);
+}
+
+/* The last backend falls, and those who wait hear of it later in this turn: until then one more may join them. */
+static void a_queue_is_something(void **state)
+{
+    (void)state;
+    struct world w;
+    struct request r;
+    struct place place;
+    bool full;
+    open_world(&w, 1, ",\"max_connections\":1", "");
+    take(&w, &fresh);
+    wait_in(&w, &r);
+    backend_set_up(at(&w, 0), false, "test");
+    assert_true(upstream_has_any(w.upstream));
+    assert_null(upstream_pick(w.upstream, &fresh, &place, &full));
+    assert_true(full);
+    loop_turn(w.loop, 0);
+    assert_int_equal(r.e, ERR_NO_BACKEND);
+    assert_false(upstream_has_any(w.upstream));
+    leave_all(&w);
+    close_world(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -743,6 +817,9 @@ int main(void)
         cmocka_unit_test(only_the_trial_is_one),
         cmocka_unit_test(the_past_does_not_count),
         cmocka_unit_test(newcomers_pass_those_who_wait_for_others),
+        cmocka_unit_test(a_place_of_the_last_trial),
+        cmocka_unit_test(who_waits_for_others_holds_nobody_up),
+        cmocka_unit_test(a_queue_is_something),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
