@@ -344,6 +344,23 @@ static void a_look_finds_a_dead_connection(void **state)
     assert_null(pool_get(w->backend, true, &events, w));
 }
 
+/* Without, one that has been idle for over a second is looked at all the same: what lies there is no answer to what is
+ * to be sent. */
+static void what_was_idle_for_long_is_looked_at(void **state)
+{
+    struct world *w = *state;
+    open_connection(w);
+    send_get(w, METHOD_GET);
+    answer(w, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", 1000);
+    turn_until(w, &w->ended);
+    assert_int_equal(w->backend->idle_count, 1);
+    for (uint64_t end = loop_now(w->loop) + 1010 * NS_PER_MS; loop_now(w->loop) < end;)
+        loop_turn(w->loop, 20 * NS_PER_MS);
+    assert_int_equal(write(w->fd, "HTTP/1.1 408 Request Timeout\r\n\r\n", 32), 32);
+    assert_null(pool_get(w->backend, false, &events, w));
+    assert_int_equal(w->backend->open_count, 0);
+}
+
 static void silence_is_a_timeout(void **state)
 {
     struct world *w = *state;
@@ -786,6 +803,65 @@ static void a_connect_goes_round(void **state)
     assert_true(w->fd >= 0);
 }
 
+/* Listens at a port of its own. */
+static int listen_at_some(struct addr *at, int backlog)
+{
+    struct ip ip;
+    assert_true(ip_parse(STR("127.0.0.2"), &ip));
+    *at = addr_of_ip(&ip, 0);
+    int fd = sock_listen(at, backlog);
+    assert_true(fd >= 0);
+    assert_int_equal(sock_local_addr(fd, at), 0);
+    return fd;
+}
+
+/* The address that has answered is the one to begin with the next time, whoever listens at the others by then. */
+static void a_connect_begins_where_one_answered(void **state)
+{
+    struct world *w = *state;
+    struct backend *be = w->backend;
+    struct addr at[2] = {[1] = w->addr};
+    int other = listen_at_some(&at[0], 8);
+    sock_close(other);
+    be->addr_count = 0;
+    backend_take_addresses(be, at, 2);
+    open_connection(w);
+    sock_close(w->fd);
+    back_release(w->conn);
+    other = sock_listen(&at[0], 8);
+    assert_true(other >= 0);
+    open_connection(w);
+    sock_close(other);
+}
+
+/* An address that says nothing, for its listener's backlog is full, leaves its share of the time to the next one. */
+static void a_silent_address_leaves_time_for_the_next(void **state)
+{
+    struct world *w = *state;
+    struct backend *be = w->backend;
+    struct addr at[2] = {[1] = w->addr}, from;
+    bool in_progress;
+    int silent = listen_at_some(&at[0], 0), waiting[2];
+    for (int i = 0; i < 2; i++) {
+        waiting[i] = sock_connect(&at[0], &in_progress);
+        assert_true(waiting[i] >= 0);
+    }
+    be->addr_count = 0;
+    backend_take_addresses(be, at, 2);
+    forget(w);
+    uint64_t begin = clock_monotonic();
+    w->conn = back_open(be, 300 * NS_PER_MS, &events, w);
+    assert_non_null(w->conn);
+    turn_until(w, &w->ready);
+    assert_true(w->ready);
+    assert_true(clock_monotonic() - begin >= 150 * NS_PER_MS);
+    w->fd = sock_accept(w->listen_fd, &from);
+    assert_true(w->fd >= 0);
+    for (int i = 0; i < 2; i++)
+        sock_close(waiting[i]);
+    sock_close(silent);
+}
+
 /* Of more addresses than there is room for, those that it has stay as long as they are told. */
 static void a_long_list_that_turns(void **state)
 {
@@ -825,6 +901,7 @@ int main(void)
         T(bytes_behind_the_end_close_it),
         T(an_idle_connection_that_stirs_is_closed),
         T(a_look_finds_a_dead_connection),
+        T(what_was_idle_for_long_is_looked_at),
         T(silence_is_a_timeout),
         T(a_stalled_body_is_a_timeout),
         T(refused_before_anything_is_sent),
@@ -841,6 +918,8 @@ int main(void)
         T(a_failure_at_an_address_that_is_gone),
         T(a_connect_goes_on_at_new_addresses),
         T(a_connect_goes_round),
+        T(a_connect_begins_where_one_answered),
+        T(a_silent_address_leaves_time_for_the_next),
         T(a_long_list_that_turns),
         T(a_response_waits_for_a_request_that_goes_on),
         T(a_response_does_not_wait_for_a_request_that_rests),
