@@ -172,6 +172,43 @@ static void the_last_one_to_fall_hurries_the_others(void **state)
     close_world(&w);
 }
 
+/* As after a reload to `text`, a config with the same backends or others. */
+static void change_to(struct world *w, struct str text)
+{
+    struct config *fresh = parse(text);
+    struct upstream_change *change = upstream_stage(w->upstream, fresh);
+    assert_non_null(change);
+    upstream_commit(change);
+    config_put(fresh);
+}
+
+/* What a check finds is an answer to its question: after a reload that asks another, it says nothing. */
+static void an_answer_to_an_old_question(void **state)
+{
+    (void)state;
+    static const char answer[] = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n";
+    struct world w;
+    char text[400];
+    open_world(&w);
+    int old = wait_for_check(&w, 0);
+    unsigned ports[2];
+    for (unsigned i = 0; i < 2; i++)
+        ports[i] = upstream_backend(w.upstream, i)->config->endpoint.port;
+    int n = snprintf(text, sizeof text,
+                     "{\"backends\":[{\"address\":\"127.0.0.1:%u\"},{\"address\":\"127.0.0.1:%u\"}],"
+                     "\"health_check\":{\"interval\":\"100ms\",\"timeout\":\"1h\",\"path\":\"/other\"}}",
+                     ports[0], ports[1]);
+    change_to(&w, str_make(text, (size_t)n));
+    assert_int_equal(write(old, answer, sizeof answer - 1), sizeof answer - 1);
+    int fresh = wait_for_check(&w, 0);
+    run_to_marker(&w, loop_now(w.loop) + INTERVAL / 10);
+    assert_true(backend_is_available(upstream_backend(w.upstream, 0)));
+    sock_close(fresh);
+    sock_close(old);
+    wait_available(&w, 0, false);
+    close_world(&w);
+}
+
 /* A server that hangs leaves the connections to its unix socket where they are, until its backlog is full. */
 static void a_full_backlog_takes_a_backend_down(void **state)
 {
@@ -400,6 +437,20 @@ static void one_check_at_a_time(void **state)
     close_world(&w);
 }
 
+/* A reload removes a backend whose name has been asked for: nobody is told the answer. */
+static void a_name_that_nobody_asks_for_any_more(void **state)
+{
+    (void)state;
+    struct world w;
+    struct behind b;
+    open_named(&w, "1h");
+    loop_turn(w.loop, 0); /* asks */
+    wait_for_answer(&w, &b);
+    change_to(&w, STR("{\"backends\":[{\"address\":\"localhost:1\"}],\"health_check\":{\"interval\":\"1h\"}}"));
+    turn_until_told(&w, &b);
+    close_world(&w);
+}
+
 /* That a name server has trouble says nothing. */
 static void which_answers_say_no(void **state)
 {
@@ -422,11 +473,13 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_long_down_is_checked_seldom),
         cmocka_unit_test(the_last_one_to_fall_hurries_the_others),
+        cmocka_unit_test(an_answer_to_an_old_question),
         cmocka_unit_test(a_full_backlog_takes_a_backend_down),
         cmocka_unit_test(a_name_that_is_gone),
         cmocka_unit_test(which_answers_say_no),
         cmocka_unit_test(answers_in_a_row),
         cmocka_unit_test(one_check_at_a_time),
+        cmocka_unit_test(a_name_that_nobody_asks_for_any_more),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
