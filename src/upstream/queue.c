@@ -1,5 +1,5 @@
-/* The queue: requests for which no backend has a place, first come, first served. Whoever leaves a place, and every
- * change of what is available, has it looked at once more in this turn. */
+/* The queue: requests for which no backend has a place, first come, first served. Whoever leaves a place
+ * or waits no longer, and every change of what is available, has it looked at once more in this turn. */
 #include "base/metrics.h"
 #include "upstream/backend.h"
 
@@ -11,6 +11,14 @@ static void dequeue(struct waiter *w)
     w->upstream = NULL;
     u->waiting--;
     u->waiting_fresh -= w->pick->tried_count == 0;
+}
+
+/* It waits no longer, unserved: it may have held up some behind it who take what it did not. */
+static void give_up(struct waiter *w)
+{
+    struct upstream *u = w->upstream;
+    dequeue(w);
+    queue_look(u);
 }
 
 static void serve(struct posted *p);
@@ -26,7 +34,7 @@ static void on_deadline(struct timer *t)
         if (list_empty(&w->link)) /* it has been served */
             return;
     }
-    dequeue(w);
+    give_up(w);
     metrics.queue_timeouts++;
     w->fn(w, NULL, ERR_QUEUE_TIMEOUT);
 }
@@ -94,7 +102,7 @@ bool upstream_wait(struct upstream *u, struct waiter *w)
 void upstream_unwait(struct waiter *w)
 {
     if (w->upstream)
-        dequeue(w);
+        give_up(w);
 }
 
 unsigned upstream_waiting(const struct upstream *u)

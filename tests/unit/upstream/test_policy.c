@@ -767,6 +767,43 @@ static void who_waits_for_others_holds_nobody_up(void **state)
     close_world(&w);
 }
 
+/* Behind one that waits for the full primary there waits one that has tried it and would take the backup, which is
+ * idle: when the first one goes, by itself or because its time is over, the second is served. */
+static void who_goes_makes_way(void **state)
+{
+    (void)state;
+    for (int times_out = 0; times_out < 2; times_out++) {
+        struct world w;
+        struct request first, second = {0};
+        struct place place;
+        bool full;
+        open_world(&w, 2, ",\"max_connections\":1", "");
+        w.config->backends[1].backup = true;
+        tiers_build(w.upstream, NULL);
+        w.config->queue.timeout = times_out ? 10 * NS_PER_MS : NS_PER_S;
+        struct pick tried = {.tried = {at(&w, 0)}, .tried_count = 1};
+        assert_int_equal(take(&w, &fresh), 0);
+        wait_in(&w, &first);
+        w.config->queue.timeout = 60 * NS_PER_S;
+        waiter_init(&second.waiter, &tried, on_wait_over);
+        assert_null(upstream_pick(w.upstream, &tried, &place, &full));
+        assert_true(full);
+        assert_true(upstream_wait(w.upstream, &second.waiter));
+        loop_turn(w.loop, 0);
+        assert_int_equal(second.told, 0);
+        if (times_out) {
+            while (first.told == 0)
+                loop_turn(w.loop, NS_PER_MS);
+        } else {
+            upstream_unwait(&first.waiter);
+        }
+        loop_turn(w.loop, 0);
+        assert_ptr_equal(second.got, at(&w, 1));
+        leave_all(&w);
+        close_world(&w);
+    }
+}
+
 /* The last backend falls, and those who wait hear of it later in this turn: until then one more may join them. */
 static void a_queue_is_something(void **state)
 {
@@ -819,6 +856,7 @@ int main(void)
         cmocka_unit_test(newcomers_pass_those_who_wait_for_others),
         cmocka_unit_test(a_place_of_the_last_trial),
         cmocka_unit_test(who_waits_for_others_holds_nobody_up),
+        cmocka_unit_test(who_goes_makes_way),
         cmocka_unit_test(a_queue_is_something),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
