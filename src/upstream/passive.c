@@ -37,11 +37,20 @@ void passive_fini(struct backend *be)
     loop_cancel(be->upstream->loop, &be->passive.timer);
 }
 
+/* More than one at a time may go there again: those who wait, perhaps, though nobody has left a place. */
+static void end_trial(struct backend *be)
+{
+    if (!be->passive.on_trial)
+        return;
+    be->passive.on_trial = false;
+    queue_look(be->upstream);
+}
+
 static void forgive(struct backend *be)
 {
     be->passive.in_a_row = 0;
     be->passive.ejection = 0;
-    be->passive.on_trial = false;
+    end_trial(be);
 }
 
 void passive_change(struct backend *be)
@@ -133,7 +142,7 @@ void passive_leave(struct backend *be, const struct place *p)
 void backend_answered(struct backend *be, const struct place *p)
 {
     if (!is_of_the_past(be, p))
-        be->passive.on_trial = false;
+        end_trial(be);
 }
 
 void backend_succeeded(struct backend *be, const struct place *p)

@@ -767,6 +767,39 @@ static void who_waits_for_others_holds_nobody_up(void **state)
     close_world(&w);
 }
 
+/* The backend on trial has room, but for the trial alone; once that has an answer, for those who wait, too. */
+static void the_end_of_a_trial_serves_the_queue(void **state)
+{
+    (void)state;
+    for (int success = 0; success < 2; success++) { /* a 101 is one before its place is left */
+        struct world w;
+        struct request r;
+        struct place trial, place;
+        bool full;
+        open_world(&w, 2, ",\"max_connections\":1", TRYING);
+        w.config->backends[0].max_connections = 2;
+        fail_at(at(&w, 0));
+        wait_available(&w, 0);
+        struct backend *be = upstream_pick(w.upstream, &fresh, &trial, &full);
+        if (be == at(&w, 0))
+            assert_int_equal(take(&w, &fresh), 1);
+        else
+            assert_ptr_equal(upstream_pick(w.upstream, &fresh, &trial, &full), at(&w, 0));
+        assert_null(upstream_pick(w.upstream, &fresh, &place, &full));
+        wait_in(&w, &r);
+        loop_turn(w.loop, 0);
+        assert_int_equal(r.told, 0);
+        if (success)
+            backend_succeeded(at(&w, 0), &trial);
+        else
+            backend_answered(at(&w, 0), &trial);
+        loop_turn(w.loop, 0);
+        assert_ptr_equal(r.got, at(&w, 0));
+        leave_all(&w);
+        close_world(&w);
+    }
+}
+
 /* Behind one that waits for the full primary there waits one that has tried it and would take the backup, which is
  * idle: when the first one goes, by itself or because its time is over, the second is served. */
 static void who_goes_makes_way(void **state)
@@ -856,6 +889,7 @@ int main(void)
         cmocka_unit_test(newcomers_pass_those_who_wait_for_others),
         cmocka_unit_test(a_place_of_the_last_trial),
         cmocka_unit_test(who_waits_for_others_holds_nobody_up),
+        cmocka_unit_test(the_end_of_a_trial_serves_the_queue),
         cmocka_unit_test(who_goes_makes_way),
         cmocka_unit_test(a_queue_is_something),
     };
