@@ -3,10 +3,13 @@
 #include "harness/world.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -272,6 +275,30 @@ static void test_hanging_backend(void **state)
     world_finish(w);
 }
 
+/* Clients that do not wait for the answer do not forgive what others have found out. */
+static void test_impatient_clients_forgive_nothing(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+    size_t mark;
+
+    origin_set_mode(moody(w, NULL), MODE_HANG);
+    moody(w, "\"backup\": true");
+    world_start(w, "\"passive_check\": {\"failures\": 2, \"ejection\": \"1m\"}, \"retry\": {\"attempts\": 0}, "
+                   "\"timeouts\": {\"backend_response\": \"300ms\"}");
+    assert_int_equal(http_get(w->port, "/", NULL), 504);
+    mark = daemon_mark(&w->daemon);
+    client_open(&c, w->port);
+    client_send(&c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    origin_wait_requests(w->origins[0], 2);
+    client_reset(&c);
+    daemon_expect_event(&w->daemon, mark, "request", "reason=client_gone");
+    assert_int_equal(http_get(w->port, "/", NULL), 504);
+    daemon_expect_event(&w->daemon, 0, "backend_down", "backend=b1");
+    assert_int_equal(http_get(w->port, "/", NULL), 200);
+    world_finish(w);
+}
+
 static void echo_script(struct origin_conn *c)
 {
     while (origin_read(c))
@@ -475,6 +502,77 @@ static void test_stale_connection_at_a_post(void **state)
     world_finish(w);
 }
 
+/* Each backend that a request comes to may have a stale connection for it: at each a fresh one takes its place. */
+static void test_stale_connections_at_both_backends(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    for (int i = 0; i < 2; i++)
+        origin_set_mode(moody(w, NULL), MODE_CLOSE_ON_SECOND);
+    world_start(w, "\"retry\": {\"attempts\": 1, \"budget_percent\": 100}");
+    client_open(&c, w->port);
+    assert_int_equal(ask(&c, "GET /"), 1);
+    assert_int_equal(ask(&c, "GET /"), 2);
+    origin_set_mode(w->origins[0], MODE_RESET); /* the fresh one fails, too */
+    assert_int_equal(ask(&c, "GET /both"), 2);
+    daemon_expect_event(&w->daemon, 0, "request", "target=/both attempts=2 status=200 backend=b2");
+    const cJSON *line = daemon_expect_event(&w->daemon, 0, "retry", "target=/both backend=b2");
+    assert_string_equal(log_field(line, "next"), "fresh connection");
+    client_close(&c);
+    world_finish(w);
+}
+
+/* Answers; the end of the answer to /slow when the test lets it. */
+static void slow_script(struct origin_conn *c)
+{
+    const char *name = origin_name(c->origin);
+
+    while (origin_read(c)) {
+        if (origin_mode(c) == MODE_RESET) {
+            origin_reset(c);
+            return;
+        }
+        if (!origin_sendf(c, "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n", strlen(name)))
+            return;
+        if (strcmp(c->request.target, "/slow") == 0)
+            origin_hold(c);
+        if (!origin_send(c, name))
+            return;
+    }
+}
+
+/* The one request of a backend on trial is answered with its head: others may go there then, however long the rest. */
+static void test_a_trial_ends_with_the_answers_head(void **state)
+{
+    struct world *w = *state;
+    struct client slow[2], c;
+    unsigned first = 0;
+
+    for (int i = 0; i < 2; i++)
+        world_origin(w, slow_script, NULL, NULL);
+    origin_set_mode(w->origins[0], MODE_RESET);
+    world_start(w, "\"passive_check\": {\"failures\": 1, \"ejection\": \"200ms\"}");
+    client_open(&c, w->port);
+    assert_int_equal(ask(&c, "GET /"), 2);
+    origin_set_mode(w->origins[0], MODE_SERVE);
+    daemon_expect_event(&w->daemon, 0, "backend_up", "backend=b1");
+    for (int i = 0; i < 2; i++) { /* one at each */
+        client_open(&slow[i], w->port);
+        client_send(&slow[i], "GET /slow HTTP/1.1\r\nHost: h\r\n\r\n");
+        client_expect_head(&slow[i], 200);
+    }
+    for (int i = 0; i < 4; i++)
+        first += ask(&c, "GET /") == 1;
+    assert_int_equal(first, 2);
+    for (int i = 0; i < 2; i++) {
+        origin_release(w->origins[i]);
+        client_close(&slow[i]);
+    }
+    client_close(&c);
+    world_finish(w);
+}
+
 static void test_first_probe_takes_a_backend_down(void **state)
 {
     struct world *w = *state;
@@ -666,6 +764,65 @@ static void test_backend_by_name(void **state)
     world_finish(w);
 }
 
+/* A view of the mounts of our own, where we may change them: it goes with this process and those it starts. */
+static bool mounts_allowed;
+
+static void leave_the_others(void)
+{
+    mounts_allowed = unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0;
+}
+
+/* Answers to /health at once; everything else is held, and then reset. */
+static void held_script(struct origin_conn *c)
+{
+    while (origin_read(c) && strcmp(c->request.target, "/health") == 0)
+        if (!origin_answer(c, "well"))
+            return;
+    origin_hold(c);
+    origin_reset(c);
+}
+
+/* Its name has moved to another address: that a request fails which is still under way at the old one is counted, but
+ * does not eject it. */
+static void test_a_failure_where_a_name_was(void **state)
+{
+    struct world *w = *state;
+    struct origin *o = origin_start("named", held_script, NULL);
+    const char *hosts = world_path(w, "hosts");
+    char address[64];
+    struct client c;
+
+    w->origins[w->origin_count++] = o;
+    file_put(hosts, "127.0.0.1 moving.test\n");
+    if (!mounts_allowed || mount(hosts, "/etc/hosts", NULL, MS_BIND, NULL) != 0) {
+        print_message("mounting is not permitted here\n");
+        w->finished = true;
+        skip();
+    }
+    snprintf(address, sizeof address, "moving.test:%d", origin_port(o));
+    world_backend(w, address, "\"name\": \"by-name\"");
+    moody(w, "\"backup\": true");
+    world_start(w, "\"passive_check\": {\"failures\": 1}, \"retry\": {\"attempts\": 0}, "
+                   "\"health_check\": {\"interval\": \"200ms\", \"fall\": 100}");
+    daemon_expect_event(&w->daemon, 0, "backend_up", "backend=by-name");
+    client_open(&c, w->port);
+    client_send(&c, "GET /held HTTP/1.1\r\nHost: h\r\n\r\n");
+    while (seen(o, "GET") == 0)
+        rest();
+    int fd = open("/etc/hosts", O_WRONLY); /* the mount is of the file, which must stay the same one */
+    assert_int_equal(pwrite(fd, "127.0.0.9", 9, 0), 9);
+    close(fd);
+    daemon_expect_event(&w->daemon, 0, "backend_address", "backend=by-name");
+    origin_release(o);
+    client_expect(&c, 502);
+    client_close(&c);
+    umount2("/etc/hosts", MNT_DETACH);
+    world_stop(w);
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "backend_down", NULL), 0);
+    daemon_expect_event(&w->daemon, 0, "backend_totals", "backend=by-name attempts=1 failures=1");
+    world_finish(w);
+}
+
 static void test_idle_backend_connections_end(void **state)
 {
     struct world *w = *state;
@@ -752,6 +909,7 @@ int main(void)
         WORLD_TEST(test_totals),
         WORLD_TEST(test_reset_requests),
         WORLD_TEST(test_hanging_backend),
+        WORLD_TEST(test_impatient_clients_forgive_nothing),
         WORLD_TEST(test_content_is_sent_again),
         WORLD_TEST(test_large_content_is_not_sent_again),
         WORLD_TEST(test_attempts_are_bounded),
@@ -761,6 +919,8 @@ int main(void)
         WORLD_TEST(test_backend_that_closes_silently),
         WORLD_TEST(test_stale_connections),
         WORLD_TEST(test_stale_connection_at_a_post),
+        WORLD_TEST(test_stale_connections_at_both_backends),
+        WORLD_TEST(test_a_trial_ends_with_the_answers_head),
         WORLD_TEST(test_first_probe_takes_a_backend_down),
         WORLD_TEST(test_fall_and_rise),
         WORLD_TEST(test_probe_timeout),
@@ -770,10 +930,12 @@ int main(void)
         WORLD_TEST(test_backup),
         WORLD_TEST(test_retry_at_the_backup),
         WORLD_TEST(test_backend_by_name),
+        WORLD_TEST(test_a_failure_where_a_name_was),
         WORLD_TEST(test_idle_backend_connections_end),
         WORLD_TEST(test_bytes_behind_a_response),
         WORLD_TEST(test_keep_time_is_learned),
     };
 
+    leave_the_others();
     return cmocka_run_group_tests_name("balance", tests, NULL, NULL);
 }
