@@ -436,6 +436,38 @@ static void test_a_broken_tunnel(void **state)
     world_finish(w);
 }
 
+/* Switches; what does not ask for that is reset. */
+static void only_echo_script(struct origin_conn *c)
+{
+    if (!origin_read(c))
+        return;
+    if (strcmp(c->request.target, "/t") != 0)
+        origin_reset(c);
+    else if (origin_send(c, SWITCHED))
+        echo(c);
+}
+
+/* A 101 is a success: the failures before it are no longer in a row with those behind it. */
+static void test_a_switch_is_a_success(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    world_origin(w, only_echo_script, NULL, NULL);
+    world_origin(w, origin_answer_all, NULL, "\"backup\": true");
+    world_start(w, "\"passive_check\": {\"failures\": 2}, \"retry\": {\"attempts\": 0}");
+    assert_int_equal(http_get(w->port, "/", NULL), 502);
+    client_open(&c, w->port);
+    client_send(&c, ASK);
+    expect_switched(&c);
+    assert_int_equal(http_get(w->port, "/", NULL), 502);
+    client_close(&c);
+    world_stop(w);
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "backend_down", NULL), 0);
+    daemon_expect_event(&w->daemon, 0, "backend_totals", "backend=b1 attempts=3 failures=2");
+    world_finish(w);
+}
+
 /* A tunnel lives on in a drain, to its own end or to the deadline. */
 static void test_drain(void **state)
 {
@@ -480,6 +512,7 @@ int main(void)
         WORLD_TEST(test_back_pressure),
         WORLD_TEST(test_time_without_traffic),
         WORLD_TEST(test_a_broken_tunnel),
+        WORLD_TEST(test_a_switch_is_a_success),
         WORLD_TEST(test_drain),
         WORLD_TEST(test_last_words),
     };
