@@ -527,6 +527,41 @@ static void test_limits(void **state)
     world_finish(w);
 }
 
+/* Answers with as many fields as the target says. */
+static void fields_script(struct origin_conn *c)
+{
+    while (origin_read(c)) {
+        struct bytes b = {0};
+        int count = atoi(c->request.target + 1);
+
+        bytes_addf(&b, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n");
+        for (int i = 1; i < count; i++)
+            bytes_addf(&b, "F%d: v\r\n", i);
+        bytes_addf(&b, "\r\n");
+        bool ok = origin_send_bytes(c, b.p, b.n);
+        bytes_free(&b);
+        if (!ok)
+            return;
+    }
+}
+
+static void test_fields_of_responses(void **state)
+{
+    struct world *w = *state;
+
+    world_origin(w, fields_script, NULL, NULL);
+    world_start(w, NULL);
+    assert_int_equal(http_get(w->port, "/100", NULL), 200);
+    assert_int_equal(http_get(w->port, "/101", NULL), 502);
+    reload(w, "\"limits\": {\"header_fields\": 200}");
+    assert_int_equal(http_get(w->port, "/200", NULL), 200);
+    assert_int_equal(http_get(w->port, "/201", NULL), 502);
+    reload(w, "\"limits\": {\"header_fields\": 20}");
+    assert_int_equal(http_get(w->port, "/20", NULL), 200);
+    assert_int_equal(http_get(w->port, "/21", NULL), 502);
+    world_finish(w);
+}
+
 /* ---- the limiter ---- */
 
 #define BUCKET(capacity, more)                                                                                         \
@@ -768,6 +803,7 @@ int main(void)
         WORLD_TEST(test_backlog_is_served),
         WORLD_TEST(test_timeouts),
         WORLD_TEST(test_limits),
+        WORLD_TEST(test_fields_of_responses),
         WORLD_TEST(test_tokens_are_kept),
         WORLD_TEST(test_fields_follow),
         WORLD_TEST(test_admin_and_proxies),
