@@ -553,6 +553,40 @@ static void web_pages_need_a_token(void **state)
     close_world(&w);
 }
 
+/* Every call asks who sent it, whatever its method: what only reads as well as what changes. */
+static void no_call_is_open_to_pages(void **state)
+{
+    (void)state;
+    static const struct {
+        enum method method;
+        const char *target, *body;
+    } calls[] = {
+        {METHOD_POST, "/clients/register", "{\"client_id\":\"b\",\"capacity\":3,\"rate_per_sec\":1}"},
+        {METHOD_PUT, "/clients/update", "{\"client_id\":\"a\",\"capacity\":9}"},
+        {METHOD_DELETE, "/clients/delete?id=a", ""},
+        {METHOD_GET, "/clients/get?id=a", ""},
+        {METHOD_GET, "/clients/list", ""},
+        {METHOD_GET, "/clients/check?id=a", ""},
+    };
+    struct world w;
+    open_plain(&w);
+    assert_int_equal(do_register(&w, "{\"client_id\":\"a\",\"capacity\":3,\"rate_per_sec\":1}"), 201);
+    for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++) {
+        for (int site = 0; site < 2; site++) {
+            w.origin = site ? NULL : "http://evil.example";
+            w.site[0] = site ? "cross-site" : NULL;
+            if (call(&w, calls[i].method, calls[i].target, calls[i].body) != 403)
+                fail_msg("%s with %s: %u", calls[i].target, site ? "Sec-Fetch-Site" : "Origin", x.status);
+            expect_said("admin.token");
+        }
+    }
+    w.site[0] = NULL;
+    assert_int_equal(get(&w, "/clients/list"), 200);
+    expect_body("{\"clients\":[{\"client_id\":\"a\",\"capacity\":3,\"rate_per_sec\":1,\"tokens\":3" TOTALS "}],"
+                "\"total\":1,\"next\":null}\n");
+    close_world(&w);
+}
+
 /* Of a GET they may say no more than that a page asks, or that none does. */
 static void pages_that_only_read_need_a_token(void **state)
 {
@@ -624,6 +658,7 @@ int main(void)
         cmocka_unit_test(other_calls_and_methods),
         cmocka_unit_test(only_admins_may_call),
         cmocka_unit_test(web_pages_need_a_token),
+        cmocka_unit_test(no_call_is_open_to_pages),
         cmocka_unit_test(pages_that_only_read_need_a_token),
         cmocka_unit_test(without_a_limiter_there_is_nothing),
         cmocka_unit_test(cancelled_exchanges_are_left_alone),
