@@ -125,6 +125,26 @@ static void test_the_connection_survives_a_429(void **state)
     world_finish(w);
 }
 
+/* What is read in vain is counted for each request by itself. */
+static void test_the_connection_survives_many_refused_uploads(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+    static char content[10 << 10];
+
+    start(w, SCARCE(1), NULL);
+    assert_int_equal(get_from(w, "127.0.0.1", ""), 200);
+    client_open(&c, w->port);
+    for (int i = 0; i < 20; i++) {
+        client_sendf(&c, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %zu\r\n\r\n", sizeof content);
+        client_send_bytes(&c, content, sizeof content);
+        client_expect(&c, 429);
+    }
+    client_close(&c);
+    assert_int_equal(origin_requests(w->origins[0]), 1);
+    world_finish(w);
+}
+
 static void test_registered_client(void **state)
 {
     struct world *w = *state;
@@ -393,6 +413,7 @@ int main(void)
         WORLD_TEST(test_each_address_has_a_bucket),
         WORLD_TEST(test_what_a_429_says),
         WORLD_TEST(test_the_connection_survives_a_429),
+        WORLD_TEST(test_the_connection_survives_many_refused_uploads),
         WORLD_TEST(test_registered_client),
         WORLD_TEST(test_unregistered_names_count_for_nothing),
         WORLD_TEST(test_other_id_header),
