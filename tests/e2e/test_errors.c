@@ -648,6 +648,32 @@ static void test_too_many_connections(void **state)
     world_finish(w);
 }
 
+/* One refused after the other, and each is told: those that have gone make room for politeness to the next. */
+static void test_each_of_many_refused_is_told(void **state)
+{
+    struct world *w = *state;
+    struct client served[4], refused;
+
+    world_origin(w, origin_answer_all, NULL, NULL);
+    world_start(w, "\"limits\": {\"connections\": 4}");
+    for (int i = 0; i < 4; i++) {
+        client_open(&served[i], w->port);
+        client_send(&served[i], "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        client_expect(&served[i], 200);
+    }
+    int fds = proc_fds(w->daemon.pid);
+    for (int i = 0; i < 100; i++) {
+        client_open(&refused, w->port);
+        client_expect(&refused, 503);
+        client_expect_end(&refused);
+        client_close(&refused);
+        world_wait_fds(w, fds); /* it has noticed that this one is gone */
+    }
+    for (int i = 0; i < 4; i++)
+        client_close(&served[i]);
+    world_finish(w);
+}
+
 /* A problem document has no content in answer to a HEAD, and a connection stays open where nothing was wrong with it.
  */
 static void test_error_to_head(void **state)
@@ -694,6 +720,7 @@ int main(void)
         WORLD_TEST(test_no_healthy_backend),
         WORLD_TEST(test_name_that_does_not_resolve),
         WORLD_TEST(test_too_many_connections),
+        WORLD_TEST(test_each_of_many_refused_is_told),
         WORLD_TEST(test_error_to_head),
     };
 
