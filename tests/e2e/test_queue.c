@@ -349,7 +349,7 @@ static void test_hash(void **state)
     } kinds[] = {
         {"target", "X: ", "\r\n"},
         {"header:X-User", "x-user: ", "\r\n"},
-        {"cookie:session", "Cookie: a=b; session=", "; sessions=1\r\n"},
+        {"cookie:session", "Cookie: sessions=1; sess=2; session=", "; sessions=3\r\n"},
         {"ip", "X-Forwarded-For: 10.0.0.", "\r\n"},
     };
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
