@@ -366,6 +366,83 @@ static void trailers_that_decide_nothing_go_on(void **state)
     assert_text(trailers_of(STR(""), true), "");
 }
 
+/* Each by its name, in either direction: what a recipient has to know before the content, or decides by. */
+static void trailers_that_decide_are_dropped(void **state)
+{
+    (void)state;
+    static const char *const names[] = {
+        "Accept-Encoding",
+        "Age",
+        "Authentication-Info",
+        "Authorization",
+        "Cache-Control",
+        "CDN-Loop",
+        "Clear-Site-Data",
+        "Connection",
+        "Content-Disposition",
+        "Content-Encoding",
+        "Content-Language",
+        "Content-Length",
+        "Content-Location",
+        "Content-Range",
+        "Content-Security-Policy",
+        "Content-Type",
+        "Cookie",
+        "Date",
+        "Early-Data",
+        "Expect",
+        "Expires",
+        "Forwarded",
+        "Host",
+        "HTTP2-Settings",
+        "If-Match",
+        "If-Modified-Since",
+        "If-None-Match",
+        "If-Range",
+        "If-Unmodified-Since",
+        "Keep-Alive",
+        "Location",
+        "Max-Forwards",
+        "Origin",
+        "Pragma",
+        "Priority",
+        "Proxy-Authenticate",
+        "Proxy-Authentication-Info",
+        "Proxy-Authorization",
+        "Proxy-Connection",
+        "Range",
+        "Retry-After",
+        "Set-Cookie",
+        "Strict-Transport-Security",
+        "TE",
+        "Trailer",
+        "Transfer-Encoding",
+        "Upgrade",
+        "Vary",
+        "Via",
+        "WWW-Authenticate",
+        "X-Client-ID",
+        "X-Client-IP",
+        "X-Forwarded-Any",
+        "X-Forwarded-For",
+        "X-Forwarded-Host",
+        "X-Forwarded-Proto",
+        "X-HTTP-Method-Override",
+        "X-Original-URL",
+        "X-Real-IP",
+        "X-Request-ID",
+        "X-Rewrite-URL",
+    };
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        for (int to_backend = 0; to_backend < 2; to_backend++) {
+            char section[64];
+            snprintf(section, sizeof section, "%s: 1\r\n", names[i]);
+            if (trailers_of(str_of(section), to_backend).n != 0)
+                fail_msg("%s goes on to a %s", names[i], to_backend ? "backend" : "client");
+        }
+    }
+}
+
 static void assert_protocols(struct str head, bool upgrade, const char *wanted)
 {
     struct request r = parse(head);
@@ -466,6 +543,7 @@ int main(void)
         cmocka_unit_test(forwards_are_counted_down),
         cmocka_unit_test(trailers_are_asked_for_and_announced),
         cmocka_unit_test(trailers_that_decide_nothing_go_on),
+        cmocka_unit_test(trailers_that_decide_are_dropped),
         cmocka_unit_test(protocols_are_offered_but_h2c),
         cmocka_unit_test(a_switch_is_to_what_was_offered),
         cmocka_unit_test(bounds_hold_for_the_tersest_heads),
