@@ -496,6 +496,38 @@ static void fields_as_configured(void **state)
     close_world(&w);
 }
 
+static void set_rate(struct world *w, const char *id, double rate)
+{
+    struct waiter waiter = {.change.done = on_ended};
+    struct client_fields f = {.given = CLIENT_RATE, .v.set.rate = rate};
+    snprintf(f.v.id, sizeof f.v.id, "%s", id);
+    assert_int_equal(clients_update(w->lim, &f, &waiter.change), ERR_OK);
+    wait_for(w, &waiter);
+}
+
+/* The fields are those of the policy that counts now, though it may stand where one of the same capacity stood. */
+static void fields_follow_the_rate(void **state)
+{
+    (void)state;
+    static const struct {
+        double rate;
+        unsigned seconds;
+    } rates[] = {{0.0002, 50000}, {0.0005, 20000}, {0.0004, 25000}, {0.0008, 12500}, {0.0001, 100000}};
+    struct world w;
+    open_world(&w, SCARCE);
+    register_client(&w, "user1", 10);
+    assert_int_equal(ask(&w, "1.2.3.4", "user1"), ERR_OK);
+    for (unsigned i = 0; i < sizeof rates / sizeof rates[0]; i++) {
+        char begin[64];
+        set_rate(&w, "user1", rates[i].rate);
+        assert_int_equal(ask(&w, "1.2.3.4", "user1"), ERR_OK);
+        snprintf(begin, sizeof begin, "RateLimit-Policy: \"client\";q=10;w=%u\r\n", rates[i].seconds);
+        if (!str_starts_with(str_make(w.answer.fields, w.answer.fields_len), str_of(begin)))
+            fail_msg("not %s but %.*s", begin, (int)w.answer.fields_len, w.answer.fields);
+    }
+    close_world(&w);
+}
+
 static void id_field_may_be_another_or_none(void **state)
 {
     (void)state;
@@ -609,6 +641,7 @@ int main(void)
         cmocka_unit_test(asking_where_the_unknown_are_refused),
         cmocka_unit_test(unknown_clients_as_configured),
         cmocka_unit_test(fields_as_configured),
+        cmocka_unit_test(fields_follow_the_rate),
         cmocka_unit_test(id_field_may_be_another_or_none),
         cmocka_unit_test(longest_fields_fit),
         cmocka_unit_test(a_reload_keeps_the_tokens),
