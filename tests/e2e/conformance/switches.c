@@ -36,6 +36,9 @@ static const struct conformance switches_cases[] = {
     /* Max-Forwards: 0 is not forwarded, more is counted down. */
     {"max-forwards-0", "RFC 9110 7.6.2", T("OPTIONS /a HTTP/1.1\r\nHost: h\r\nMax-Forwards: 0\r\n\r\n"), .refused = 200,
      .or_refused = 204, .survives = true},
+    {"max-forwards-0-of-1.0-kept-alive", "RFC 9112 9.3",
+     T("OPTIONS /a HTTP/1.0\r\nHost: h\r\nConnection: keep-alive\r\nMax-Forwards: 0\r\n\r\n"), .refused = 200,
+     .or_refused = 204, .survives = true, .reply_has = {"Connection: keep-alive"}},
     PASSES("max-forwards-counted-down", "RFC 9110 7.6.2", "OPTIONS /a HTTP/1.1\r\nHost: h\r\nMax-Forwards: 3\r\n\r\n",
            .line = "OPTIONS /a HTTP/1.1", .has = {"Max-Forwards: 2"}),
 
