@@ -483,6 +483,24 @@ static void test_timeouts(void **state)
     world_finish(w);
 }
 
+/* ... and the longest that a stop may take, for one that comes after it. */
+static void test_shutdown_time(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    start(w, 1, NULL);
+    client_open(&c, w->port);
+    client_send(&c, "GET /held HTTP/1.1\r\nHost: h\r\n\r\n");
+    origin_wait_requests(w->origins[0], 1);
+    reload(w, "\"timeouts\": {\"shutdown\": \"200ms\"}");
+    daemon_signal(&w->daemon, SIGTERM);
+    daemon_expect_event(&w->daemon, 0, "stop", "cut=1");
+    assert_int_equal(daemon_wait(&w->daemon), 3);
+    client_close(&c);
+    w->finished = true;
+}
+
 static void many_fields(struct client *c, unsigned n)
 {
     struct bytes b = {0};
@@ -802,6 +820,7 @@ int main(void)
         WORLD_TEST(test_another_host),
         WORLD_TEST(test_backlog_is_served),
         WORLD_TEST(test_timeouts),
+        WORLD_TEST(test_shutdown_time),
         WORLD_TEST(test_limits),
         WORLD_TEST(test_fields_of_responses),
         WORLD_TEST(test_tokens_are_kept),
