@@ -179,6 +179,13 @@ static void test_descriptors_for_some(void **state)
                              connections > 150 && i == 0);
         }
     }
+    /* And more than there can be descriptors for is refused, as it is at the start. */
+    world_config(w, "\"limits\": {\"connections\": 400}");
+    size_t mark = daemon_mark(&w->daemon);
+    daemon_signal(&w->daemon, SIGHUP);
+    const char *cause = log_field(daemon_expect_event(&w->daemon, mark, "reload_failed", NULL), "cause");
+    CHECK(strstr(cause, "limits.connections"), "the cause is \"%s\"", cause);
+    assert_int_equal(daemon_count_events(&w->daemon, mark, "reload", NULL), 0);
     world_finish(w);
 }
 
