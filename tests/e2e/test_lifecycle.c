@@ -293,6 +293,7 @@ static void test_drain_gives_idle_connections_a_second(void **state)
     client_close(&used);
     client_close(&idle);
     assert_int_equal(daemon_wait(&w->daemon), 0);
+    daemon_expect_event(&w->daemon, 0, "stop", "finished=1 cut=0"); /* those before it began do not count */
     world_finish(w);
 }
 
