@@ -98,8 +98,10 @@ static void on_act(struct event *event)
     struct bconn *c = (struct bconn *)(void *)((char *)event - offsetof(struct bconn, act));
     if (c->busy)
         backend_pump(c);
-    else if (c->in.state == MESSAGE_HEAD && end_data(c->end)->len == 0)
-        backend_conn_close(c, false); /* it was idle long enough */
+    else if (c->in.state == MESSAGE_HEAD && end_data(c->end)->len == 0) {
+        c->be->closed_kept_at = sim_now(); /* it was idle long enough */
+        backend_conn_close(c, false);
+    }
 }
 
 static void on_end(void *owner, struct end *e, enum end_event event)
@@ -211,7 +213,6 @@ void backends_begin(void)
         be->misbehaves = world.faulty_backends && world_has("misdeeds", i);
         if (be->idle_patience > 0 && !world_has("idle-close", i))
             be->idle_patience = 0;
-        be->closes_idle = be->idle_patience > 0;
     }
 }
 
@@ -234,14 +235,29 @@ void backends_calm(void)
     }
 }
 
+/* What happened at `at` (0: never) may have been on its way to the daemon until later. */
+static bool is_heard_since(uint64_t at, uint64_t since)
+{
+    return at > 0 && at + 50 * MS + 30 * kernel.latency >= since;
+}
+
 bool backends_unwell_since(uint64_t since)
 {
     for (unsigned i = 0; i < world.set.backends; i++) {
         const struct backend *be = &backends[i];
-        uint64_t heard_of = be->unwell_at + 50 * MS + 30 * kernel.latency;
-        if (be->health != HEALTHY || (be->unwell_at > 0 && heard_of >= since) || be->closes_idle)
+        if (be->health != HEALTHY || is_heard_since(be->unwell_at, since))
             return true;
     }
+    return false;
+}
+
+bool backend_closed_kept_since(unsigned i, uint64_t since)
+{
+    if (i < BACKENDS_MAX)
+        return is_heard_since(backends[i].closed_kept_at, since);
+    for (i = 0; i < world.set.backends; i++)
+        if (is_heard_since(backends[i].closed_kept_at, since))
+            return true;
     return false;
 }
 

@@ -77,10 +77,10 @@ struct backend {
     struct bconn conns;
     unsigned counted;
     uint64_t conn_count;
-    uint64_t idle_patience; /* it closes idle connections after that; 0: never */
-    bool closes_idle;       /* ... or did so before the calm */
-    bool misbehaves;        /* now and then */
-    uint64_t unwell_at;     /* when it was last out of order */
+    uint64_t idle_patience;  /* it closes idle connections after that; 0: never */
+    uint64_t closed_kept_at; /* when it last did so */
+    bool misbehaves;         /* now and then */
+    uint64_t unwell_at;      /* when it was last out of order */
     /* Answers to probes in a row; broken: something else than an answer may have befallen a probe since the last good
      * one. */
     unsigned good_probes, bad_probes, probes_in_life;

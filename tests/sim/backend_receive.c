@@ -104,6 +104,7 @@ static void on_request_head(struct bconn *c)
     c->s->length = backend_has_content(c) ? c->plan.length : 0;
     c->s->framing = c->plan.framing;
     c->s->early = c->plan.early;
+    c->s->huge_head = c->plan.misdeed == HUGE_HEAD;
     if (r->expects && c->in.framing != FRAME_NONE && !c->plan.early)
         bytes_add_text(&c->out, "HTTP/1.1 100 Continue\r\nX-Sim: %u/%u\r\n\r\n", r->id, r->served_count - 1);
     if (c->plan.delay > 0)

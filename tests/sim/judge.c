@@ -199,8 +199,10 @@ static void on_retry(const char *line)
     static const uint64_t windows[] = {1, 3, 10};
     char next[32];
     field(line, "next", next, sizeof next);
-    if (strcmp(next, "fresh connection") == 0)
+    if (strcmp(next, "fresh connection") == 0) {
+        tally.stale_replaced++;
         return;
+    }
     tally.retries++;
     if (seen.retries == RETRIES_KEPT) {
         memmove(seen.retry_at, seen.retry_at + RETRIES_KEPT / 2, sizeof seen.retry_at / 2);
@@ -221,6 +223,8 @@ static void on_retry(const char *line)
     }
 }
 
+static void check_reason(const struct request *r);
+
 static void on_request(const char *line)
 {
     char target[64] = "", reason[64] = "";
@@ -238,9 +242,13 @@ static void on_request(const char *line)
     r->logged_reason |= has_reason;
     if (r->logged > 1)
         sim_fail("log", "request %u has two lines in the log", id);
-    uint64_t attempts = number(line, "attempts");
-    if (attempts > world.set.attempts + 1)
-        sim_fail("retries", "request %u had %" PRIu64 " attempts", id, attempts);
+    char retry[32] = "";
+    r->over_budget = field(line, "retry", retry, sizeof retry) && strcmp(retry, "over_budget") == 0;
+    r->logged_backend = field(line, "backend", retry, sizeof retry) ? backend_of(line) : BACKENDS_MAX;
+    r->attempts = (unsigned)number(line, "attempts");
+    if (r->attempts > world.set.attempts + 1)
+        sim_fail("retries", "request %u had %u attempts", id, r->attempts);
+    check_reason(r);
 }
 
 /* Braces and quotes go in pairs, and the first brace ends with the line: so no line is joined to another's begin. */
@@ -445,6 +453,13 @@ static bool was_in_trouble(const struct request *r)
     return backends_unwell_since(r->sent_at);
 }
 
+/* Has it lost its connection, perhaps, to a backend (BACKENDS_MAX: any) that closed it at that moment? What may be sent
+ * twice is given a fresh one then. */
+static bool met_close(const struct request *r, unsigned backend)
+{
+    return !r->idempotent && backend_closed_kept_since(backend, r->sent_at);
+}
+
 /* Has the loop stood still in mid-turn, longer than a time-out can be? Some 200 ms before `since` counts, too: the turn
  * that it stood still in was to go on. */
 static bool stalled_since(uint64_t since)
@@ -489,11 +504,37 @@ static bool is_excused(const struct request *r, unsigned status)
     case 429: return s->limiter_on && (!has_tokens_left(r) || fault_since(SHOWN_HEAP, 0));
     case 408: return was_slow(r);
     case 500: return fault_since(SHOWN_HEAP, r->sent_at);
-    case 502: return was_in_trouble(r) || stalled_since(r->sent_at);
+    case 502: return was_in_trouble(r) || stalled_since(r->sent_at) || met_close(r, BACKENDS_MAX);
     case 504: return (since >= least(s->connect, s->backend_response) && !world.gentle) || stalled_since(r->sent_at);
     case 503: return over_limit || s->capped || none_was_available(r) || was_in_trouble(r) || stalled_since(r->sent_at);
     default: return false;
     }
+}
+
+/* What is kept of a request's content for another attempt, and no more. */
+#define KEPT_MAX 65536u
+
+/* Promise: what may be sent again is, to its last attempt, while some backend is available and the budget allows it. Of
+ * heads over the limit two are enough. */
+static bool was_given_up_early(const struct request *r)
+{
+    unsigned huge = 0;
+    for (unsigned i = 0; i < r->served_count; i++)
+        huge += r->served[i].huge_head;
+    return r->idempotent && r->length <= KEPT_MAX && r->attempts < world.set.attempts + 1 && !r->over_budget &&
+           huge < 2 && !r->then.none && !r->then.hindered;
+}
+
+/* The same once more, when both the answer has come and the log's line: does what that says fit? */
+static void check_reason(const struct request *r)
+{
+    if (r->outcome != OUTCOME_ANSWERED || !r->own_answer || r->logged == 0 || r->logged_status != r->status)
+        return;
+    if (r->status == 502 && !r->then.trouble && !met_close(r, r->logged_backend))
+        sim_fail("answers", "%s request %u got 502, and backend %u was well", r->method, r->id, r->logged_backend);
+    if (r->status == 502 && was_given_up_early(r))
+        sim_fail("retries", "%s request %u got 502 after %u attempts of %u, and there was no reason for it", r->method,
+                 r->id, r->attempts, world.set.attempts + 1);
 }
 
 bool judge_was_killed(unsigned in_life)
@@ -534,6 +575,10 @@ void judge_answer(struct request *r, unsigned status, bool own)
         tally.forwarded++;
     if (own && !is_excused(r, status))
         sim_fail("answers", "%s request %u got %u, and there was no reason for it", r->method, r->id, status);
+    r->then.none = none_was_available(r);
+    r->then.trouble = was_in_trouble(r) || stalled_since(r->sent_at);
+    r->then.hindered = fault_since(SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_EPOLL | SHOWN_CONNECT, r->sent_at);
+    check_reason(r);
 }
 
 /* Was its process told to end, so that it may have been cut off? Whoever is served when SIGTERM comes is served to the

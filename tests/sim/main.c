@@ -24,7 +24,7 @@ static const char usage[] =
     "  --seeds A-B      run these seeds (default 1-2000)\n"
     "  --jobs J         so many at once (default: as many as there are processors)\n"
     "  --first          stop at the first finding\n"
-    "  --all-faults     fail when a kind of fault has never happened\n"
+    "  --all-faults     fail when a kind of fault has never happened, or nothing was ever sent again\n"
     "  --twice K        run each K-th seed twice and compare the histories (default 16; 0: none)\n"
     "  --seed N         run this one\n"
     "  --trace          ... and print its history on stderr\n"
@@ -335,12 +335,15 @@ static int run_range(int jobs, bool first, bool all_kinds)
     unsigned never = print_kinds();
     if (all_kinds && never > 0)
         printf("of %u kinds of faults not one has happened\n", never);
+    bool tried = tally.retries > 0 && tally.stale_replaced > 0;
+    if (all_kinds && !tried)
+        printf("%s\n", tally.retries > 0 ? "not one stale connection was replaced" : "not one request was sent again");
     printf("%.0f seeds a minute, %.0f simulated seconds a second\n", (double)shared->runs / took * 60,
            (double)shared->tally.sim_ns / 1e9 / took);
     printf("all histories: %016" PRIx64 "\n", shared->history);
     printf("ran %" PRIu64 " seeds in %.1f s, %" PRIu64 " findings\n", shared->runs, took, shared->findings);
     bytes_free(&summary);
-    return shared->findings > 0 || (all_kinds && never > 0);
+    return shared->findings > 0 || (all_kinds && (never > 0 || !tried));
 }
 
 static int usage_error(void)

@@ -110,7 +110,7 @@ void world_summary(struct bytes *out);
 /* Part of the sum: something that counts towards the summary. */
 struct tally {
     uint64_t requests, answered, forwarded, own, cut, api_calls, api_changes, deliveries, runs, sim_ns, retries;
-    uint64_t starts, kills, power_cuts, faults, tunnels, trailers;
+    uint64_t starts, kills, power_cuts, faults, tunnels, trailers, stale_replaced;
 };
 extern struct tally tally;
 
@@ -135,6 +135,7 @@ struct served {
     uint64_t key, length; /* of its content */
     enum message_framing framing;
     bool early;           /* written without waiting for the request's content */
+    bool huge_head;       /* above the limit */
     bool begun;           /* a byte of it has been written */
     bool whole;           /* written to its end, as its framing has it */
     bool doubtful;        /* its connection was reset behind it: perhaps it never arrived */
@@ -189,6 +190,15 @@ struct request {
     unsigned logged; /* `request` lines for it */
     unsigned logged_status;
     bool logged_reason;
+    unsigned logged_backend; /* of its last attempt; BACKENDS_MAX: none */
+    unsigned attempts;       /* at so many backends, says the log; */
+    bool over_budget;        /* and that there would have been more, but for the budget */
+    /* What was known when its answer came. */
+    struct {
+        bool none;     /* no backend was known to be available for a while */
+        bool hindered; /* a call has failed that an attempt needs */
+        bool trouble;  /* that, or something was wrong with a backend */
+    } then;
 };
 
 struct request *request_new(unsigned client);
@@ -332,8 +342,10 @@ void backends_end(void);
 struct sim_addr backend_addr(unsigned i);
 /* Requests that backend `i` was sent since backends_count_from_here(). */
 void backends_count_from_here(void);
-/* Has any backend been out of order since then, or closed connections of its own accord? */
+/* Has any backend been out of order since then? */
 bool backends_unwell_since(uint64_t since);
+/* Has backend `i` (BACKENDS_MAX: any) closed a kept connection since then, as far as the daemon can have known? */
+bool backend_closed_kept_since(unsigned i, uint64_t since);
 /* Those who answer probes begin to count. */
 void backends_new_process(void);
 /* The daemon says that backend `i` is up or down because of its answers to probes: were there enough of them? */
