@@ -90,7 +90,7 @@ static void on_request_head(struct bconn *c)
     uint64_t turn = c->served_count == 0 ? end_begun_turn(c->end) : end_turn_of(c->end, c->head_at);
     /* What a process sent before it was killed may arrive when the next one is there. */
     bool own_time = process_alive() && end_begun(c->end) >= process.begun;
-    judge_delivery(r, c->be->index, own_time ? turn : UINT64_MAX);
+    judge_delivery(r, c->be->index, own_time ? turn : UINT64_MAX, end_time_of(c->end, c->head_at));
     c->be->counted++;
     if (r->served_count == SERVED_MAX)
         sim_fail("retries", "request %u was delivered %u times", r->id, SERVED_MAX + 1);

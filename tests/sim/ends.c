@@ -198,14 +198,26 @@ uint64_t end_begun_turn(const struct end *e)
     return e->conn->begun_turn;
 }
 
-uint64_t end_turn_of(const struct end *e, uint64_t offset)
+/* The place in `writes` of the write that byte number `offset` was in; WRITES_KEPT when that is not known any more. */
+static unsigned find_write(const struct end *o, uint64_t offset)
 {
-    const struct end *o = other(e);
     unsigned kept = o->write_count < WRITES_KEPT ? o->write_count : WRITES_KEPT, first = o->write_count - kept;
     for (unsigned i = first; i < o->write_count; i++)
         if (o->writes[i % WRITES_KEPT].upto > offset) /* the oldest kept may stand for older ones, too */
-            return i == first && first > 0 ? UINT64_MAX : o->writes[i % WRITES_KEPT].turn;
-    return UINT64_MAX;
+            return i == first && first > 0 ? WRITES_KEPT : i % WRITES_KEPT;
+    return WRITES_KEPT;
+}
+
+uint64_t end_turn_of(const struct end *e, uint64_t offset)
+{
+    unsigned i = find_write(other(e), offset);
+    return i == WRITES_KEPT ? UINT64_MAX : other(e)->writes[i].turn;
+}
+
+uint64_t end_time_of(const struct end *e, uint64_t offset)
+{
+    unsigned i = find_write(other(e), offset);
+    return i == WRITES_KEPT ? 0 : other(e)->writes[i].at;
 }
 
 /* ---- for the judge ---- */

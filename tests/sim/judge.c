@@ -404,13 +404,14 @@ static void check_gone(const struct request *r, unsigned backend)
         sim_fail("reload", "request %u was sent to backend %u, which is not in the config any more", r->id, backend);
 }
 
-void judge_delivery(struct request *r, unsigned backend, uint64_t turn)
+void judge_delivery(struct request *r, unsigned backend, uint64_t turn, uint64_t at)
 {
     r->deliveries++;
     tally.deliveries++;
     trace("deliver id backend times", r->id, backend, r->deliveries);
     if (r->deliveries == 1)
         r->first_delivery = sim_now();
+    r->last_attempt_at = at > r->last_attempt_at ? at : r->last_attempt_at;
     if (r->deliveries > 1 && !r->idempotent)
         sim_fail("twice", "%s request %u was delivered twice, now to backend %u", r->method, r->id, backend);
     /* Each attempt may have had a stale connection to replace. */
@@ -493,11 +494,18 @@ static bool was_slow(const struct request *r)
     return (drained || late || stalled) && (!r->sent_whole || !world.gentle);
 }
 
+/* Has its last attempt that is known of waited for an answer as long as backend_response has it? The daemon's clock is
+ * that of its turn's begin. */
+static bool was_unanswered(const struct request *r)
+{
+    uint64_t since = r->last_attempt_at > r->sent_at ? r->last_attempt_at : r->sent_at;
+    return (sim_now() + 10 * MS >= since + world.set.backend_response && !world.gentle) || stalled_since(since);
+}
+
 /* May the daemon have said this of its own, as things are? */
 static bool is_excused(const struct request *r, unsigned status)
 {
     const struct settings *s = &world.set;
-    uint64_t since = sim_now() - r->sent_at;
     bool over_limit = s->connections < 100;
     switch (status) {
     /* Without memory for buckets of their own addresses share one, and one that is registered takes that along. */
@@ -505,7 +513,7 @@ static bool is_excused(const struct request *r, unsigned status)
     case 408: return was_slow(r);
     case 500: return fault_since(SHOWN_HEAP, r->sent_at);
     case 502: return was_in_trouble(r) || stalled_since(r->sent_at) || met_close(r, BACKENDS_MAX);
-    case 504: return (since >= least(s->connect, s->backend_response) && !world.gentle) || stalled_since(r->sent_at);
+    case 504: return was_unanswered(r);
     case 503: return over_limit || s->capped || none_was_available(r) || was_in_trouble(r) || stalled_since(r->sent_at);
     default: return false;
     }

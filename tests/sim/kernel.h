@@ -240,6 +240,8 @@ uint64_t end_begun_turn(const struct end *e);
 /* The turn of the daemon's loop in which it wrote byte number `offset` of what this end receives; UINT64_MAX when that
  * is not known any more. */
 uint64_t end_turn_of(const struct end *e, uint64_t offset);
+/* The time of that turn's first write to it; 0 when that is not known any more. */
+uint64_t end_time_of(const struct end *e, uint64_t offset);
 
 enum host_mode {
     HOST_ACCEPTS,

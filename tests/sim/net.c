@@ -395,9 +395,11 @@ size_t write_end(struct end *e, const void *p, size_t n)
     trace_bytes(p, n);
     e->sent += n;
     e->sent_at = sim_now();
-    if (e->write_count == 0 || e->writes[(e->write_count - 1) % WRITES_KEPT].turn != process.turns)
-        e->write_count++;
+    bool first = e->write_count == 0 || e->writes[(e->write_count - 1) % WRITES_KEPT].turn != process.turns;
+    e->write_count += first;
     unsigned last = (e->write_count - 1) % WRITES_KEPT;
+    if (first)
+        e->writes[last].at = e->sent_at;
     e->writes[last].upto = e->sent;
     e->writes[last].turn = process.turns;
     want_delivery(e);

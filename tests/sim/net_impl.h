@@ -33,7 +33,7 @@ struct end {
 
     uint64_t sent, sent_at; /* bytes written so far, and when last */
     struct {
-        uint64_t upto, turn;
+        uint64_t upto, turn, at; /* at: of the first in that turn */
     } writes[WRITES_KEPT]; /* in which turns of the loop the last of them were */
     unsigned write_count;
 };

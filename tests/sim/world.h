@@ -179,6 +179,7 @@ struct request {
     unsigned deaths, life;
     unsigned deliveries;
     uint64_t first_delivery;
+    uint64_t last_attempt_at; /* when the daemon began to write what was delivered last */
     struct served served[SERVED_MAX];
     unsigned served_count;
     enum outcome outcome;
@@ -284,8 +285,8 @@ void judge_end_of_life(bool killed, int status);
 void judge_power_cut(void);
 bool judge_was_killed(unsigned in_life);
 /* A request's head has reached a backend on a connection on which the choice was made in `turn` (UINT64_MAX: by a
- * process that is no more). */
-void judge_delivery(struct request *r, unsigned backend, uint64_t turn);
+ * process that is no more); it was written at `at`, 0: nobody knows. */
+void judge_delivery(struct request *r, unsigned backend, uint64_t turn, uint64_t at);
 /* A client has its answer, or will never have it. */
 void judge_answer(struct request *r, unsigned status, bool own);
 /* Somebody has got an error that process number `in_life` must have logged. */
