@@ -227,6 +227,16 @@ unsigned net_accepted_open(void)
     return net.accepted_open;
 }
 
+void net_watch_crowd(unsigned connections)
+{
+    net.crowd = connections;
+}
+
+uint64_t net_crowded_at(void)
+{
+    return net.crowded_at;
+}
+
 unsigned net_made_open(void)
 {
     return net.made_open;

@@ -227,7 +227,7 @@ static void check_reason(const struct request *r);
 
 static void on_request(const char *line)
 {
-    char target[64] = "", reason[64] = "";
+    char target[64] = "", reason[sizeof((struct request *)0)->reason] = "";
     unsigned id = 0;
     uint64_t status = number(line, "status");
     bool has_reason = field(line, "reason", reason, sizeof reason) && reason[0];
@@ -240,12 +240,14 @@ static void on_request(const char *line)
     r->logged++;
     r->logged_status = (unsigned)status;
     r->logged_reason |= has_reason;
+    memcpy(r->reason, reason, sizeof reason);
     if (r->logged > 1)
         sim_fail("log", "request %u has two lines in the log", id);
     char retry[32] = "";
     r->over_budget = field(line, "retry", retry, sizeof retry) && strcmp(retry, "over_budget") == 0;
     r->logged_backend = field(line, "backend", retry, sizeof retry) ? backend_of(line) : BACKENDS_MAX;
     r->attempts = (unsigned)number(line, "attempts");
+    r->queued_ms = number(line, "queued_ms");
     if (r->attempts > world.set.attempts + 1)
         sim_fail("retries", "request %u had %u attempts", id, r->attempts);
     check_reason(r);
@@ -502,11 +504,16 @@ static bool was_unanswered(const struct request *r)
     return (sim_now() + 10 * MS >= since + world.set.backend_response && !world.gentle) || stalled_since(since);
 }
 
+/* Were there more connections than there may be when its connection was taken, so that it was refused unread? */
+static bool was_crowded(const struct request *r)
+{
+    return r->deliveries == 0 && net_crowded_at() >= r->quiet_from && net_crowded_at() > 0;
+}
+
 /* May the daemon have said this of its own, as things are? */
 static bool is_excused(const struct request *r, unsigned status)
 {
     const struct settings *s = &world.set;
-    bool over_limit = s->connections < 100;
     switch (status) {
     /* Without memory for buckets of their own addresses share one, and one that is registered takes that along. */
     case 429: return s->limiter_on && (!has_tokens_left(r) || fault_since(SHOWN_HEAP, 0));
@@ -514,7 +521,7 @@ static bool is_excused(const struct request *r, unsigned status)
     case 500: return fault_since(SHOWN_HEAP, r->sent_at);
     case 502: return was_in_trouble(r) || stalled_since(r->sent_at) || met_close(r, BACKENDS_MAX);
     case 504: return was_unanswered(r);
-    case 503: return over_limit || s->capped || none_was_available(r) || was_in_trouble(r) || stalled_since(r->sent_at);
+    case 503: return s->capped || none_was_available(r) || was_crowded(r) || was_in_trouble(r);
     default: return false;
     }
 }
@@ -533,6 +540,32 @@ static bool was_given_up_early(const struct request *r)
            huge < 2 && !r->then.none && !r->then.hindered;
 }
 
+/* How many requests besides that one may have waited while it was under way? The daemon may learn late, or not at all,
+ * that a client has gone. */
+static unsigned open_beside(const struct request *r)
+{
+    unsigned n = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct request *o = requests[i];
+        uint64_t until = o->outcome == OUTCOME_OPEN       ? UINT64_MAX
+                         : o->outcome == OUTCOME_ANSWERED ? o->ended_at
+                                                          : o->ended_at + world.set.queue_timeout + network_slack();
+        n += o != r && o->sent_at > 0 && o->life == r->life && until >= r->sent_at;
+    }
+    return n;
+}
+
+/* Was there a cause for the reason that the log has for its 503? */
+static bool is_refused_rightly(const struct request *r)
+{
+    const struct settings *s = &world.set;
+    if (strcmp(r->reason, "queue_timeout") == 0)
+        return s->capped && (r->queued_ms + 1) * MS >= s->queue_timeout;
+    if (strcmp(r->reason, "queue_full") == 0)
+        return s->capped && (r->then.open >= s->queue_size || r->then.hindered);
+    return strcmp(r->reason, "no_backend") == 0 && r->then.none;
+}
+
 /* The same once more, when both the answer has come and the log's line: does what that says fit? */
 static void check_reason(const struct request *r)
 {
@@ -540,6 +573,9 @@ static void check_reason(const struct request *r)
         return;
     if (r->status == 502 && !r->then.trouble && !met_close(r, r->logged_backend))
         sim_fail("answers", "%s request %u got 502, and backend %u was well", r->method, r->id, r->logged_backend);
+    if (r->status == 503 && !is_refused_rightly(r))
+        sim_fail("answers", "%s request %u got 503 for %s, and there was no cause for that", r->method, r->id,
+                 r->reason);
     if (r->status == 502 && was_given_up_early(r))
         sim_fail("retries", "%s request %u got 502 after %u attempts of %u, and there was no reason for it", r->method,
                  r->id, r->attempts, world.set.attempts + 1);
@@ -574,6 +610,7 @@ void judge_answer(struct request *r, unsigned status, bool own)
     if (r->outcome != OUTCOME_OPEN)
         sim_fail("responses", "request %u got a second answer", r->id);
     r->outcome = OUTCOME_ANSWERED;
+    r->ended_at = sim_now();
     r->status = status;
     r->own_answer = own;
     tally.answered++;
@@ -583,6 +620,8 @@ void judge_answer(struct request *r, unsigned status, bool own)
         tally.forwarded++;
     if (own && !is_excused(r, status))
         sim_fail("answers", "%s request %u got %u, and there was no reason for it", r->method, r->id, status);
+    r->then.crowded = was_crowded(r);
+    r->then.open = status == 503 ? open_beside(r) : 0;
     r->then.none = none_was_available(r);
     r->then.trouble = was_in_trouble(r) || stalled_since(r->sent_at);
     r->then.hindered = fault_since(SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_EPOLL | SHOWN_CONNECT, r->sent_at);
@@ -609,6 +648,7 @@ void judge_cut(struct request *r, bool own_fault, const char *how)
     if (r->outcome != OUTCOME_OPEN)
         return;
     r->outcome = OUTCOME_CUT;
+    r->ended_at = sim_now();
     tally.cut++;
     uint64_t on_its_way = 10 * MS + 30 * kernel.latency; /* what it heard last, in pieces */
     /* The connection may have been given up when the answer before this one had just been written. */
@@ -805,8 +845,7 @@ static bool may_lack_line(const struct request *r)
 {
     /* One that stopped in mid-head has no target in the log; a connection over the limit is refused unread, which is
      * an event of its own. */
-    return (r->own_answer && r->status == 408) ||
-           (r->own_answer && r->status == 503 && world.set.connections < 100 && r->deliveries == 0);
+    return (r->own_answer && r->status == 408) || (r->own_answer && r->status == 503 && r->then.crowded);
 }
 
 static void check_line(const struct request *r)

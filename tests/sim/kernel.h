@@ -268,6 +268,9 @@ void net_end(void);
 void net_power_cut(void);
 /* Connections of the daemon that exist, accepted and made. */
 unsigned net_accepted_open(void);
+/* When a connection was last accepted that made them more than `connections`; 0: never. */
+void net_watch_crowd(unsigned connections);
+uint64_t net_crowded_at(void);
 unsigned net_made_open(void);
 /* The age of the oldest that the daemon has made; 0 when there is none. */
 uint64_t net_oldest_made(void);

@@ -34,7 +34,7 @@ struct end {
     uint64_t sent, sent_at; /* bytes written so far, and when last */
     struct {
         uint64_t upto, turn, at; /* at: of the first in that turn */
-    } writes[WRITES_KEPT]; /* in which turns of the loop the last of them were */
+    } writes[WRITES_KEPT];       /* in which turns of the loop the last of them were */
     unsigned write_count;
 };
 
@@ -79,6 +79,8 @@ extern struct net {
     unsigned somaxconn;
     bool down; /* the daemon's machine has no power */
     unsigned accepted_open, made_open;
+    unsigned crowd;      /* when more connections than that */
+    uint64_t crowded_at; /* were open at an accept */
     char unix_files[8][64];
 } net;
 

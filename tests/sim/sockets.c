@@ -240,6 +240,8 @@ static int accept_conn(struct sock *s, struct sockaddr *a, socklen_t *n)
     e->sock = accepted;
     trace_text("conn %llu is fd %d", (unsigned long long)c->id, fd);
     net.accepted_open++;
+    if (net.accepted_open > net.crowd)
+        net.crowded_at = sim_now();
     return fd;
 }
 

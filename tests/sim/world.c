@@ -420,6 +420,7 @@ static void set_up(uint64_t seed)
     memset(shown, 0, sizeof shown);
     operator_stream = rng_of("operator", 0);
     settings_draw();
+    net_watch_crowd(world.set.connections);
     world.chaos_end = rng_spread(&operator_stream, S, 5 * S);
     kernel.wall_offset = (int64_t)(UINT64_C(1798761600) * S);
     kernel.fd_hard_limit = 3000;

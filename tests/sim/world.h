@@ -183,6 +183,7 @@ struct request {
     struct served served[SERVED_MAX];
     unsigned served_count;
     enum outcome outcome;
+    uint64_t ended_at;
     unsigned status;
     bool own_answer; /* the daemon's */
     bool trickles;   /* its content comes below the pace that is asked for */
@@ -193,12 +194,16 @@ struct request {
     bool logged_reason;
     unsigned logged_backend; /* of its last attempt; BACKENDS_MAX: none */
     unsigned attempts;       /* at so many backends, says the log; */
-    bool over_budget;        /* and that there would have been more, but for the budget */
+    bool over_budget;        /* and that there would have been more, but for the budget; */
+    uint64_t queued_ms;      /* so long it has waited for a place; */
+    char reason[32];         /* why it was answered by the daemon */
     /* What was known when its answer came. */
     struct {
         bool none;     /* no backend was known to be available for a while */
         bool hindered; /* a call has failed that an attempt needs */
         bool trouble;  /* that, or something was wrong with a backend */
+        bool crowded;  /* there were more connections than there may be, when its own was begun or after */
+        unsigned open; /* requests besides, as far as the daemon can have known */
     } then;
 };
 
