@@ -142,7 +142,6 @@ static void on_fin(struct client *c)
 static void on_event(void *owner, struct end *e, enum end_event event)
 {
     struct client *c = owner;
-    (void)e;
     switch (event) {
     case END_CONNECTED:
         c->connected = true;
@@ -171,7 +170,8 @@ static void on_event(void *owner, struct end *e, enum end_event event)
     case END_RESET:
         c->e = NULL;
         c->batches += event == END_REFUSED; /* nothing came of it: it tries again */
-        client_conn_ended(c, event == END_RESET ? "reset" : "refused", own_fault(c));
+        /* Who waits to be accepted is turned away when the listener goes. */
+        client_conn_ended(c, event == END_RESET ? "reset" : "refused", own_fault(c) || end_waits(e));
         break;
     }
 }

@@ -55,6 +55,9 @@ struct known {
     bool flapped;  /* in that turn it changed more than once */
 };
 
+/* So long an idle connection stays open for one more request once SIGTERM has come. */
+#define LAST_CALL S
+
 /* One process, from its start to its end, and what its log and its clients say of it. */
 #define STATUS_MAX 600u
 struct life {
@@ -628,14 +631,21 @@ void judge_answer(struct request *r, unsigned status, bool own)
     check_reason(r);
 }
 
-/* Was its process told to end, so that it may have been cut off? Whoever is served when SIGTERM comes is served to the
- * end, or to the deadline. */
+/* Did it perhaps come too late for a process that was told to end? A connection has a second for a last request. */
+static bool missed_last_call(const struct request *r)
+{
+    return r->deliveries == 0 &&
+           (r->may_stall || r->head_sent_at + network_slack() > life(r->life)->drain_begun + LAST_CALL);
+}
+
+/* Was its process told to end, so that it may have been cut off? Whoever is served when SIGTERM comes, or asks in time
+ * behind it, is served to the end, or to the deadline. */
 static bool drain_excuses(struct request *r)
 {
     const struct life *l = life(r->life);
     if (l->drain_begun == 0)
         return false;
-    if (r->deliveries == 0)
+    if (missed_last_call(r))
         return true;
     if (sim_now() + 10 * MS < l->drain_begun + world.set.shutdown && !l->hurried && !stalled_since(l->drain_begun))
         return false;
