@@ -63,6 +63,8 @@ static void give_up_pending(struct client *c, const char *how, bool fault)
         /* Behind an answer that ended the connection nothing may have been looked at. */
         if (c->closing && r->deliveries > 0 && c->deaths == world.deaths && r->sent_at > c->quiet_since)
             sim_fail("closing", "request %u was delivered although the answer before it ended the connection", r->id);
+        r->last_sent = c->last_sent;
+        r->fed_at = c->fed_at;
         judge_cut(r, fault || c->closing || i > 0 || left_queue, how);
         r->up.left = true; /* should there be a tunnel yet */
     }
@@ -142,6 +144,7 @@ static void on_fin(struct client *c)
 static void on_event(void *owner, struct end *e, enum end_event event)
 {
     struct client *c = owner;
+    c->fed_at = end_fed_at(e);
     switch (event) {
     case END_CONNECTED:
         c->connected = true;
@@ -179,7 +182,8 @@ static void on_event(void *owner, struct end *e, enum end_event event)
 static void dial(struct client *c)
 {
     c->deaths = world.deaths;
-    c->opened = c->last_move = c->last_answer = sim_now();
+    c->opened = c->last_move = c->last_answer = c->last_sent = sim_now();
+    c->fed_at = 0;
     c->sent_on_conn = 0;
     c->stalled_at = 0;
     c->closing = false;

@@ -230,7 +230,7 @@ void client_send_out(struct client *c)
         size_t n = end_write(c->e, bytes_at(&c->out),
                              c->kind == SLOW_SENDER && !clients_are_calm && c->out.len > 700 ? 700 : c->out.len);
         if (n > 0)
-            c->last_move = sim_now();
+            c->last_move = c->last_sent = sim_now();
         bytes_drop(&c->out, n);
         if (c->out.len > 0 && n == 0)
             return; /* END_ROOM comes */

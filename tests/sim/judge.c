@@ -653,6 +653,22 @@ static bool drain_excuses(struct request *r)
     return true;
 }
 
+/* May the daemon have lost patience with a client that is not always in time: because it took nothing of its answer, or
+ * sent nothing more of its request, for as long as the time-outs have it, or went below the pace? */
+static bool was_waited_for(const struct request *r)
+{
+    const struct settings *s = &world.set;
+    uint64_t by = sim_now() + network_slack(), write = s->client_write;
+    for (unsigned i = 0; i < r->served_count; i++)
+        if (r->served[i].protocol) /* a tunnel already, to all but the client */
+            write = least(write, s->tunnel);
+    bool untaken = r->fed_at >= r->sent_at && by >= r->fed_at + write;
+    bool unsent = !r->sent_whole && by >= r->last_sent + s->client_body;
+    uint64_t longest = s->client_write > s->client_body ? s->client_write : s->client_body;
+    bool slow = by >= r->sent_at + (longest > PACE_SPAN ? longest : PACE_SPAN);
+    return r->may_stall && (untaken || unsent || slow || stalled_since(r->sent_at));
+}
+
 void judge_cut(struct request *r, bool own_fault, const char *how)
 {
     if (r->outcome != OUTCOME_OPEN)
@@ -663,7 +679,7 @@ void judge_cut(struct request *r, bool own_fault, const char *how)
     uint64_t on_its_way = 10 * MS + 30 * kernel.latency; /* what it heard last, in pieces */
     /* The connection may have been given up when the answer before this one had just been written. */
     uint64_t from = r->quiet_from > on_its_way ? r->quiet_from - on_its_way : 0;
-    if (own_fault || request_was_cut(r) || r->may_stall || was_killed(r) ||
+    if (own_fault || request_was_cut(r) || was_waited_for(r) || was_killed(r) ||
         fault_since(SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_EPOLL, from) || drain_excuses(r))
         return;
     /* Whoever is late may find the connection closed for idleness or out of time, or be one too many. */

@@ -23,10 +23,7 @@ static const char *const what_names[] = {
     "a tunnel upwards", "a tunnel downwards"};
 #define IS_TUNNEL(what) ((what) >= IN_TUNNEL)
 
-/* The daemon's pace: content of less than 100 bytes a second is not waited for beyond ten seconds, or its time-out
- * where that is longer. */
-#define PACE_SPAN (10 * S)
-#define PACE_GAP  (100 * MS)
+#define PACE_GAP (100 * MS)
 
 struct waiter {
     enum what what;

@@ -15,6 +15,10 @@
 #define NAMED_MAX    3u
 #define SERVED_MAX   12u
 
+/* The daemon's pace: less than 100 bytes a second are not waited for beyond so long, or their time-out where that is
+ * longer. */
+#define PACE_SPAN (10 * S)
+
 /* ---- what a run is made of ---- */
 
 enum phase {
@@ -185,11 +189,12 @@ struct request {
     enum outcome outcome;
     uint64_t ended_at;
     unsigned status;
-    bool own_answer; /* the daemon's */
-    bool trickles;   /* its content comes below the pace that is asked for */
-    bool may_stall;  /* its client does not always send or read in time */
-    bool cut_up;     /* it was cut when its process had come to the end of its drain */
-    unsigned logged; /* `request` lines for it */
+    bool own_answer;            /* the daemon's */
+    bool trickles;              /* its content comes below the pace that is asked for */
+    bool may_stall;             /* its client does not always send or read in time */
+    uint64_t last_sent, fed_at; /* when the client of such a one, and the daemon, last wrote on its connection */
+    bool cut_up;                /* it was cut when its process had come to the end of its drain */
+    unsigned logged;            /* `request` lines for it */
     unsigned logged_status;
     bool logged_reason;
     unsigned logged_backend; /* of its last attempt; BACKENDS_MAX: none */
