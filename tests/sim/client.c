@@ -52,6 +52,12 @@ static bool any_cut(const struct client *c)
     return false;
 }
 
+/* Has the daemon's kernel taken less of the answer that is being received than there is? */
+static bool is_unwritten(const struct client *c)
+{
+    return c->source && c->fed - c->taken < c->source->length - c->in.received;
+}
+
 /* What was not answered never will be. */
 static void give_up_pending(struct client *c, const char *how, bool fault)
 {
@@ -65,6 +71,7 @@ static void give_up_pending(struct client *c, const char *how, bool fault)
             sim_fail("closing", "request %u was delivered although the answer before it ended the connection", r->id);
         r->last_sent = c->last_sent;
         r->fed_at = c->fed_at;
+        r->unwritten = i == 0 && is_unwritten(c);
         judge_cut(r, fault || c->closing || i > 0 || left_queue, how);
         r->up.left = true; /* should there be a tunnel yet */
     }
@@ -145,6 +152,7 @@ static void on_event(void *owner, struct end *e, enum end_event event)
 {
     struct client *c = owner;
     c->fed_at = end_fed_at(e);
+    c->fed = end_fed(e);
     switch (event) {
     case END_CONNECTED:
         c->connected = true;
@@ -183,7 +191,7 @@ static void dial(struct client *c)
 {
     c->deaths = world.deaths;
     c->opened = c->last_move = c->last_answer = c->last_sent = sim_now();
-    c->fed_at = 0;
+    c->fed_at = c->fed = c->taken = 0;
     c->sent_on_conn = 0;
     c->stalled_at = 0;
     c->closing = false;

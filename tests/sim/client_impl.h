@@ -39,7 +39,8 @@ struct client {
     bool connected, fin_sent, closing, want_close; /* closing: the last answer said that the connection ends */
     unsigned deaths, life;                         /* world.deaths when it was begun, and when it was there */
     uint64_t opened, last_move, may_ask, quiet_since, last_answer;
-    uint64_t last_sent, fed_at; /* when it last wrote, and the daemon did, as of the last event */
+    uint64_t last_sent, fed_at; /* when it last wrote, and the daemon did, as of the last event; */
+    uint64_t fed, taken;        /* so many bytes had that written by then, and so many are received */
     uint64_t stalled_at;
     unsigned conn_count, sent_on_conn;
 

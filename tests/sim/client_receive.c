@@ -172,7 +172,10 @@ void client_receive(struct client *c)
     while (c->e && c->in.state != MESSAGE_BROKEN) {
         enum message_state was = c->in.state;
         bool head = c->pending_count && c->pending[0]->head;
-        if (!message_take(&c->in, in, head, on_content, c))
+        size_t before = in->len;
+        bool took = message_take(&c->in, in, head, on_content, c);
+        c->taken += before - in->len;
+        if (!took)
             break;
         c->last_move = sim_now();
         if (c->in.state == MESSAGE_BROKEN)

@@ -188,6 +188,11 @@ uint64_t end_fed_at(const struct end *e)
     return other(e)->sent_at;
 }
 
+uint64_t end_fed(const struct end *e)
+{
+    return other(e)->sent;
+}
+
 uint64_t end_begun(const struct end *e)
 {
     return e->conn->begun;

@@ -232,8 +232,9 @@ bool end_waits(const struct end *e);
 /* Has the other side closed, whether that has been told here or not? */
 bool end_is_alone(const struct end *e);
 uint64_t end_id(const struct end *e);
-/* When the other side last wrote bytes for it. */
+/* When the other side last wrote bytes for it, and how many so far. */
 uint64_t end_fed_at(const struct end *e);
+uint64_t end_fed(const struct end *e);
 /* When the daemon began to connect, for an end that a host was given; and the turn. */
 uint64_t end_begun(const struct end *e);
 uint64_t end_begun_turn(const struct end *e);

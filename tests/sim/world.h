@@ -193,6 +193,7 @@ struct request {
     bool trickles;              /* its content comes below the pace that is asked for */
     bool may_stall;             /* its client does not always send or read in time */
     uint64_t last_sent, fed_at; /* when the client of such a one, and the daemon, last wrote on its connection */
+    bool unwritten;             /* it was cut when a part of its answer was not with the kernel yet */
     bool cut_up;                /* it was cut when its process had come to the end of its drain */
     unsigned logged;            /* `request` lines for it */
     unsigned logged_status;
