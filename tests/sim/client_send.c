@@ -220,6 +220,14 @@ static bool stall(struct client *c)
     return true;
 }
 
+/* Its kernel has all that there was to say. */
+static void note_sent(struct client *c)
+{
+    struct request *r = c->pending_count ? c->pending[c->pending_count - 1] : NULL;
+    if (r && r->sent_whole && !r->whole_at)
+        r->whole_at = sim_now();
+}
+
 void client_send_out(struct client *c)
 {
     if (!c->connected || stall(c))
@@ -234,6 +242,8 @@ void client_send_out(struct client *c)
         bytes_drop(&c->out, n);
         if (c->out.len > 0 && n == 0)
             return; /* END_ROOM comes */
+        if (c->out.len == 0)
+            note_sent(c);
         if (c->kind == SLOW_SENDER && !clients_are_calm) {
             event_set_in(&c->act, rng_spread(&c->rng, 1, 60 * MS));
             return;

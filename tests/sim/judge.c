@@ -485,18 +485,19 @@ static uint64_t least(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-/* Has it taken longer than a time-out of the client's, or than there was in a drain? A first head's time runs from the
- * connection's begin. The loop's clock is that of its turn's begin: what begins in a turn that stood still is ended
- * early by as much. */
+/* Has it taken longer to come than a time-out of the client's, or than there was in a drain? A first head's time runs
+ * from the connection's begin. (What begins in a turn of the loop that stands still is not ended early by that: for
+ * connections the loop remembers such turns.) */
 static bool was_slow(const struct request *r)
 {
     const struct settings *s = &world.set;
     const struct life *l = life(r->life);
-    bool drained = l->drain_begun > 0 && sim_now() >= l->drain_begun + s->shutdown;
-    bool late = sim_now() - r->quiet_from >= least(s->client_header, s->client_body) ||
-                (r->trickles && sim_now() - r->sent_at >= 9 * S);
-    bool stalled = !r->sent_whole && stalled_since(r->quiet_from);
-    return (drained || late || stalled) && (!r->sent_whole || !world.gentle);
+    bool whole = r->sent_whole && r->whole_at > 0;
+    uint64_t arrived = whole ? least(sim_now(), r->whole_at + network_slack()) : sim_now();
+    bool drained = l->drain_begun > 0 && arrived >= l->drain_begun + LAST_CALL;
+    bool late = arrived >= r->quiet_from + s->client_header || arrived >= r->head_sent_at + s->client_body ||
+                (r->trickles && arrived >= r->sent_at + PACE_SPAN - S);
+    return (drained || late) && (!whole || !world.gentle);
 }
 
 /* Has its last attempt that is known of waited for an answer as long as backend_response has it? The daemon's clock is

@@ -79,6 +79,7 @@ static void ask(struct waiter *w, const char *method)
     r->sent_whole = r->length == 0;
     r->key = rng_next(&w->rng);
     r->sent_at = r->head_sent_at = r->quiet_from = sim_now();
+    r->whole_at = r->sent_whole ? r->sent_at : 0;
     r->deaths = r->life = world.deaths;
     tally.requests++;
     snprintf(text, sizeof text, "%s /r/%u HTTP/1.1\r\nHost: sim.example\r\nX-Sim-Request: %u\r\n", method, r->id,

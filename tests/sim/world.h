@@ -178,6 +178,7 @@ struct request {
     uint64_t head_sent_at;   /* the head's last */
     uint64_t quiet_from;     /* when its connection was last given something for its client: an answer, or its begin */
     bool sent_whole;
+    uint64_t whole_at; /* when its client's kernel had all of it; 0: not yet */
     /* world.deaths when its connection was begun, and when it was there: it may have been begun at a process that was
      * dead when the packet came, and be the next one's. */
     unsigned deaths, life;
