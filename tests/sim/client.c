@@ -46,7 +46,7 @@ static bool any_cut(const struct client *c)
         const struct request *r = c->pending[i];
         const struct served *s = r->served_count ? &r->served[r->served_count - 1] : NULL;
         bool answered_early = !s || s->early || !s->whole;
-        if (request_was_cut(r) || (answered_early && r->length > LINGER_BYTES))
+        if (request_was_cut(r, i == 0 ? c->source : NULL) || (answered_early && r->length > LINGER_BYTES))
             return true;
     }
     return false;
@@ -72,7 +72,7 @@ static void give_up_pending(struct client *c, const char *how, bool fault)
         r->last_sent = c->last_sent;
         r->fed_at = c->fed_at;
         r->unwritten = i == 0 && is_unwritten(c);
-        judge_cut(r, fault || c->closing || i > 0 || left_queue, how);
+        judge_cut(r, i == 0 ? c->source : NULL, fault || c->closing || i > 0 || left_queue, how);
         r->up.left = true; /* should there be a tunnel yet */
     }
 }

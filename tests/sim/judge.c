@@ -34,10 +34,17 @@ struct request *request_find(uint32_t id)
     return id >= 1 && id <= count ? requests[id - 1] : NULL;
 }
 
-bool request_was_cut(const struct request *r)
+static bool is_cut(const struct served *s)
 {
+    return s->doubtful || (s->begun && !s->whole);
+}
+
+bool request_was_cut(const struct request *r, const struct served *from)
+{
+    if (from)
+        return is_cut(from);
     for (unsigned i = 0; i < r->served_count; i++)
-        if (r->served[i].doubtful || (r->served[i].begun && !r->served[i].whole))
+        if (is_cut(&r->served[i]))
             return true;
     return false;
 }
@@ -670,7 +677,7 @@ static bool was_waited_for(const struct request *r)
     return r->may_stall && (untaken || unsent || slow || stalled_since(r->sent_at));
 }
 
-void judge_cut(struct request *r, bool own_fault, const char *how)
+void judge_cut(struct request *r, const struct served *from, bool own_fault, const char *how)
 {
     if (r->outcome != OUTCOME_OPEN)
         return;
@@ -679,9 +686,9 @@ void judge_cut(struct request *r, bool own_fault, const char *how)
     tally.cut++;
     uint64_t on_its_way = 10 * MS + 30 * kernel.latency; /* what it heard last, in pieces */
     /* The connection may have been given up when the answer before this one had just been written. */
-    uint64_t from = r->quiet_from > on_its_way ? r->quiet_from - on_its_way : 0;
-    if (own_fault || request_was_cut(r) || was_waited_for(r) || was_killed(r) ||
-        fault_since(SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_EPOLL, from) || drain_excuses(r))
+    uint64_t since = r->quiet_from > on_its_way ? r->quiet_from - on_its_way : 0;
+    if (own_fault || request_was_cut(r, from) || was_waited_for(r) || was_killed(r) ||
+        fault_since(SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_EPOLL, since) || drain_excuses(r))
         return;
     /* Whoever is late may find the connection closed for idleness or out of time, or be one too many. */
     const struct settings *s = &world.set;

@@ -270,7 +270,7 @@ static void ended(struct waiter *w, const char *how)
     w->done = true;
     event_cancel(&w->act);
     if (w->r && !w->answered && !w->told)
-        judge_cut(w->r, false, how);
+        judge_cut(w->r, NULL, false, how);
     /* In the middle of an early answer there is no way to say it. */
     if (w->due == 0 || w->in.state == MESSAGE_CONTENT)
         return;

@@ -216,8 +216,9 @@ struct request {
 
 struct request *request_new(unsigned client);
 struct request *request_find(uint32_t id); /* NULL when there is none */
-/* Has a backend left an answer to it unfinished, as far as the daemon can have seen? */
-bool request_was_cut(const struct request *r);
+/* Has a backend left an answer to it unfinished, as far as the daemon can have seen? `from`: the one whose head has
+ * reached its client; NULL: none has, and it may be any. */
+bool request_was_cut(const struct request *r, const struct served *from);
 
 /* ---- what a request may ask for besides ---- */
 
@@ -303,7 +304,7 @@ void judge_delivery(struct request *r, unsigned backend, uint64_t turn, uint64_t
 void judge_answer(struct request *r, unsigned status, bool own);
 /* Somebody has got an error that process number `in_life` must have logged. */
 void judge_own_answer(unsigned in_life, unsigned status);
-void judge_cut(struct request *r, bool own_fault, const char *how);
+void judge_cut(struct request *r, const struct served *from, bool own_fault, const char *how);
 /* An end of its tunnel, at the client or the backend, was ended before its time. */
 void judge_tunnel_cut(struct request *r, struct served *s, bool client, const char *how);
 /* What the network may take, there and back, with every piece cut up. */
