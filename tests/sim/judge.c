@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* ---- the requests ---- */
 
@@ -283,6 +284,29 @@ static bool is_whole_object(const char *line)
     return false;
 }
 
+/* Does the line say that it was written just now? */
+static bool is_fresh(const char *line)
+{
+    char text[48] = "";
+    struct tm tm = {0};
+    unsigned ms;
+    if (!field(line, "ts", text, sizeof text) || sscanf(text, "%d-%d-%dT%d:%d:%d.%u", &tm.tm_year, &tm.tm_mon,
+                                                        &tm.tm_mday, &tm.tm_hour, &tm.tm_min, &tm.tm_sec, &ms) != 7)
+        return false;
+    tm.tm_year -= 1900;
+    tm.tm_mon -= 1;
+    int64_t age = (int64_t)sim_now() + kernel.wall_offset - ((int64_t)timegm(&tm) * 1000 + ms) * (int64_t)MS;
+    return age >= 0 && age < (int64_t)(2 * MS);
+}
+
+/* Lines come in order: when one that is not old has come, no other waits, unless it has been dropped. */
+static void look_at_lag(const char *line)
+{
+    bool may_lack = world.set.log_to_file || pipe_is_stalled() || present()->dropped > 0;
+    if (seen.lagging && !may_lack && is_fresh(line))
+        seen.lagging = false;
+}
+
 static void on_line(const char *line)
 {
     char event[48] = "";
@@ -292,6 +316,7 @@ static void on_line(const char *line)
         return;
     if (!is_whole_object(line) || !field(line, "event", event, sizeof event))
         sim_fail("log", "a line that is no whole JSON object: %s", line);
+    look_at_lag(line);
     if (strcmp(event, "request") == 0)
         on_request(line);
     else if (strcmp(event, "backend_down") == 0)
