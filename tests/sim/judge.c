@@ -460,26 +460,6 @@ void judge_delivery(struct request *r, unsigned backend, uint64_t turn, uint64_t
 
 /* ---- answers ---- */
 
-/* Promise: a bucket begins full. Has everything that the request's client has asked so far fitted into it? */
-static bool has_tokens_left(const struct request *r)
-{
-    const char *name = client_identity(r->client);
-    if (!*name && world.set.max_tracked < 100)
-        return false; /* it may have to share one */
-    double capacity = *name                               ? world.set.named_capacity[name[5] - '0']
-                      : r->client == world.set.registered ? world.set.registered_capacity
-                                                          : limits_least_capacity();
-    unsigned asked = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        const struct request *o = requests[i];
-        bool mine = *name                   ? strcmp(client_identity(o->client), name) == 0
-                    : world.set.unix_listen ? !*client_identity(o->client)
-                                            : o->client == r->client && !*client_identity(o->client);
-        asked += mine && o->sent_at > 0;
-    }
-    return asked <= capacity;
-}
-
 /* Has anything been wrong, while the request was under way, that a backend could not be reached for? */
 static bool was_in_trouble(const struct request *r)
 {
@@ -503,6 +483,73 @@ static bool met_close(const struct request *r, unsigned backend)
 static bool stalled_since(uint64_t since)
 {
     return fault_since(SHOWN_STALL, since > 200 * MS ? since - 200 * MS : 0);
+}
+
+/* Do the two share a bucket? */
+static bool is_same_client(const struct request *a, const struct request *b)
+{
+    const char *name = client_identity(a->client), *other = client_identity(b->client);
+    return *name || *other ? strcmp(name, other) == 0 : world.set.unix_listen || a->client == b->client;
+}
+
+static int by_time(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* When, at the latest and not after `until`, each request of r's client but r took its token, in order; a copy. That of
+ * a client which has gone may be read much later. */
+static uint64_t *tokens_taken(const struct request *r, uint64_t until, size_t *n)
+{
+    uint64_t *at = calloc(count, sizeof *at);
+    if (!at)
+        abort();
+    *n = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct request *o = requests[i];
+        bool refused = o->outcome == OUTCOME_ANSWERED && o->own_answer && o->status == 429;
+        if (o != r && o->sent_at > 0 && !refused && is_same_client(r, o))
+            at[(*n)++] = o->outcome != OUTCOME_ANSWERED || o->ended_at > until ? until : o->ended_at;
+    }
+    qsort(at, *n, sizeof *at, by_time);
+    return at;
+}
+
+/* Capacity and tokens a nanosecond: the least that the client can have had. */
+static void least_terms(unsigned client, double *capacity, double *rate)
+{
+    const struct settings *s = &world.set;
+    const char *name = client_identity(client);
+    unsigned named = *name ? (unsigned)(name[5] - '0') : 0;
+    bool address = !*name && client == s->registered;
+    *capacity = *name ? s->named_capacity[named] : address ? s->registered_capacity : limits_least_capacity();
+    *rate = (*name ? s->named_rate[named] : address ? s->registered_rate : limits_least_rate()) / 1e9;
+}
+
+/* Promise: a bucket begins full, and fills at its rate. Was there surely a token for the request? One is the least that
+ * there can have been, with each of the others taken as late as may be. Nothing is said where clients may have to share
+ * a bucket, or a clock was not right. */
+static bool has_tokens_left(const struct request *r)
+{
+    const char *name = client_identity(r->client);
+    double capacity, rate;
+    least_terms(r->client, &capacity, &rate);
+    double level = capacity;
+    uint64_t until = r->sent_at > 10 * MS ? r->sent_at - 10 * MS : 0, last = 0;
+    if (!*name && world.set.max_tracked < 100)
+        return false;
+    if (world.wall_steps > 0 || stalled_since(r->sent_at))
+        rate = 0;
+    size_t n;
+    uint64_t *at = tokens_taken(r, until, &n);
+    for (size_t i = 0; i < n; last = at[i++]) {
+        level += rate * (double)(at[i] - last);
+        level = (level < capacity ? level : capacity) - 1;
+        level = level > 0 || rate == 0 ? level : 0;
+    }
+    free(at);
+    return level + rate * (double)(until - last) >= 1.001;
 }
 
 /* Was there a moment, while it was under way, in which no backend was known to be available? For want of memory the log
@@ -546,13 +593,18 @@ static bool was_crowded(const struct request *r)
     return r->deliveries == 0 && net_crowded_at() >= r->quiet_from && net_crowded_at() > 0;
 }
 
+/* Without memory for buckets of their own addresses share one. */
+static bool may_share(const struct request *r)
+{
+    return !*client_identity(r->client) && fault_since(SHOWN_HEAP, process.begun);
+}
+
 /* May the daemon have said this of its own, as things are? */
 static bool is_excused(const struct request *r, unsigned status)
 {
     const struct settings *s = &world.set;
     switch (status) {
-    /* Without memory for buckets of their own addresses share one, and one that is registered takes that along. */
-    case 429: return s->limiter_on && (!has_tokens_left(r) || fault_since(SHOWN_HEAP, 0));
+    case 429: return s->limiter_on && (!has_tokens_left(r) || may_share(r));
     case 408: return was_slow(r);
     case 500: return fault_since(SHOWN_HEAP, r->sent_at);
     case 502: return was_in_trouble(r) || stalled_since(r->sent_at) || met_close(r, BACKENDS_MAX);

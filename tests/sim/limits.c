@@ -90,6 +90,14 @@ double limits_least_capacity(void)
     return least;
 }
 
+double limits_least_rate(void)
+{
+    double least = world.set.rate;
+    for (unsigned i = 0; i < seen.count; i++)
+        least = seen.all[i].rate < least ? seen.all[i].rate : least;
+    return least;
+}
+
 double limits_capacity(uint64_t from, uint64_t to, bool or_first)
 {
     double most = or_first ? world.set.capacity : 0;

@@ -325,6 +325,7 @@ void limits_asked(void);
 void limits_reloaded(bool ok);
 /* The least capacity there was in the run. */
 double limits_least_capacity(void);
+double limits_least_rate(void);
 /* The greatest capacity that may have been in force at some time in between, and the tokens made until then at the
  * greatest rate that may have been. `or_first`: those of world.set may have been at any time. */
 double limits_capacity(uint64_t from, uint64_t to, bool or_first);
