@@ -2,6 +2,7 @@
  * See backend_impl.h. */
 #include "backend_impl.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -104,6 +105,16 @@ static void on_act(struct event *event)
     }
 }
 
+/* Promise: a kept connection that nobody uses is closed after `backend_idle`, or before where the backend is known to
+ * close it itself. */
+static void check_idle_time(const struct bconn *c)
+{
+    uint64_t idle = sim_now() - c->idle_since;
+    if (!c->busy && !c->tunnel.on && c->idle_since > 0 && idle > world.set.backend_idle + network_slack())
+        sim_fail("timing", "a connection to backend %u was kept for %" PRIu64 " ms instead of %" PRIu64, c->be->index,
+                 idle / MS, world.set.backend_idle / MS);
+}
+
 static void on_end(void *owner, struct end *e, enum end_event event)
 {
     struct bconn *c = owner;
@@ -117,6 +128,7 @@ static void on_end(void *owner, struct end *e, enum end_event event)
             backend_pump(c);
         break;
     case END_FIN:
+        check_idle_time(c);
         if (c->tunnel.on)
             side_event(&c->tunnel, END_FIN);
         else
@@ -278,6 +290,7 @@ void backends_new_process(void)
     for (unsigned i = 0; i < world.set.backends; i++) {
         struct backend *be = &backends[i];
         be->good_probes = be->bad_probes = be->probes_in_life = 0;
+        be->probed_at = 0;
         be->broken = true; /* until the first good one */
     }
 }

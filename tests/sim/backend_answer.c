@@ -200,6 +200,8 @@ static void next_request(struct bconn *c)
 {
     message_next(&c->in);
     c->served_count++;
+    /* A longer one may still be on its way to the daemon for a while. */
+    c->idle_since = world.phase >= PHASE_VERIFY && c->written < 1500 ? sim_now() : 0;
     c->busy = c->headed = c->answered = c->request_whole = c->probe = false;
     c->r = NULL;
     c->last = c->s;

@@ -52,6 +52,7 @@ struct bconn { /* a connection from the daemon */
     struct backend *be;
     struct end *end;
     struct message in;
+    uint64_t idle_since;   /* when nothing was left to answer; 0: for its time to be judged, too much is going on */
     uint64_t taken;        /* bytes of the stream so far */
     uint64_t head_at;      /* where the present message began */
     unsigned served_count; /* messages taken before the present one */
@@ -86,6 +87,7 @@ struct backend {
     unsigned good_probes, bad_probes, probes_in_life;
     bool broken;
     uint64_t good_at;
+    uint64_t probed_at; /* when the last probe came; 0: likewise */
 };
 
 /* Nothing goes wrong any more: backends_calm() has been called. */

@@ -75,12 +75,23 @@ static struct request *find_request(struct bconn *c)
     return r;
 }
 
+/* Promise: a backend is probed once an interval, when all is well. */
+static void check_probe_gap(struct backend *be)
+{
+    uint64_t gap = sim_now() - be->probed_at;
+    if (be->probed_at > 0 && gap > world.set.interval + network_slack())
+        sim_fail("timing", "backend %u was probed after %llu ms instead of %llu", be->index,
+                 (unsigned long long)(gap / MS), (unsigned long long)(world.set.interval / MS));
+    be->probed_at = world.phase >= PHASE_VERIFY ? sim_now() : 0;
+}
+
 static void on_request_head(struct bconn *c)
 {
     c->busy = true;
     event_cancel(&c->act);
     if (strcmp(c->in.target, "/health") == 0 && !message_field(&c->in, "X-Sim-Request", NULL)) {
         c->probe = true;
+        check_probe_gap(c->be);
         return;
     }
     if (c->poisoned)
