@@ -323,7 +323,7 @@ void limits_started(void);
 void limits_written(double capacity, double rate);
 void limits_asked(void);
 void limits_reloaded(bool ok);
-/* The least capacity there was in the run. */
+/* The least capacity there was in the run, and the least rate. */
 double limits_least_capacity(void);
 double limits_least_rate(void);
 /* The greatest capacity that may have been in force at some time in between, and the tokens made until then at the
