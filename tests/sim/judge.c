@@ -1,6 +1,6 @@
-/* The judge: what was asked, who got it, what was answered, and what the log says of it; and from that, whether the
- * promises were kept. Most are judged when something happens, some when the run is over. */
-#include "world.h"
+/* The judge: what was asked, who got it, and what the log says of it; and from that, whether the promises were kept.
+ * Most are judged when something happens, some when the run is over. See judge_impl.h. */
+#include "judge_impl.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -50,6 +50,11 @@ bool request_was_cut(const struct request *r, const struct served *from)
     return false;
 }
 
+uint32_t request_count(void)
+{
+    return count;
+}
+
 /* ---- the log ---- */
 
 /* More than ten seconds can have. */
@@ -63,28 +68,10 @@ struct known {
     bool flapped;  /* in that turn it changed more than once */
 };
 
-/* So long an idle connection stays open for one more request once SIGTERM has come. */
-#define LAST_CALL S
-
-/* One process, from its start to its end, and what its log and its clients say of it. */
-#define STATUS_MAX 600u
-struct life {
-    enum { LIFE_RUNS, LIFE_EXITED, LIFE_KILLED } end;
-    bool lossy;     /* its log may lack lines that are not counted */
-    bool powerless; /* the power was cut when it was there or after: what it left to the kernel is gone */
-    uint64_t drain_begun;
-    bool hurried;   /* by a second signal */
-    int status;     /* of its exit */
-    bool said_stop; /* its log has the `stop` line, and by that */
-    uint64_t cut;   /* so many exchanges were cut off, */
-    bool unsaved;   /* the clients are not saved */
-    uint64_t dropped /* lines, it says */;
-    unsigned reasons[STATUS_MAX], own[STATUS_MAX]; /* by status: lines with a reason, answers of its own */
-};
 static struct life *lives;
 static unsigned life_count;
 
-static struct life *life(unsigned i)
+struct life *judge_life(unsigned i)
 {
     if (i < life_count)
         return &lives[i];
@@ -98,7 +85,7 @@ static struct life *life(unsigned i)
 
 static struct life *present(void)
 {
-    return life(world.deaths);
+    return judge_life(world.deaths);
 }
 
 static struct {
@@ -234,8 +221,6 @@ static void on_retry(const char *line)
     }
 }
 
-static void check_reason(const struct request *r);
-
 static void on_request(const char *line)
 {
     char target[64] = "", reason[sizeof((struct request *)0)->reason] = "";
@@ -261,7 +246,7 @@ static void on_request(const char *line)
     r->queued_ms = number(line, "queued_ms");
     if (r->attempts > world.set.attempts + 1)
         sim_fail("retries", "request %u had %u attempts", id, r->attempts);
-    check_reason(r);
+    judge_check_reason(r);
 }
 
 /* Braces and quotes go in pairs, and the first brace ends with the line: so no line is joined to another's begin. */
@@ -406,6 +391,35 @@ void judge_end_of_life(bool killed, int status)
                  l->cut);
 }
 
+bool judge_was_killed(unsigned in_life)
+{
+    return judge_life(in_life)->end == LIFE_KILLED;
+}
+
+void judge_power_cut(void)
+{
+    for (unsigned i = 0; i <= world.deaths; i++)
+        judge_life(i)->powerless = true;
+}
+
+bool judge_is_killed(const struct request *r)
+{
+    const struct life *l = judge_life(r->life);
+    return r->deaths != r->life || l->end == LIFE_KILLED || l->powerless;
+}
+
+void judge_own_answer(unsigned in_life, unsigned status)
+{
+    if (status < STATUS_MAX)
+        judge_life(in_life)->own[status]++;
+}
+
+/* For want of memory the log may have lost the line that says so. */
+bool judge_none_available(const struct request *r)
+{
+    return seen.none_until >= r->sent_at || seen.lagging || fault_since(SHOWN_HEAP, process.begun);
+}
+
 /* ---- deliveries ---- */
 
 /* Was the backend unavailable both before and after that turn? */
@@ -458,498 +472,6 @@ void judge_delivery(struct request *r, unsigned backend, uint64_t turn, uint64_t
     check_gone(r, backend);
 }
 
-/* ---- answers ---- */
-
-/* Has anything been wrong, while the request was under way, that a backend could not be reached for? */
-static bool was_in_trouble(const struct request *r)
-{
-    if (fault_since(SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_EPOLL | SHOWN_CONNECT, r->sent_at))
-        return true;
-    for (unsigned i = 0; i < r->served_count; i++)
-        if (!r->served[i].whole || r->served[i].doubtful)
-            return true;
-    return backends_unwell_since(r->sent_at);
-}
-
-/* Has it lost its connection, perhaps, to a backend (BACKENDS_MAX: any) that closed it at that moment? What may be sent
- * twice is given a fresh one then. */
-static bool met_close(const struct request *r, unsigned backend)
-{
-    return !r->idempotent && backend_closed_kept_since(backend, r->sent_at);
-}
-
-/* Has the loop stood still in mid-turn, longer than a time-out can be? Some 200 ms before `since` counts, too: the turn
- * that it stood still in was to go on. */
-static bool stalled_since(uint64_t since)
-{
-    return fault_since(SHOWN_STALL, since > 200 * MS ? since - 200 * MS : 0);
-}
-
-/* Do the two share a bucket? */
-static bool is_same_client(const struct request *a, const struct request *b)
-{
-    const char *name = client_identity(a->client), *other = client_identity(b->client);
-    return *name || *other ? strcmp(name, other) == 0 : world.set.unix_listen || a->client == b->client;
-}
-
-static int by_time(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return x < y ? -1 : x > y;
-}
-
-/* When, at the latest and not after `until`, each request of r's client but r took its token, in order; a copy. That of
- * a client which has gone may be read much later. */
-static uint64_t *tokens_taken(const struct request *r, uint64_t until, size_t *n)
-{
-    uint64_t *at = calloc(count, sizeof *at);
-    if (!at)
-        abort();
-    *n = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        const struct request *o = requests[i];
-        bool refused = o->outcome == OUTCOME_ANSWERED && o->own_answer && o->status == 429;
-        if (o != r && o->sent_at > 0 && !refused && is_same_client(r, o))
-            at[(*n)++] = o->outcome != OUTCOME_ANSWERED || o->ended_at > until ? until : o->ended_at;
-    }
-    qsort(at, *n, sizeof *at, by_time);
-    return at;
-}
-
-/* Capacity and tokens a nanosecond: the least that the client can have had. */
-static void least_terms(unsigned client, double *capacity, double *rate)
-{
-    const struct settings *s = &world.set;
-    const char *name = client_identity(client);
-    unsigned named = *name ? (unsigned)(name[5] - '0') : 0;
-    bool address = !*name && client == s->registered;
-    *capacity = *name ? s->named_capacity[named] : address ? s->registered_capacity : limits_least_capacity();
-    *rate = (*name ? s->named_rate[named] : address ? s->registered_rate : limits_least_rate()) / 1e9;
-}
-
-/* Promise: a bucket begins full, and fills at its rate. Was there surely a token for the request? One is the least that
- * there can have been, with each of the others taken as late as may be. Nothing is said where clients may have to share
- * a bucket, or a clock was not right. */
-static bool has_tokens_left(const struct request *r)
-{
-    const char *name = client_identity(r->client);
-    double capacity, rate;
-    least_terms(r->client, &capacity, &rate);
-    double level = capacity;
-    uint64_t until = r->sent_at > 10 * MS ? r->sent_at - 10 * MS : 0, last = 0;
-    if (!*name && world.set.max_tracked < 100)
-        return false;
-    if (world.wall_steps > 0 || stalled_since(r->sent_at))
-        rate = 0;
-    size_t n;
-    uint64_t *at = tokens_taken(r, until, &n);
-    for (size_t i = 0; i < n; last = at[i++]) {
-        level += rate * (double)(at[i] - last);
-        level = (level < capacity ? level : capacity) - 1;
-        level = level > 0 || rate == 0 ? level : 0;
-    }
-    free(at);
-    return level + rate * (double)(until - last) >= 1.001;
-}
-
-/* Was there a moment, while it was under way, in which no backend was known to be available? For want of memory the log
- * may have lost the line that says so. */
-static bool none_was_available(const struct request *r)
-{
-    return seen.none_until >= r->sent_at || seen.lagging || fault_since(SHOWN_HEAP, process.begun);
-}
-
-static uint64_t least(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
-/* Has it taken longer to come than a time-out of the client's, or than there was in a drain? A first head's time runs
- * from the connection's begin. (What begins in a turn of the loop that stands still is not ended early by that: for
- * connections the loop remembers such turns.) */
-static bool was_slow(const struct request *r)
-{
-    const struct settings *s = &world.set;
-    const struct life *l = life(r->life);
-    bool whole = r->sent_whole && r->whole_at > 0;
-    uint64_t arrived = whole ? least(sim_now(), r->whole_at + network_slack()) : sim_now();
-    bool drained = l->drain_begun > 0 && arrived >= l->drain_begun + LAST_CALL;
-    bool late = arrived >= r->quiet_from + s->client_header || arrived >= r->head_sent_at + s->client_body ||
-                (r->trickles && arrived >= r->sent_at + PACE_SPAN - S);
-    return (drained || late) && (!whole || !world.gentle);
-}
-
-/* Has its last attempt that is known of waited for an answer as long as backend_response has it? The daemon's clock is
- * that of its turn's begin. */
-static bool was_unanswered(const struct request *r)
-{
-    uint64_t since = r->last_attempt_at > r->sent_at ? r->last_attempt_at : r->sent_at;
-    return (sim_now() + 10 * MS >= since + world.set.backend_response && !world.gentle) || stalled_since(since);
-}
-
-/* Were there more connections than there may be when its connection was taken, so that it was refused unread? */
-static bool was_crowded(const struct request *r)
-{
-    return r->deliveries == 0 && net_crowded_at() >= r->quiet_from && net_crowded_at() > 0;
-}
-
-/* Without memory for buckets of their own addresses share one. */
-static bool may_share(const struct request *r)
-{
-    return !*client_identity(r->client) && fault_since(SHOWN_HEAP, process.begun);
-}
-
-/* May the daemon have said this of its own, as things are? */
-static bool is_excused(const struct request *r, unsigned status)
-{
-    const struct settings *s = &world.set;
-    switch (status) {
-    case 429: return s->limiter_on && (!has_tokens_left(r) || may_share(r));
-    case 408: return was_slow(r);
-    case 500: return fault_since(SHOWN_HEAP, r->sent_at);
-    case 502: return was_in_trouble(r) || stalled_since(r->sent_at) || met_close(r, BACKENDS_MAX);
-    case 504: return was_unanswered(r);
-    case 503: return s->capped || none_was_available(r) || was_crowded(r) || was_in_trouble(r);
-    default: return false;
-    }
-}
-
-/* What is kept of a request's content for another attempt, and no more. */
-#define KEPT_MAX 65536u
-
-/* Promise: what may be sent again is, to its last attempt, while some backend is available and the budget allows it. Of
- * heads over the limit two are enough. */
-static bool was_given_up_early(const struct request *r)
-{
-    unsigned huge = 0;
-    for (unsigned i = 0; i < r->served_count; i++)
-        huge += r->served[i].huge_head;
-    return r->idempotent && r->length <= KEPT_MAX && r->attempts < world.set.attempts + 1 && !r->over_budget &&
-           huge < 2 && !r->then.none && !r->then.hindered;
-}
-
-/* How many requests besides that one may have waited while it was under way? The daemon may learn late, or not at all,
- * that a client has gone. */
-static unsigned open_beside(const struct request *r)
-{
-    unsigned n = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        const struct request *o = requests[i];
-        uint64_t until = o->outcome == OUTCOME_OPEN       ? UINT64_MAX
-                         : o->outcome == OUTCOME_ANSWERED ? o->ended_at
-                                                          : o->ended_at + world.set.queue_timeout + network_slack();
-        n += o != r && o->sent_at > 0 && o->life == r->life && until >= r->sent_at;
-    }
-    return n;
-}
-
-/* Was there a cause for the reason that the log has for its 503? */
-static bool is_refused_rightly(const struct request *r)
-{
-    const struct settings *s = &world.set;
-    if (strcmp(r->reason, "queue_timeout") == 0)
-        return s->capped && (r->queued_ms + 1) * MS >= s->queue_timeout;
-    if (strcmp(r->reason, "queue_full") == 0)
-        return s->capped && (r->then.open >= s->queue_size || r->then.hindered);
-    return strcmp(r->reason, "no_backend") == 0 && r->then.none;
-}
-
-/* The same once more, when both the answer has come and the log's line: does what that says fit? */
-static void check_reason(const struct request *r)
-{
-    if (r->outcome != OUTCOME_ANSWERED || !r->own_answer || r->logged == 0 || r->logged_status != r->status)
-        return;
-    if (r->status == 502 && !r->then.trouble && !met_close(r, r->logged_backend))
-        sim_fail("answers", "%s request %u got 502, and backend %u was well", r->method, r->id, r->logged_backend);
-    if (r->status == 503 && !is_refused_rightly(r))
-        sim_fail("answers", "%s request %u got 503 for %s, and there was no cause for that", r->method, r->id,
-                 r->reason);
-    if (r->status == 502 && was_given_up_early(r))
-        sim_fail("retries", "%s request %u got 502 after %u attempts of %u, and there was no reason for it", r->method,
-                 r->id, r->attempts, world.set.attempts + 1);
-}
-
-bool judge_was_killed(unsigned in_life)
-{
-    return life(in_life)->end == LIFE_KILLED;
-}
-
-void judge_power_cut(void)
-{
-    for (unsigned i = 0; i <= world.deaths; i++)
-        life(i)->powerless = true;
-}
-
-/* Has its process, or the kernel that was still to bring what a process had written, come to a sudden end? */
-static bool was_killed(const struct request *r)
-{
-    const struct life *l = life(r->life);
-    return r->deaths != r->life || l->end == LIFE_KILLED || l->powerless;
-}
-
-void judge_own_answer(unsigned in_life, unsigned status)
-{
-    if (status < STATUS_MAX)
-        life(in_life)->own[status]++;
-}
-
-void judge_answer(struct request *r, unsigned status, bool own)
-{
-    if (r->outcome != OUTCOME_OPEN)
-        sim_fail("responses", "request %u got a second answer", r->id);
-    r->outcome = OUTCOME_ANSWERED;
-    r->ended_at = sim_now();
-    r->status = status;
-    r->own_answer = own;
-    tally.answered++;
-    if (own)
-        tally.own++;
-    else
-        tally.forwarded++;
-    if (own && !is_excused(r, status))
-        sim_fail("answers", "%s request %u got %u, and there was no reason for it", r->method, r->id, status);
-    r->then.crowded = was_crowded(r);
-    r->then.open = status == 503 ? open_beside(r) : 0;
-    r->then.none = none_was_available(r);
-    r->then.trouble = was_in_trouble(r) || stalled_since(r->sent_at);
-    r->then.hindered = fault_since(SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_EPOLL | SHOWN_CONNECT, r->sent_at);
-    check_reason(r);
-}
-
-/* Did it perhaps come too late for a process that was told to end? A connection has a second for a last request. */
-static bool missed_last_call(const struct request *r)
-{
-    return r->deliveries == 0 &&
-           (r->may_stall || r->head_sent_at + network_slack() > life(r->life)->drain_begun + LAST_CALL);
-}
-
-/* Was its process told to end, so that it may have been cut off? Whoever is served when SIGTERM comes, or asks in time
- * behind it, is served to the end, or to the deadline. */
-static bool drain_excuses(struct request *r)
-{
-    const struct life *l = life(r->life);
-    if (l->drain_begun == 0)
-        return false;
-    if (missed_last_call(r))
-        return true;
-    if (sim_now() + 10 * MS < l->drain_begun + world.set.shutdown && !l->hurried && !stalled_since(l->drain_begun))
-        return false;
-    r->cut_up = true;
-    return true;
-}
-
-/* May the daemon have lost patience with a client that is not always in time: because it took nothing of its answer, or
- * sent nothing more of its request, for as long as the time-outs have it, or went below the pace? */
-static bool was_waited_for(const struct request *r)
-{
-    const struct settings *s = &world.set;
-    uint64_t by = sim_now() + network_slack(), write = s->client_write;
-    for (unsigned i = 0; i < r->served_count; i++)
-        if (r->served[i].protocol) /* a tunnel already, to all but the client */
-            write = least(write, s->tunnel);
-    bool untaken = r->fed_at >= r->sent_at && by >= r->fed_at + write;
-    bool unsent = !r->sent_whole && by >= r->last_sent + s->client_body;
-    uint64_t longest = s->client_write > s->client_body ? s->client_write : s->client_body;
-    bool slow = by >= r->sent_at + (longest > PACE_SPAN ? longest : PACE_SPAN);
-    return r->may_stall && (untaken || unsent || slow || stalled_since(r->sent_at));
-}
-
-void judge_cut(struct request *r, const struct served *from, bool own_fault, const char *how)
-{
-    if (r->outcome != OUTCOME_OPEN)
-        return;
-    r->outcome = OUTCOME_CUT;
-    r->ended_at = sim_now();
-    tally.cut++;
-    uint64_t on_its_way = 10 * MS + 30 * kernel.latency; /* what it heard last, in pieces */
-    /* The connection may have been given up when the answer before this one had just been written. */
-    uint64_t since = r->quiet_from > on_its_way ? r->quiet_from - on_its_way : 0;
-    if (own_fault || request_was_cut(r, from) || was_waited_for(r) || was_killed(r) ||
-        fault_since(SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_EPOLL, since) || drain_excuses(r))
-        return;
-    /* Whoever is late may find the connection closed for idleness or out of time, or be one too many. */
-    const struct settings *s = &world.set;
-    uint64_t patience = least(s->client_idle, least(s->client_header, s->client_body));
-    if (r->served_count == 0 && (sim_now() - r->quiet_from + on_its_way >= patience || s->connections < 100))
-        return;
-    sim_fail("cut", "%s request %u: the connection was ended (%s) without its answer", r->method, r->id, how);
-}
-
-/* ---- tunnels ---- */
-
-uint64_t network_slack(void)
-{
-    return 100 * MS + 30 * kernel.latency;
-}
-
-/* When the daemon last wrote of it. */
-static uint64_t fed_at(const struct flow *f)
-{
-    return f->sink ? end_fed_at(f->sink) : f->fed_at;
-}
-
-/* Has the daemon perhaps been unable to write more of it, for as long as it tries? */
-static bool is_untaken(const struct flow *f)
-{
-    return f->sent > f->received && sim_now() + MS >= fed_at(f) + world.set.tunnel;
-}
-
-/* May the daemon have cut the tunnel, as things are? */
-static bool tunnel_is_excused(struct request *r, const struct served *s)
-{
-    uint64_t up = fed_at(&r->up), down = fed_at(&s->down), moved = up > down ? up : down;
-    if (r->up.left || s->down.left || was_killed(r) ||
-        fault_since(SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_EPOLL, r->sent_at))
-        return true;
-    /* The daemon's clock is that of its turn's begin, a little before it wrote. */
-    bool out_of_time = sim_now() + MS >= moved + world.set.tunnel;
-    return out_of_time || is_untaken(&r->up) || is_untaken(&s->down) || stalled_since(moved) || drain_excuses(r);
-}
-
-/* Promise: a tunnel is open until both sides have ended it, each having got all that the other sent; what is cut has a
- * cause, and is seen to be cut: by a reset, where there are resets. */
-void judge_tunnel_cut(struct request *r, struct served *s, bool client, const char *how)
-{
-    const struct flow *in = client ? &s->down : &r->up;
-    bool local = client ? world.set.unix_listen : world.set.backend[s->backend].unix_socket;
-    bool killed = was_killed(r);
-    /* A backend's 101 may come too late, when nobody waits for it any more. If the client gets it all the same, its own
-     * end will be judged. */
-    if (!client && r->switched != s) {
-        s->tunnel_cut = true;
-        return;
-    }
-    r->tunnel_cut = true;
-    if (strcmp(how, "FIN") == 0 && !local && !killed)
-        sim_fail("tunnel", "request %u: its %s gets FIN behind %" PRIu64 " of %" PRIu64 " bytes%s", r->id,
-                 client ? "client" : "backend", in->received, in->sent,
-                 in->ended ? "" : ", and the other side has not ended");
-    if (!tunnel_is_excused(r, s))
-        sim_fail("tunnel", "request %u: its %s's end of the tunnel was cut (%s), and there was no reason for it", r->id,
-                 client ? "client" : "backend", how);
-}
-
-/* Have both sides ended it in order? */
-static bool tunnel_is_whole(const struct request *r)
-{
-    return r->switched && r->up.ended && r->switched->down.ended && !r->up.left && !r->switched->down.left;
-}
-
-static void check_tunnel(const struct request *r)
-{
-    bool killed = was_killed(r);
-    if (tunnel_is_whole(r) && !r->tunnel_cut && !killed && !(r->up.seen && r->switched->down.seen))
-        sim_fail("tunnel", "request %u: both sides have ended its tunnel, and one does not know", r->id);
-}
-
-/* ---- the limit ---- */
-
-struct pass {
-    uint64_t low, high; /* it was decided between these times */
-};
-
-static int by_low(const void *a, const void *b)
-{
-    const struct pass *x = a, *y = b;
-    return x->low < y->low ? -1 : x->low > y->low;
-}
-
-/* What a client may: one policy throughout, or those of the unregistered as reloads have changed them. */
-struct allowance {
-    double capacity, rate;
-    bool by_default;
-    bool or_first;     /* a caller registers it now and then, with the numbers of world.set */
-    unsigned restarts; /* that may have filled its bucket */
-};
-
-static double made_until(const struct allowance *a, uint64_t at)
-{
-    return a->by_default ? limits_made(at, a->or_first) : a->rate * (double)at / 1e9;
-}
-
-static double capacity_in(const struct allowance *a, const struct pass *p)
-{
-    return a->by_default ? limits_capacity(p->low, p->high, a->or_first) : a->capacity;
-}
-
-/* Promise: capacity + rate x T. For passes i..j in order, T is at most high(j) - low(i). Over a change it is the
- * capacity of before, and each rate for as long as it is in force. */
-static void check_bound(const char *who, struct pass *p, unsigned n, const struct allowance *a)
-{
-    double best = 0;
-    qsort(p, n, sizeof *p, by_low);
-    uint64_t high = 0;
-    for (unsigned j = 0; j < n; j++) {
-        if (p[j].high > high)
-            high = p[j].high;
-        double before = (double)j + capacity_in(a, &p[j]) - made_until(a, p[j].low);
-        if (j == 0 || before < best)
-            best = before;
-        double excess = (double)(j + 1) - made_until(a, high) - best - a->capacity * a->restarts;
-        if (excess > 0.01)
-            sim_fail("limit", "%s: %.3f requests more have passed than capacity %g and rate %g%s allow (%u restarts)",
-                     who, excess, a->capacity, a->rate, a->by_default && world.varied ? ", or others," : "",
-                     a->restarts);
-    }
-}
-
-/* Did the request pass the limiter, as far as can be told from outside? */
-static bool has_passed(const struct request *r)
-{
-    return r->deliveries > 0;
-}
-
-static void check_identity(const char *name, unsigned client, const struct allowance *a)
-{
-    struct pass *passes = calloc(count + 1, sizeof *passes);
-    unsigned n = 0;
-    if (!passes)
-        abort();
-    for (uint32_t i = 0; i < count; i++) {
-        const struct request *r = requests[i];
-        bool mine =
-            name ? strcmp(client_identity(r->client), name) == 0 : r->client == client && !*client_identity(client);
-        if (mine && has_passed(r))
-            passes[n++] = (struct pass){r->head_sent_at, r->first_delivery};
-    }
-    check_bound(name ? name : "an address", passes, n, a);
-    free(passes);
-}
-
-/* All buckets of the unregistered go with their process. */
-static void check_address(unsigned client, unsigned crashes)
-{
-    const struct settings *s = &world.set;
-    struct allowance registered = {s->registered_capacity, s->registered_rate, .restarts = crashes};
-    struct allowance unregistered = {s->capacity, s->rate, .by_default = true, .or_first = callers_register(client),
-                                     .restarts = world.deaths};
-    check_identity(NULL, client, client == s->registered ? &registered : &unregistered);
-}
-
-static void check_limits(void)
-{
-    if (!world.set.limiter_on)
-        return;
-    /* What a power cut may give back: tokens of a snapshot that is save_interval old; and a kill, where a call for the
-     * file that they are in has failed. */
-    unsigned crashes = world.power_cuts + world.wall_steps + world.lossy_stops;
-    if (fault_since(SHOWN_DISK | SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_SYNC, 0))
-        crashes += world.kills;
-    for (unsigned i = 0; i < NAMED_MAX; i++) {
-        struct allowance a = {world.set.named_capacity[i], world.set.named_rate[i], .restarts = crashes};
-        char name[16];
-        snprintf(name, sizeof name, "named%u", i);
-        check_identity(name, 0, &a);
-    }
-    for (unsigned i = 0; i < CLIENTS_MAX && !world.set.unix_listen; i++)
-        if (!client_is_exempt(i))
-            check_address(i, crashes);
-    for (uint32_t i = 0; i < count; i++)
-        if (requests[i]->status == 429 && client_is_polite(requests[i]->client) && crashes == 0)
-            sim_fail("limit", "request %u was refused, though its client asks more slowly than its rate",
-                     requests[i]->id);
-}
-
 /* ---- the end ---- */
 
 static bool may_lack_line(const struct request *r)
@@ -970,17 +492,17 @@ static void check_line(const struct request *r)
     /* On unix sockets there are no resets: what was cut at the deadline, with nothing left to say but the end, looks as
      * if it had ended in order. */
     bool local = world.set.unix_listen || world.set.backend[r->switched->backend].unix_socket;
-    bool unseen = local && life(r->life)->drain_begun > 0;
-    if (r->logged_reason && !unseen && tunnel_is_whole(r) && r->up.seen && r->switched->down.seen)
+    bool unseen = local && judge_life(r->life)->drain_begun > 0;
+    if (r->logged_reason && !unseen && judge_tunnel_is_whole(r) && r->up.seen && r->switched->down.seen)
         sim_fail("log", "the tunnel of request %u was ended in order, and the log has a reason", r->id);
-    if (!r->logged_reason && r->tunnel_cut && !tunnel_is_whole(r) && !r->up.left && !r->switched->down.left)
+    if (!r->logged_reason && r->tunnel_cut && !judge_tunnel_is_whole(r) && !r->up.left && !r->switched->down.left)
         sim_fail("log", "the tunnel of request %u was cut, and the log has no reason", r->id);
 }
 
 /* Promise: each answer has its line in the log, each error answer its reason; what was dropped has been counted. */
 static void check_log(unsigned index)
 {
-    const struct life *l = life(index);
+    const struct life *l = judge_life(index);
     uint64_t missing = 0;
     if (l->end == LIFE_KILLED || l->lossy)
         return;
@@ -1005,7 +527,7 @@ static void check_log(unsigned index)
  * with the kernel, is not: to close the connection can still take from the client what is on its way (RFC 9112 9.6). */
 static void check_exit(unsigned index)
 {
-    const struct life *l = life(index);
+    const struct life *l = judge_life(index);
     if (l->end != LIFE_EXITED || l->status != 0 || l->lossy || l->dropped > 0)
         return;
     for (uint32_t i = 0; i < count; i++) {
@@ -1018,7 +540,7 @@ static void check_exit(unsigned index)
 
 void judge_sum_up(void)
 {
-    check_limits();
+    judge_check_limits();
     for (unsigned i = 0; i < life_count; i++) {
         check_log(i);
         check_exit(i);
@@ -1026,7 +548,7 @@ void judge_sum_up(void)
     for (uint32_t i = 0; i < count; i++) {
         if (requests[i]->outcome == OUTCOME_OPEN && requests[i]->sent_at > 0)
             sim_fail("answers", "request %u has neither been answered nor cut", requests[i]->id);
-        check_tunnel(requests[i]);
+        judge_check_tunnel(requests[i]);
     }
 }
 
