@@ -48,6 +48,15 @@ static uint64_t draw_length(struct rng *r)
                                : rng_spread(r, 0, 30000);
 }
 
+/* What a client that looks at the clock waits for. */
+static void plan_as_asked(struct bconn *c)
+{
+    if (c->r->manner == ANSWER_LARGE)
+        c->plan = (struct plan){.status = 200, .framing = FRAME_LENGTH, .length = 1500000, .piece = 65536};
+    else if (c->r->manner == ANSWER_NEVER)
+        c->plan.misdeed = HANGS;
+}
+
 void backend_draw_plan(struct bconn *c)
 {
     struct plan *p = &c->plan;
@@ -85,6 +94,7 @@ void backend_draw_plan(struct bconn *c)
     struct rng g = rng_of("trailers", (uint64_t)c->r->id * SERVED_MAX + c->r->served_count);
     if (p->framing == FRAME_CHUNKED && !p->protocol && rng_chance(&g, 400))
         p->trailers = trailers_draw(&g);
+    plan_as_asked(c);
 }
 
 static void write_head(struct bconn *c)

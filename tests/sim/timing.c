@@ -7,21 +7,31 @@
 #include <string.h>
 
 enum what {
-    SILENT,      /* connects and says nothing */
-    HALF_HEAD,   /* stops in its first head */
-    IDLE,        /* has had an answer, and says no more */
-    HALF_SECOND, /* ... and stops in its second head, before the idle time is over */
-    HALF_BODY,   /* stops in its content */
-    TRICKLE,     /* sends its content, but too slowly */
-    IN_TUNNEL,   /* is in a tunnel through which nothing moves */
-    UP_TUNNEL,   /* ... which it sends something into for a while, and nothing comes */
-    DOWN_TUNNEL, /* ... out of which something comes for a while, and it sends nothing */
+    SILENT,        /* connects and says nothing */
+    HALF_HEAD,     /* stops in its first head */
+    IDLE,          /* has had an answer, and says no more */
+    HALF_SECOND,   /* ... and stops in its second head, before the idle time is over */
+    HALF_BODY,     /* stops in its content */
+    TRICKLE,       /* sends its content, but too slowly */
+    IN_TUNNEL,     /* is in a tunnel through which nothing moves */
+    UP_TUNNEL,     /* ... which it sends something into for a while, and nothing comes */
+    DOWN_TUNNEL,   /* ... out of which something comes for a while, and it sends nothing */
+    TAKES_NOTHING, /* of a large answer */
+    UNANSWERED,    /* its backend hangs, and what it asks for may not be asked for twice */
     WHATS
 };
-static const char *const what_names[] = {
-    "silent",           "half a head",       "idle", "half a second head", "half a body", "a trickle", "an idle tunnel",
-    "a tunnel upwards", "a tunnel downwards"};
-#define IS_TUNNEL(what) ((what) >= IN_TUNNEL)
+static const char *const what_names[] = {"silent",
+                                         "half a head",
+                                         "idle",
+                                         "half a second head",
+                                         "half a body",
+                                         "a trickle",
+                                         "an idle tunnel",
+                                         "a tunnel upwards",
+                                         "a tunnel downwards",
+                                         "takes nothing",
+                                         "a backend that hangs"};
+#define IS_TUNNEL(what) ((what) >= IN_TUNNEL && (what) <= DOWN_TUNNEL)
 
 #define PACE_GAP (100 * MS)
 
@@ -67,14 +77,27 @@ static void say(struct waiter *w, const char *text)
         sim_fail("simulation", "a waiting client cannot write");
 }
 
+static enum manner manner_of(enum what what)
+{
+    switch (what) {
+    case DOWN_TUNNEL: return TUNNEL_TICKS;
+    case IN_TUNNEL:
+    case UP_TUNNEL: return TUNNEL_IDLE;
+    case TAKES_NOTHING: return ANSWER_LARGE;
+    case UNANSWERED: return ANSWER_NEVER;
+    default: return TUNNEL_AS_DRAWN;
+    }
+}
+
 static void ask(struct waiter *w, const char *method)
 {
     char text[256];
     struct request *r = w->r = request_new(CLIENTS_MAX);
     r->method = method;
-    r->idempotent = r->may_stall = true;
+    r->idempotent = w->what != UNANSWERED;
+    r->may_stall = true;
     r->length = strcmp(method, "PUT") == 0 ? 5000 : 0;
-    r->manner = w->what == DOWN_TUNNEL ? TUNNEL_TICKS : IS_TUNNEL(w->what) ? TUNNEL_IDLE : TUNNEL_AS_DRAWN;
+    r->manner = manner_of(w->what);
     r->upgrade = IS_TUNNEL(w->what) ? "sim/1" : NULL;
     r->sent_whole = r->length == 0;
     r->key = rng_next(&w->rng);
@@ -117,6 +140,15 @@ static void begin_to_wait(struct waiter *w)
         w->ticks = (unsigned)(2 * pace_span() / PACE_GAP);
         run_clock(w, pace_span() - S / 5); /* the daemon reckons in tenths */
         event_set_in(&w->act, PACE_GAP);
+        return;
+    case TAKES_NOTHING:
+        end_set_window(w->e, 0);
+        ask(w, "GET");
+        run_clock(w, s->client_write);
+        return;
+    case UNANSWERED:
+        ask(w, "POST");
+        run_clock(w, s->backend_response);
         return;
     default: ask(w, "GET"); return;
     }
@@ -168,10 +200,22 @@ static void on_act(struct event *event)
     run_clock(w, world.set.client_header);
 }
 
+/* Promise: a backend has `backend_response` for its answer. */
+static void check_gave_up(const struct waiter *w)
+{
+    uint64_t took = sim_now() - w->since;
+    if (w->in.status != 504 || sim_now() < w->earliest || took > w->due + slack())
+        sim_fail("timing", "a client that waits (%s) got %u after %" PRIu64 " ms, not 504 after %" PRIu64,
+                 what_names[w->what], w->in.status, took / MS, w->due / MS);
+    judge_own_answer(w->life, w->in.status);
+}
+
 /* The answer to its request is there. */
 static void answered(struct waiter *w)
 {
     bool own = !message_field(&w->in, "X-Sim", NULL);
+    if (w->what == UNANSWERED)
+        check_gave_up(w);
     w->answered = true;
     judge_answer(w->r, w->in.status, own);
     if (w->what == HALF_BODY || w->what == TRICKLE) {
@@ -293,10 +337,16 @@ static void ended(struct waiter *w, const char *how)
                  what_names[w->what], how, took / MS, w->due / MS);
 }
 
+/* The time of one that takes nothing runs from when the daemon could write last. */
+static void count_from_last_write(struct waiter *w, const struct end *e)
+{
+    w->since = w->r->fed_at = end_fed_at(e);
+    w->earliest = w->since + w->due;
+}
+
 static void on_event(void *owner, struct end *e, enum end_event event)
 {
     struct waiter *w = owner;
-    (void)e;
     switch (event) {
     case END_CONNECTED: begin_to_wait(w); break;
     case END_READABLE: receive(w); break;
@@ -310,6 +360,8 @@ static void on_event(void *owner, struct end *e, enum end_event event)
         break;
     case END_REFUSED:
     case END_RESET:
+        if (w->what == TAKES_NOTHING && w->r)
+            count_from_last_write(w, e);
         w->e = NULL;
         ended(w, event == END_RESET ? "reset" : "refused");
         break;
@@ -320,6 +372,8 @@ static void on_event(void *owner, struct end *e, enum end_event event)
 static bool takes_part(enum what what)
 {
     struct rng r = rng_of("waits", what);
+    if (what == TAKES_NOTHING || what == UNANSWERED) /* they must not have to wait for a place */
+        return !world.set.capped && (what == TAKES_NOTHING || !world.gentle);
     return what == TRICKLE ? rng_chance(&r, 250) : !IS_TUNNEL(what) || world.set.tunnel_short;
 }
 

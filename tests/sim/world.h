@@ -165,10 +165,12 @@ struct request {
     const char *upgrade; /* the protocols that a backend is to see offered, as the field's value; NULL: none */
     uint64_t early;      /* bytes for the tunnel sent behind it at once */
     bool ends_last;      /* in a tunnel its client waits for the backend's end before its own */
-    enum {
+    enum manner {
         TUNNEL_AS_DRAWN,
         TUNNEL_IDLE,  /* a backend switches, and then says nothing */
         TUNNEL_TICKS, /* ... or a byte now and then, for a while */
+        ANSWER_LARGE, /* more than all buffers hold */
+        ANSWER_NEVER, /* the backend hangs */
     } manner;
     struct flow up;
     struct served *switched; /* the 101 that its client has got */
