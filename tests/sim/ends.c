@@ -193,6 +193,11 @@ uint64_t end_fed(const struct end *e)
     return other(e)->sent;
 }
 
+uint64_t end_taken(const struct end *e)
+{
+    return other(e)->sent - other(e)->tx.len - e->rx.len;
+}
+
 uint64_t end_begun(const struct end *e)
 {
     return e->conn->begun;

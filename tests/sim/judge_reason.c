@@ -261,6 +261,7 @@ void judge_tunnel_cut(struct request *r, struct served *s, bool client, const ch
         return;
     }
     r->tunnel_cut = true;
+    r->unwritten |= in->sent > in->fed;
     if (strcmp(how, "FIN") == 0 && !local && !killed)
         sim_fail("tunnel", "request %u: its %s gets FIN behind %" PRIu64 " of %" PRIu64 " bytes%s", r->id,
                  client ? "client" : "backend", in->received, in->sent,

@@ -235,6 +235,8 @@ uint64_t end_id(const struct end *e);
 /* When the other side last wrote bytes for it, and how many so far. */
 uint64_t end_fed_at(const struct end *e);
 uint64_t end_fed(const struct end *e);
+/* How many of those were taken from it, as long as nothing has broken. */
+uint64_t end_taken(const struct end *e);
 /* When the daemon began to connect, for an end that a host was given; and the turn. */
 uint64_t end_begun(const struct end *e);
 uint64_t end_begun_turn(const struct end *e);

@@ -61,6 +61,7 @@ static struct end *let_go(struct side *t)
 {
     struct end *e = t->e;
     t->in->fed_at = end_fed_at(e);
+    t->in->fed = end_fed(e) - t->in->before;
     t->in->sink = t->e = NULL;
     return e;
 }
@@ -328,6 +329,7 @@ void side_begin(struct side *t, struct end *e, struct request *r, struct served 
         rng_of(client ? "tunnel client" : "tunnel backend", (uint64_t)r->id * SERVED_MAX + (uint64_t)(s - r->served));
     t->out->sent_at = t->in->taken_at = sim_now();
     t->in->sink = e;
+    t->in->before = end_taken(e);
     event_init(&t->write_act, on_write_act);
     event_init(&t->read_act, on_read_act);
     event_init(&t->look, on_look);

@@ -126,7 +126,8 @@ struct flow {
     uint64_t sent, received;    /* so far */
     uint64_t sent_at, taken_at; /* when last */
     struct end *sink;           /* where it comes out; NULL: nowhere yet, or no more */
-    uint64_t fed_at;            /* when the daemon last wrote of it, as of when the sink went */
+    uint64_t before;            /* so many bytes came out there before it */
+    uint64_t fed_at, fed;       /* when the daemon last wrote of it, and how much in all, as of when the sink went */
     bool ended;                 /* its source has sent FIN behind it all; */
     bool seen;                  /* its sink has that, and all before it */
     bool left;                  /* its source has gone out of order, of its own accord */
