@@ -85,6 +85,12 @@ static bool is_excused(const struct request *r, unsigned status)
 /* What is kept of a request's content for another attempt, and no more. */
 #define KEPT_MAX 65536u
 
+/* Was no backend known to be available, for a moment? The answer may have overtaken the line that says so. */
+static bool was_left_alone(const struct request *r)
+{
+    return r->then.none || judge_none_available(r);
+}
+
 /* Promise: what may be sent again is, to its last attempt, while some backend is available and the budget allows it. Of
  * heads over the limit two are enough. */
 static bool was_given_up_early(const struct request *r)
@@ -93,7 +99,7 @@ static bool was_given_up_early(const struct request *r)
     for (unsigned i = 0; i < r->served_count; i++)
         huge += r->served[i].huge_head;
     return r->idempotent && r->length <= KEPT_MAX && r->attempts < world.set.attempts + 1 && !r->over_budget &&
-           huge < 2 && !r->then.none && !r->then.hindered;
+           huge < 2 && !was_left_alone(r) && !r->then.hindered;
 }
 
 /* How many requests besides that one may have waited while it was under way? The daemon may learn late, or not at all,
@@ -119,7 +125,7 @@ static bool is_refused_rightly(const struct request *r)
         return s->capped && (r->queued_ms + 1) * MS >= s->queue_timeout;
     if (strcmp(r->reason, "queue_full") == 0)
         return s->capped && (r->then.open >= s->queue_size || r->then.hindered);
-    return strcmp(r->reason, "no_backend") == 0 && r->then.none;
+    return strcmp(r->reason, "no_backend") == 0 && was_left_alone(r);
 }
 
 /* The same once more, when both the answer has come and the log's line: does what that says fit? */
