@@ -201,6 +201,14 @@ static bool was_waited_for(const struct request *r)
     return r->may_stall && (untaken || unsent || slow || stalled_since(r->sent_at));
 }
 
+/* A connection whose answer is written, while its request is still coming, only waits for that; where there are as many
+ * as there may be it makes room for a new one, and what comes then destroys the answer. */
+static bool made_room(const struct request *r)
+{
+    const struct served *s = r->served_count > 0 ? &r->served[r->served_count - 1] : NULL;
+    return s && s->early && s->whole && r->length > 0 && net_crowded_at() >= r->first_delivery;
+}
+
 void judge_cut(struct request *r, const struct served *from, bool own_fault, const char *how)
 {
     if (r->outcome != OUTCOME_OPEN)
@@ -218,6 +226,8 @@ void judge_cut(struct request *r, const struct served *from, bool own_fault, con
     const struct settings *s = &world.set;
     uint64_t patience = least(s->client_idle, least(s->client_header, s->client_body));
     if (r->served_count == 0 && (sim_now() - r->quiet_from + on_its_way >= patience || s->connections < 100))
+        return;
+    if (made_room(r))
         return;
     sim_fail("cut", "%s request %u: the connection was ended (%s) without its answer", r->method, r->id, how);
 }
