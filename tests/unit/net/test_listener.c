@@ -248,6 +248,27 @@ static void test_out_of_descriptors(void **state)
     finish(&w);
 }
 
+/* One that is paused while it rests is not watched again when the rest is over: who waits there would wake it at once,
+ * and again. */
+static void test_a_pause_outlasts_a_rest(void **state)
+{
+    (void)state;
+    struct world w;
+    begin(&w, "127.0.0.1:0");
+    int fd = client_of(&w);
+    kernel.fail_accept = EMFILE;
+    kernel.accept_errors = 1;
+    while (kernel.accept_errors > 0)
+        loop_turn(w.loop, DEADLINE);
+    listener_pause(w.ls);
+    assert_true(turns_while_resting(&w) < 20);
+    assert_int_equal(w.accepted, 0);
+    listener_resume(w.ls);
+    turn_until_accepted(&w, 1);
+    sock_close(fd);
+    finish(&w);
+}
+
 static bool spare_one(void *arg)
 {
     unsigned *left = arg;
@@ -501,6 +522,7 @@ int main(void)
         cmocka_unit_test(test_unix),
         cmocka_unit_test(test_in_use),
         cmocka_unit_test(test_out_of_descriptors),
+        cmocka_unit_test(test_a_pause_outlasts_a_rest),
         cmocka_unit_test(test_pauses_are_logged),
         cmocka_unit_test(test_the_last_pauses_are_logged),
         cmocka_unit_test(test_a_spared_descriptor),
