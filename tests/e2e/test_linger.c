@@ -132,12 +132,46 @@ static void test_a_stop_does_not_wait_long(void **state)
     world_finish(w);
 }
 
+/* Answers before the content has come, the second half when it is told to. */
+static void early_script(struct origin_conn *c)
+{
+    if (!origin_read_head(c) || !origin_send(c, "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf"))
+        return;
+    origin_hold(c);
+    origin_send(c, "half");
+    origin_drain(c);
+}
+
+/* Nor for the content that is still owed on a connection that was told to stay. */
+static void test_a_stop_does_not_wait_long_for_content(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    world_origin(w, early_script, NULL, NULL);
+    world_start(w, NULL);
+    client_open(&c, w->port);
+    client_send(&c, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n0123456789");
+    assert_false(message_has_token(client_expect_head(&c, 200), "Connection", "close"));
+    daemon_signal(&w->daemon, SIGTERM);
+    daemon_expect_event(&w->daemon, 0, "drain", NULL);
+    origin_release(w->origins[0]);
+    assert_int_equal(client_read_body(&c, NULL, NULL), READ_OK);
+    client_expect_end(&c);
+    assert_int_equal(daemon_wait(&w->daemon), 0);
+    double took = log_number(daemon_expect_event(&w->daemon, 0, "stop", "finished=1 cut=0"), "duration_ms");
+    CHECK(took < 5000, "it took %g ms: as long as one that is not hurried", took);
+    client_close(&c);
+    world_finish(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         WORLD_TEST(test_who_writes_first_reads_the_refusal),
         WORLD_TEST(test_closing_connections_are_counted),
         WORLD_TEST(test_steady_content_behind_an_answer_is_ended),
+        WORLD_TEST(test_a_stop_does_not_wait_long_for_content),
         WORLD_TEST(test_a_stop_does_not_wait_long),
     };
 
