@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# common.sh: what bench.sh, hostile.sh and count.sh have in common; they source it.
+# common.sh: what bench.sh, count.sh, hostile.sh and stalls.sh have in common; they source it.
 
 # To be called first: a folder `dir` that goes at the end, and with it whatever is in `pids`.
 begin() { # TOOL [STATUS_OF_FAILURE]

@@ -7,38 +7,15 @@
 #
 # ROUNDS (5), SECONDS_EACH (6), CLIENTS (1000000) and RATE (5000) may be set.
 set -eu
+. "$(dirname "$0")/common.sh"
 
 build=$(cd "$1" && pwd)
 rounds=${ROUNDS:-5} seconds=${SECONDS_EACH:-6} clients=${CLIENTS:-1000000} rate=${RATE:-5000}
-dir=$(mktemp -d "${TMPDIR:-/tmp}/loadbalancer-stalls-XXXXXX")
-pids=""
 
-finish() {
-    trap - EXIT INT TERM
-    for pid in $pids; do
-        kill "$pid" 2>/dev/null || true
-    done
-    wait 2>/dev/null || true
-    rm -rf "$dir"
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
-
-fail() {
-    echo "stalls: $*" >&2
-    exit 1
-}
-
-command -v taskset >/dev/null || fail "taskset is not installed (apt install util-linux)"
-[ "$(nproc)" -ge 2 ] || fail "two cores are needed"
-
-# The balancer has a core for itself; the load and the backend share another.
-start() { # CORE COMMAND...
-    core=$1
-    shift
-    (cd "$dir" && exec taskset -c "$core" "$@" >>"$dir/out" 2>&1) &
-    pids="$pids $!"
-}
+# The balancer has a core for itself, which its helper threads share; the load and the backend share another. The
+# interval of 2 ms makes the slices of a save as large as they get.
+begin stalls
+need_two_cores
 
 load() { # OUTPUT OPTIONS...
     out=$1
@@ -46,13 +23,8 @@ load() { # OUTPUT OPTIONS...
     taskset -c 1 "$build/bench/bench_load" "$@" >"$out" 2>&1
 }
 
-wait_for() { # PORT
-    tries=0
-    until load "$dir/tried" -n 1 "$1"; do
-        tries=$((tries + 1))
-        [ "$tries" -lt 200 ] || fail "nobody answers: $(cat "$dir/out")"
-        sleep 0.1
-    done
+wait_for() { # NAME PORT
+    await 200 load "$dir/tried" -n 1 "$2" || fail "nobody answers: $(cat "$dir/$1.out")"
 }
 
 # The load is a registered client, too, so that tokens move, and there is something to save.
@@ -76,13 +48,13 @@ balancer() { # NAME PORT SAVE_INTERVAL
   "rate_limit": { "clients_file": "$dir/$1/clients.json", "save_interval": "$3" },
   "log": { "access": false } }
 CONFIG
-    start 0 "$build/loadbalancer" -c "$dir/$1/config.json"
-    wait_for "$2"
+    start 0 "$1" "$build/loadbalancer" -c "$dir/$1/config.json"
+    wait_for "$1" "$2"
 }
 
 base=$((10000 + $$ % 20000))
 backend=$((base + 2))
-start 1 "$build/bench/bench_backend" "$backend"
+start 1 backend "$build/bench/bench_backend" "$backend"
 balancer calm "$base" 24h
 balancer saving $((base + 1)) 2ms
 
