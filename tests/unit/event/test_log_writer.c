@@ -374,6 +374,26 @@ static void test_a_loss_of_the_last_but_one_batch_is_announced(void **state)
     buf_fini(&content);
 }
 
+/* What the old file has not taken as the log moves is counted, too. */
+static void test_a_loss_on_the_way_to_another_file_is_told(void **state)
+{
+    (void)state;
+    open_path();
+    line(0);
+    settle();
+    int caught = stderr_catch(), full = open("/dev/full", O_WRONLY | O_CLOEXEC);
+    assert_true(full >= 0 && log_writer_move(writer, full, "/dev/full"));
+    line(1);
+    settle();
+    line(2);
+    int fd = file_open_append(path);
+    assert_true(fd >= 0 && log_writer_move(writer, fd, path));
+    line(3);
+    settle();
+    stderr_expect(caught, "/dev/full: the log cannot be written: No space left on device; lines are lost\n"
+                          "@: the log is written again; 2 lines were lost\n");
+}
+
 static void test_a_rotation_that_fails_is_told_once_on_stderr(void **state)
 {
     (void)state;
@@ -638,6 +658,7 @@ int main(void)
         WRITER_TEST(test_a_full_disk_costs_lines_and_is_survived),
         WRITER_TEST(test_a_full_disk_is_told_once_on_stderr),
         WRITER_TEST(test_a_loss_of_the_last_but_one_batch_is_announced),
+        WRITER_TEST(test_a_loss_on_the_way_to_another_file_is_told),
         WRITER_TEST(test_a_rotation_that_fails_is_told_once_on_stderr),
         WRITER_TEST(test_a_pipe_is_written_at_once),
         WRITER_TEST(test_a_pipe_that_stalls),
