@@ -39,7 +39,7 @@ struct lifecycle {
     bool asked;         /* to stop, by a signal */
     bool hurried;       /* by a second one */
     bool save_cut;      /* the save was not waited for: a job of it may hang */
-    bool given_up;
+    bool given_up;      /* by lifecycle_give_up() */
 };
 
 /* Sets the fields after the ones given by the caller (loop, proxy, upstream, limiter, before, shutdown_timeout; no
