@@ -170,6 +170,12 @@ static bool missed_last_call(const struct request *r)
            (r->may_stall || r->head_sent_at + network_slack() > judge_life(r->life)->drain_begun + LAST_CALL);
 }
 
+/* Was it perhaps still on its way when the connection was ended? Then nobody knew of it. */
+static bool is_unread(const struct request *r)
+{
+    return r->deliveries == 0 && r->head_sent_at + network_slack() > sim_now();
+}
+
 /* Was its process told to end, so that it may have been cut off? Whoever is served when SIGTERM comes, or asks in time
  * behind it, is served to the end, or to the deadline. */
 static bool drain_excuses(struct request *r)
@@ -181,7 +187,7 @@ static bool drain_excuses(struct request *r)
         return true;
     if (sim_now() + 10 * MS < l->drain_begun + world.set.shutdown && !l->hurried && !stalled_since(l->drain_begun))
         return false;
-    r->cut_up = true;
+    r->cut_up = !is_unread(r);
     return true;
 }
 
