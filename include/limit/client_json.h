@@ -30,7 +30,8 @@ bool client_view_json(struct buf *out, const struct client_view *v) __attribute_
 /* Appends the client as files keep it: without the totals, and without a mode that is "enforce". */
 bool client_stored_json(struct buf *out, const struct client_view *v) __attribute__((warn_unused_result));
 
-/* Appends a number: client_view_json's, for whole numbers cheaper than json_append_number(). */
+/* Appends a number as json_append_number() does; whole ones and those of up to six decimals, which tokens are, at a
+ * tenth of the cost. */
 bool client_number_json(struct buf *out, double v) __attribute__((warn_unused_result));
 
 enum client_field { CLIENT_ID = 1, CLIENT_CAPACITY = 2, CLIENT_RATE = 4, CLIENT_TOKENS = 8, CLIENT_MODE = 16 };

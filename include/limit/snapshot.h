@@ -20,10 +20,14 @@ struct text_fault {
 
 #define SNAPSHOT_BEGIN STR("{\"clients\":[")
 
-/* Appends one client with its tokens as of `at`; negative when it has used more since than it had then. `first`: no
- * comma before it. */
-bool snapshot_append_client(struct buf *out, const struct client *c, const struct instant *at, bool first)
+/* Writing goes in two steps, for numbers take long to write: the thread that has the table notes what is to be said of
+ * its clients, and the one that writes the file makes text of that. */
+
+/* Appends a note of the client with its tokens as of `at`; negative when it has used more since than it had then. */
+bool snapshot_note_client(struct buf *notes, const struct client *c, const struct instant *at)
     __attribute__((warn_unused_result));
+/* Appends the clients of such notes. `first`: no comma before them. */
+bool snapshot_append_clients(struct buf *out, struct str notes, bool first) __attribute__((warn_unused_result));
 bool snapshot_append_end(struct buf *out, const struct instant *at) __attribute__((warn_unused_result));
 
 /* Adds the clients of a snapshot to an empty table, their buckets refilled for the time since it was saved. Any layout

@@ -11,6 +11,9 @@
 
 #define MILLIONTHS 1e6
 
+/* Smaller fractions are written with an exponent. */
+#define SHORT_MIN 1e-4
+
 double client_tokens_shown(double tokens)
 {
     double scaled = tokens * MILLIONTHS;
@@ -38,17 +41,40 @@ const char *client_mode_name(enum client_mode mode)
     return mode_names[mode];
 }
 
+/* Writes `n` before digits[at], in at least that many digits; where they begin. */
+static size_t put_digits(char *digits, size_t at, uint64_t n, unsigned least)
+{
+    for (unsigned i = 0; i < least || n > 0; i++, n /= 10)
+        digits[--at] = (char)('0' + n % 10);
+    return at;
+}
+
+/* Is v so many millionths, to its last bit? Its decimal form then has at most 15 digits, and reads back the same. */
+static bool in_millionths(double v, uint64_t *n)
+{
+    if (!(v >= SHORT_MIN && v < WHOLE_MAX / MILLIONTHS))
+        return false;
+    *n = (uint64_t)(v * MILLIONTHS + 0.5);
+    return (double)*n / MILLIONTHS == v;
+}
+
 bool client_number_json(struct buf *out, double v)
 {
-    if (v < 0 || v >= WHOLE_MAX || (double)(uint64_t)v != v)
+    char digits[32];
+    size_t end = sizeof digits, at = end;
+    uint64_t n;
+    if (v >= 0 && v < WHOLE_MAX && (double)(uint64_t)v == v) {
+        at = put_digits(digits, end, (uint64_t)v, 1);
+        return buf_append(out, digits + at, end - at);
+    }
+    if (!in_millionths(v, &n))
         return json_append_number(out, v);
-    char digits[20];
-    size_t at = sizeof digits;
-    uint64_t left = (uint64_t)v;
-    do
-        digits[--at] = (char)('0' + left % 10);
-    while (left /= 10);
-    return buf_append(out, digits + at, sizeof digits - at);
+    at = put_digits(digits, end, n % (uint64_t)MILLIONTHS, 6);
+    while (digits[end - 1] == '0')
+        end--;
+    digits[--at] = '.';
+    at = put_digits(digits, at, n / (uint64_t)MILLIONTHS, 1);
+    return buf_append(out, digits + at, end - at);
 }
 
 static bool common_json(struct buf *out, const struct client_view *v)

@@ -7,12 +7,45 @@
 #include "limit/client_json.h"
 
 #include <stdio.h>
+#include <string.h>
 
-bool snapshot_append_client(struct buf *out, const struct client *c, const struct instant *at, bool first)
+/* The id stands behind it. */
+struct note {
+    struct client_settings set;
+    double tokens;
+    size_t id_len;
+};
+
+bool snapshot_note_client(struct buf *notes, const struct client *c, const struct instant *at)
 {
-    struct client_view v;
-    client_view_of(c, at->now, &v);
-    return buf_append_str(out, first ? STR("\n") : STR(",\n")) && client_stored_json(out, &v);
+    struct str id = client_id(c);
+    struct note n = {{c->policy->capacity, c->policy->rate, (enum client_mode)c->mode},
+                     bucket_tokens(c->policy, c->slot->word, at->now),
+                     id.n};
+    return buf_append(notes, &n, sizeof n) && buf_append_str(notes, id);
+}
+
+/* Takes a client from the front of the notes. */
+static void take_note(struct str *notes, struct client_view *out)
+{
+    struct note n;
+    memcpy(&n, notes->p, sizeof n);
+    memcpy(out->id, notes->p + sizeof n, n.id_len);
+    out->id[n.id_len] = '\0';
+    out->set = n.set;
+    out->tokens = client_tokens_shown(n.tokens);
+    *notes = str_make(notes->p + sizeof n + n.id_len, notes->n - sizeof n - n.id_len);
+}
+
+bool snapshot_append_clients(struct buf *out, struct str notes, bool first)
+{
+    struct client_view v = {.id = ""};
+    for (; notes.n > 0; first = false) {
+        take_note(&notes, &v);
+        if (!buf_append_str(out, first ? STR("\n") : STR(",\n")) || !client_stored_json(out, &v))
+            return false;
+    }
+    return true;
 }
 
 bool snapshot_append_end(struct buf *out, const struct instant *at)

@@ -180,8 +180,7 @@ static void append_start(struct store *st)
 
 static void save_reset(struct store *st)
 {
-    buf_fini(&st->save.piece);
-    buf_fini(&st->save.tail);
+    store_save_release(&st->save);
     st->save.state = SAVE_NONE;
 }
 
@@ -467,8 +466,7 @@ void store_free(struct store *st)
     loop_cancel(st->setup.loop, &st->retry);
     loop_cancel(st->setup.loop, &st->pace);
     store_save_abort(&st->save.job);
-    buf_fini(&st->save.piece);
-    buf_fini(&st->save.tail);
+    store_save_release(&st->save);
     buf_fini(&st->append.lines);
     file_close(st->journal.fd);
     words_file_fini(&st->words);

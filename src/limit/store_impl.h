@@ -45,7 +45,8 @@ struct save {
     const char *lock_path;
     int *lock;
     int fd; /* of the temporary, -1 before the first piece */
-    struct buf piece;
+    struct buf notes; /* of the clients that come next, */
+    struct buf piece; /* and their text, made by the helper thread */
     int result, journal_result, words_result;
     bool last_piece, final; /* final: the journal is removed */
     bool words_gone;        /* somebody has removed their file, */
@@ -54,11 +55,11 @@ struct save {
     struct file_mark mark;  /* of clients.json as it was loaded, or as the last save has left it, */
     bool marked;            /* if that could be seen */
     const char *foreign;    /* NULL, or what somebody else has done to it since */
-    unsigned slice;         /* clients that are written in one turn of the loop */
+    unsigned slice;         /* clients that are noted in one turn of the loop */
 
     struct instant at;
-    uint64_t walked, walk_end; /* seq of the last client written, and of the last one to be */
-    bool first;
+    uint64_t walked, walk_end; /* seq of the last client noted, and of the last one to be */
+    bool first;                /* nothing is written yet */
 
     struct buf tail; /* lines that were appended since the save began: they stay in the journal */
     size_t tail_count;
@@ -120,8 +121,11 @@ void store_start(struct store *st);
 /* Starts a save as of now: its instant, its walk, its buffers. */
 void store_save_prepare(struct store *st);
 
-/* Puts the next clients into save.piece; sets last_piece with the end of the file. 0 or -ENOMEM. */
+/* Notes the next clients for store_save_write(); sets last_piece with the last of them. 0 or -ENOMEM. */
 int store_save_fill(struct store *st) __attribute__((warn_unused_result));
+
+/* Frees the buffers of a save that has ended. */
+void store_save_release(struct save *s);
 
 /* Notes clients.json as it is: what stands there later, and is another, is somebody else's doing. */
 void store_save_mark(struct save *s);

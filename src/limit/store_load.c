@@ -295,7 +295,7 @@ static int save_now(struct store *st)
         store_save_commit(&s->job);
     }
     store_log_foreign(s);
-    buf_fini(&s->piece);
+    store_save_release(s);
     if (r == 0)
         r = s->result < 0 ? s->result : s->journal_result;
     if (r == 0) {

@@ -6,8 +6,8 @@
 
 #include <errno.h>
 
-/* Clients written in one turn of the loop, at least, some tenths of a millisecond. Where that would take more than half
- * of save_interval, the slices are larger. A save begins when half of it has passed, so tokens in clients.json are
+/* Clients noted in one turn of the loop, at least, some hundredths of a millisecond. Where that would take more than
+ * half of save_interval, the slices are larger. A save begins when half of it has passed, so tokens in clients.json are
  * never older than the whole. A last save, or one that changes wait for, is made without pauses. */
 #define SLICE       128u
 #define SLICE_FINAL 4096u
@@ -30,10 +30,24 @@ static int keep_lock(struct save *s)
     return 0;
 }
 
+/* Makes text of the notes: the next piece of the file. */
+static bool make_piece(struct save *s)
+{
+    s->piece.len = 0;
+    if (s->first && !buf_append_str(&s->piece, SNAPSHOT_BEGIN))
+        return false;
+    if (!snapshot_append_clients(&s->piece, buf_str(&s->notes), s->first))
+        return false;
+    s->first = false;
+    return !s->last_piece || snapshot_append_end(&s->piece, &s->at);
+}
+
 void store_save_write(struct job *j)
 {
     struct save *s = container_of(j, struct save, job);
     s->result = s->fd < 0 ? keep_lock(s) : 0;
+    if (s->result == 0 && !make_piece(s))
+        s->result = -ENOMEM;
     if (s->result == 0 && s->fd < 0)
         s->fd = s->result = file_replace_begin(s->path);
     if (s->result >= 0)
@@ -155,16 +169,20 @@ void store_save_prepare(struct store *st)
 int store_save_fill(struct store *st)
 {
     struct save *s = &st->save;
-    s->piece.len = 0;
-    if (s->first && !buf_append_str(&s->piece, SNAPSHOT_BEGIN))
-        return -ENOMEM;
+    s->notes.len = 0;
     struct client *c = client_table_after(st->setup.table, s->walked);
     for (unsigned i = 0; i < s->slice && c && c->seq <= s->walk_end; i++, c = client_table_next(c)) {
-        if (!snapshot_append_client(&s->piece, c, &s->at, s->first))
+        if (!snapshot_note_client(&s->notes, c, &s->at))
             return -ENOMEM;
-        s->first = false;
         s->walked = c->seq;
     }
     s->last_piece = !c || c->seq > s->walk_end;
-    return !s->last_piece || snapshot_append_end(&s->piece, &s->at) ? 0 : -ENOMEM;
+    return 0;
+}
+
+void store_save_release(struct save *s)
+{
+    buf_fini(&s->notes);
+    buf_fini(&s->piece);
+    buf_fini(&s->tail);
 }

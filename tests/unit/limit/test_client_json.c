@@ -102,13 +102,43 @@ static void tokens_are_shown_rounded_down(void **state)
         assert_true(client_tokens_shown(cases[i][0]) == cases[i][1]);
 }
 
+/* The short way must say what the long one does, to the byte. */
+static void expect_number(double v)
+{
+    struct buf is = BUF_INIT, wanted = BUF_INIT;
+    assert_true(client_number_json(&is, v));
+    assert_true(json_append_number(&wanted, v));
+    assert_true(str_eq(buf_str(&is), buf_str(&wanted)));
+    buf_fini(&is);
+    buf_fini(&wanted);
+}
+
+static void numbers_are_written_as_ever(void **state)
+{
+    (void)state;
+    static const double cases[] = {0,         1,         10,        100000,  0.5,       0.000001,         0.00001,
+                                   0.0001,    0.000101,  0.99,      1.1,     0.1 + 0.2, 1.0 / 3,          0.1234567,
+                                   1e9,       1e9 + 0.5, 999999999, 1e9 / 3, 5e-324,    999999999.999999, 1e-300,
+                                   -0.25,     -7,        -1e-6,     1e15,    1e15 - 1,  1e16 + 2,         1e308,
+                                   12.000001, 0.999999,  1.000001};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        expect_number(cases[i]);
+    uint64_t random = 1;
+    for (unsigned i = 0; i < 200000; i++) {
+        random = random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        double v = (double)(random >> (14 + i % 40));
+        expect_number(v / 1e6);
+        expect_number(v / 1e7);
+        expect_number(v / 1000);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(whole_client_is_read),
-        cmocka_unit_test(faults_name_the_field),
-        cmocka_unit_test(clients_are_written),
-        cmocka_unit_test(tokens_are_shown_rounded_down),
+        cmocka_unit_test(whole_client_is_read),        cmocka_unit_test(faults_name_the_field),
+        cmocka_unit_test(clients_are_written),         cmocka_unit_test(tokens_are_shown_rounded_down),
+        cmocka_unit_test(numbers_are_written_as_ever),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
