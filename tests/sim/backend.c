@@ -277,9 +277,10 @@ void backend_check_count(unsigned i, bool up)
 {
     const struct backend *be = &backends[i];
     unsigned n = up ? be->good_probes : be->bad_probes, least = up ? world.set.rise : world.set.fall;
-    /* The first one of a process decides at once, and where threads are held up an answer may come too late. */
+    /* The first one of a process decides at once. Whatever was between the last of the other kind and now may have kept
+     * the daemon from hearing that one; and where threads are held up an answer may come too late. */
     if (be->broken || world.delays ||
-        fault_since(SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_EPOLL | SHOWN_CONNECT, be->good_at) ||
+        fault_since(SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_EPOLL | SHOWN_CONNECT, be->turned_at) ||
         world.set.backend[i].named || be->probes_in_life <= least || n >= least)
         return;
     sim_fail("health", "backend %u is %s after %u probes in a row; it takes %u", i, up ? "up" : "down", n, least);
@@ -290,7 +291,7 @@ void backends_new_process(void)
     for (unsigned i = 0; i < world.set.backends; i++) {
         struct backend *be = &backends[i];
         be->good_probes = be->bad_probes = be->probes_in_life = 0;
-        be->probed_at = 0;
+        be->probed_at = be->answered_at = be->turned_at = 0;
         be->broken = true; /* until the first good one */
     }
 }

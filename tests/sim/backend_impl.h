@@ -86,8 +86,8 @@ struct backend {
      * one. */
     unsigned good_probes, bad_probes, probes_in_life;
     bool broken;
-    uint64_t good_at;
-    uint64_t probed_at; /* when the last probe came; 0: likewise */
+    uint64_t answered_at, turned_at; /* the last one, and the last before those in a row */
+    uint64_t probed_at;              /* when the last probe came; 0: likewise */
 };
 
 /* Nothing goes wrong any more: backends_calm() has been called. */

@@ -11,11 +11,13 @@ static void count_probe(struct bconn *c, bool well)
     struct backend *be = c->be;
     trace_text("backend %u answers a probe: %s", be->index, well ? "well" : "not well");
     be->probes_in_life++;
+    if (well ? be->good_probes == 0 : be->bad_probes == 0)
+        be->turned_at = be->answered_at;
+    be->answered_at = sim_now();
     be->good_probes = well ? be->good_probes + 1 : 0;
     be->bad_probes = well ? 0 : be->bad_probes + 1;
     if (!well)
         return;
-    be->good_at = sim_now();
     /* One that was sent before it was well again may have failed at the other end; and as long as connects are slow,
      * the next one may fail. */
     if (end_begun(c->end) >= be->unwell_at && be->host.slow == 0)

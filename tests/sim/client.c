@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#define LINGER       (5 * S)
 #define LINGER_BYTES (200u * 1024u) /* a little less than the daemon reads of content that it has refused */
 
 static const char *const kind_names[] = {"plain",   "slow reader", "slow sender", "vanishing", "half-closing",
@@ -148,6 +149,13 @@ static void on_fin(struct client *c)
     client_conn_ended(c, "FIN", own_fault(c));
 }
 
+/* Who waits to be accepted is turned away when the listener goes; so is whoever comes between the last look into its
+ * queue, when the process has been told to end, and its close. */
+static bool was_turned_away(const struct end *e)
+{
+    return end_waits(e) || (world.drain_begun > 0 && end_was_left(e, world.drain_begun));
+}
+
 static void on_event(void *owner, struct end *e, enum end_event event)
 {
     struct client *c = owner;
@@ -181,8 +189,7 @@ static void on_event(void *owner, struct end *e, enum end_event event)
     case END_RESET:
         c->e = NULL;
         c->batches += event == END_REFUSED; /* nothing came of it: it tries again */
-        /* Who waits to be accepted is turned away when the listener goes. */
-        client_conn_ended(c, event == END_RESET ? "reset" : "refused", own_fault(c) || end_waits(e));
+        client_conn_ended(c, event == END_RESET ? "reset" : "refused", own_fault(c) || was_turned_away(e));
         break;
     }
 }
@@ -368,7 +375,9 @@ static uint64_t patience_for(const struct client *c)
     /* Behind what it has not sent to its end nothing is asked for; before it, answers may still be waited for. */
     if (c->kind == IDLER || (c->stalled_at && c->pending_count <= 1))
         return (s->client_header > s->client_body ? s->client_header : s->client_body) + s->client_idle;
-    return attempts * (s->connect + s->backend_response) + s->client_body + s->client_idle + s->client_write;
+    uint64_t all = attempts * (s->connect + s->backend_response) + s->client_body + s->client_idle + s->client_write;
+    /* What is left of content that has been answered early is awaited for as long as a closed connection lingers. */
+    return all > LINGER ? all : LINGER;
 }
 
 void clients_check_stuck(void)

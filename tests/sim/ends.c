@@ -91,6 +91,7 @@ static void enter_queue(struct conn *c, struct sock *s)
 {
     struct end *e = &c->end[0];
     s->queue.conns[s->queue.count++] = c;
+    c->queued = sim_now();
     e->tell_connected |= !c->connected;
     c->connected = true;
     c->waits = false;
@@ -176,6 +177,11 @@ bool end_is_alone(const struct end *e)
 bool end_waits(const struct end *e)
 {
     return e->conn->waits;
+}
+
+bool end_was_left(const struct end *e, uint64_t since)
+{
+    return e->conn->left && e->conn->queued >= since;
 }
 
 uint64_t end_id(const struct end *e)

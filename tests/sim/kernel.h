@@ -229,6 +229,8 @@ void end_set_window(struct end *e, size_t bytes);
 bool end_is_cut(const struct end *e);
 /* It takes itself for connected, and there is no room for it yet in the listener's queue. */
 bool end_waits(const struct end *e);
+/* It came to a listener at `since` or later, which was closed before anyone accepted it. */
+bool end_was_left(const struct end *e, uint64_t since);
 /* Has the other side closed, whether that has been told here or not? */
 bool end_is_alone(const struct end *e);
 uint64_t end_id(const struct end *e);

@@ -42,11 +42,12 @@ struct conn {
     struct conn *next, *prev;
     struct end end[2];
     struct rng rng;
-    uint64_t id, latency, begun, begun_turn;
+    uint64_t id, latency, begun, begun_turn, queued; /* queued: when the listener got it */
     struct sim_addr to, from;
     bool local;         /* over a unix socket */
     bool connected;     /* both ends know */
     bool in_use;        /* an actor is being told: it is freed after that */
+    bool left;          /* the listener has gone before anyone accepted it */
     bool waits;         /* there was no room in the listener's queue: it comes again, for the tries-th time */
     uint64_t taken_for; /* the begin of the process that its caller takes itself for connected to */
     unsigned tries;

@@ -48,8 +48,10 @@ static void stop_listening(struct sock *s)
     while (*at != s)
         at = &(*at)->next;
     *at = s->next;
-    for (unsigned i = 0; i < s->queue.count; i++)
+    for (unsigned i = 0; i < s->queue.count; i++) {
+        s->queue.conns[i]->left = true;
         close_end(&s->queue.conns[i]->end[1], true);
+    }
 }
 
 static void sock_close_file(struct file *f)
