@@ -191,8 +191,11 @@ static void write_local_head(struct head_writer *w, const struct front_h1 *f, co
 {
     write_status_line(w, a->status, STR(""));
     write_field(w, STR("Date"), proxy_date(f->px));
-    if (a->content_type.n > 0)
+    if (a->content_type.n > 0) {
         write_field(w, STR("Content-Type"), a->content_type);
+        /* A cache may otherwise keep a 404, 405, 414 or 501 as it sees fit (RFC 9110 section 15.1). */
+        write_field(w, STR("Cache-Control"), STR("no-store"));
+    }
     write_field_u64(w, STR("Content-Length"), a->body.n);
     write_str(w, a->fields);
     write_str(w, extra);

@@ -108,6 +108,7 @@ void local_options(struct exchange *x, struct str allowed)
 #define REFUSAL(length, detail)                                                                                        \
     STR("HTTP/1.1 503 Service Unavailable\r\n"                                                                         \
         "Content-Type: application/problem+json\r\n"                                                                   \
+        "Cache-Control: no-store\r\n"                                                                                  \
         "Content-Length: " length "\r\n"                                                                               \
         "Retry-After: 1\r\n"                                                                                           \
         "Connection: close\r\n"                                                                                        \

@@ -112,6 +112,7 @@ static void test_success_is_one_line_of_json(void **state)
                     "Content-Length: 52\r\n\r\n{\"client_id\":\"user1\",\"capacity\":10,\"rate_per_sec\":1}");
     r = client_expect(&c, 201);
     assert_string_equal(message_field(r, "Content-Type"), "application/json");
+    assert_string_equal(message_field(r, "Cache-Control"), "no-store");
     assert_string_equal(r->body.p, "{\"client_id\":\"user1\",\"capacity\":10,\"rate_per_sec\":1,\"tokens\":10,"
                                    "\"mode\":\"enforce\",\"allowed\":0,\"limited\":0}\n");
     client_send(&c, "GET /clients/list HTTP/1.1\r\nHost: h\r\n\r\n");

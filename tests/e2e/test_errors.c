@@ -17,6 +17,8 @@ static void expect_problem(const struct message *r, int status)
     CHECK(r->status == status, "expected %d, got:\n%s%s", status, r->head, r->body.p);
     CHECK(message_field(r, "Content-Type") && strcmp(message_field(r, "Content-Type"), "application/problem+json") == 0,
           "Content-Type is wrong in:\n%s", r->head);
+    CHECK(message_field(r, "Cache-Control") && strcmp(message_field(r, "Cache-Control"), "no-store") == 0,
+          "a cache may keep:\n%s", r->head);
     doc = cJSON_Parse(r->body.p);
     CHECK(doc, "no JSON: %s", r->body.p);
     number = cJSON_GetObjectItemCaseSensitive(doc, "status");
