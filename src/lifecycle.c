@@ -91,7 +91,7 @@ static void save(struct lifecycle *lc)
     }
     /* Without memory for the timer a signal still ends it. */
     (void)!loop_arm(lc->loop, &lc->deadline, save_deadline(lc));
-    limiter_close(lc->limiter, stopped, lc);
+    limiter_stop(lc->limiter, stopped, lc);
 }
 
 static void cut_clients(struct lifecycle *lc)

@@ -183,7 +183,9 @@ static int start_limiter(struct server *s)
     s->limiter = limiter_new_behind(s->loop, s->disk, s->config, timed ? &before : NULL, why, sizeof why, &outcome);
     if (!s->limiter)
         return fail(outcome == STORE_DAMAGED ? EXIT_USAGE : EXIT_RUNTIME, "%s", why);
-    if (!limiter_import(s->limiter, told))
+    if (!s->successor)
+        limiter_recall(s->limiter);
+    else if (!limiter_import(s->limiter, told))
         return fail(EXIT_RUNTIME, "what the process before says of its buckets is malformed");
     return EXIT_DONE;
 }
@@ -332,6 +334,8 @@ static void serve(struct server *s)
     s->serving = true;
     if (s->successor)
         successor_serve(s->successor, &s->lifecycle);
+    if (s->limiter)
+        limiter_serves(s->limiter);
     watchdog_start(&s->watchdog, s->loop, s->successor != NULL);
     notify_ready();
 }

@@ -37,6 +37,7 @@ int file_name_beside(const char *path, const char *suffix, char out[FILE_NAME_MA
 /* The same in steps, for content that is made in pieces. file_replace_begin() gives the descriptor of the temporary;
  * commit syncs and renames and closes it; abort removes it. */
 int file_replace_begin(const char *path) __attribute__((warn_unused_result));
+int file_replace_begin_with(const char *path, const char *with) __attribute__((warn_unused_result));
 int file_replace_commit(const char *path, int fd) __attribute__((warn_unused_result));
 void file_replace_abort(const char *path, int fd);
 

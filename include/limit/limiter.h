@@ -85,12 +85,25 @@ void limiter_close(struct limiter *lim, void (*done)(void *arg, bool ok), void *
 /* That has failed: the limiter goes on as before. To be called when done() is, or later. */
 void limiter_reopen(struct limiter *lim);
 
+/* limiter_close() of a process that nobody follows; keeps the buckets of unregistered clients, too, in a file beside
+ * the clients', for limiter_recall() of the next. Nobody may be asking any more. */
+void limiter_stop(struct limiter *lim, void (*done)(void *arg, bool ok), void *arg);
+
+/* At the start of a process that follows none, before anybody asks: unregistered clients have the tokens that they had
+ * at the last graceful stop, and what has come since. What cannot be read is logged, and counts as never written.
+ * Blocks. */
+void limiter_recall(struct limiter *lim);
+
+/* The process serves: what limiter_recall() has read is of no use to another any more. */
+void limiter_serves(struct limiter *lim);
+
 /* ---- another process goes on ---- */
 
 /* How far an export is: all zero at first, but for buckets.words where the process that goes on takes them. Without,
  * every version understands it, and some clients lose tokens. */
 struct limiter_export {
     bool begun;
+    bool told;                  /* some bucket that is not full */
     struct anon_export buckets; /* .ended: all is told */
 };
 

@@ -40,6 +40,11 @@ int file_replace_begin(const char *path)
     return begin(path, NULL);
 }
 
+int file_replace_begin_with(const char *path, const char *with)
+{
+    return begin(path, with);
+}
+
 void file_replace_abort(const char *path, int fd)
 {
     struct names names;

@@ -45,7 +45,7 @@ static bool export_terms(const struct limiter *lim, struct buf *out)
                       (ull)places.sample);
 }
 
-static bool export_begin(const struct limiter *lim, bool words, struct buf *out)
+static bool export_begin(const struct limiter *lim, bool words, bool *told, struct buf *out)
 {
     const struct bucket_policy *p = &lim->anon.policy;
     uint64_t now = limiter_now(lim);
@@ -53,16 +53,20 @@ static bool export_begin(const struct limiter *lim, bool words, struct buf *out)
         return false;
     if (bucket_is_full(p, lim->unix_word, now))
         return true;
+    *told = true;
     double tokens = bucket_tokens(p, lim->unix_word, now) * UNITS;
     return buf_printf(out, "unix %llu\n", words ? (ull)lim->unix_word : tokens > 0 ? (ull)tokens : 0);
 }
 
 bool limiter_export(const struct limiter *lim, struct limiter_export *e, size_t most, struct buf *out)
 {
-    if (!e->begun && !export_begin(lim, e->buckets.words, out))
+    if (!e->begun && !export_begin(lim, e->buckets.words, &e->told, out))
         return false;
     e->begun = true;
-    return anon_table_export(&lim->anon, limiter_now(lim), &e->buckets, most, out);
+    size_t before = out->len;
+    bool ok = anon_table_export(&lim->anon, limiter_now(lim), &e->buckets, most, out);
+    e->told |= out->len > before;
+    return ok;
 }
 
 /* ---- the other side ---- */
@@ -70,6 +74,11 @@ bool limiter_export(const struct limiter *lim, struct limiter_export *e, size_t 
 struct import {
     struct limiter *lim;
     uint64_t now;
+    bool kept;                   /* it comes from a file, */
+    uint64_t boot;               /* written in that boot of the machine, */
+    struct instant stopped;      /* at that moment; */
+    uint64_t then;               /* on its time line it is now */
+    bool ended;                  /* it is whole */
     bool words;                  /* numbers are words under `policy`, not tokens */
     struct bucket_policy policy; /* of there */
     bool same_places;            /* overflow buckets are those of there, one by one */
@@ -110,11 +119,36 @@ bool limiter_exported_time(struct str text, struct limiter_time *out)
     return split(str_make(text.p, str_find(text, '\n')), &l) && str_eq(l.name, STR("time")) && read_time(&l, out);
 }
 
+static bool import_stopped(struct import *im, const struct line *l)
+{
+    im->boot = l->v[0];
+    im->stopped = (struct instant){l->v[1], l->v[2]};
+    return im->kept && l->n == 3;
+}
+
+/* What has passed since the stop is known to the nanosecond in the same boot, else to the wall clock. */
+static uint64_t now_there(const struct import *im, uint64_t zero)
+{
+    uint64_t mono = im->now + im->lim->zero, wall = clock_wall(), gone = im->stopped.wall_ns;
+    if (im->boot != 0 && im->boot == im->lim->kept.boot && zero <= mono && im->stopped.now <= mono - zero)
+        return mono - zero;
+    return im->stopped.now + (wall > gone ? wall - gone : 0);
+}
+
 static bool import_time(struct import *im, const struct line *l)
 {
     struct limiter_time t;
     im->words = true;
-    return read_time(l, &t) && t.zero == im->lim->zero;
+    if (!im->kept)
+        return read_time(l, &t) && t.zero == im->lim->zero;
+    im->then = now_there(im, l->v[0]);
+    return l->n == 3 && im->stopped.wall_ns > 0;
+}
+
+static bool import_end(struct import *im, const struct line *l)
+{
+    im->ended = true;
+    return im->kept && l->n == 1;
 }
 
 static bool import_policy(struct import *im, const struct line *l)
@@ -150,8 +184,10 @@ static bool import_prefix(struct import *im, const struct line *l)
 static bool import_word(const struct import *im, uint64_t number, uint64_t *word)
 {
     const struct bucket_policy *own = &im->lim->anon.policy, *there = &im->policy;
-    if (number > INT64_MAX || (im->words && !there->mult))
+    if (number > INT64_MAX || (im->words && !there->mult) || (im->kept && !im->words))
         return false;
+    if (im->kept)
+        number = bucket_carried(there, number, im->then, im->now);
     if (!im->words)
         *word = bucket_word(own, (double)number / UNITS, im->now);
     else if (there->capacity == own->capacity && there->rate == own->rate)
@@ -207,11 +243,12 @@ static bool import_line(struct import *im, struct str text)
         struct str name;
         bool (*import)(struct import *im, const struct line *l);
     } kinds[] = {
-        {STR_INIT("time"), import_time},     {STR_INIT("policy"), import_policy}, {STR_INIT("hash"), import_places},
-        {STR_INIT("prefix"), import_prefix}, {STR_INIT("unix"), import_unix},     {STR_INIT("*"), import_overflow},
+        {STR_INIT("stopped"), import_stopped}, {STR_INIT("time"), import_time},     {STR_INIT("policy"), import_policy},
+        {STR_INIT("hash"), import_places},     {STR_INIT("prefix"), import_prefix}, {STR_INIT("unix"), import_unix},
+        {STR_INIT("*"), import_overflow},      {STR_INIT("end"), import_end},
     };
     struct line l;
-    if (!split(text, &l))
+    if (im->ended || !split(text, &l))
         return false;
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (str_eq(l.name, kinds[i].name))
@@ -219,17 +256,28 @@ static bool import_line(struct import *im, struct str text)
     return import_address(im, &l);
 }
 
-bool limiter_import(struct limiter *lim, struct str text)
+static bool import_lines(struct import *im, struct str text)
 {
-    struct import im = {.lim = lim, .now = limiter_now(lim)};
     while (text.n > 0) {
         size_t end = str_find(text, '\n');
-        if (end == text.n || !import_line(&im, str_make(text.p, end)))
+        if (end == text.n || !import_line(im, str_make(text.p, end)))
             return false;
         text = str_make(text.p + end + 1, text.n - end - 1);
     }
-    anon_table_raise_all(&lim->anon, im.highest);
+    anon_table_raise_all(&im->lim->anon, im->highest);
     return true;
+}
+
+bool limiter_import(struct limiter *lim, struct str text)
+{
+    struct import im = {.lim = lim, .now = limiter_now(lim)};
+    return import_lines(&im, text);
+}
+
+bool limiter_import_kept(struct limiter *lim, struct str text)
+{
+    struct import im = {.lim = lim, .now = limiter_now(lim), .kept = true};
+    return import_lines(&im, text) && im.ended;
 }
 
 /* ---- in one process ---- */

@@ -341,6 +341,8 @@ struct limiter *limiter_new_behind(struct loop *l, struct worker *w, struct conf
         return NULL;
     }
     lim->loop = l;
+    lim->worker = w;
+    lim->kept.fd = -1;
     lim->config = config_get(config);
     /* Time 0 lies a little back, so that moments just before now have a number. */
     lim->zero = before ? before->zero : loop_now(l) - (loop_now(l) > NS_PER_S ? NS_PER_S : 0);
@@ -365,8 +367,12 @@ struct limiter *limiter_new_behind(struct loop *l, struct worker *w, struct conf
                                 .appended = changes_appended,
                                 .arg = lim};
     lim->store = store_open(&setup, error, n, outcome);
-    if (lim->store)
+    if (lim->store && kept_init(&lim->kept, lim->store))
         return lim;
+    if (lim->store) {
+        snprintf(error, n, "out of memory");
+        *outcome = STORE_UNUSABLE;
+    }
     limiter_free(lim);
     return NULL;
 }
@@ -445,6 +451,7 @@ void limiter_free(struct limiter *lim)
     loop_cancel(lim->loop, &lim->sweep);
     notice_fini(&lim->overflow_shared);
     notice_fini(&lim->shadow_limited);
+    kept_fini(&lim->kept);
     store_free(lim->store);
     changes_fini(lim);
     client_table_fini(&lim->clients);

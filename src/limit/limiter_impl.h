@@ -28,8 +28,23 @@ struct policy_text {
     char text[96];
 };
 
+/* The file of the unregistered clients' buckets: unregistered.c. */
+struct kept {
+    struct job job;
+    const struct store *store;
+    char *path;
+    uint64_t boot;
+    struct limiter_export at;
+    struct buf piece;
+    int fd; /* of the temporary; -1: there is none */
+    int result;
+    bool last;
+    bool found; /* at the start */
+};
+
 struct limiter {
     struct loop *loop;
+    struct worker *worker;
     struct config *config;
     uint64_t zero; /* the monotonic clock at the buckets' time 0 */
     struct str id_header;
@@ -41,6 +56,10 @@ struct limiter {
     struct policy_text texts[16]; /* of the policies in use lately */
     struct changes changes;
     struct store *store;
+    struct kept kept;
+    void (*stopped)(void *arg, bool ok); /* of limiter_stop() */
+    void *stopped_arg;
+    bool closed_well;
     struct timer sweep;
     struct notice overflow_shared, shadow_limited;
 };
@@ -72,5 +91,12 @@ void changes_appended(void *arg, bool ok);
 /* Takes no more changes, and calls store_close() when those under way have ended. */
 void changes_close(struct limiter *lim, void (*done)(void *arg, bool ok), void *arg);
 void changes_reopen(struct limiter *lim);
+
+/* False without memory: kept_fini() is still due. `st` stays as long. */
+bool kept_init(struct kept *k, const struct store *st) __attribute__((warn_unused_result));
+void kept_fini(struct kept *k);
+
+/* limiter_import() of what was kept over a stop: the time line is another one, perhaps of another boot. */
+bool limiter_import_kept(struct limiter *lim, struct str text) __attribute__((warn_unused_result));
 
 #endif

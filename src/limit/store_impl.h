@@ -44,7 +44,7 @@ struct save {
     struct words_file *words;
     const char *lock_path;
     int *lock;
-    int fd; /* of the temporary, -1 before the first piece */
+    int fd;           /* of the temporary, -1 before the first piece */
     struct buf notes; /* of the clients that come next, */
     struct buf piece; /* and their text, made by the helper thread */
     int result, journal_result, words_result;

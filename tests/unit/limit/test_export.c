@@ -400,6 +400,192 @@ static void the_wall_clock_is_set(void **state)
     close_process(&p);
 }
 
+/* ---- a stop, and a start ---- */
+
+static const char *kept_path(void)
+{
+    static char path[64];
+    snprintf(path, sizeof path, "%s/clients.json.unregistered", folder);
+    return path;
+}
+
+static void stop(struct process *p)
+{
+    bool stopped = false;
+    limiter_stop(p->lim, on_closed, &stopped);
+    while (!stopped)
+        loop_turn(p->loop, TIMER_NEVER);
+    end_process(p);
+}
+
+static void start(struct process *p, const char *settings)
+{
+    begin_process(p, settings);
+    p->lim = load(p, NULL);
+    limiter_recall(p->lim);
+}
+
+static void restart(struct process *p, const char *settings, uint64_t ns)
+{
+    stop(p);
+    pass(ns);
+    start(p, settings);
+}
+
+static void serve(struct process *p)
+{
+    limiter_serves(p->lim);
+    worker_drain(p->worker);
+}
+
+#define EACH_SECOND "\"default\":{\"capacity\":5,\"rate_per_sec\":1}"
+
+/* In the same boot the wall clock says nothing. (What is kept is rounded to less, by two nanoseconds of the rate.) */
+static void stop_and_start(void **state)
+{
+    (void)state;
+    struct process p;
+    open_process(&p, EACH_SECOND);
+    for (int i = -1; i <= 1; i++) {
+        pass(100 * NS_PER_S);
+        assert_int_equal(passing(&p, "10.0.0.1"), 5);
+        assert_int_equal(passing(&p, "2001:db8::1"), 5);
+        assert_int_equal(passing(&p, NULL), 5);
+        wall += (uint64_t)((int64_t)i * 3600 * (int64_t)NS_PER_S);
+        restart(&p, EACH_SECOND, 2 * NS_PER_S - NS_PER_MS);
+        assert_int_equal(access(kept_path(), F_OK), 0);
+        serve(&p);
+        assert_int_equal(access(kept_path(), F_OK), -1);
+        assert_int_equal(passing(&p, "10.0.0.1"), 1);
+        assert_int_equal(passing(&p, "2001:db8::2"), 1); /* the same network */
+        assert_int_equal(passing(&p, NULL), 1);
+        pass(2 * NS_PER_MS);
+        assert_int_equal(passing(&p, "10.0.0.1"), 1);
+        assert_int_equal(passing(&p, NULL), 1);
+        assert_int_equal(passing(&p, "2001:db8::1"), 1);
+        assert_int_equal(passing(&p, "10.0.0.2"), 5);
+    }
+    close_process(&p);
+}
+
+/* Overflow buckets, another default, and a table that has become too small: as when a process hands over. */
+static void stop_and_another_start(void **state)
+{
+    (void)state;
+    struct process p;
+    fill(&p);
+    restart(&p, FULL, NS_PER_MS);
+    assert_int_equal(passing(&p, "10.0.1.1"), 0);
+    assert_int_equal(passing(&p, "10.2.1.1"), 5);
+    assert_true(ask(&p, "10.0.0.2", NULL));
+    restart(&p, "\"default\":{\"capacity\":50,\"rate_per_sec\":0.01}", NS_PER_MS);
+    assert_int_equal(passing(&p, "10.0.0.1"), 4);
+    assert_int_equal(passing(&p, "10.0.0.2"), 3);
+    assert_int_equal(passing(&p, "10.2.1.1"), 0);
+    assert_int_equal(passing(&p, "10.3.1.1"), 50);
+    assert_int_equal(passing(&p, NULL), 4);
+    restart(&p, SLOW ",\"max_tracked\":1", NS_PER_MS);
+    assert_int_equal(passing(&p, "10.0.0.2"), 0);
+    assert_int_equal(passing(&p, "10.0.0.1"), 0);
+    assert_int_equal(passing(&p, NULL), 0);
+    close_process(&p);
+}
+
+/* Full buckets are not kept, and what was kept before is past. A start that fails leaves it to the next. */
+static void kept_as_long_as_it_counts(void **state)
+{
+    (void)state;
+    struct process p;
+    open_process(&p, EACH_SECOND);
+    assert_int_equal(passing(&p, "10.0.0.1"), 5);
+    restart(&p, EACH_SECOND, NS_PER_S);
+    end_process(&p); /* killed, say, before it served */
+    pass(NS_PER_S + NS_PER_MS);
+    start(&p, EACH_SECOND);
+    assert_int_equal(passing(&p, "10.0.0.1"), 2);
+    restart(&p, EACH_SECOND, 0);
+    assert_int_equal(access(kept_path(), F_OK), 0);
+    pass(5 * NS_PER_S);
+    restart(&p, EACH_SECOND, 0);
+    assert_int_equal(access(kept_path(), F_OK), -1);
+    assert_int_equal(passing(&p, "10.0.0.1"), 5);
+    close_process(&p);
+}
+
+static void write_kept(struct str text)
+{
+    FILE *f = fopen(kept_path(), "w");
+    assert_non_null(f);
+    assert_int_equal(fwrite(text.p, 1, text.n, f), text.n);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void read_kept(struct buf *out)
+{
+    FILE *f = fopen(kept_path(), "r");
+    int c;
+    assert_non_null(f);
+    while ((c = fgetc(f)) != EOF)
+        assert_true(buf_append(out, &(char){(char)c}, 1));
+    fclose(f);
+}
+
+/* In another one the wall clock is all there is; what it has stepped back by counts as no time. */
+static void start_in_another_boot(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t step_s;
+        unsigned passing;
+    } cases[] = {{3, 3}, {-3, 0}, {0, 0}, {1000, 5}};
+    for (unsigned i = 0; i < 4; i++) {
+        struct process p;
+        struct buf text = BUF_INIT, other = BUF_INIT;
+        open_process(&p, EACH_SECOND);
+        assert_int_equal(passing(&p, "10.0.0.1"), 5);
+        stop(&p);
+        read_kept(&text);
+        size_t boot = sizeof "stopped " - 1, end = str_find(str_make(text.block + boot, text.len - boot), ' ');
+        assert_true(buf_printf(&other, "stopped 4711%.*s", (int)(text.len - boot - end), text.block + boot + end));
+        write_kept(buf_str(&other));
+        now = 20 * NS_PER_S;
+        wall += (uint64_t)(cases[i].step_s * (int64_t)NS_PER_S + (int64_t)NS_PER_MS);
+        start(&p, EACH_SECOND);
+        assert_int_equal(passing(&p, "10.0.0.1"), cases[i].passing);
+        pass(NS_PER_S + NS_PER_MS);
+        assert_int_equal(passing(&p, "10.0.0.1"), 1);
+        buf_fini(&text);
+        buf_fini(&other);
+        close_process(&p);
+    }
+}
+
+/* Whatever is there, the process starts, and nobody has more than a full bucket. */
+static void damaged(void **state)
+{
+    (void)state;
+    struct process p;
+    struct buf text = BUF_INIT;
+    open_process(&p, SLOW);
+    assert_int_equal(passing(&p, "10.0.0.1"), 5);
+    stop(&p);
+    read_kept(&text);
+    for (size_t n = 0; n < text.len; n++) {
+        write_kept(str_make(text.block, n));
+        start(&p, SLOW);
+        assert_true(passing(&p, "10.0.0.1") <= 5);
+        serve(&p);
+        assert_int_equal(access(kept_path(), F_OK), -1);
+        end_process(&p);
+    }
+    assert_true(buf_append_str(&text, STR("10.0.0.2 1\n"))); /* behind its end */
+    write_kept(buf_str(&text));
+    start(&p, SLOW);
+    assert_int_equal(passing(&p, "10.0.0.2"), 5);
+    buf_fini(&text);
+    close_process(&p);
+}
+
 /* ---- what nobody says ---- */
 
 static void malformed(void **state)
@@ -415,6 +601,8 @@ static void malformed(void **state)
         "192.0.2.1 1 2\n",
         "192.0.2 1\n",
         "what 1\n",
+        "stopped 1 2 3\n",
+        "end 1\n",
         "* 1 2\n",
         "time 1 2 3\n",
         "time 1 2\n",
@@ -530,6 +718,11 @@ int main(void)
         cmocka_unit_test(time_between_two_counts),
         cmocka_unit_test(without_a_time_nothing_is_gained),
         cmocka_unit_test(the_wall_clock_is_set),
+        cmocka_unit_test(stop_and_start),
+        cmocka_unit_test(stop_and_another_start),
+        cmocka_unit_test(kept_as_long_as_it_counts),
+        cmocka_unit_test(start_in_another_boot),
+        cmocka_unit_test(damaged),
         cmocka_unit_test(malformed),
         cmocka_unit_test(nobody_went_on),
     };
