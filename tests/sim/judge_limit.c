@@ -160,13 +160,24 @@ static void check_identity(const char *name, unsigned client, const struct allow
     free(passes);
 }
 
-/* All buckets of the unregistered go with their process. */
+bool judge_start_is_unsure(void)
+{
+    return fault_since(SHOWN_DISK | SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_SYNC, process.begun);
+}
+
+/* The buckets of the unregistered go with their process, if that does not end gracefully. What a start cannot read of
+ * them is lost, too. */
+static unsigned lost_buckets(void)
+{
+    return world.deaths - world.clean_stops + world.wall_steps + world.unsure_starts + judge_start_is_unsure();
+}
+
 static void check_address(unsigned client, unsigned crashes)
 {
     const struct settings *s = &world.set;
     struct allowance registered = {s->registered_capacity, s->registered_rate, .restarts = crashes};
     struct allowance unregistered = {s->capacity, s->rate, .by_default = true, .or_first = callers_register(client),
-                                     .restarts = world.deaths};
+                                     .restarts = lost_buckets()};
     check_identity(NULL, client, client == s->registered ? &registered : &unregistered);
 }
 

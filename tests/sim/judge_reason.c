@@ -21,11 +21,14 @@ static bool was_in_trouble(const struct request *r)
     return backends_unwell_since(r->sent_at);
 }
 
+/* What is kept of a request's content for another attempt, and no more. */
+#define KEPT_MAX 65536u
+
 /* Has it lost its connection, perhaps, to a backend (BACKENDS_MAX: any) that closed it at that moment? What may be sent
- * twice is given a fresh one then. */
+ * twice, and has been kept, is given a fresh one then. */
 static bool met_close(const struct request *r, unsigned backend)
 {
-    return !r->idempotent && backend_closed_kept_since(backend, r->sent_at);
+    return (!r->idempotent || r->length > KEPT_MAX) && backend_closed_kept_since(backend, r->sent_at);
 }
 
 bool stalled_since(uint64_t since)
@@ -81,9 +84,6 @@ static bool is_excused(const struct request *r, unsigned status)
     default: return false;
     }
 }
-
-/* What is kept of a request's content for another attempt, and no more. */
-#define KEPT_MAX 65536u
 
 /* Was no backend known to be available, for a moment? The answer may have overtaken the line that says so. */
 static bool was_left_alone(const struct request *r)

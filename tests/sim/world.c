@@ -210,6 +210,8 @@ static void on_process_end(void)
     /* One whose last save has failed; when something was cut off besides, the status says that. */
     bool cut = process.status == 3 && fault_since(ON_DISK | SHOWN_HEAP, world.drain_begun);
     world.lossy_stops += !killed && (process.status == 1 || cut);
+    world.clean_stops += !killed && process.status == 0;
+    world.unsure_starts += judge_start_is_unsure();
     world.draining = false;
     world.double_signals = 0;
     if (world.phase == PHASE_STOP)

@@ -66,7 +66,8 @@ struct world {
     uint64_t chaos_end;                                         /* when the chaos ends */
     unsigned deaths;                                            /* of the process, however it ended */
     unsigned kills, power_cuts, wall_steps, stops, lossy_stops; /* lossy: the last save failed */
-    bool draining;                                              /* SIGTERM was sent to the present process */
+    unsigned clean_stops, unsure_starts; /* exit status 0; in whose life calls have failed that a start makes */
+    bool draining;                       /* SIGTERM was sent to the present process */
     uint64_t drain_begun;
     unsigned double_signals;
     bool varied;                 /* a reload has changed the config of some process */
@@ -298,6 +299,8 @@ void judge_log(const char *p, size_t n);
 void judge_start(void);
 void judge_drain(bool hurried);
 void judge_end_of_life(bool killed, int status);
+/* Have calls failed, since the process began, that its start needs to find what was kept of buckets? */
+bool judge_start_is_unsure(void);
 void judge_power_cut(void);
 bool judge_was_killed(unsigned in_life);
 /* A request's head has reached a backend on a connection on which the choice was made in `turn` (UINT64_MAX: by a
