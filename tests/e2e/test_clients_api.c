@@ -415,6 +415,27 @@ static void test_tokens_survive_a_graceful_restart(void **state)
     world_finish(w);
 }
 
+/* Those of clients that are not registered, too; what is kept for that is gone once it is read. */
+static void test_unregistered_ones_survive_it_too(void **state)
+{
+    struct world *w = *state;
+
+    start(w);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(http_request(w->port, "GET", "/", "", NULL, NULL), 200);
+    world_stop(w);
+    assert_int_equal(access(world_path(w, "clients.json.unregistered"), F_OK), 0);
+    world_restart(w);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(http_request(w->port, "GET", "/", "", NULL, NULL), 200);
+    assert_int_equal(http_request(w->port, "GET", "/", "", NULL, NULL), 429);
+    uint64_t deadline = deadline_in(5000);
+    while (access(world_path(w, "clients.json.unregistered"), F_OK) == 0 && left_ms(deadline) > 0)
+        usleep(1000);
+    assert_int_equal(access(world_path(w, "clients.json.unregistered"), F_OK), -1);
+    world_finish(w);
+}
+
 /* Tokens come back for the time that the balancer was down. */
 static void test_tokens_refill_while_down(void **state)
 {
@@ -616,6 +637,7 @@ int main(void)
         WORLD_TEST(test_list_in_pages),
         WORLD_TEST(test_changes_survive_kill_9),
         WORLD_TEST(test_tokens_survive_a_graceful_restart),
+        WORLD_TEST(test_unregistered_ones_survive_it_too),
         WORLD_TEST(test_tokens_refill_while_down),
         WORLD_TEST(test_damaged_file),
         WORLD_TEST(test_file_of_before),
