@@ -170,6 +170,7 @@ static uint32_t spurious(const struct epoll_item *i)
 static int collect(struct epoll *ep, struct epoll_event *events, int max)
 {
     struct rng r = order_of();
+    bool any_true = false;
     int n = 0;
     uint64_t skip = ep->count ? rng_below(&r, ep->count) : 0;
     if (rng_chance(&r, 100))
@@ -180,6 +181,7 @@ static int collect(struct epoll *ep, struct epoll_event *events, int max)
             if ((at < skip) != (round == 1))
                 continue;
             uint32_t ready = item_ready(i);
+            any_true |= ready != 0;
             if (!ready)
                 ready = spurious(i);
             if (!ready)
@@ -188,6 +190,8 @@ static int collect(struct epoll *ep, struct epoll_event *events, int max)
             trace("ready fd events", i->fd, ready, 0);
         }
     }
+    if (n > 0 && !any_true)
+        syscall_turn_for_nothing();
     return n;
 }
 

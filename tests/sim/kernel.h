@@ -162,6 +162,8 @@ ssize_t syscall_end(const char *name, ssize_t result);
 /* Something has moved: bytes, a connection come or gone, a job taken or done, a signal read, a wait that slept, a timer
  * that was set for later and expired. Turns of the loop in which nothing does are counted: see process.c. */
 void syscall_progress(void);
+/* All that the turn is told of is spurious: that nothing moves in it is not the daemon's fault. */
+void syscall_turn_for_nothing(void);
 
 /* ---- special files ---- */
 
