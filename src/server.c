@@ -205,7 +205,7 @@ static int wait_for_turn(struct server *s)
     if (!s->successor)
         return fail(EXIT_RUNTIME, "cannot speak to the process before: %s", strerrordesc_np(errno));
     upstream_await(s->upstream);
-    if (!successor_wait(s->successor, &s->stopped))
+    if (!successor_wait(s->successor, s->upstream, &s->stopped))
         return EXIT_RUNTIME;
     upstream_import(s->upstream, successor_health(s->successor));
     return EXIT_DONE;

@@ -104,12 +104,27 @@ static void say(struct successor *s, struct str what)
         (void)!sock_send_fd(s->control.fd, -1, what.p, what.n); /* if it has ended, that is seen by itself */
 }
 
-bool successor_wait(struct successor *s, const bool *stop)
+static bool is_over(const struct successor *s, const bool *stop)
+{
+    return s->go || s->failed || *stop;
+}
+
+/* The process before serves meanwhile. Those that it knows need not be waited for, but it has not told which they are.
+ */
+static void wait_for_names(struct successor *s, const struct upstream *u, const bool *stop)
+{
+    uint64_t now = loop_now(s->loop), until = now + SUCCESSOR_NAMES_PATIENCE;
+    for (; now < until && !upstream_names_are_known(u) && !is_over(s, stop); now = loop_now(s->loop))
+        loop_turn(s->loop, until - now);
+}
+
+bool successor_wait(struct successor *s, const struct upstream *u, const bool *stop)
 {
     loop_turn(s->loop, 0); /* the first checks of all backends leave while nobody waits for this process */
+    wait_for_names(s, u, stop);
     static const char prepared[] = {UPGRADE_PREPARED, UPGRADE_TAKES_WORDS};
     say(s, str_make(prepared, sizeof prepared));
-    while (!s->go && !s->failed && !*stop)
+    while (!is_over(s, stop))
         loop_turn(s->loop, TIMER_NEVER);
     return s->go && !s->failed && !*stop;
 }

@@ -46,6 +46,10 @@ struct health_known {
 };
 /* False: there are none. */
 bool health_tell(const struct backend *be, struct health_known *out) __attribute__((warn_unused_result));
+/* Another process knew that the name of `be` leads to these `count` addresses, at least 1: unless it has been resolved
+ * here, it goes on with them, until the next answer says otherwise. They come first, what that one's checks knew after
+ * them. */
+void health_take_addresses(struct backend *be, const struct addr *told, int count);
 /* Another process knew that: it counts, and after it what the first probe of our own has found, if that is over. */
 void health_take(struct backend *be, const struct health_known *k);
 /* What the last probe has found, or why there is none, for the log. */

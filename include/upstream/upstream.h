@@ -60,6 +60,9 @@ void upstream_rollback(struct upstream_change *c);
 bool upstream_export(const struct upstream *u, unsigned *at, size_t most, struct buf *out)
     __attribute__((warn_unused_result));
 
+/* Is it known of each name where it leads, or that it leads nowhere just now? At the start it is not. */
+bool upstream_names_are_known(const struct upstream *u);
+
 /* Another process serves, and logs how the backends are: this one keeps to itself what its checks find until
  * upstream_import(), and nothing may be chosen until then. */
 void upstream_await(struct upstream *u);

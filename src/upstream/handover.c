@@ -1,7 +1,8 @@
 /* What is known of the backends goes over to another process as lines of JSON, one a backend:
  *
- *   {"address":"127.0.0.1:9001",
- *    "available":false,"available_ms":1200,                  what the log has said of it last, and how long ago
+ *   {"address":"app.example:9001",
+ *    "addresses":["10.0.0.1","2001:db8::1"],                 where the name leads; the one that answered last comes
+ * first "available":false,"available_ms":1200,                  what the log has said of it last, and how long ago
  *    "up":false,"checks_in_a_row":1,                         with active checks
  *    "failures":4,"ejection_ms":20000,"ejected_ms":1300,     with passive ones: what is left of an ejection,
  *    "on_trial":true,                                        ... or what follows it
@@ -16,6 +17,8 @@
 #include "upstream/backend.h"
 #include "upstream/health.h"
 
+#include <string.h>
+
 #define MS_MAX ((double)(UINT64_C(1) << 43)) /* whole, and no overflow in nanoseconds */
 
 static uint64_t ms_since(const struct backend *be, uint64_t when)
@@ -26,6 +29,31 @@ static uint64_t ms_since(const struct backend *be, uint64_t when)
 static bool tell_said(const struct backend *be, struct buf *out)
 {
     return be->said == SAID_NOTHING || buf_printf(out, ",\"available\":%s", be->said == SAID_UP ? "true" : "false");
+}
+
+/* It reads back as the same: one with a scope (RFC 4007) does not. */
+static bool can_be_told(const struct addr *a, const struct peer *p)
+{
+    struct addr read_back = addr_of_ip(&p->ip, p->port);
+    return read_back.len == a->len && memcmp(&read_back.ss, &a->ss, a->len) == 0;
+}
+
+static bool tell_addresses(const struct backend *be, struct buf *out)
+{
+    unsigned told = 0;
+    if (be->config->endpoint.kind != ENDPOINT_NAME)
+        return true;
+    for (int i = 0; i < be->addr_count; i++) {
+        const struct addr *a = &be->addrs[(be->addr_at + i) % be->addr_count];
+        struct peer p = peer_from_addr(a);
+        char text[IP_TEXT_SIZE];
+        if (!can_be_told(a, &p))
+            continue;
+        ip_format(&p.ip, text);
+        if (!buf_printf(out, "%s\"%s\"", told++ > 0 ? "," : ",\"addresses\":[", text))
+            return false;
+    }
+    return told == 0 || buf_append(out, "]", 1);
 }
 
 static bool tell_checks(const struct backend *be, struct buf *out)
@@ -57,7 +85,7 @@ static bool tell_keep_time(const struct backend *be, struct buf *out)
 static bool tell(const struct backend *be, struct buf *out)
 {
     return buf_printf(out, "{\"address\":") && json_append_string(out, str_of(be->config->address)) &&
-           tell_said(be, out) &&
+           tell_addresses(be, out) && tell_said(be, out) &&
            buf_printf(out, ",\"available_ms\":%llu", (unsigned long long)ms_since(be, be->since)) &&
            tell_checks(be, out) && tell_passive(be, out) &&
            (be->warm == 0 || buf_printf(out, ",\"warm_ms\":%llu", (unsigned long long)ms_since(be, be->warm))) &&
@@ -80,6 +108,8 @@ struct known {
     bool said, available; /* an older one does not say what it has said */
     bool has_checks, has_passive, ejected, warm;
     uint64_t available_for, warm_for;
+    struct addr addrs[BACKEND_ADDRS_MAX]; /* an older one tells none, as one that knows none */
+    int addr_count;
     struct health_known checks;
     struct passive_known passive;
     struct pool_known pool;
@@ -127,13 +157,28 @@ static bool read_bool(const struct json *o, const char *key, bool *out, bool *ha
     return true;
 }
 
+static bool read_addresses(const struct json *o, struct known *k)
+{
+    const struct json *list = json_get(o, "addresses");
+    if (list && json_type(list) != JSON_ARRAY)
+        return false;
+    for (const struct json *v = list ? json_first(list) : NULL; v && k->addr_count < BACKEND_ADDRS_MAX;
+         v = json_next(v)) {
+        struct ip ip;
+        if (json_type(v) != JSON_STRING || !ip_parse(str_of(json_string(v)), &ip))
+            return false;
+        k->addrs[k->addr_count++] = addr_of_ip(&ip, k->at.port);
+    }
+    return true;
+}
+
 static bool read_known(const struct json *o, struct known *k)
 {
     const char *why;
     *k = (struct known){0};
     const struct json *address = json_type(o) == JSON_OBJECT ? json_get(o, "address") : NULL;
     return address && json_type(address) == JSON_STRING &&
-           endpoint_parse(str_of(json_string(address)), false, &k->at, &why) &&
+           endpoint_parse(str_of(json_string(address)), false, &k->at, &why) && read_addresses(o, k) &&
            read_bool(o, "available", &k->available, &k->said) && read_ns(o, "available_ms", &k->available_for, NULL) &&
            read_bool(o, "up", &k->checks.up, &k->has_checks) &&
            read_count(o, "checks_in_a_row", &k->checks.in_a_row, NULL) &&
@@ -174,6 +219,8 @@ static void say_change(struct backend *be, const struct known *k, bool was_avail
 static void take(struct backend *be, const struct known *k)
 {
     bool available = k->said ? k->available : (!k->has_checks || k->checks.up) && !k->ejected;
+    if (k->addr_count > 0)
+        health_take_addresses(be, k->addrs, k->addr_count);
     if (k->has_checks)
         health_take(be, &k->checks);
     if (k->has_passive)

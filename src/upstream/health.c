@@ -112,6 +112,8 @@ void health_hurry(struct backend *be)
     struct health_check *h = be->health;
     if (!h || h->conn || !be->snapshot->health.on || !timer_armed(&h->timer))
         return;
+    if (h->timer.deadline <= loop_now(loop_of(h)))
+        return; /* due already: it is not to be put off */
     loop_cancel(loop_of(h), &h->timer);
     schedule(h);
 }
@@ -234,10 +236,10 @@ static void probe(struct health_check *h)
 
 /* ---- names ---- */
 
-static void take_addresses(struct health_check *h, const struct resolve *r)
+static void take_addresses(struct health_check *h, const struct addr *told, int count)
 {
     struct backend *be = h->backend;
-    backend_take_addresses(be, r->addrs, r->count);
+    backend_take_addresses(be, told, count);
     if (h->seen_address && config_of(h)->health.on)
         return; /* the probe that follows counts */
     /* Known for the first time: it begins like one that was given by address. Without checks, an address is all there
@@ -271,7 +273,7 @@ static void on_resolved(void *arg, const struct resolve *r)
     h->resolving = NULL;
     if (r->count > 0) {
         h->unknown_in_a_row = 0;
-        take_addresses(h, r);
+        take_addresses(h, r->addrs, r->count);
         if (first)
             probe(h);
     } else if (first) {
@@ -451,6 +453,15 @@ bool health_tell(const struct backend *be, struct health_known *out)
     const struct health_score *s = &h->score;
     *out = (struct health_known){.up = be->up, .in_a_row = be->up ? s->rise + s->fall - 1 - s->value : s->value};
     return be->announced;
+}
+
+void health_take_addresses(struct backend *be, const struct addr *told, int count)
+{
+    struct health_check *h = be->health;
+    if (!h || be->addr_count > 0)
+        return; /* what has been found out here is newer */
+    take_addresses(h, told, count);
+    probe_soon(h);
 }
 
 void health_take(struct backend *be, const struct health_known *k)

@@ -293,6 +293,14 @@ bool upstream_has_available(const struct upstream *u)
     return u->tiers[TIER_PRIMARY].count > 0 || u->tiers[TIER_BACKUP].count > 0;
 }
 
+bool upstream_names_are_known(const struct upstream *u)
+{
+    for (unsigned i = 0; i < u->count; i++)
+        if (!u->backends[i]->announced)
+            return false;
+    return true;
+}
+
 /* ---- a choice ---- */
 
 uint64_t upstream_hash(struct str key)

@@ -1,9 +1,11 @@
 /* What one process knows of its backends, and another goes on with; and text that says no such thing. */
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/metrics.h"
 #include "net/sock.h"
 #include "upstream/backend.h"
 #include "upstream/health.h"
+#include "upstream/resolve.h"
 #include "upstream/upstream.h"
 
 #include <setjmp.h>
@@ -409,6 +411,121 @@ static void a_name_that_has_resolved_is_no_news(void **state)
     }
 }
 
+/* ---- where a name leads ---- */
+
+static void begin_named(struct process *p, const char *more)
+{
+    char text[256];
+    int n = snprintf(text, sizeof text, "{\"backends\":[{\"address\":\"localhost:1\"}],%s}", more);
+    struct buf errors = BUF_INIT;
+    struct config *c = config_parse(str_make(text, (size_t)n), "test", NULL, &errors);
+    assert_non_null(c);
+    p->loop = loop_new();
+    assert_non_null(p->loop);
+    p->upstream = upstream_new(p->loop, c);
+    assert_non_null(p->upstream);
+    upstream_await(p->upstream);
+    config_put(c);
+    buf_fini(&errors);
+}
+
+static struct addr addr_at(const char *text, uint16_t port)
+{
+    struct ip ip;
+    assert_true(ip_parse(str_of(text), &ip));
+    return addr_of_ip(&ip, port);
+}
+
+static void assert_leads_to(const struct backend *be, int i, const char *ip)
+{
+    struct addr expected = addr_at(ip, 1);
+    assert_true(i < be->addr_count);
+    assert_int_equal(be->addrs[i].len, expected.len);
+    assert_memory_equal(&be->addrs[i].ss, &expected.ss, expected.len);
+}
+
+/* The process before has it resolved: the new one begins with that, whatever its name server does. (No loop is turned
+ * here, so nothing has been answered.) The one that answered last comes first. */
+static void addresses_of_names_go_over(void **state)
+{
+    (void)state;
+    struct process old, fresh;
+    const struct addr told[] = {addr_at("10.0.0.1", 1), addr_at("10.0.0.2", 1), addr_at("2001:db8::1", 1)};
+    begin_named(&old, CHECKED);
+    begin_named(&fresh, CHECKED);
+    backend_take_addresses(at(&old, 0), told, 3);
+    at(&old, 0)->addr_at = 1;
+    backend_set_up(at(&old, 0), true, "test");
+    assert_false(upstream_names_are_known(fresh.upstream));
+    forget_log();
+    go_over(&old, &fresh);
+    assert_true(upstream_names_are_known(fresh.upstream));
+    assert_true(backend_is_available(at(&fresh, 0)));
+    assert_int_equal(at(&fresh, 0)->addr_count, 3);
+    assert_leads_to(at(&fresh, 0), 0, "10.0.0.2");
+    assert_leads_to(at(&fresh, 0), 1, "2001:db8::1");
+    assert_leads_to(at(&fresh, 0), 2, "10.0.0.1");
+    assert_logged(NULL);
+
+    /* What has been found out here is newer. */
+    backend_take_addresses(at(&old, 0), told, 1);
+    go_over(&old, &fresh);
+    assert_int_equal(at(&fresh, 0)->addr_count, 3);
+    end(&fresh);
+    end(&old);
+}
+
+/* With checks or without, up or down. */
+static void addresses_and_checks(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *config, *known;
+        bool available;
+        int count;
+    } cases[] = {
+        {CHECKED, "\"available\":true,\"up\":true,\"addresses\":[\"10.0.0.1\"]", true, 1},
+        {CHECKED, "\"available\":false,\"up\":false,\"addresses\":[\"10.0.0.1\"]", false, 1},
+        {CHECKED, "\"available\":true,\"addresses\":[\"10.0.0.1\"]", true, 1},
+        {CHECKED, "\"available\":true,\"up\":true", false, 0}, /* of an older one: it is up when it has resolved */
+        {CHECKED, "\"available\":true,\"up\":true,\"addresses\":[]", false, 0},
+        {CHECKED, "\"available\":true,\"up\":true,\"addresses\":\"10.0.0.1\"", false, 0},
+        {CHECKED, "\"available\":true,\"up\":true,\"addresses\":[\"elsewhere\"]", false, 0},
+        {CHECKED, "\"available\":true,\"up\":true,\"addresses\":[1]", false, 0},
+        {"\"health_check\":null", "\"available\":true,\"addresses\":[\"10.0.0.1\",\"::2\"]", true, 2},
+        {"\"health_check\":null",
+         "\"addresses\":[\"::1\",\"::2\",\"::3\",\"::4\",\"::5\",\"::6\",\"::7\",\"::8\",\"::9\"]", true,
+         BACKEND_ADDRS_MAX},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct process p;
+        char line[256];
+        begin_named(&p, cases[i].config);
+        int n = snprintf(line, sizeof line, "{\"address\":\"localhost:1\",%s}\n", cases[i].known);
+        upstream_import(p.upstream, str_make(line, (size_t)n));
+        assert_int_equal(at(&p, 0)->addr_count, cases[i].count);
+        assert_int_equal(backend_is_available(at(&p, 0)), cases[i].available);
+        end(&p);
+    }
+}
+
+/* The answer that comes then is an answer as any later one, and the checks go on. */
+static void the_first_answer_corrects(void **state)
+{
+    (void)state;
+    struct process p;
+    begin_named(&p, "\"health_check\":{\"interval\":\"20ms\",\"fall\":100}");
+    upstream_import(p.upstream, STR("{\"address\":\"localhost:1\",\"up\":true,\"addresses\":[\"127.0.0.9\"]}\n"));
+    uint64_t deadline = clock_monotonic() + 10 * NS_PER_S, probes = metrics.health_probes;
+    struct addr there = addr_at("127.0.0.9", 1);
+    while (memcmp(&at(&p, 0)->addrs[0].ss, &there.ss, there.len) == 0 || metrics.health_probes < probes + 5) {
+        assert_true(clock_monotonic() < deadline);
+        loop_turn(p.loop, NS_PER_MS);
+    }
+    assert_true(backend_is_available(at(&p, 0)));
+    end(&p);
+}
+
 static void nonsense_is_ignored(void **state)
 {
     (void)state;
@@ -461,6 +578,9 @@ int main(void)
         cmocka_unit_test(a_return_at_once_begins_slowly),
         cmocka_unit_test(what_has_changed_is_logged_once),
         cmocka_unit_test(a_name_that_has_resolved_is_no_news),
+        cmocka_unit_test(addresses_of_names_go_over),
+        cmocka_unit_test(addresses_and_checks),
+        cmocka_unit_test(the_first_answer_corrects),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
