@@ -13,6 +13,7 @@
 #define BACKEND_ADDRS_MAX 8
 
 struct health_check;
+struct names;
 
 /* Failures of real requests, see passive.c. */
 struct passive_check {
@@ -84,7 +85,7 @@ struct backend {
 struct upstream {
     struct loop *loop;
     struct config *config;
-    struct worker *names; /* resolves; NULL when every backend is an address */
+    struct names *names; /* who resolves; NULL when every backend is an address */
     struct backend **backends;
     unsigned count;
     struct field *fields; /* room to parse one response head into, */
@@ -125,7 +126,8 @@ struct backend *backend_new(struct upstream *u, struct config *snapshot, const s
 /* Ends all that it does by itself, and the set's reference; what is under way there goes on. */
 void backend_quit(struct backend *be);
 
-/* Starts the thread that resolves names if `config` needs it and there is none yet. False, with errno, on failure. */
+/* Starts the threads that resolve names which `config` needs and which are not there yet. False, with errno, on
+ * failure. */
 bool upstream_start_names(struct upstream *u, const struct config *config) __attribute__((warn_unused_result));
 
 /* It has been removed: logs backend_totals, all there is to say of it at its end, when nobody has a place there any

@@ -3,7 +3,7 @@
  *
  * Health is one integer, as in HAProxy: 0 .. rise-1 is down, rise .. rise+fall-1 is up. A success counts up and jumps
  * to the top when it reaches `rise`; a failure counts down and drops to 0 below `rise`. The first probe's failure drops
- * to 0 at once. A backend given by name is resolved anew with each probe, on the thread for names; a probe does not
+ * to 0 at once. A backend given by name is resolved anew with each probe, on a thread for names; a probe does not
  * wait for that, but uses the addresses known. `fall` answers in a row that there is no such name take it down. */
 #ifndef LB_UPSTREAM_HEALTH_H
 #define LB_UPSTREAM_HEALTH_H

@@ -28,7 +28,7 @@ struct pick {
 };
 
 /* Builds the backends of `config` (a reference is kept) and starts checking them. NULL, with errno, when memory runs
- * out or the thread that resolves names cannot be started. */
+ * out or a thread that resolves names cannot be started. */
 struct upstream *upstream_new(struct loop *l, struct config *config) __attribute__((warn_unused_result));
 
 /* ---- a reload ---- */

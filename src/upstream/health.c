@@ -65,6 +65,7 @@ struct health_check {
     struct back_conn *conn;
     struct resolve *resolving;
     bool seen_address;         /* the name has resolved before */
+    bool unheard;              /* it had no answer the last time */
     unsigned unknown_in_a_row; /* answers that there is no such name, since it has */
     char cause[96];            /* what the last one has found */
     char request[2048];
@@ -271,6 +272,7 @@ static void on_resolved(void *arg, const struct resolve *r)
     struct health_check *h = arg;
     bool first = h->backend->addr_count == 0;
     h->resolving = NULL;
+    h->unheard = resolve_is_unheard(r);
     if (r->count > 0) {
         h->unknown_in_a_row = 0;
         take_addresses(h, r->addrs, r->count);
@@ -286,7 +288,8 @@ static void on_resolved(void *arg, const struct resolve *r)
 
 static bool resolve(struct health_check *h)
 {
-    h->resolving = resolve_begin(h->backend, on_resolved, h);
+    struct backend *be = h->backend;
+    h->resolving = resolve_begin(be->upstream->names, &be->config->endpoint, h->unheard, on_resolved, h);
     return h->resolving != NULL;
 }
 
@@ -296,8 +299,7 @@ static void on_timer(struct timer *t)
     h->begun = loop_now(loop_of(h));
     bool named = h->backend->config->endpoint.kind == ENDPOINT_NAME;
     bool asking = !named || h->resolving || resolve(h);
-    /* A probe does not wait for the name: another backend's name server may be slow, and there is one thread for all.
-     */
+    /* A probe does not wait for the name: its name server may be slow, or others' that hold the threads for names. */
     if (h->backend->addr_count > 0)
         probe(h);
     else if (!asking)

@@ -4,49 +4,35 @@
 
 #include "base/log.h"
 #include "base/mem.h"
-#include "net/sock.h"
 
 #include <netdb.h>
 #include <string.h>
 
 /* ---- asking ---- */
 
-static void on_work(struct job *j)
-{
-    struct resolve *r = container_of(j, struct resolve, job);
-    r->count = sock_resolve(r->host, r->port, r->addrs, RESOLVE_MAX, &r->why);
-}
-
-static void on_done(struct job *j)
-{
-    struct resolve *r = container_of(j, struct resolve, job);
-    if (r->fn)
-        r->fn(r->arg, r);
-    mem_free(r);
-}
-
-static void on_dropped(struct job *j)
-{
-    mem_free(container_of(j, struct resolve, job));
-}
-
-struct resolve *resolve_begin(struct backend *be, resolve_fn *fn, void *arg)
+struct resolve *resolve_begin(struct names *n, const struct endpoint *at, bool unheard, resolve_fn *fn, void *arg)
 {
     struct resolve *r = mem_try_alloc(sizeof *r);
     if (!r)
         return NULL;
     r->fn = fn;
     r->arg = arg;
-    memcpy(r->host, be->config->endpoint.host, sizeof r->host);
-    r->port = be->config->endpoint.port;
-    worker_submit_own(be->upstream->names, &r->job, on_work, on_done, on_dropped);
+    r->unheard = unheard;
+    memcpy(r->host, at->host, sizeof r->host);
+    r->port = at->port;
+    names_ask(n, r);
     return r;
 }
 
 void resolve_forget(struct resolve *r)
 {
-    if (r)
-        r->fn = NULL; /* it may be in the resolver's hands: it is freed when it comes back, or is dropped */
+    if (!r)
+        return;
+    r->fn = NULL; /* in a thread's hands it is freed when it comes back, or is dropped */
+    if (r->asked)
+        return;
+    list_remove(&r->job.link);
+    mem_free(r);
 }
 
 /* By the text, for that is all that sock_resolve() tells. */
@@ -54,6 +40,11 @@ bool resolve_says_no_such_name(const struct resolve *r)
 {
     return r->count <= 0 &&
            (strcmp(r->why, gai_strerror(EAI_NONAME)) == 0 || strcmp(r->why, gai_strerror(EAI_NODATA)) == 0);
+}
+
+bool resolve_is_unheard(const struct resolve *r)
+{
+    return r->count <= 0 && !resolve_says_no_such_name(r);
 }
 
 /* ---- the addresses ---- */

@@ -11,6 +11,7 @@
 #include "upstream/back_h1.h"
 #include "upstream/backend.h"
 #include "upstream/health.h"
+#include "upstream/names.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -187,15 +188,12 @@ void backend_set_up(struct backend *be, bool up, const char *cause)
 
 bool upstream_start_names(struct upstream *u, const struct config *config)
 {
-    for (unsigned i = 0; i < config->backend_count && !u->names; i++) {
-        if (config->backends[i].endpoint.kind != ENDPOINT_NAME)
-            continue;
-        /* A thread apart from the disk's: a name server that does not answer must not hold up an fsync. */
-        u->names = worker_new(u->loop, "names");
-        if (!u->names)
-            return false;
-    }
-    return true;
+    unsigned names = 0;
+    for (unsigned i = 0; i < config->backend_count; i++)
+        names += config->backends[i].endpoint.kind == ENDPOINT_NAME;
+    if (names > 0 && !u->names)
+        u->names = names_new(u->loop);
+    return names == 0 || (u->names && names_start(u->names, names));
 }
 
 static bool build(struct upstream *u)
@@ -250,7 +248,7 @@ void upstream_free(struct upstream *u)
     for (unsigned i = 0; u->backends && i < u->count; i++)
         if (u->backends[i])
             backend_quit(u->backends[i]);
-    worker_abandon(u->names);
+    names_free(u->names);
     config_put(u->config);
     tiers_fini(u->tiers);
     mem_free(u->backends);

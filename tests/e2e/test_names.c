@@ -192,6 +192,25 @@ static void end_asking(struct asker *a)
     CHECK(a->failed == 0, "status %d after %u answers", a->status, a->answered);
 }
 
+/* ---- the start ---- */
+
+/* A name server that is silent about some names holds up no other: while it is waited for, the others are served. */
+static void test_silence_about_others(void **state)
+{
+    struct world *w = *state;
+    struct name_server ns;
+
+    begin_names(w, &ns);
+    set_backends(w, an_origin(w),
+                 (const char *const[]){"dead1.lb.test", "dead2.lb.test", "dead3.lb.test", "a.lb.test", NULL});
+    world_start(w, NULL);
+    daemon_expect_event(&w->daemon, 0, "backend_up", NULL);
+    assert_int_equal(http_get(w->port, "/", NULL), 200);
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "backend_down", NULL), 0);
+    end_names(&ns);
+    world_finish(w);
+}
+
 /* ---- an upgrade ---- */
 
 static void upgrade(struct world *w)
@@ -215,6 +234,7 @@ static void test_upgrade_with_a_silent_name_server(void **state)
     set_backends(w, an_origin(w), (const char *const[]){"a.lb.test", NULL});
     world_start(w, "\"health_check\": {\"interval\": \"100ms\"}");
     wait_until_served(w);
+    daemon_expect_event(&w->daemon, 0, "backend_up", NULL);
     size_t mark = daemon_mark(&w->daemon);
     ns.silent = true;
     begin_asking(w, &a);
@@ -253,6 +273,7 @@ static void test_upgrade_to_another_name(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        WORLD_TEST(test_silence_about_others),
         WORLD_TEST(test_upgrade_with_a_silent_name_server),
         WORLD_TEST(test_upgrade_to_another_name),
     };

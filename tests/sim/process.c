@@ -312,7 +312,7 @@ static void check_leaks(void)
     unsigned descriptors = 2;
     if (helper_abandoned("names")) {
         blocks += 8;
-        bytes += 40960; /* some five jobs, with room for the answers */
+        bytes += 24576; /* four threads, each with a question and room for the answer */
     }
     if (helper_abandoned("reload")) {
         blocks += 128;
