@@ -1,12 +1,13 @@
 /* A reload: a new snapshot takes the place of the one in force, and nothing that goes on is touched by it.
  *
- *   SIGHUP -> read, check, open the log file (thread `reload`) -> stage: all that can fail -> commit
- *                     |                                            |
- *                     +-- any fault: reload_failed <- roll back ---+
+ *   SIGHUP -> read, check, open the log file (thread `reload`) -> new names -> stage: all that can fail -> commit
+ *                     |                                                          |
+ *                     +-- any fault: reload_failed <--------- roll back ---------+
  *
  * The file is read on a helper thread because it may take its time (a network's, a pipe), and checked there because a
- * long one does, too; on one of its own, for no fsync and no log line is to wait for it. Staging and commit are one
- * turn of the loop: no request sees half of a config. */
+ * long one does, too; on one of its own, for no fsync and no log line is to wait for it. Names that the file
+ * brings are asked for then, or else backends that are up would be replaced by some that are not yet. Staging and
+ * commit are one turn of the loop: no request sees half of a config. */
 #include "reload.h"
 
 #include "base/clock.h"
@@ -41,6 +42,7 @@ struct reading {
     bool no_memory;
     int log_fd; /* of a changed log.file, else -1 */
     uint64_t begun;
+    struct upstream_lookup *lookup; /* the loop's: where its names lead; NULL until it has been read */
 };
 
 /* ---- what is said ---- */
@@ -190,7 +192,7 @@ static bool stage(struct reload *r, struct reading *rd, struct staged *s)
         (void)!buf_printf(&rd->errors, "%s\n", why);
         return false;
     }
-    s->upstream = upstream_stage(p->upstream, rd->fresh);
+    s->upstream = upstream_stage(p->upstream, rd->fresh, rd->lookup);
     if (!s->upstream)
         return say(&rd->errors, rd->fresh, "backends", errno);
     s->limiter = p->limiter ? limiter_stage(p->limiter, rd->fresh) : NULL;
@@ -229,8 +231,11 @@ static void commit(struct reload *r, struct reading *rd, struct staged *s)
 
 static void reading_free(struct reading *rd)
 {
+    if (!rd)
+        return;
     if (rd->log_fd >= 0)
         file_close(rd->log_fd);
+    upstream_lookup_free(rd->lookup);
     config_put(rd->fresh);
     config_put(rd->running);
     buf_fini(&rd->errors);
@@ -256,9 +261,9 @@ static void finish(struct reload *r, struct reading *rd)
         log_failed(STR("out of memory"));
 }
 
-static void on_read(struct job *j)
+static void on_names_known(void *arg)
 {
-    struct reading *rd = container_of(j, struct reading, job);
+    struct reading *rd = arg;
     struct reload *r = rd->reload;
     r->reading = NULL;
     finish(r, rd);
@@ -266,6 +271,17 @@ static void on_read(struct job *j)
     reading_free(rd);
     if (r->again)
         reload_begin(r);
+}
+
+/* Without memory for it names are not looked up: whether that matters, staging will say. */
+static void on_read(struct job *j)
+{
+    struct reading *rd = container_of(j, struct reading, job);
+    const struct reload_setup *p = &rd->reload->parts;
+    if (rd->fresh && p->lifecycle->state == LIFECYCLE_RUNNING)
+        rd->lookup = upstream_look_up(p->upstream, rd->fresh, on_names_known, rd);
+    if (!rd->lookup || upstream_lookup_is_over(rd->lookup))
+        on_names_known(rd);
 }
 
 static void read_it(struct reload *r)
@@ -333,10 +349,12 @@ void reload_free(struct reload *r)
 {
     if (!r)
         return;
-    if (r->reading)
+    if (r->reading && !r->reading->lookup) {
         worker_abandon(r->reader); /* it may never be over */
-    else
+    } else {
         worker_free(r->reader);
+        reading_free(r->reading);
+    }
     config_put(r->config);
     mem_free(r);
 }

@@ -72,6 +72,9 @@ struct addr {
 /* The socket address of an IP address and port: AF_INET for IPv4. */
 struct addr addr_of_ip(const struct ip *ip, uint16_t port);
 
+/* The same IP address with another port. */
+struct addr addr_with_port(const struct addr *a, uint16_t port);
+
 /* An address as written in the config. */
 enum endpoint_kind { ENDPOINT_IP, ENDPOINT_NAME, ENDPOINT_UNIX, ENDPOINT_ANY };
 struct endpoint {

@@ -130,6 +130,11 @@ void backend_quit(struct backend *be);
  * failure. */
 bool upstream_start_names(struct upstream *u, const struct config *config) __attribute__((warn_unused_result));
 
+/* Where a name leads that backend `i` of a new config is at: what `l` (may be NULL) has found, else what a backend of
+ * that host has. The number of addresses, 0 where that is not known. */
+int upstream_found(const struct upstream *u, const struct upstream_lookup *l, unsigned i, const struct endpoint *at,
+                   struct addr out[BACKEND_ADDRS_MAX]);
+
 /* It has been removed: logs backend_totals, all there is to say of it at its end, when nobody has a place there any
  * more. */
 void backend_log_totals_at_end(struct backend *be);

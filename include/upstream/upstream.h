@@ -6,6 +6,7 @@
 #define LB_UPSTREAM_UPSTREAM_H
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "config/config.h"
 #include "event/loop.h"
@@ -34,15 +35,33 @@ struct upstream *upstream_new(struct loop *l, struct config *config) __attribute
 /* ---- a reload ---- */
 
 struct upstream_change;
+struct upstream_lookup;
+
+/* How long answers about the names that a reload brings are waited for, in all. */
+#define UPSTREAM_LOOKUP_PATIENCE (5 * NS_PER_S)
+
+typedef void upstream_lookup_fn(void *arg);
+
+/* Asks for the names of `fresh` that are no backend's yet, but for those that lead where another backend's of the same
+ * host does. fn(arg) is called once from the loop when all have been answered, or UPSTREAM_LOOKUP_PATIENCE is over; not
+ * where there are none: upstream_lookup_is_over() then. It may free the lookup, which goes before the set. NULL when
+ * memory runs out or a thread cannot be started. */
+struct upstream_lookup *upstream_look_up(struct upstream *u, const struct config *fresh, upstream_lookup_fn *fn,
+                                         void *arg) __attribute__((warn_unused_result));
+bool upstream_lookup_is_over(const struct upstream_lookup *l);
+/* fn() is not called any more. NULL is fine. */
+void upstream_lookup_free(struct upstream_lookup *l);
 
 struct upstream_tally { /* backends that a reload ... */
     unsigned added, removed, kept;
 };
 
-/* Gets everything ready that can fail to put `fresh` (a reference is kept) in the place of the config. NULL, with
- * errno, when memory runs out or a thread cannot be started: nothing was changed. To be followed in the same turn by
- * one of the two below. */
-struct upstream_change *upstream_stage(struct upstream *u, struct config *fresh) __attribute__((warn_unused_result));
+/* Gets everything ready that can fail to put `fresh` (a reference is kept) in the place of the config. `found`, which
+ * may be NULL, is what has been asked for: a name that has been found begins like an address, another one as down.
+ * NULL, with errno, when memory runs out or a thread cannot be started: nothing was changed. To be followed in the same
+ * turn by one of the two below. */
+struct upstream_change *upstream_stage(struct upstream *u, struct config *fresh, const struct upstream_lookup *found)
+    __attribute__((warn_unused_result));
 
 /* Puts it in force and frees the change. Backends are the same if their addresses are: those keep their health, what
  * passive checks know, their connections, requests and turn. A removed one gets nothing new and lives until what is

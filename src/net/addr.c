@@ -186,6 +186,23 @@ struct addr addr_of_ip(const struct ip *ip, uint16_t port)
     return a;
 }
 
+struct addr addr_with_port(const struct addr *a, uint16_t port)
+{
+    struct addr with = *a;
+    if (a->sa.sa_family == AF_INET) {
+        struct sockaddr_in in;
+        memcpy(&in, &a->ss, sizeof in);
+        in.sin_port = htons(port);
+        memcpy(&with.ss, &in, sizeof in);
+    } else {
+        struct sockaddr_in6 in6;
+        memcpy(&in6, &a->ss, sizeof in6);
+        in6.sin6_port = htons(port);
+        memcpy(&with.ss, &in6, sizeof in6);
+    }
+    return with;
+}
+
 struct peer peer_from_addr(const struct addr *a)
 {
     struct peer peer = {.is_unix = a->sa.sa_family == AF_UNIX};

@@ -341,6 +341,7 @@ static struct health_check *check_new(struct backend *be)
     if (!h)
         return NULL;
     h->backend = be;
+    h->seen_address = be->addr_count > 0;
     snprintf(h->cause, sizeof h->cause, "not checked yet");
     timer_init(&h->timer, on_timer);
     timer_init(&h->deadline, on_deadline);

@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "upstream/backend.h"
 #include "upstream/health.h"
+#include "upstream/resolve.h"
 
 #include <errno.h>
 
@@ -21,19 +22,39 @@ struct upstream_change {
 
 /* ---- staging ---- */
 
-static bool stage_one(struct upstream_change *c, unsigned i)
+/* Like one that is given by address, if it is known where its name leads. */
+static void begin_there(struct backend *be, const struct addr *at, int count)
+{
+    if (count == 0)
+        return;
+    backend_take_addresses(be, at, count);
+    be->up = be->available = be->announced = true;
+    be->said = SAID_UP;
+}
+
+static bool stage_new(struct upstream_change *c, unsigned i, const struct upstream_lookup *found)
+{
+    const struct config_backend *b = &c->fresh->backends[i];
+    struct staged *s = &c->staged[i];
+    struct addr at[BACKEND_ADDRS_MAX];
+    s->is_new = true;
+    s->backend = backend_new(c->upstream, c->fresh, b);
+    if (!s->backend)
+        return false;
+    if (b->endpoint.kind == ENDPOINT_NAME)
+        begin_there(s->backend, at, upstream_found(c->upstream, found, i, &b->endpoint, at));
+    return health_start(s->backend);
+}
+
+static bool stage_one(struct upstream_change *c, unsigned i, const struct upstream_lookup *found)
 {
     const struct config_backend *b = &c->fresh->backends[i];
     struct staged *s = &c->staged[i];
     s->backend = upstream_find(c->upstream, &b->endpoint, i);
-    if (s->backend)
-        return health_stage(s->backend, c->fresh, &s->check);
-    s->is_new = true;
-    s->backend = backend_new(c->upstream, c->fresh, b);
-    return s->backend && health_start(s->backend);
+    return s->backend ? health_stage(s->backend, c->fresh, &s->check) : stage_new(c, i, found);
 }
 
-static bool stage(struct upstream_change *c)
+static bool stage(struct upstream_change *c, const struct upstream_lookup *found)
 {
     struct upstream *u = c->upstream;
     unsigned count = c->fresh->backend_count, room = c->fresh->limits.header_fields;
@@ -43,7 +64,7 @@ static bool stage(struct upstream_change *c)
     if (!tiers_init(c->tiers, count) || !c->staged || !c->backends || (room > u->field_room && !c->fields))
         return false;
     for (unsigned i = 0; i < count; i++)
-        if (!stage_one(c, i))
+        if (!stage_one(c, i, found))
             return false;
     return upstream_start_names(u, c->fresh) && loop_reserve(u->loop, count);
 }
@@ -71,7 +92,7 @@ void upstream_rollback(struct upstream_change *c)
     change_free(c);
 }
 
-struct upstream_change *upstream_stage(struct upstream *u, struct config *fresh)
+struct upstream_change *upstream_stage(struct upstream *u, struct config *fresh, const struct upstream_lookup *found)
 {
     struct upstream_change *c = mem_try_alloc(sizeof *c);
     if (!c)
@@ -79,7 +100,7 @@ struct upstream_change *upstream_stage(struct upstream *u, struct config *fresh)
     c->upstream = u;
     c->fresh = config_get(fresh);
     errno = 0;
-    if (stage(c))
+    if (stage(c, found))
         return c;
     int e = errno ? errno : ENOMEM;
     upstream_rollback(c);

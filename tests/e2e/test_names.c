@@ -34,17 +34,24 @@ struct name_server {
     char address[32];
     atomic_int delay_ms; /* before each answer */
     atomic_bool silent, ends;
+    atomic_int dead; /* the last digit of the greatest "deadN" that has been asked for */
 };
 
 #define HEADER 12
 
 /* The length of the question, or 0 where it is none to be answered. */
-static size_t question_length(const unsigned char *q, size_t n)
+static size_t question_length(struct name_server *ns, const unsigned char *q, size_t n)
 {
     size_t i = HEADER;
 
-    if (n < HEADER + 5 || memcmp(q + HEADER + 1, "dead", 4) == 0)
+    if (n < HEADER + 6)
         return 0;
+    if (memcmp(q + HEADER + 1, "dead", 4) == 0) {
+        int number = q[HEADER + 5] - '0';
+        if (number > ns->dead)
+            ns->dead = number;
+        return 0;
+    }
     while (i < n && q[i])
         i += q[i] + 1u;
     return i + 5 <= n ? i + 5 : 0;
@@ -77,7 +84,7 @@ static void *serve_names(void *arg)
         if (poll(&p, 1, 20) != 1)
             continue;
         ssize_t got = recvfrom(ns->fd, q, sizeof q, 0, (struct sockaddr *)&from, &length);
-        size_t n = got > 0 ? question_length(q, (size_t)got) : 0;
+        size_t n = got > 0 ? question_length(ns, q, (size_t)got) : 0;
         if (n == 0 || ns->silent)
             continue;
         struct timespec delay = {.tv_nsec = ns->delay_ms * 1000000L};
@@ -211,6 +218,89 @@ static void test_silence_about_others(void **state)
     world_finish(w);
 }
 
+/* ---- a reload ---- */
+
+static void reload(struct world *w)
+{
+    size_t mark = daemon_mark(&w->daemon);
+
+    world_config(w, NULL);
+    daemon_signal(&w->daemon, SIGHUP);
+    daemon_expect_event(&w->daemon, mark, "reload", NULL);
+}
+
+/* The new names are asked for before the old ones go. */
+static void test_reload_to_another_name(void **state)
+{
+    struct world *w = *state;
+    struct name_server ns;
+    struct asker a;
+    struct origin *o = an_origin(w);
+
+    begin_names(w, &ns);
+    ns.delay_ms = 100;
+    set_backends(w, o, (const char *const[]){"a.lb.test", NULL});
+    world_start(w, NULL);
+    wait_until_served(w);
+    begin_asking(w, &a);
+    set_backends(w, o, (const char *const[]){"b.lb.test", "c.lb.test", NULL});
+    reload(w);
+    end_asking(&a);
+    end_names(&ns);
+    world_finish(w);
+}
+
+/* A name that is known need not be asked for, whatever the name server does. */
+static void test_reload_to_another_port(void **state)
+{
+    struct world *w = *state;
+    struct name_server ns;
+    struct asker a;
+    struct origin *from = an_origin(w), *to = an_origin(w);
+
+    begin_names(w, &ns);
+    set_backends(w, from, (const char *const[]){"a.lb.test", NULL});
+    world_start(w, NULL);
+    wait_until_served(w);
+    ns.silent = true;
+    begin_asking(w, &a);
+    set_backends(w, to, (const char *const[]){"a.lb.test", NULL});
+    reload(w);
+    origin_wait_requests(to, 20);
+    end_asking(&a);
+    end_names(&ns);
+    world_finish(w);
+}
+
+/* A name that does not resolve holds a reload up for some seconds, and stops it no more than a start. The end of the
+ * process waits for neither. */
+static void test_reload_to_a_dead_name(void **state)
+{
+    struct world *w = *state;
+    struct name_server ns;
+    struct asker a;
+    struct origin *o = an_origin(w);
+
+    begin_names(w, &ns);
+    set_backends(w, o, (const char *const[]){"a.lb.test", NULL});
+    world_start(w, NULL);
+    wait_until_served(w);
+    begin_asking(w, &a);
+    set_backends(w, o, (const char *const[]){"dead1.lb.test", "b.lb.test", NULL});
+    reload(w);
+    end_asking(&a);
+    set_backends(w, o, (const char *const[]){"dead2.lb.test", "b.lb.test", NULL});
+    world_config(w, NULL);
+    daemon_signal(&w->daemon, SIGHUP);
+    uint64_t deadline = deadline_in(patience_ms());
+    for (; ns.dead < 2; rest())
+        CHECK(left_ms(deadline) > 0, "the second reload has not begun");
+    world_stop(w);
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "reload", NULL), 1);
+    end_names(&ns);
+    world_finish(w);
+}
+
 /* ---- an upgrade ---- */
 
 static void upgrade(struct world *w)
@@ -274,6 +364,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WORLD_TEST(test_silence_about_others),
+        WORLD_TEST(test_reload_to_another_name),
+        WORLD_TEST(test_reload_to_another_port),
+        WORLD_TEST(test_reload_to_a_dead_name),
         WORLD_TEST(test_upgrade_with_a_silent_name_server),
         WORLD_TEST(test_upgrade_to_another_name),
     };

@@ -364,6 +364,18 @@ static void test_endpoint_bounds(void **state)
     assert_true(endpoint_parse(str_make(text + 1, 66), false, &e, &why));
 }
 
+static void another_port(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"1.2.3.4", "2001:db8::1"};
+    for (size_t i = 0; i < 2; i++) {
+        struct ip ip = ip_of(texts[i]);
+        struct addr a = addr_of_ip(&ip, 80), expected = addr_of_ip(&ip, 443), with = addr_with_port(&a, 443);
+        assert_int_equal(with.len, expected.len);
+        assert_memory_equal(&with.ss, &expected.ss, expected.len);
+    }
+}
+
 static void test_peer(void **state)
 {
     (void)state;
@@ -434,6 +446,7 @@ int main(void)
         cmocka_unit_test(test_endpoint),
         cmocka_unit_test(test_endpoint_refused),
         cmocka_unit_test(test_endpoint_bounds),
+        cmocka_unit_test(another_port),
         cmocka_unit_test(test_peer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

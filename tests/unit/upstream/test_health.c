@@ -176,7 +176,7 @@ static void the_last_one_to_fall_hurries_the_others(void **state)
 static void change_to(struct world *w, struct str text)
 {
     struct config *fresh = parse(text);
-    struct upstream_change *change = upstream_stage(w->upstream, fresh);
+    struct upstream_change *change = upstream_stage(w->upstream, fresh, NULL);
     assert_non_null(change);
     upstream_commit(change);
     config_put(fresh);
@@ -379,7 +379,7 @@ static void ask_again(struct world *w, unsigned port, const char *name)
     snprintf(path, sizeof path, "/%u", paths++);
     struct config *fresh = parse(named_config(text, port, "1h", path));
     rename_to(w, "localhost"); /* that it is the same backend */
-    struct upstream_change *change = upstream_stage(w->upstream, fresh);
+    struct upstream_change *change = upstream_stage(w->upstream, fresh, NULL);
     assert_non_null(change);
     upstream_commit(change);
     config_put(w->config);
@@ -423,7 +423,7 @@ static void one_check_at_a_time(void **state)
     struct behind b;
     loop_turn(w.loop, 0);    /* asks for the name */
     wait_for_answer(&w, &b); /* which is told in the next turn */
-    struct upstream_change *change = upstream_stage(w.upstream, fresh);
+    struct upstream_change *change = upstream_stage(w.upstream, fresh, NULL);
     assert_non_null(change);
     upstream_commit(change);
     config_put(fresh);

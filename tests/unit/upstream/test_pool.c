@@ -114,7 +114,7 @@ static void open_world(struct world *w, unsigned connections)
 static void reload(struct world *w, unsigned first, unsigned connections)
 {
     struct config *config = config_of(first, connections);
-    struct upstream_change *c = upstream_stage(w->upstream, config);
+    struct upstream_change *c = upstream_stage(w->upstream, config, NULL);
     assert_non_null(c);
     config_put(config);
     assert_int_equal(upstream_commit(c).removed, first);

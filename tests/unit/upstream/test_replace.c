@@ -69,7 +69,7 @@ static void close_world(struct world *w)
 static struct upstream_tally change(struct world *w, const char *backends, const char *more)
 {
     struct config *config = config_of(backends, more);
-    struct upstream_change *c = upstream_stage(w->upstream, config);
+    struct upstream_change *c = upstream_stage(w->upstream, config, NULL);
     assert_non_null(c);
     config_put(config);
     return upstream_commit(c);
@@ -396,7 +396,7 @@ static void rolling_back_changes_nothing(void **state)
     open_world(&w, A "," B, NULL);
     assert_int_equal(next(&w), 1);
     struct config *config = config_of(C, "\"limits\":{\"header_fields\":500}");
-    struct upstream_change *c = upstream_stage(w.upstream, config);
+    struct upstream_change *c = upstream_stage(w.upstream, config, NULL);
     assert_non_null(c);
     config_put(config);
     upstream_rollback(c);
