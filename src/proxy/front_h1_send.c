@@ -104,13 +104,19 @@ static void h1_send_head(struct front *front, const struct response *r, struct s
     (void)send_written(f, &w, more);
 }
 
+/* A chunked response without its last chunk is seen to be cut, and so is one of known length that ends before that (RFC
+ * 9112 section 8); its end is written with the last byte. Where only the connection's end tells, it must be a reset.
+ * Over a unix socket there is none to be had (io_abort()): there a response to HTTP/1.0 that is cut cannot be told from
+ * a whole one. */
+static bool cut_shows(const struct front_h1 *f)
+{
+    return f->answered && !f->down_ended && (f->down == FRAMING_CHUNKED || f->down == FRAMING_LENGTH);
+}
+
 static void h1_abort(struct front *front)
 {
     struct front_h1 *f = h1_of(front);
-    /* A chunked response without its last chunk is seen to be cut; where only the connection's end tells, it must be a
-     * reset. Over a unix socket there is none to be had (io_abort()): there a response to HTTP/1.0 that is cut cannot
-     * be told from a whole one. */
-    if (f->answered && f->down == FRAMING_CHUNKED) {
+    if (cut_shows(f)) { /* a reset would take along what is on its way, responses before this one among it */
         front_linger(f, false);
     } else {
         io_abort(f->io);

@@ -39,15 +39,16 @@ static void forget_conn(struct client *c)
     event_cancel(&c->act);
 }
 
-/* Has a backend cut one of the answers, or may one have been refused with more content to come than the daemon throws
- * away? The reset that follows takes the answers before it along that are still on their way. */
-static bool any_cut(const struct client *c)
+/* May one of the requests have been refused with more content to come than the daemon throws away, or be a tunnel that
+ * has been cut? The reset that follows takes the answers before it along that are still on their way. (An answer that
+ * its backend has cut takes none along: who pipelines can see that it is cut, so that there need be no reset.) */
+static bool may_be_reset(const struct client *c)
 {
     for (unsigned i = 0; i < c->pending_count; i++) {
         const struct request *r = c->pending[i];
         const struct served *s = r->served_count ? &r->served[r->served_count - 1] : NULL;
         bool answered_early = !s || s->early || !s->whole;
-        if (request_was_cut(r, i == 0 ? c->source : NULL) || (answered_early && r->length > LINGER_BYTES))
+        if ((r->upgrade && request_was_cut(r, NULL)) || (answered_early && r->length > LINGER_BYTES))
             return true;
     }
     return false;
@@ -64,7 +65,7 @@ static void give_up_pending(struct client *c, const char *how, bool fault)
 {
     /* Who ends while it waits for a place has gone, for all that can be known. */
     bool left_queue = c->fin_sent && world.set.capped;
-    fault |= c->after_early || any_cut(c);
+    fault |= c->after_early || may_be_reset(c);
     for (unsigned i = 0; i < c->pending_count; i++) {
         struct request *r = c->pending[i];
         /* Behind an answer that ended the connection nothing may have been looked at. */
