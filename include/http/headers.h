@@ -29,6 +29,7 @@
     X(TRANSFER_ENCODING,   "transfer-encoding") \
     X(UPGRADE,             "upgrade") \
     X(VIA,                 "via") \
+    X(WWW_AUTHENTICATE,    "www-authenticate") \
     X(X_FORWARDED_FOR,     "x-forwarded-for") \
     X(X_FORWARDED_OTHER,   "") /* X-Forwarded-* but For, Proto and Host */ \
     X(X_FORWARDED_HOST,    "x-forwarded-host") \
@@ -66,6 +67,10 @@ const struct field *headers_find_name(const struct headers *h, struct str name, 
 
 /* True when the comma-separated lists in all fields `id` together hold `token` (without regard to case). */
 bool headers_has_token(const struct headers *h, enum field_id id, struct str token);
+
+/* Does Authorization or WWW-Authenticate name NTLM or Negotiate? Against RFC 9110 section 11, they say who sends on
+ * this connection, not only this request: whatever else is sent there later is served as that user's. */
+bool headers_name_user_of_connection(const struct headers *h);
 
 /* The protocols that all Upgrade fields together offer or name (RFC 9110 section 7.8), in their order: those that are
  * well formed, and without h2c, whose requests the balancer could not see (RFC 9113 section 3.1 has taken it back,

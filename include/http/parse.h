@@ -79,6 +79,7 @@ struct request {
     bool expect_continue; /* Expect: 100-continue from an HTTP/1.1 client */
     bool takes_trailers;  /* TE: trailers, likewise (RFC 9110 section 10.1.4) */
     bool nominates;       /* Connection names fields of the message's own (RFC 9110 section 7.6.1) */
+    bool names_user;      /* of the whole connection: headers_name_user_of_connection() */
     bool upgrade;         /* it asks, likewise, for a protocol that may be switched to (rules_write_protocols()) */
 };
 
@@ -105,7 +106,8 @@ struct response {
     unsigned minor;
     struct headers headers;
     struct framing framing;
-    bool keep_alive; /* may the connection be used again, as far as the head tells */
+    bool keep_alive; /* may the connection be used again, as far as the head tells, and by anybody: false also where it
+                        names a user of the connection (headers_name_user_of_connection()) */
     bool nominates;  /* as of a request */
 };
 

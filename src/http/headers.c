@@ -25,7 +25,8 @@ static enum field_id candidate(size_t n, unsigned char first)
     case 13: return FIELD_AUTHORIZATION;
     case 14: return FIELD_CONTENT_LENGTH;
     case 15: return FIELD_X_FORWARDED_FOR;
-    case 16: return first == 'x' ? FIELD_X_FORWARDED_HOST : FIELD_PROXY_CONNECTION;
+    case 16:
+        return first == 'x' ? FIELD_X_FORWARDED_HOST : first == 'w' ? FIELD_WWW_AUTHENTICATE : FIELD_PROXY_CONNECTION;
     case 17: return first == 'x' ? FIELD_X_FORWARDED_PROTO : FIELD_TRANSFER_ENCODING;
     case 18: return FIELD_PROXY_AUTHENTICATE;
     case 19: return FIELD_PROXY_AUTHORIZATION;
@@ -102,6 +103,32 @@ bool headers_has_token(const struct headers *h, enum field_id id, struct str tok
         while (str_next_element(&list, &element))
             if (str_eq_nocase(element, token))
                 return true;
+    }
+    return false;
+}
+
+/* Does an element of the list begin with such a scheme? A challenge's parameters are elements, too; what stands in
+ * their quotes may be taken for one, which costs no more than a connection. */
+static bool names_user(struct str list)
+{
+    struct str element;
+
+    while (str_next_element(&list, &element)) {
+        struct str scheme = str_make(element.p, str_find(element, ' '));
+        if (str_eq_nocase(scheme, STR("negotiate")) || str_eq_nocase(scheme, STR("ntlm")))
+            return true;
+    }
+    return false;
+}
+
+bool headers_name_user_of_connection(const struct headers *h)
+{
+    if (!(h->present & (UINT32_C(1) << FIELD_AUTHORIZATION | UINT32_C(1) << FIELD_WWW_AUTHENTICATE)))
+        return false;
+    for (unsigned i = 0; i < h->n; i++) {
+        const struct field *f = &h->v[i];
+        if ((f->id == FIELD_AUTHORIZATION || f->id == FIELD_WWW_AUTHENTICATE) && names_user(f->value))
+            return true;
     }
     return false;
 }

@@ -285,6 +285,7 @@ static void read_wishes(const struct connection *c, struct request *out)
 
     out->keep_alive = c->keep_alive;
     out->nominates = c->nominates;
+    out->names_user = headers_name_user_of_connection(h);
     out->takes_trailers = out->minor > 0 && headers_has_token(h, FIELD_TE, STR("trailers"));
     out->upgrade = out->minor > 0 && c->upgrade && protocols_read(h, protocols) > 0;
 }
@@ -379,7 +380,8 @@ enum err parse_response(struct str head, bool to_head, bool to_upgrade, struct r
     if (out->status == 101 && !c.upgrade)
         return ERR_BAD_RESPONSE;
     out->nominates = c.nominates;
-    out->keep_alive = c.keep_alive && out->framing.kind != FRAMING_CLOSE && !claims_content(out);
+    out->keep_alive = c.keep_alive && out->framing.kind != FRAMING_CLOSE && !claims_content(out) &&
+                      !headers_name_user_of_connection(&out->headers);
     return ERR_OK;
 }
 

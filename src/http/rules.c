@@ -349,7 +349,6 @@ static bool is_forbidden_trailer(struct str name)
         STR_INIT("set-cookie"),
         STR_INIT("strict-transport-security"),
         STR_INIT("vary"),
-        STR_INIT("www-authenticate"),
         STR_INIT("x-client-ip"),
         STR_INIT("x-http-method-override"),
         STR_INIT("x-real-ip"),

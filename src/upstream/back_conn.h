@@ -30,7 +30,7 @@ struct back_conn {
     bool head_request; /* that was a HEAD */
     bool upgrade;      /* the request asks to switch protocols */
     bool keep_alive;   /* as far as the response's head tells */
-    bool unsound;      /* an interim response speaks against that */
+    bool unsound;      /* an interim response, or the request, speaks against that */
     bool relays;       /* what is left of the response may go past us */
     bool large;        /* the last response was one to relay: so may be the next */
     bool expecting;    /* the backend is to say first whether it wants the body */

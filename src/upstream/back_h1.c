@@ -161,6 +161,7 @@ void back_send_head(struct back_conn *c, const struct back_request *r, bool more
 {
     c->head_request = r->method == METHOD_HEAD;
     c->upgrade = r->upgrade;
+    c->unsound = r->names_user;
     c->up = r->framing;
     c->sending = framing_has_content(&c->up);
     io_write_str(c->io, r->head, more && c->sending);

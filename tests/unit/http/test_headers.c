@@ -115,6 +115,31 @@ static void tokens_are_found_in_all_lists_together(void **state)
     assert_false(headers_has_token(&h, FIELD_TE, STR("foo")));
 }
 
+static void schemes_that_name_the_user_of_a_connection(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *pairs[5];
+        bool named;
+    } cases[] = {
+        {{"Authorization", "NTLM abc", NULL}, true},
+        {{"authorization", "negotiate abc", NULL}, true},
+        {{"WWW-Authenticate", "NTLM", NULL}, true},
+        {{"www-authenticate", "Basic realm=\"a\" , Negotiate", NULL}, true},
+        {{"WWW-Authenticate", "Basic", "WWW-Authenticate", "ntlm", NULL}, true},
+        {{"Authorization", "Basic abc", NULL}, false},
+        {{"Authorization", "Digest username=\"ntlm\"", NULL}, false},
+        {{"Authorization", "NTLMs abc", NULL}, false},
+        {{"Proxy-Authenticate", "NTLM", "Other", "Negotiate", NULL}, false},
+        {{"WWW-Authenticate", "", NULL}, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct field room[2];
+        struct headers h = make(room, cases[i].pairs);
+        assert_int_equal(headers_name_user_of_connection(&h), cases[i].named);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -123,6 +148,7 @@ int main(void)
         cmocka_unit_test(x_forwarded_fields_are_told_by_their_prefix),
         cmocka_unit_test(the_first_is_found_and_all_are_counted),
         cmocka_unit_test(tokens_are_found_in_all_lists_together),
+        cmocka_unit_test(schemes_that_name_the_user_of_a_connection),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -509,6 +509,10 @@ static void responses_tell_whether_the_connection_persists(void **state)
     assert_true(r.keep_alive);
     assert_err(parse_answer(STR("HTTP/1.1 200 OK\r\n\r\n"), true, false, &r), ERR_OK);
     assert_true(r.keep_alive);
+    assert_err(ANSWER("HTTP/1.1 401 No\r\nWWW-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n", &r), ERR_OK);
+    assert_true(r.keep_alive);
+    assert_err(ANSWER("HTTP/1.1 401 No\r\nWWW-Authenticate: NTLM\r\nContent-Length: 0\r\n\r\n", &r), ERR_OK);
+    assert_false(r.keep_alive);
 }
 
 static void faulty_responses_are_refused(void **state)
