@@ -26,6 +26,7 @@ struct back_failure {
     bool sent;         /* a byte of the request may have reached the backend */
     bool answered;     /* a byte of the response has arrived */
     bool reused;       /* the connection came out of the pool */
+    bool at_work;      /* an interim response has told that the request is being served: one other than 100 */
     bool moved;        /* the backend's name has left the address that the connection went to */
     bool heard_out;    /* a tunnel: the backend had ended its direction in order, and only takes no more */
     const char *cause; /* for the log: "connect refused" */

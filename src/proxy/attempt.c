@@ -282,6 +282,9 @@ static void log_retry(const struct exchange *x, const struct back_failure *f, co
 
 static bool may_send_again(const struct exchange *x, const struct back_failure *f)
 {
+    /* That it takes long where it is known to be served is no reason to have it served twice. */
+    if (f->error == ERR_RESPONSE_TIMEOUT && f->at_work)
+        return false;
     return !x->down_begun && x->replayable && (!f->sent || method_is_idempotent(x->method));
 }
 

@@ -44,6 +44,7 @@ struct back_conn {
     uint64_t sent_seen;   /* ... and when the time for the response began anew */
     uint64_t begun;       /* when that was; while idle, since when it is */
     uint64_t idled;       /* how long it was idle before that */
+    uint64_t at_work;     /* since when the backend is known to serve the request, 0: it is not */
 
     uint64_t connect_deadline;
     int addr_first, addrs_tried; /* of the backend's addresses, in a round from that one on */

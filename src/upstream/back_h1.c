@@ -9,6 +9,8 @@
 #include <assert.h>
 #include <errno.h>
 
+#define AT_WORK_SPAN 10u /* times backend_response: so long interim responses put the final one off */
+
 static uint64_t now_of(const struct back_conn *c)
 {
     return loop_now(c->backend->upstream->loop);
@@ -60,6 +62,7 @@ void back_begin(struct back_conn *c, const struct back_events *ev, void *arg)
     c->scan = (struct head_scan){0};
     c->sent_before = io_bytes_out(c->io);
     c->begun = now_of(c);
+    c->at_work = 0;
     /* Until the request has been sent whole, nothing is awaited from the backend. */
     io_set_read_timeout(c->io, IO_BY, 0);
     io_set_write_timeout(c->io, config_of(c)->timeouts.backend_response);
@@ -99,6 +102,7 @@ void back_fail(struct back_conn *c, enum err e, int sys_errno)
         .sent = back_has_sent(c),
         .answered = c->answered,
         .reused = c->reused,
+        .at_work = c->at_work > 0,
         .moved = back_has_moved(c),
         .heard_out = c->response == RESPONSE_TUNNEL_ENDED,
         .cause = cause_of(e, sys_errno),
@@ -257,10 +261,22 @@ static void switch_protocols(struct back_conn *c, const struct response *r)
     c->events->on_switch(c->arg, r);
 }
 
+/* Who says that it is at work (RFC 2518 section 10.1, RFC 8297) has its time anew, but not without end. */
+static void at_work(struct back_conn *c)
+{
+    uint64_t now = now_of(c);
+    if (c->at_work == 0)
+        c->at_work = now;
+    if (now - c->at_work < AT_WORK_SPAN * config_of(c)->timeouts.backend_response)
+        await_response(c);
+}
+
 static void interim_head(struct back_conn *c, const struct response *r)
 {
     c->unsound |= !r->keep_alive;
-    if (r->status == 100 && c->expecting)
+    if (r->status != 100)
+        at_work(c);
+    else if (c->expecting)
         stop_expecting(c);
     c->events->on_interim(c->arg, r);
 }
