@@ -18,7 +18,7 @@
     X(BAD_HOST,               400, "bad_host",                  "The Host field is missing, repeated or malformed.") \
     X(BAD_CONTENT_LENGTH,     400, "bad_content_length",        "The Content-Length field is malformed or repeated.") \
     X(BAD_TRANSFER_ENCODING,  400, "bad_transfer_encoding",     "The Transfer-Encoding field is not allowed here.") \
-    X(BAD_CHUNK,              400, "bad_chunk",                 "The chunked content is malformed.") \
+    X(BAD_CHUNK,              400, "bad_chunk",                 "The chunked content is malformed, or its extensions or trailers are too large.") \
     X(BAD_CLIENT_ID,          400, "bad_client_id",             "The client id field is given more than once.") \
     X(HEAD_TIMEOUT,           408, "client_header_timeout",     "The request head did not arrive in time.") \
     X(BODY_TIMEOUT,           408, "client_body_timeout",       "The request content did not arrive in time.") \

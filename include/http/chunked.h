@@ -10,32 +10,38 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-#define CHUNKED_EXTENSIONS_MAX 1024u /* bytes of chunk extensions in one body */
-#define CHUNKED_TRAILER_MAX    8192u /* bytes of its trailer section */
+/* Bytes of chunk extensions in a body, beyond those that its chunks may have: each a few, and twice its size. */
+#define CHUNKED_EXTENSIONS_MAX   16384u
+#define CHUNKED_EXTENSIONS_CHUNK 16u
+#define CHUNKED_TRAILER_MAX      8192u /* bytes of its trailer section */
 
-struct chunked {          /* zero-initialised for a new body */
-    uint64_t left;        /* of the chunk being read */
-    struct buf *trailers; /* where the trailer section's field lines go, the caller's; NULL: nowhere */
-    uint32_t extension_bytes, trailer_bytes;
+struct chunked {              /* zero-initialised for a new body */
+    uint64_t left;            /* of the chunk being read */
+    struct buf *trailers;     /* where the trailer section's field lines go, the caller's; NULL: nowhere */
+    uint32_t extension_bytes; /* beyond what the chunks so far may have */
+    uint32_t trailer_bytes;
     uint8_t state, digits;
 };
 
 enum chunked_status {
-    CHUNKED_MORE,     /* all was consumed, the body goes on */
-    CHUNKED_END,      /* the last chunk and trailer section have been consumed */
-    CHUNKED_BAD,      /* malformed, or over a bound */
-    CHUNKED_NO_MEMORY /* for the trailers: the body cannot be told whole */
+    CHUNKED_MORE,        /* all was consumed, the body goes on */
+    CHUNKED_END,         /* the last chunk and trailer section have been consumed */
+    CHUNKED_BAD,         /* malformed, or its extensions over their bound */
+    CHUNKED_CONTENT_END, /* all of the content has come, but its trailer section is over the bound, and is not read to
+                            its end; what c->trailers holds is a part of it */
+    CHUNKED_NO_MEMORY    /* for the trailers: the body cannot be told whole */
 };
 
 /* Decodes the `n` bytes at *data in place. On return *data, moved on to where the first content lies, is *decoded bytes
- * of content, *consumed bytes of the input have been used up (all of them unless CHUNKED_END), and what stands behind
+ * of content, *consumed bytes of the input have been used up (all of them if CHUNKED_MORE), and what stands behind
  * those is untouched. On CHUNKED_BAD the content found
  * before the fault is still told in *decoded, and is not to be passed on as a whole body. CRLF is demanded after size,
  * data and trailer lines; sizes are 1 to 16 hex digits without overflow past INT64_MAX; extensions and trailers are
- * bounded and checked against their grammar (RFC 9112 sections 7.1.1 and 5). Extensions are dropped; trailers are
- * appended to c->trailers, whole lines with their CRLF, without the empty line at the end (rules.h says which of them
- * go on). After CHUNKED_END and CHUNKED_BAD the answer stays the same and nothing more is consumed. The content does
- * not depend on how the bytes were split between calls. */
+ * bounded (the former in proportion, for a stream of small chunks may have one with each) and checked against their
+ * grammar (RFC 9112 sections 7.1.1 and 5). Extensions are dropped; trailers are appended to c->trailers, whole lines
+ * with their CRLF, without the empty line at the end (rules.h says which of them go on). After CHUNKED_END, CHUNKED_BAD
+ * and CHUNKED_CONTENT_END the answer stays the same and nothing more is consumed. The content does not depend on how
+ * the bytes were split between calls. */
 enum chunked_status chunked_decode(struct chunked *c, char **data, size_t n, size_t *decoded, size_t *consumed)
     __attribute__((warn_unused_result));
 

@@ -90,6 +90,7 @@ struct back_request {
     enum method method;
     struct framing framing; /* how its body follows: chunks are framed here */
     bool upgrade;           /* it asks to switch protocols: 101 may answer it */
+    bool takes_trailers;    /* the response's go on: else they are passed over */
     bool expects;           /* its body waits for a 100: until then it is the backend's time that runs */
     bool names_user; /* ... of the connection, which is closed behind it: nobody else may be taken for that one */
 };

@@ -153,7 +153,7 @@ static bool step_body(struct conn *c)
 
     if (c->framing.kind == FRAMING_CHUNKED) {
         enum chunked_status status = chunked_decode(&c->chunked, &p, n, &content, &used);
-        if (status == CHUNKED_BAD) {
+        if (status != CHUNKED_MORE && status != CHUNKED_END) {
             answer_refuse(c, 400, err_detail(ERR_BAD_CHUNK));
             return false;
         }

@@ -29,7 +29,8 @@ enum state {
     TRAILER_LF,
     LAST_LF,
     END,
-    BAD
+    BAD,
+    TRAILERS_TOO_LARGE
 };
 
 /* Kinds of bytes, as far as the grammar tells them apart. */
@@ -111,15 +112,26 @@ static bool count(struct chunked *c, enum state state)
     return true;
 }
 
+/* A chunk begins, with extensions of its own or not: what it may have of them counts no longer. */
+static void allow_extensions(struct chunked *c)
+{
+    uint64_t allowed = CHUNKED_EXTENSIONS_CHUNK + 2 * c->left;
+    c->extension_bytes -= c->extension_bytes < allowed ? c->extension_bytes : (uint32_t)allowed;
+}
+
 /* Consumes a byte that is not data; returns the state behind it. */
 static enum state step(struct chunked *c, char byte)
 {
     enum state next = next_state[c->state][kind_of(byte)];
 
-    if (next == START || !count(c, next) || (next == SIZE_MORE && !add_digit(c, byte)))
+    if (next == START || (next == SIZE_MORE && !add_digit(c, byte)))
         return BAD;
+    if (!count(c, next))
+        return c->state >= TRAILER ? TRAILERS_TOO_LARGE : BAD;
     if (next == SIZE)
         c->digits = 0;
+    if (next == DATA)
+        allow_extensions(c);
     return next == DATA && c->left == 0 ? TRAILER : next;
 }
 
@@ -153,7 +165,7 @@ enum chunked_status chunked_decode(struct chunked *c, char **data, size_t n, siz
     while (in < n && c->state < END) {
         if (c->state != DATA) {
             c->state = (uint8_t)step(c, bytes[in]);
-            in += c->state != BAD;
+            in += c->state < BAD;
             if (c->state == TRAILER && trailers > in)
                 trailers = in; /* it begins here */
             continue;
@@ -170,6 +182,8 @@ enum chunked_status chunked_decode(struct chunked *c, char **data, size_t n, siz
     *consumed = in;
     if (c->state == BAD)
         return CHUNKED_BAD;
+    if (c->state == TRAILERS_TOO_LARGE)
+        return CHUNKED_CONTENT_END;
     if (trailers < in && !keep_trailers(c, bytes, trailers, in))
         return CHUNKED_NO_MEMORY;
     return c->state == END ? CHUNKED_END : CHUNKED_MORE;

@@ -78,6 +78,7 @@ static void send_request(struct exchange *x, bool more)
                              .method = x->method,
                              .framing = x->framing,
                              .upgrade = x->upgrade.n > 0,
+                             .takes_trailers = x->takes_trailers,
                              .names_user = x->names_user,
                              .expects = x->expects_continue && x->received == 0};
     back_send_head(a->conn, &r, now || more);

@@ -185,6 +185,7 @@ void exchange_begin(struct exchange *x, const struct request *r, struct str head
     x->up_ended = !framing_has_content(&r->framing);
     x->expects_continue = r->expect_continue;
     x->nominates = r->nominates;
+    x->takes_trailers = r->takes_trailers;
     x->names_user = r->names_user;
     if (!note_request(x, r) || !note_request_id(x, &r->headers)) {
         exchange_fail(x, ERR_INTERNAL);

@@ -66,6 +66,7 @@ struct exchange {
     struct buf kept;     /* content that may have to be sent (again) */
     struct buf trailers; /* behind it, as they came */
     bool nominates;      /* Connection names fields, which may be among those: then none of them goes on */
+    bool takes_trailers; /* the client has said so */
     bool names_user;     /* who is authenticated for all that follows on the backend's connection */
     bool replayable;     /* `kept` is all the content so far */
     uint64_t moved;      /* when bytes last went through the tunnel */

@@ -195,7 +195,7 @@ void front_read_content(struct front_h1 *f, char *data, size_t n)
     if (f->exchange && f->answered)
         stop_upload(f);
     else if (f->exchange)
-        exchange_fail(f->exchange, status == CHUNKED_BAD ? ERR_BAD_CHUNK : ERR_INTERNAL);
+        exchange_fail(f->exchange, status == CHUNKED_NO_MEMORY ? ERR_INTERNAL : ERR_BAD_CHUNK);
     else
         front_close_politely(f); /* answered already: what follows cannot be told apart */
 }

@@ -29,11 +29,12 @@ struct back_conn {
     bool sending;      /* the request's body has not been sent whole */
     bool head_request; /* that was a HEAD */
     bool upgrade;      /* the request asks to switch protocols */
-    bool keep_alive;   /* as far as the response's head tells */
-    bool unsound;      /* an interim response, or the request, speaks against that */
-    bool relays;       /* what is left of the response may go past us */
-    bool large;        /* the last response was one to relay: so may be the next */
-    bool expecting;    /* the backend is to say first whether it wants the body */
+    bool takes_trailers;
+    bool keep_alive; /* as far as the response's head tells */
+    bool unsound;    /* an interim response, or the request, speaks against that */
+    bool relays;     /* what is left of the response may go past us */
+    bool large;      /* the last response was one to relay: so may be the next */
+    bool expecting;  /* the backend is to say first whether it wants the body */
 
     struct framing up, down; /* of the request and of the response */
     uint64_t left;           /* of a response body of known length */

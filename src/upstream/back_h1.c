@@ -165,6 +165,7 @@ void back_send_head(struct back_conn *c, const struct back_request *r, bool more
 {
     c->head_request = r->method == METHOD_HEAD;
     c->upgrade = r->upgrade;
+    c->takes_trailers = r->takes_trailers;
     c->unsound = r->names_user;
     c->up = r->framing;
     c->sending = framing_has_content(&c->up);
@@ -238,7 +239,8 @@ static void final_head(struct back_conn *c, const struct response *r, struct str
     c->relays = false;
     io_set_sipping(c->io, false);
     c->keep_alive = r->keep_alive && !c->unsound && !c->sending && io_unsent(c->io) == 0; /* else it began too early */
-    c->chunked = (struct chunked){.trailers = &c->trailers};
+    c->takes_trailers &= !r->nominates;
+    c->chunked = (struct chunked){.trailers = c->takes_trailers ? &c->trailers : NULL};
     c->response = RESPONSE_BODY;
     await_response(c);
     /* Who has answered need not read the rest of the request: that its response goes on is all that is asked of it. */
@@ -362,6 +364,10 @@ static void take_chunked(struct back_conn *c, char *p, size_t n)
     io_consume(c->io, consumed);
     if (status == CHUNKED_END) {
         response_ended(c, p, decoded, n == consumed);
+        return;
+    }
+    if (status == CHUNKED_CONTENT_END && !c->takes_trailers) { /* who is given none misses nothing */
+        response_ended(c, p, decoded, false);
         return;
     }
     if (n > 0) /* also without content: on_head() was told that this follows */

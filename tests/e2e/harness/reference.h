@@ -18,10 +18,10 @@ struct span {
 
 #define REFERENCE_FIELDS_MAX   160
 #define REFERENCE_OPTIONS_MAX  64
-#define REFERENCE_EMPTY_LINES  4    /* that are skipped in front of a request */
-#define REFERENCE_METHOD_MAX   32   /* bytes; a longer token is a method that nobody implements */
-#define REFERENCE_EXTENSIONS   1024 /* bytes of chunk extensions in one body */
-#define REFERENCE_TRAILER_MAX  8192 /* bytes of a trailer section */
+#define REFERENCE_EMPTY_LINES  4     /* that are skipped in front of a request */
+#define REFERENCE_METHOD_MAX   32    /* bytes; a longer token is a method that nobody implements */
+#define REFERENCE_EXTENSIONS   16384 /* bytes of chunk extensions in one body, less 16 and twice its size a chunk */
+#define REFERENCE_TRAILER_MAX  8192  /* bytes of a trailer section */
 #define REFERENCE_LINE_UNKNOWN "its lines cannot be told apart"
 
 enum reference_verdict {

@@ -180,6 +180,10 @@ static void read_chunks(struct reference *r, struct reader *in)
             refuse(r, REFERENCE_400, how == LINE_BAD ? REFERENCE_LINE_UNKNOWN : "a chunk's line is malformed");
             return;
         }
+        if (extensions < 16 || (extensions - 16) / 2 < size)
+            extensions = 0;
+        else
+            extensions -= 16 + 2 * (size_t)size;
         if (size > 0 && (!take_data(r, in, size) || !take_crlf(r, in)))
             return;
     } while (size > 0);

@@ -289,7 +289,7 @@ static void test_chunks(void **state)
 
 static void read_filled(struct reference *r, const char *before, size_t fill, const char *behind)
 {
-    static char text[10000];
+    static char text[20000];
     int n = snprintf(text, sizeof text, "%s%0*d%s", before, (int)fill, 7, behind);
 
     reference_read(r, text, (size_t)n, &limits);

@@ -190,18 +190,50 @@ static void extensions_and_trailers_are_bounded(void **state)
     assert_int_equal(decode(coded)->status, CHUNKED_END);
     coded = stretched(room, "0;", CHUNKED_EXTENSIONS_MAX, 'a', "\r\n\r\n");
     assert_int_equal(decode(coded)->status, CHUNKED_BAD);
-    /* All chunks together. */
-    coded = stretched(room, "1;aaa\r\nx\r\n0;", CHUNKED_EXTENSIONS_MAX - 5, 'a', "\r\n\r\n");
-    assert_int_equal(decode(coded)->status, CHUNKED_END);
-    coded = stretched(room, "1;aaa\r\nx\r\n0;", CHUNKED_EXTENSIONS_MAX - 4, 'a', "\r\n\r\n");
-    assert_int_equal(decode(coded)->status, CHUNKED_BAD);
     /* White space counts as well. */
     coded = stretched(room, "0", CHUNKED_EXTENSIONS_MAX, ' ', ";a\r\n\r\n");
     assert_int_equal(decode(coded)->status, CHUNKED_BAD);
 
     coded = stretched(room, "0\r\nA:", CHUNKED_TRAILER_MAX - 6, 'b', "\r\n\r\n");
     assert_int_equal(decode(coded)->status, CHUNKED_END);
-    coded = stretched(room, "0\r\nA:", CHUNKED_TRAILER_MAX - 5, 'b', "\r\n\r\n");
+    coded = stretched(room, "1\r\nx\r\n0\r\nA:", CHUNKED_TRAILER_MAX - 5, 'b', "\r\n\r\n");
+    assert_int_equal(decode(coded)->status, CHUNKED_CONTENT_END);
+    assert_int_equal(decode(coded)->length, 1);
+}
+
+/* `times` chunks of one byte, each with `n` bytes of extensions, one behind the other. */
+static enum chunked_status decode_stream(unsigned times, size_t n)
+{
+    struct chunked c = {0};
+    enum chunked_status status = CHUNKED_MORE;
+
+    for (unsigned i = 0; i < times && status == CHUNKED_MORE; i++) {
+        char room[100];
+        struct str chunk = stretched(room, "1;", n - 1, 'a', "\r\nx\r\n");
+        char *content = room;
+        size_t decoded, consumed;
+
+        status = chunked_decode(&c, &content, chunk.n, &decoded, &consumed);
+        assert_true(status != CHUNKED_MORE || decoded == 1);
+    }
+    return status;
+}
+
+/* A stream may have some with each chunk, without end; what is beyond that adds up. */
+static void extensions_are_bounded_by_what_they_stand_beside(void **state)
+{
+    (void)state;
+    size_t allowed = CHUNKED_EXTENSIONS_CHUNK + 2;
+
+    assert_int_equal(decode_stream(100000, allowed), CHUNKED_MORE);
+    /* The last line counts whole, before its chunk allows it anything. */
+    unsigned last = (unsigned)(CHUNKED_EXTENSIONS_MAX - allowed);
+    assert_int_equal(decode_stream(last, allowed + 1), CHUNKED_MORE);
+    assert_int_equal(decode_stream(last + 1, allowed + 1), CHUNKED_BAD);
+
+    /* Nobody saves up: the first chunk allows more than it needs. */
+    char room[BODY_MAX];
+    struct str coded = stretched(room, "10\r\n0123456789abcdef\r\n0;", CHUNKED_EXTENSIONS_MAX, 'a', "\r\n\r\n");
     assert_int_equal(decode(coded)->status, CHUNKED_BAD);
 }
 
@@ -415,6 +447,7 @@ int main(void)
         cmocka_unit_test(extensions_are_dropped_when_well_formed),
         cmocka_unit_test(trailers_are_dropped_when_well_formed),
         cmocka_unit_test(extensions_and_trailers_are_bounded),
+        cmocka_unit_test(extensions_are_bounded_by_what_they_stand_beside),
         cmocka_unit_test(the_end_and_a_fault_stay),
         cmocka_unit_test(content_before_a_fault_is_told),
         cmocka_unit_test(no_more_is_moved_than_must),

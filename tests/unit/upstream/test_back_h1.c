@@ -2,6 +2,7 @@
  * used again, and that neither depends on how the bytes are cut. */
 #include "base/clock.h"
 #include "base/log.h"
+#include "http/chunked.h"
 #include "net/sock.h"
 #include "upstream/back_h1.h"
 #include "upstream/backend.h"
@@ -498,24 +499,63 @@ static void chunks_are_framed_here(void **state)
     expect_sent(w, "POST / HTTP/1.1\r\n\r\n5\r\nhello\r\n10\r\n0123456789abcdef\r\n0\r\nA: b\r\n\r\n");
 }
 
+/* Asks, and says whether trailers go on. */
+static void ask_for_trailers(struct world *w, bool takes)
+{
+    open_connection(w);
+    struct back_request r = {.head = STR("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), .method = METHOD_GET};
+    r.takes_trailers = takes;
+    back_send_head(w->conn, &r, false);
+    expect_sent(w, r.head.p);
+}
+
+static void end_exchange(struct world *w)
+{
+    pool_flush(w->backend);
+    sock_close(w->fd);
+    w->fd = -1;
+    forget(w);
+}
+
 static void trailers_are_told_with_the_end(void **state)
 {
     struct world *w = *state;
     static const char text[] =
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nA: b\r\nC:d\r\n\r\n";
     for (size_t piece = 1; piece < sizeof text; piece += 9) {
-        open_connection(w);
-        send_get(w, METHOD_GET);
+        bool takes = piece % 2;
+        ask_for_trailers(w, takes);
         answer(w, text, piece);
         turn_until(w, &w->ended);
         assert_true(str_eq(buf_str(&w->body), STR("ok")));
-        assert_true(str_eq(buf_str(&w->trailers), STR("A: b\r\nC:d\r\n")));
+        assert_true(str_eq(buf_str(&w->trailers), takes ? STR("A: b\r\nC:d\r\n") : STR("")));
         assert_int_equal(w->backend->idle_count, 1);
-        pool_flush(w->backend);
-        sock_close(w->fd);
-        w->fd = -1;
-        forget(w);
+        end_exchange(w);
     }
+}
+
+/* Trailers that are too many are missed by who is to get them, and by nobody else. */
+static void too_many_trailers_cut_who_takes_them(void **state)
+{
+    struct world *w = *state;
+    static char text[CHUNKED_TRAILER_MAX + 100];
+    size_t n =
+        (size_t)snprintf(text, sizeof text, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nA:");
+    memset(text + n, 'b', CHUNKED_TRAILER_MAX);
+
+    ask_for_trailers(w, false);
+    answer(w, text, sizeof text);
+    turn_until(w, &w->ended);
+    assert_true(str_eq(buf_str(&w->body), STR("ok")));
+    assert_true(str_eq(buf_str(&w->trailers), STR("")));
+    assert_int_equal(w->backend->idle_count, 0);
+    end_exchange(w);
+
+    ask_for_trailers(w, true);
+    answer(w, text, sizeof text);
+    turn_until(w, &w->failed);
+    assert_int_equal(w->failure.error, ERR_BACKEND_CUT);
+    end_exchange(w);
 }
 
 /* Asks to switch to another protocol, and is answered. */
@@ -908,6 +948,7 @@ int main(void)
         T(chunks_are_framed_here),
         T(an_early_answer_ends_the_connection),
         T(trailers_are_told_with_the_end),
+        T(too_many_trailers_cut_who_takes_them),
         T(a_switch_makes_a_tunnel),
         T(an_offer_may_be_declined),
         T(no_switch_before_the_request_is_whole),
