@@ -76,8 +76,7 @@ static void retry_later(struct store *st)
         (void)!loop_arm(st->setup.loop, &st->retry, st->retry_at);
 }
 
-/* The journal is not to be relied on until a save has succeeded. */
-static void set_broken(struct store *st, int result)
+void store_journal_failed(struct store *st, int result)
 {
     store_log_failure("journal", result);
     st->broken = true;
@@ -154,7 +153,7 @@ static void append_done(struct job *j)
     struct store *st = container_of(j, struct store, append.job);
     int result = st->append.result;
     if (result < 0)
-        set_broken(st, result);
+        store_journal_failed(st, result);
     end_append(st, result == 0);
     pump(st);
 }
@@ -189,7 +188,7 @@ static void close_end(struct store *st, bool ok)
     st->closed(st->closed_arg, ok);
 }
 
-static void save_failed(struct store *st, int result)
+void store_save_failed(struct store *st, int result)
 {
     store_log_failure(result == -EWOULDBLOCK ? "lock" : "clients_file", result);
     st->tokens_moved = true;
@@ -213,7 +212,7 @@ static void save_abort(struct store *st, int result)
 {
     st->save.state = SAVE_ABORTING;
     if (result < 0)
-        save_failed(st, result);
+        store_save_failed(st, result);
     worker_submit(st->setup.worker, &st->save.job, store_save_abort, save_aborted);
 }
 
@@ -266,7 +265,7 @@ static void save_begin(struct store *st)
 static void journal_renewed(struct store *st, const struct save *s)
 {
     if (s->journal_result < 0) {
-        set_broken(st, s->journal_result);
+        store_journal_failed(st, s->journal_result);
         return;
     }
     if (s->tail_lost)
@@ -288,7 +287,7 @@ static void save_committed(struct job *j)
     bool final = s->final, ok = s->result == 0 && s->journal_result == 0 && s->words_result == 0;
     store_log_foreign(&st->save);
     if (s->result < 0) {
-        save_failed(st, s->result);
+        store_save_failed(st, s->result);
     } else {
         metrics.store_saves++;
         st->dated = s->at;

@@ -113,6 +113,12 @@ struct instant store_whole_ms(uint64_t now, uint64_t wall_ns);
 /* Counts a failure and logs it: `what` has failed, with -errno. */
 void store_log_failure(const char *what, int result);
 
+/* A save has failed: it is logged, and tried again later. */
+void store_save_failed(struct store *st, int result);
+
+/* The journal has: it is not to be relied on until a save has succeeded. */
+void store_journal_failed(struct store *st, int result);
+
 /* Starts the timers. */
 void store_start(struct store *st);
 

@@ -1,4 +1,5 @@
-/* The start of the store: lock, load, replay, fold the journal in. Blocking: the loop does not run yet. */
+/* The start of the store: lock, load, replay, fold the journal in. Blocking: the loop does not run yet. A disk that
+ * takes no save is no reason not to start: the journal goes on as it is. */
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -25,7 +26,8 @@ struct load {
     uint64_t saved_wall_ns;
     uint64_t snapshot; /* clients.json's saved_at, 0 where there is none */
     bool rescued;
-    bool unsaved; /* a save has failed, and a copy that it may have left counts */
+    bool unsaved; /* the save has failed: it is made later, and copies stay until then */
+    bool torn;    /* behind journal_length there is what is to be cut off */
     struct past_words past;
     char *error;
     size_t error_size;
@@ -236,7 +238,9 @@ static bool replay(struct load *l, struct str text)
     enum journal_end end = journal_replay(text, st->setup.table, &l->at, l->saved_wall_ns, &good, &fault);
     if (end == JOURNAL_BAD)
         return not_loaded(l, st->journal_path, text, &fault);
-    if (end == JOURNAL_TORN) {
+    st->journal_length = good;
+    l->torn = end == JOURNAL_TORN;
+    if (l->torn) {
         log_begin(LOG_WARN, "journal_torn");
         log_z("file", st->journal_path);
         log_u64("bytes_dropped", text.n - good);
@@ -251,7 +255,6 @@ static bool load_journal(struct load *l)
     struct buf text = BUF_INIT;
     int r = file_read(st->journal_path, FILE_MAX, &text);
     bool ok = r == -ENOENT || (r == 0 && replay(l, buf_str(&text)));
-    st->journal_length = buf_str(&text).n;
     buf_fini(&text);
     if (r < 0 && r != -ENOENT)
         return fail(l, STORE_UNUSABLE, "%s: %s", st->journal_path, strerror(-r));
@@ -280,7 +283,6 @@ static int save_now(struct store *st)
 {
     struct save *s = &st->save;
     int r = 0;
-    bool moved = st->tokens_moved;
     store_save_prepare(st);
     while (r == 0 && !s->last_piece) {
         r = store_save_fill(st);
@@ -297,42 +299,67 @@ static int save_now(struct store *st)
     store_log_foreign(s);
     store_save_release(s);
     if (r == 0)
-        r = s->result < 0 ? s->result : s->journal_result;
+        r = s->result;
     if (r == 0) {
         words_file_note(&st->words, s->at.wall_ns, true);
         st->dated = s->at;
-    } else {
-        st->tokens_moved = moved;
     }
     return r;
+}
+
+/* What is appended from here on must not stand behind half a line. */
+static int cut_journal(struct load *l)
+{
+    struct store *st = l->st;
+    int r = l->torn ? file_truncate(st->journal.fd, st->journal_length) : 0;
+    return r == 0 && l->torn ? file_sync_data(st->journal.fd) : r;
+}
+
+/* All that could be read counts, and is on disk as it was: a disk that is full now keeps nobody from being served. The
+ * journal is appended to as if the process before went on, and the save is tried again each second. */
+static void go_on_unsaved(struct load *l, int result)
+{
+    int r = cut_journal(l);
+    l->unsaved = true;
+    store_save_failed(l->st, result);
+    if (r < 0)
+        store_journal_failed(l->st, r);
+}
+
+/* Without files that are ours alone, or memory, there is nothing to go on with. */
+static bool is_hopeless(int result)
+{
+    return result == -EWOULDBLOCK || result == -ENOMEM;
 }
 
 static bool fold_in(struct load *l)
 {
     struct store *st = l->st;
-    bool needed = st->journal_length > 0 || l->rescued;
+    bool needed = st->journal_length > 0 || l->torn || l->rescued;
     /* Words that will be in no file, or not all of them, are saved while they are known. */
     bool wanted = st->tokens_moved && (!st->words.installed || st->setup.table->words.unkept);
     if (!needed && !wanted)
         return true;
-    int r = save_now(st);
-    if (r < 0 && (needed || st->journal.fd < 0)) /* saved, but without a journal from here on */
+    int r = save_now(st), journal = st->save.journal_result;
+    if (is_hopeless(r))
         return not_written(l, st->path, r);
-    l->unsaved = r < 0;
     if (r < 0)
-        log_words(l, "tokens_not_kept", strerror(-r));
+        go_on_unsaved(l, r);
+    else if (journal < 0)
+        store_journal_failed(st, journal);
     else
         st->journal_length = 0;
     return true;
 }
 
-/* Beside a clients.json that is whole they are of no use, and would be misleading later. */
+/* Beside a clients.json that is whole they are of no use, and would be misleading later. Where it may not be whole, the
+ * next save sees to them. */
 static bool remove_copies(struct load *l)
 {
     static const char *const suffixes[] = {TEMP_SUFFIX, RESCUE_SUFFIX};
     char name[FILE_NAME_MAX];
     int r = 0;
-    for (unsigned i = 0; i < (l->unsaved ? 1 : 2) && r == 0; i++) {
+    for (unsigned i = 0; i < 2 && r == 0 && !l->unsaved; i++) {
         r = file_name_beside(l->st->path, suffixes[i], name);
         if (r == 0)
             r = file_remove(name);

@@ -239,6 +239,57 @@ static void test_full(void **state)
     expect_recovery(w, &c);
 }
 
+/* Registers, without a request, until the disk takes no more. */
+static void add_unused_until_refused(struct world *w, const struct clients *c, unsigned *unused)
+{
+    while (register_client(w, c->n + *unused, NULL) == 201)
+        ++*unused;
+    expect_503(w, "DELETE", "/clients/delete?id=user0", NULL);
+}
+
+static void expect_unused(struct world *w, const struct clients *c, unsigned unused)
+{
+    for (unsigned i = c->n; i < c->n + unused; i++)
+        expect_tokens(w, i, 10 + (int)i);
+    expect_tokens(w, c->n + unused, -1);
+}
+
+/* What is on a full disk can be read, and the next process lives with it as the one before did: one that is killed
+ * there comes back, as often as that happens. */
+static void test_start_on_a_full_one(void **state)
+{
+    struct world *w = *state;
+    struct clients c = {0};
+    unsigned unused = 0;
+
+    mount_tmpfs(w);
+    start(w);
+    add_client(w, &c);
+    fill(w);
+    add_until_refused(w, &c);
+    c.refused = CLIENTS_MAX;
+    for (unsigned kills = 0; kills < 2; kills++) {
+        daemon_kill(&w->daemon);
+        world_restart(w);
+        expect_failure(w, "clients_file", "No space left on device");
+        expect_all(w, &c);
+        expect_unused(w, &c, unused);
+        add_unused_until_refused(w, &c, &unused);
+        assert_int_equal(http_get(w->port, "/", NULL), 200);
+    }
+    daemon_kill(&w->daemon);
+    world_restart(w);
+    assert_int_equal(unlink(world_path(w, "data/ballast")), 0);
+    expect_all(w, &c);
+    expect_unused(w, &c, unused);
+    wait_until_saved(w, &c);
+    world_stop(w);
+    world_restart(w);
+    expect_all(w, &c);
+    expect_unused(w, &c, unused);
+    world_finish(w);
+}
+
 /* ---- read-only ---- */
 
 static void mount_read_only_above(struct world *w)
@@ -360,6 +411,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_full),
+        TEST(test_start_on_a_full_one),
         TEST(test_saves_on_what_is_read_only),
         TEST(test_recovery_waits_for_the_read_only),
         TEST(test_file_system_with_an_error),

@@ -736,6 +736,61 @@ static void torn_journal_is_cut(void **state)
     close_world(&w);
 }
 
+/* Waits until the journal is folded in. */
+static void wait_for_fold(struct world *w)
+{
+    struct buf text = BUF_INIT;
+    do {
+        loop_turn(w->loop, clock_monotonic() + 10 * NS_PER_MS);
+        buf_consume(&text, text.len);
+        assert_int_equal(file_read(w->journal, 1 << 20, &text), 0);
+    } while (text.len > 0);
+    buf_fini(&text);
+}
+
+/* A disk that takes no new file keeps nobody from what can be read: the journal goes on, behind its whole lines, and
+ * the save is made when it can be. */
+static void start_without_a_save(void **state)
+{
+    (void)state;
+    struct world w;
+    struct buf text = BUF_INIT;
+    char in_the_way[80];
+    open_world(&w);
+    for (const char *id = "abc"; *id; id++)
+        assert_int_equal(do_register(&w, (char[]){*id, '\0'}, 10, 0.0001), ERR_OK);
+    use(&w, "a", 4);
+    crash(&w);
+    snprintf(in_the_way, sizeof in_the_way, "%s.tmp", w.path);
+    assert_int_equal(mkdir(in_the_way, 0700), 0);
+    assert_int_equal(file_read(w.journal, 1 << 20, &text), 0);
+    assert_int_equal(truncate(w.journal, (off_t)text.len - 20), 0);
+    buf_fini(&text);
+    must_start(&w);
+    assert_int_equal(do_register(&w, "d", 10, 0.0001), ERR_OK);
+    assert_int_equal(do_update(&w, "b", 20, 0.0001), ERR_OK);
+    use(&w, "a", 1);
+    use(&w, "b", 2);
+    crash(&w);
+    for (unsigned starts = 0; starts < 2; starts++) {
+        must_start(&w);
+        assert_int_equal(clients_total(w.lim), 3);
+        expect(&w, "a", 10, 0.0001, 5);
+        expect(&w, "b", 20, 0.0001, 8);
+        expect_none(&w, "c");
+        expect(&w, "d", 10, 0.0001, 10);
+        if (starts == 0)
+            crash(&w);
+    }
+    assert_int_equal(rmdir(in_the_way), 0);
+    wait_for_fold(&w);
+    stop(&w);
+    must_start(&w);
+    expect(&w, "a", 10, 0.0001, 5);
+    expect(&w, "d", 10, 0.0001, 10);
+    close_world(&w);
+}
+
 /* Changes that wait together go to disk together, and a power cut may take any sector of them. */
 static void torn_group_is_cut(void **state)
 {
@@ -1516,6 +1571,7 @@ int main(void)
         cmocka_unit_test(damage_stops_the_start_and_stays),
         cmocka_unit_test(torn_journal_is_cut),
         cmocka_unit_test(torn_group_is_cut),
+        cmocka_unit_test(start_without_a_save),
         cmocka_unit_test(unreadable_copy_is_no_damage),
         cmocka_unit_test(second_process_is_refused),
         cmocka_unit_test(folder_of_another_is_refused),
