@@ -11,7 +11,8 @@
  *
  * When an append fails, its lines are cut off again, the journal counts as broken, and nothing is appended to it any
  * more: the next append waits for a save, which writes all that is known to new files. At most one such attempt is made
- * a second; in between appends fail at once. A save that has failed is tried again each second, too. */
+ * a second; in between appends fail at once. A save that has failed is tried again each second, too, and no interval
+ * makes it be tried sooner. */
 #include "limit/store.h"
 
 #include "base/clock.h"
@@ -140,7 +141,7 @@ static void end_append(struct store *st, bool ok)
         st->journal_lines += a->count;
         metrics.store_syncs++;
         keep_for_tail(&st->save, a);
-        st->save_wanted |= journal_is_long(st) && loop_now(st->setup.loop) >= st->retry_at;
+        st->save_wanted |= journal_is_long(st);
     }
     buf_fini(&a->lines);
     a->state = APPEND_NONE;
@@ -256,6 +257,7 @@ static void save_step(struct store *st)
 
 static void save_begin(struct store *st)
 {
+    loop_cancel(st->setup.loop, &st->retry); /* this is it */
     store_save_prepare(st);
     st->save.state = SAVE_WRITING;
     save_step(st);
@@ -363,6 +365,12 @@ static void append_to_broken(struct store *st)
         end_append(st, false);
 }
 
+/* A save that has failed is not wanted again before its time, whoever wants it. */
+static bool save_is_due(const struct store *st)
+{
+    return st->save_wanted && st->save.state == SAVE_NONE && loop_now(st->setup.loop) >= st->retry_at;
+}
+
 /* Starts what can be started now. A save begins and ends only between appends. */
 static void pump(struct store *st)
 {
@@ -373,7 +381,7 @@ static void pump(struct store *st)
         save_commit(st);
     else if (st->closing)
         close_step(st);
-    else if (st->save_wanted && s == SAVE_NONE)
+    else if (save_is_due(st))
         save_begin(st);
     if (st->append.state != APPEND_WAITING || st->save.state == SAVE_COMMITTING || st->save.state == SAVE_ABORTING)
         return;

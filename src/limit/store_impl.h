@@ -93,7 +93,7 @@ struct store {
     bool lost_logged;     /* that words are gone from their mapping, */
     bool unkept_logged;   /* that some are in no file, */
     bool gone_logged;     /* and that their file is gone */
-    uint64_t retry_at;    /* while broken: not before */
+    uint64_t retry_at;    /* no save before that: one has failed */
     struct instant dated; /* see store_dated() */
     struct append append;
     struct save save;

@@ -224,12 +224,39 @@ static void a_failed_save_leaves_it_to_do(void **state)
     close_world(&w);
 }
 
+/* However short the interval: a save that fails is tried, and told of, once a second. */
+static void a_failed_save_waits_a_second(void **state)
+{
+    (void)state;
+    struct world w;
+    uint64_t failures = metrics.store_failures;
+    open_world(&w, 2 * NS_PER_MS);
+    while (file_map_is_lost() && metrics.store_failures == failures) /* the page of the test above */
+        loop_turn(w.loop, TIMER_NEVER);
+    renaming_fails = true;
+    for (unsigned round = 0; round < 2; round++) {
+        failures = metrics.store_failures;
+        store_note_tokens(w.store);
+        while (metrics.store_failures == failures)
+            loop_turn(w.loop, TIMER_NEVER);
+        for (uint64_t end = loop_now(w.loop) + 800 * NS_PER_MS; loop_now(w.loop) < end;) {
+            store_note_tokens(w.store);
+            loop_turn(w.loop, NS_PER_MS);
+        }
+        assert_int_equal(metrics.store_failures, failures + 1);
+    }
+    renaming_fails = false;
+    assert_true(is_saved(&w, 10 * NS_PER_S));
+    close_world(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_lost_page_spoils_the_file),
         cmocka_unit_test(a_long_journal_is_folded_in),
         cmocka_unit_test(a_failed_save_leaves_it_to_do),
+        cmocka_unit_test(a_failed_save_waits_a_second),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
