@@ -50,7 +50,8 @@ uint64_t clients_place(const struct limiter *lim, const char *after);
 size_t clients_list(const struct limiter *lim, uint64_t *place, size_t limit,
                     void (*fn)(void *arg, const struct client_view *v), void *arg, bool *more);
 /* The id of the client that was met last goes out as a cursor: it stands for that place from now on, and no longer for
- * one of a client deleted under it. */
+ * one of a client deleted under it. Of two walks that have both been given it, one before the client was registered
+ * anew and one behind that, the earlier misses those between: an id cannot stand for both places. */
 void clients_hand_out(struct limiter *lim, const char *id);
 size_t clients_total(const struct limiter *lim);
 

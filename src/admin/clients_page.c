@@ -44,8 +44,8 @@ bool page_step(struct page *p, struct limiter *lim)
     p->left -= n;
     if (more && p->left > 0 && !p->failed)
         return false;
-    /* Where this slice found nobody, the last one met may be gone by now, and keeps its place. */
-    if (n > 0)
+    /* On the last page the last one met is no cursor: its id may be that of another walk. */
+    if (more)
         clients_hand_out(lim, p->last);
     p->failed = p->failed || !append_end(p, lim, more);
     return true;

@@ -364,6 +364,28 @@ static void test_list_in_pages(void **state)
     world_finish(w);
 }
 
+/* A walk goes on from where it was, though the client at that place is registered anew meanwhile, and others list. */
+static void test_walk_beside_a_list(void **state)
+{
+    struct world *w = *state;
+
+    start(w);
+    for (int i = 0; i < 8; i++) {
+        char id[32];
+
+        snprintf(id, sizeof id, "user%d", i);
+        put_client(w, id, 10, 1);
+    }
+    expect_page(w, "/clients/list?limit=4", 0, 4, "user3");
+    expect(w, "DELETE", "/clients/delete?id=user3", NULL, 200);
+    put_client(w, "user3", 10, 1);
+    cJSON *doc = call(w, "GET", "/clients/list", NULL, 200);
+    assert_true(cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(doc, "next")));
+    cJSON_Delete(doc);
+    expect_page(w, "/clients/list?limit=4&after=user3", 4, 4, "user7");
+    world_finish(w);
+}
+
 /* Killed right behind the answer, every change is there after the restart. */
 static void test_changes_survive_kill_9(void **state)
 {
@@ -635,6 +657,7 @@ int main(void)
         WORLD_TEST(test_content_too_large),
         WORLD_TEST(test_addresses_as_ids),
         WORLD_TEST(test_list_in_pages),
+        WORLD_TEST(test_walk_beside_a_list),
         WORLD_TEST(test_changes_survive_kill_9),
         WORLD_TEST(test_tokens_survive_a_graceful_restart),
         WORLD_TEST(test_unregistered_ones_survive_it_too),
