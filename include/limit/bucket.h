@@ -64,6 +64,10 @@ uint64_t bucket_refilled(const struct bucket_policy *p, uint64_t word, uint64_t 
  * less. */
 uint64_t bucket_carried(const struct bucket_policy *p, uint64_t word, uint64_t then, uint64_t now);
 
+/* The word that bucket_take() can have left by `now`, or an emptier one within a token, for what rounding has added: a
+ * word that is higher is damaged, and comes out as that of an empty bucket. */
+uint64_t bucket_credible(const struct bucket_policy *p, uint64_t word, uint64_t now);
+
 /* The word under policy `to` of a bucket of policy `from`: tokens kept, capped to the new capacity, rounded to less. */
 uint64_t bucket_converted(const struct bucket_policy *from, const struct bucket_policy *to, uint64_t word,
                           uint64_t now);

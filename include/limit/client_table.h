@@ -53,7 +53,7 @@ struct client_table {
     struct words words;
     struct policies policies;
     /* While loading: what a killed process has left of the words, and the moment on their time line; else NULL. */
-    const struct past_words *past;
+    struct past_words *past;
     uint64_t past_now;
 };
 

@@ -61,15 +61,16 @@ struct past_words {
     size_t n;
     uint64_t zero;                       /* clock_monotonic() at the words' time 0 */
     uint64_t snapshots[WORDS_SNAPSHOTS]; /* which clients.json they go with, see words_file.h */
+    bool damaged;                        /* a word was looked for and found that no bucket can have had */
 };
 
 /* Takes over `slots` (of malloc()), of which there are `n`: leaves out those without a tag, and sorts the others. */
 void past_words_init(struct past_words *past, struct word_slot *slots, size_t n);
 void past_words_fini(struct past_words *past);
 
-/* The word of that client under those settings, as it stood `then` on the past's time line, carried over to `now` on
- * ours: no token more than it had. False when the past has none; NULL has none at all. */
-bool past_words_find(const struct past_words *past, struct str id, const struct bucket_policy *p, uint64_t then,
-                     uint64_t now, uint64_t *word) __attribute__((warn_unused_result));
+/* The word of that client under those settings, as it stood `then` (to the ms) on the past's time line, carried over to
+ * `now` on ours: no token more than it had. False when the past has none, or a damaged one; NULL has none at all. */
+bool past_words_find(struct past_words *past, struct str id, const struct bucket_policy *p, uint64_t then, uint64_t now,
+                     uint64_t *word) __attribute__((warn_unused_result));
 
 #endif

@@ -163,6 +163,12 @@ uint64_t bucket_carried(const struct bucket_policy *p, uint64_t word, uint64_t t
     return bucket_clock(p, now) + (missing < (uint64_t)UNITS_MAX ? missing : (uint64_t)UNITS_MAX) + 1;
 }
 
+uint64_t bucket_credible(const struct bucket_policy *p, uint64_t word, uint64_t now)
+{
+    uint64_t clock = bucket_clock(p, now), burst = burst_of(p);
+    return missing_at(word, clock) <= burst + one_token(p) ? word : clock + burst;
+}
+
 uint64_t bucket_converted(const struct bucket_policy *from, const struct bucket_policy *to, uint64_t word, uint64_t now)
 {
     i128 left = (i128)burst_of(from) - (i128)missing_at(word, bucket_clock(from, now));

@@ -79,6 +79,7 @@ struct import {
     struct instant stopped;      /* at that moment; */
     uint64_t then;               /* on its time line it is now */
     bool ended;                  /* it is whole */
+    bool damaged;                /* there are words in it that no bucket can have had */
     bool words;                  /* numbers are words under `policy`, not tokens */
     struct bucket_policy policy; /* of there */
     bool same_places;            /* overflow buckets are those of there, one by one */
@@ -180,14 +181,23 @@ static bool import_prefix(struct import *im, const struct line *l)
     return true;
 }
 
+/* A file may be damaged. A word that keeps its client out for years counts as that of an empty bucket; if it counted
+ * for nothing, the bucket would be full. */
+static uint64_t kept_word(struct import *im, uint64_t word)
+{
+    uint64_t credible = bucket_credible(&im->policy, word, im->then);
+    im->damaged |= credible != word;
+    return bucket_carried(&im->policy, credible, im->then, im->now);
+}
+
 /* The word of our own that a number stands for. */
-static bool import_word(const struct import *im, uint64_t number, uint64_t *word)
+static bool import_word(struct import *im, uint64_t number, uint64_t *word)
 {
     const struct bucket_policy *own = &im->lim->anon.policy, *there = &im->policy;
     if (number > INT64_MAX || (im->words && !there->mult) || (im->kept && !im->words))
         return false;
     if (im->kept)
-        number = bucket_carried(there, number, im->then, im->now);
+        number = kept_word(im, number);
     if (!im->words)
         *word = bucket_word(own, (double)number / UNITS, im->now);
     else if (there->capacity == own->capacity && there->rate == own->rate)
@@ -274,10 +284,12 @@ bool limiter_import(struct limiter *lim, struct str text)
     return import_lines(&im, text);
 }
 
-bool limiter_import_kept(struct limiter *lim, struct str text)
+const char *limiter_import_kept(struct limiter *lim, struct str text)
 {
     struct import im = {.lim = lim, .now = limiter_now(lim), .kept = true};
-    return import_lines(&im, text) && im.ended;
+    if (!import_lines(&im, text) || !im.ended)
+        return "damaged";
+    return im.damaged ? "some of the words in it are damaged" : NULL;
 }
 
 /* ---- in one process ---- */

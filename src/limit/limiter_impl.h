@@ -96,7 +96,8 @@ void changes_reopen(struct limiter *lim);
 bool kept_init(struct kept *k, const struct store *st) __attribute__((warn_unused_result));
 void kept_fini(struct kept *k);
 
-/* limiter_import() of what was kept over a stop: the time line is another one, perhaps of another boot. */
-bool limiter_import_kept(struct limiter *lim, struct str text) __attribute__((warn_unused_result));
+/* limiter_import() of what was kept over a stop: the time line is another one, perhaps of another boot. NULL, or why
+ * not all of it could be taken. */
+const char *limiter_import_kept(struct limiter *lim, struct str text) __attribute__((warn_unused_result));
 
 #endif

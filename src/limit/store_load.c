@@ -185,7 +185,7 @@ static bool goes_with(const struct past_words *past, uint64_t snapshot)
 static void recall_words(struct load *l)
 {
     struct client_table *t = l->st->setup.table;
-    const struct past_words *past = &l->past;
+    struct past_words *past = &l->past;
     if (past->n == 0)
         return;
     if (!goes_with(past, l->snapshot)) {
@@ -416,6 +416,8 @@ static bool load(struct load *l)
     recall_words(l);
     if (!load_journal(l) || !open_journal(l))
         return false;
+    if (l->past.damaged)
+        log_words(l, "tokens_ignored", "some of the words in it are damaged");
     install_words(l);
     if (!fold_in(l) || !remove_copies(l) || !remove_old_words(l))
         return false;

@@ -142,10 +142,9 @@ void limiter_recall(struct limiter *lim)
     struct buf text = BUF_INIT;
     int r = file_read(k->path, TEXT_MAX, &text);
     k->found = r != -ENOENT;
-    if (r < 0 && k->found)
-        log_ignored(k, strerror(-r));
-    else if (k->found && !limiter_import_kept(lim, buf_str(&text)))
-        log_ignored(k, "damaged");
+    const char *fault = r == 0 ? limiter_import_kept(lim, buf_str(&text)) : k->found ? strerror(-r) : NULL;
+    if (fault)
+        log_ignored(k, fault);
     buf_fini(&text);
 }
 

@@ -1,6 +1,7 @@
 /* The words of the registered clients' buckets: a pool of slots, and what a killed process has left of its own. */
 #include "limit/words.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 
 #include <assert.h>
@@ -181,15 +182,19 @@ static size_t find_tag(const struct past_words *past, uint64_t tag)
     return low;
 }
 
-bool past_words_find(const struct past_words *past, struct str id, const struct bucket_policy *p, uint64_t then,
-                     uint64_t now, uint64_t *word)
+bool past_words_find(struct past_words *past, struct str id, const struct bucket_policy *p, uint64_t then, uint64_t now,
+                     uint64_t *word)
 {
     if (!past || past->n == 0)
         return false;
     uint64_t tag = words_tag(&past->key, id, p);
-    size_t i = find_tag(past, tag);
-    if (i == past->n || past->slots[i].tag != tag)
-        return false;
-    *word = bucket_carried(p, past->slots[i].word, then, now);
-    return true;
+    for (size_t i = find_tag(past, tag); i < past->n && past->slots[i].tag == tag; i++) {
+        uint64_t found = past->slots[i].word;
+        if (bucket_credible(p, found, then + NS_PER_MS) == found) {
+            *word = bucket_carried(p, found, then, now);
+            return true;
+        }
+        past->damaged = true; /* taken for a debt, it would keep the client out for years */
+    }
+    return false;
 }

@@ -539,6 +539,49 @@ static void words_name(const struct world *w, char out[80])
     snprintf(out, 80, "%s.tokens", w->path);
 }
 
+/* A word that no bucket can have had says nothing: the tokens of clients.json do, and the log says so, once. */
+static void damaged_words_do_not_count(void **state)
+{
+    (void)state;
+    struct world w;
+    char words[80];
+    struct buf text = BUF_INIT, lines = BUF_INIT;
+    open_world(&w);
+    for (const char *id = "abc"; *id; id++)
+        assert_int_equal(do_register(&w, (char[]){*id, '\0'}, 10, 0.0001), ERR_OK);
+    for (const char *id = "abc"; *id; id++)
+        use(&w, (char[]){*id, '\0'}, 3);
+    stop(&w);
+    must_start(&w);
+    for (const char *id = "abc"; *id; id++)
+        use(&w, (char[]){*id, '\0'}, 2);
+    crash(&w);
+    words_name(&w, words);
+    assert_int_equal(file_read(words, 1 << 20, &text), 0);
+    struct word_slot *slots = (struct word_slot *)(void *)buf_bytes(&text);
+    size_t damaged = 0;
+    for (size_t i = text.len / sizeof *slots; i-- > 0 && damaged < 2;)
+        if (slots[i].tag) {
+            slots[i].word |= UINT64_C(1) << 60;
+            damaged++;
+        }
+    assert_int_equal(file_replace(words, buf_str(&text)), 0);
+    log_take(&lines);
+    buf_consume(&lines, lines.len);
+    must_start(&w);
+    log_take(&lines);
+    assert_true(buf_append(&lines, "", 1));
+    char *said = strstr(buf_bytes(&lines), "tokens_ignored");
+    assert_non_null(said);
+    assert_null(strstr(said + 1, "tokens_ignored"));
+    expect(&w, "a", 10, 0.0001, 5);
+    expect(&w, "b", 10, 0.0001, 7);
+    expect(&w, "c", 10, 0.0001, 7);
+    buf_fini(&text);
+    buf_fini(&lines);
+    close_world(&w);
+}
+
 /* The line of a registration has the tokens that the client takes along, for after a power cut nothing else has. */
 static void registrations_are_written_with_their_tokens(void **state)
 {
@@ -1563,6 +1606,7 @@ int main(void)
         cmocka_unit_test(lists_and_cursors),
         cmocka_unit_test(crash_loses_nothing_acknowledged),
         cmocka_unit_test(registrations_are_written_with_their_tokens),
+        cmocka_unit_test(damaged_words_do_not_count),
         cmocka_unit_test(words_that_are_not_kept_leave_no_file),
         cmocka_unit_test(graceful_stop_keeps_tokens_in_one_file),
         cmocka_unit_test(tokens_are_saved_at_intervals),

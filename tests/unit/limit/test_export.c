@@ -1,6 +1,7 @@
 /* Unit tests of limit/export.c: another process goes on with the limiter's files and buckets. Nobody has a token more,
  * nobody who asks no faster than its rate is refused, and nobody pays for others. The clocks are the test's own. */
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "limit/clients.h"
 #include "limit/limiter.h"
@@ -10,6 +11,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
@@ -438,7 +440,53 @@ static void serve(struct process *p)
     worker_drain(p->worker);
 }
 
+/* Rewrites what is kept with those bits set in the word of that address. */
+static void put_word(const char *address, uint64_t bits)
+{
+    struct buf text = BUF_INIT, changed = BUF_INIT;
+    char name[32];
+    assert_int_equal(file_read(kept_path(), 1 << 20, &text), 0);
+    assert_true(buf_append(&text, "", 1));
+    snprintf(name, sizeof name, "\n%s ", address);
+    char *at = strstr(buf_bytes(&text), name), *rest;
+    assert_non_null(at);
+    at += strlen(name);
+    uint64_t word = strtoull(at, &rest, 10);
+    assert_true(buf_printf(&changed, "%.*s%llu%s", (int)(at - buf_bytes(&text)), buf_bytes(&text),
+                           (unsigned long long)(word | bits), rest));
+    assert_int_equal(file_replace(kept_path(), buf_str(&changed)), 0);
+    buf_fini(&text);
+    buf_fini(&changed);
+}
+
 #define EACH_SECOND "\"default\":{\"capacity\":5,\"rate_per_sec\":1}"
+
+/* A word that no bucket can have had is that of an empty one, and nobody waits for years. */
+static void damaged_words_are_of_empty_buckets(void **state)
+{
+    (void)state;
+    struct process p;
+    struct buf lines = BUF_INIT;
+    open_process(&p, EACH_SECOND);
+    pass(100 * NS_PER_S);
+    assert_int_equal(passing(&p, "10.0.0.2"), 5);
+    assert_true(ask(&p, "10.0.0.1", NULL));
+    stop(&p);
+    put_word("10.0.0.1", UINT64_C(1) << 60);
+    log_take(&lines);
+    buf_consume(&lines, lines.len);
+    start(&p, EACH_SECOND);
+    log_take(&lines);
+    assert_true(buf_append(&lines, "", 1));
+    assert_non_null(strstr(buf_bytes(&lines), "tokens_ignored"));
+    assert_non_null(strstr(buf_bytes(&lines), "some of the words in it are damaged"));
+    assert_int_equal(passing(&p, "10.0.0.1"), 0);
+    pass(2 * NS_PER_S + NS_PER_MS);
+    assert_int_equal(passing(&p, "10.0.0.1"), 2);
+    assert_int_equal(passing(&p, "10.0.0.2"), 2);
+    buf_fini(&lines);
+    close_process(&p);
+}
 
 /* In the same boot the wall clock says nothing. (What is kept is rounded to less, by two nanoseconds of the rate.) */
 static void stop_and_start(void **state)
@@ -719,6 +767,7 @@ int main(void)
         cmocka_unit_test(without_a_time_nothing_is_gained),
         cmocka_unit_test(the_wall_clock_is_set),
         cmocka_unit_test(stop_and_start),
+        cmocka_unit_test(damaged_words_are_of_empty_buckets),
         cmocka_unit_test(stop_and_another_start),
         cmocka_unit_test(kept_as_long_as_it_counts),
         cmocka_unit_test(start_in_another_boot),

@@ -154,6 +154,30 @@ static void words_are_found_again(void **state)
     past_words_fini(&past);
 }
 
+/* One that no bucket can have had is not found, for it may say that its bucket fills in years. */
+static void damaged_words_are_not_found(void **state)
+{
+    struct bucket_policy p = policy(10, 0.3);
+    struct past_words past = {.key = key};
+    struct word_slot *slots = calloc(3, sizeof *slots);
+    uint64_t then = 77 * NS_PER_S, now = 5 * NS_PER_S, word = 17;
+    (void)state;
+    assert_non_null(slots);
+    slots[0] = (struct word_slot){words_tag(&key, STR("x"), &p), bucket_word(&p, 4, then) | UINT64_C(1) << 60};
+    slots[1] = (struct word_slot){words_tag(&key, STR("y"), &p), bucket_word(&p, 3, then) | UINT64_C(1) << 60};
+    slots[2] = (struct word_slot){words_tag(&key, STR("y"), &p), bucket_word(&p, 0, then) + 1};
+    past_words_init(&past, slots, 3);
+    assert_false(past_words_find(&past, STR("z"), &p, then, now, &word));
+    assert_false(past.damaged);
+    assert_false(past_words_find(&past, STR("x"), &p, then, now, &word));
+    assert_true(past.damaged);
+    assert_int_equal(word, 17);
+    assert_true(past_words_find(&past, STR("y"), &p, then, now, &word)); /* the other one */
+    double tokens = bucket_tokens(&p, word, now);
+    assert_true(tokens <= 0 && tokens > -1e-6);
+    past_words_fini(&past);
+}
+
 /* Whatever the two clocks were rounded to: never a token more. */
 static void carrying_gives_nothing(void **state)
 {
@@ -388,6 +412,7 @@ int main(void)
         cmocka_unit_test(an_empty_pool_asks_first),
         cmocka_unit_test(tags_tell_clients_and_settings_apart),
         cmocka_unit_test(words_are_found_again),
+        cmocka_unit_test(damaged_words_are_not_found),
         cmocka_unit_test(carrying_gives_nothing),
         cmocka_unit_test_setup_teardown(a_file_outlives_its_process, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(what_is_not_installed_goes, make_folder, remove_folder),
