@@ -299,6 +299,8 @@ static void read_it(struct reload *r)
     rd->begun = clock_monotonic();
     r->reading = rd;
     notify_reloading();
+    if (r->parts.limiter) /* whoever has edited its file may take this for the way to have that loaded */
+        limiter_look(r->parts.limiter);
     worker_submit(r->reader, &rd->job, read_config, on_read);
 }
 

@@ -73,6 +73,9 @@ void limiter_commit(struct limiter_change *c);
 /* NULL is fine. */
 void limiter_rollback(struct limiter_change *c);
 
+/* Has somebody else changed clients.json? If so the log says it, and what comes of it: nothing of it is loaded. */
+void limiter_look(struct limiter *lim);
+
 /* The client address of a request as the README defines it (Whose request it is): the peer's, or from a trusted proxy
  * the right-most untrusted one of X-Forwarded-For. Usable without a limiter. Returns false for a unix peer of which
  * nothing more is known. */

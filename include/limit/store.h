@@ -47,6 +47,9 @@ void store_set_interval(struct store *st, uint64_t save_interval);
 /* Notes that some bucket has changed, so that the next save is due. */
 void store_note_tokens(struct store *st);
 
+/* Looks whether clients.json is still as it was loaded or saved last, and logs it if not. It is not loaded again. */
+void store_look(struct store *st);
+
 /* This moment, as changes are dated. */
 struct instant store_instant(const struct store *st);
 

@@ -425,6 +425,11 @@ void limiter_commit(struct limiter_change *c)
     limiter_rollback(c);
 }
 
+void limiter_look(struct limiter *lim)
+{
+    store_look(lim->store);
+}
+
 void limiter_close(struct limiter *lim, void (*done)(void *arg, bool ok), void *arg)
 {
     notice_flush(&lim->overflow_shared);

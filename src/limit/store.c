@@ -287,7 +287,7 @@ static void save_committed(struct job *j)
     struct store *st = container_of(j, struct store, save.job);
     const struct save *s = &st->save;
     bool final = s->final, ok = s->result == 0 && s->journal_result == 0 && s->words_result == 0;
-    store_log_foreign(&st->save);
+    store_log_foreign(&st->save, true);
     if (s->result < 0) {
         store_save_failed(st, s->result);
     } else {
@@ -333,6 +333,7 @@ static void journal_removed(struct job *j)
         pump(st);
         return;
     }
+    store_log_foreign(&st->save, false);
     int journal = s->result < 0 ? s->result : s->journal_result;
     bool ok = journal == 0 && s->words_result == 0;
     if (!ok)

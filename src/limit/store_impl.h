@@ -82,6 +82,13 @@ struct extension {
     uint64_t retry_at; /* after a failure: not before */
 };
 
+/* Has somebody else changed clients.json? */
+struct look {
+    struct job job;
+    bool running;
+    const char *foreign;
+};
+
 struct store {
     struct store_setup setup;
     char *path, *journal_path, *lock_path;
@@ -99,6 +106,7 @@ struct store {
     struct save save;
     struct words_file words;
     struct extension extension;
+    struct look look;
     struct timer interval, retry, pace;
     bool closing;
     void (*closed)(void *arg, bool ok);
@@ -136,8 +144,8 @@ void store_save_release(struct save *s);
 /* Notes clients.json as it is: what stands there later, and is another, is somebody else's doing. */
 void store_save_mark(struct save *s);
 
-/* Logs what somebody else had done to the file that the save has replaced, if so. */
-void store_log_foreign(struct save *s);
+/* Logs what somebody else had done to the file that the save has replaced, or left, if so. */
+void store_log_foreign(struct save *s, bool replaced);
 
 /* Jobs of the save, as run by the helper thread, and by the load itself at start. */
 void store_save_write(struct job *j);

@@ -296,7 +296,7 @@ static int save_now(struct store *st)
         words_file_note(&st->words, s->at.wall_ns, false);
         store_save_commit(&s->job);
     }
-    store_log_foreign(s);
+    store_log_foreign(s, true);
     store_save_release(s);
     if (r == 0)
         r = s->result;

@@ -5,6 +5,7 @@
 #include "store_impl.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 /* Clients noted in one turn of the loop, at least, some hundredths of a millisecond. Where that would take more than
  * half of save_interval, the slices are larger. A save begins when half of it has passed, so tokens in clients.json are
@@ -86,17 +87,17 @@ void store_save_mark(struct save *s)
 
 /* Whoever has changed clients.json under the running process had better know that this is lost; or a backup has been
  * put there, for the next start. The journal and the clients in memory are newer, so it is replaced all the same. */
-static void note_foreign(struct save *s)
+static const char *foreign_deed(const struct save *s)
 {
     static const struct file_mark nothing;
     struct file_mark now;
-    if (s->marked && file_mark(s->path, &now) == 0 && !file_mark_eq(&now, &s->mark))
-        s->foreign = file_mark_eq(&now, &nothing) ? "removed" : "changed";
+    if (!s->marked || file_mark(s->path, &now) < 0 || file_mark_eq(&now, &s->mark))
+        return NULL;
+    return file_mark_eq(&now, &nothing) ? "removed" : "changed";
 }
 
 static int replace_clients(struct save *s)
 {
-    note_foreign(s);
     int r = file_replace_commit(s->path, s->fd);
     store_save_mark(s); /* also after a failure: it may stand there all the same */
     return r;
@@ -107,6 +108,7 @@ void store_save_commit(struct job *j)
     struct save *s = container_of(j, struct save, job);
     s->journal_result = s->words_result = 0;
     s->result = keep_lock(s);
+    s->foreign = s->result == 0 ? foreign_deed(s) : NULL;
     s->words_gone = s->words->installed && file_still_at(s->words->fd, s->words->path) < 0;
     bool replaces = s->fd >= 0;
     if (replaces && s->result == 0)
@@ -128,15 +130,46 @@ void store_save_commit(struct job *j)
 
 /* ---- on the loop ---- */
 
-void store_log_foreign(struct save *s)
+/* What somebody has done to the file (NULL: nothing), and what comes of it. */
+static void log_foreign(const char *file, const char *deed, const char *outcome)
 {
-    if (!s->foreign)
+    char reason[96];
+    if (!deed)
         return;
+    snprintf(reason, sizeof reason, "%s; %s", deed, outcome);
     log_begin(LOG_WARN, "store_file_changed");
-    log_z("file", s->path);
-    log_z("reason", s->foreign);
+    log_z("file", file);
+    log_z("reason", reason);
     log_end();
+}
+
+void store_log_foreign(struct save *s, bool replaced)
+{
+    log_foreign(s->path, s->foreign,
+                replaced ? "what is known takes its place" : "it is left as it is for the next start");
     s->foreign = NULL;
+}
+
+/* On the helper thread, which the mark belongs to. */
+static void look_work(struct job *j)
+{
+    struct store *st = container_of(j, struct store, look.job);
+    st->look.foreign = foreign_deed(&st->save);
+}
+
+static void look_done(struct job *j)
+{
+    struct store *st = container_of(j, struct store, look.job);
+    st->look.running = false;
+    log_foreign(st->path, st->look.foreign, "it is not loaded, and the next save puts what is known in its place");
+}
+
+void store_look(struct store *st)
+{
+    if (st->look.running || st->closing)
+        return;
+    st->look.running = true;
+    worker_submit(st->setup.worker, &st->look.job, look_work, look_done);
 }
 
 static unsigned slice_of(const struct store *st)

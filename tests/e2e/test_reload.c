@@ -624,6 +624,27 @@ static void test_tokens_are_kept(void **state)
     world_finish(w);
 }
 
+/* Clients are not a part of the config. Whoever edits their file and reloads hears of it, and at the stop again. */
+static void test_edited_clients_are_told_of(void **state)
+{
+    struct world *w = *state;
+
+    start(w, 1, BUCKET(10, ""));
+    reload_as_it_is(w);
+    file_put(world_path(w, "clients.json"),
+             "{\"clients\":[\n{\"client_id\":\"u\",\"capacity\":9,\"rate_per_sec\":1}\n]}");
+    reload_as_it_is(w);
+    daemon_expect_event(&w->daemon, 0, "store_file_changed", "level=warn file=* reason=*");
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "store_file_changed", NULL), 1);
+    assert_int_equal(http_get(w->port, "/clients/get?id=u", NULL), 404);
+    world_stop(w);
+    daemon_expect_event(&w->daemon, 0, "stop", NULL);
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "store_file_changed", NULL), 2);
+    world_restart(w);
+    assert_int_equal(http_get(w->port, "/clients/get?id=u", NULL), 200);
+    world_finish(w);
+}
+
 static void test_fields_follow(void **state)
 {
     struct world *w = *state;
@@ -824,6 +845,7 @@ int main(void)
         WORLD_TEST(test_limits),
         WORLD_TEST(test_fields_of_responses),
         WORLD_TEST(test_tokens_are_kept),
+        WORLD_TEST(test_edited_clients_are_told_of),
         WORLD_TEST(test_fields_follow),
         WORLD_TEST(test_admin_and_proxies),
         WORLD_TEST(test_log),

@@ -1217,19 +1217,82 @@ static void foreign_file_is_replaced_with_a_warning(void **state)
         expect_logged(FOREIGN, 0);
         write_into(w.path, "{\"clients\":[] }");
         save_and_calm_down(&w);
-        expect_logged("clients.json reason=changed", 1);
+        expect_logged("clients.json reason=\"changed; what is known takes its place\"", 1);
         save_and_calm_down(&w);
         expect_logged(FOREIGN, 0);
         assert_int_equal(unlink(w.path), 0);
         is_mount_point = false; /* where there is nothing, nothing is mounted */
         save_and_calm_down(&w);
-        expect_logged("clients.json reason=removed", 1);
+        expect_logged("clients.json reason=\"removed; what is known takes its place\"", 1);
         save_and_calm_down(&w);
         expect_logged(FOREIGN, 0);
         stop(&w);
         assert_int_equal(unlink(w.path), 0);
     }
     must_start(&w);
+    close_world(&w);
+}
+
+/* Whoever has put a file there for the next start finds it loaded then, and whoever has not hears of it. */
+static void foreign_file_is_left_by_a_clean_stop(void **state)
+{
+    (void)state;
+    static const char *const content = "{\"clients\":[\n{\"client_id\":\"b\",\"capacity\":7,\"rate_per_sec\":1}\n]}";
+    struct world w;
+    open_world(&w);
+    assert_int_equal(do_register(&w, "a", 100, 0.001), ERR_OK);
+    stop(&w);
+    must_start(&w);
+    expect_logged(FOREIGN, 0);
+    write_into(w.path, content);
+    stop(&w);
+    expect_logged("clients.json reason=\"changed; it is left as it is for the next start\"", 1);
+    expect_content(w.path, content);
+    must_start(&w);
+    expect(&w, "b", 7, 1, 7);
+    stop(&w);
+    must_start(&w);
+    stop(&w);
+    expect_logged(FOREIGN, 0);
+    must_start(&w);
+    assert_int_equal(unlink(w.path), 0);
+    stop(&w);
+    expect_logged("clients.json reason=\"removed; what is known takes its place\"", 1);
+    must_start(&w);
+    expect(&w, "b", 7, 1, 7);
+    close_world(&w);
+}
+
+static void look(struct world *w)
+{
+    limiter_look(w->lim);
+    limiter_look(w->lim); /* one at a time */
+    worker_drain(w->worker);
+}
+
+/* Asked, as at a reload: a file is told of that is not the one that was loaded or saved last. */
+static void foreign_file_is_told_of(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w);
+    look(&w);
+    expect_logged(FOREIGN, 0);
+    write_into(w.path, "{\"clients\":[]}");
+    for (unsigned i = 0; i < 2; i++) {
+        look(&w);
+        expect_logged(
+            "clients.json reason=\"changed; it is not loaded, and the next save puts what is known in its place\"", 1);
+    }
+    assert_int_equal(do_register(&w, "a", 100, 0.001), ERR_OK);
+    stop(&w);
+    must_start(&w);
+    expect_logged(FOREIGN, 1); /* the save's */
+    look(&w);
+    expect_logged(FOREIGN, 0);
+    assert_int_equal(unlink(w.path), 0);
+    look(&w);
+    expect_logged("reason=\"removed; ", 1);
     close_world(&w);
 }
 
@@ -1245,7 +1308,7 @@ static void file_from_nowhere_is_foreign(void **state)
     write_into(w.path, "{\"clients\":[]}");
     assert_int_equal(do_register(&w, "a", 100, 0.001), ERR_OK);
     save_and_calm_down(&w);
-    expect_logged("clients.json reason=changed", 1);
+    expect_logged("clients.json reason=\"changed; what is known takes its place\"", 1);
     is_mount_point = is_failing = true;
     use(&w, "a", 1);
     wait_for_failure(&w);
@@ -1627,6 +1690,8 @@ int main(void)
         cmocka_unit_test(a_link_to_a_mount_point),
         cmocka_unit_test(modes_go_with_clients_json),
         cmocka_unit_test(foreign_file_is_replaced_with_a_warning),
+        cmocka_unit_test(foreign_file_is_left_by_a_clean_stop),
+        cmocka_unit_test(foreign_file_is_told_of),
         cmocka_unit_test(file_from_nowhere_is_foreign),
         cmocka_unit_test(copy_of_a_rewriting_counts),
         cmocka_unit_test(copy_of_a_failed_start_stays),
