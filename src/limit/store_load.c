@@ -26,6 +26,7 @@ struct load {
     uint64_t saved_wall_ns;
     uint64_t snapshot; /* clients.json's saved_at, 0 where there is none */
     bool rescued;
+    bool missing; /* there is no clients.json, nor a copy of it */
     bool unsaved; /* the save has failed: it is made later, and copies stay until then */
     bool torn;    /* behind journal_length there is what is to be cut off */
     struct past_words past;
@@ -109,7 +110,7 @@ static bool load_file(struct load *l, const char *path, bool *there)
 
 static bool load_clients(struct load *l)
 {
-    bool there;
+    bool there = true;
     char rescue[FILE_NAME_MAX];
     int r = file_name_beside(l->st->path, RESCUE_SUFFIX, rescue);
     if (r < 0)
@@ -121,7 +122,9 @@ static bool load_clients(struct load *l)
         log_z("file", rescue);
         log_end();
     }
-    return ok && (l->rescued || load_file(l, l->st->path, &there));
+    ok = ok && (l->rescued || load_file(l, l->st->path, &there));
+    l->missing = !there;
+    return ok;
 }
 
 /* ---- the words ---- */
@@ -382,6 +385,19 @@ static void warn_of_saves(const struct load *l)
     log_end();
 }
 
+/* A missing file is an empty one; started in another folder, a process that knows nobody would otherwise look well. */
+static void log_loaded(const struct load *l)
+{
+    char name[FILE_NAME_MAX];
+    file_absolute(l->st->path, name);
+    log_begin(LOG_INFO, "clients_loaded");
+    log_z("file", name);
+    log_u64("clients", l->st->setup.table->shown);
+    if (l->missing)
+        log_z("missing", "yes");
+    log_end();
+}
+
 /* `path`: of the file itself, links followed. */
 static struct store *store_new(const struct store_setup *setup, const char *path)
 {
@@ -421,6 +437,7 @@ static bool load(struct load *l)
     install_words(l);
     if (!fold_in(l) || !remove_copies(l) || !remove_old_words(l))
         return false;
+    log_loaded(l);
     warn_of_saves(l);
     return true;
 }

@@ -1296,6 +1296,27 @@ static void foreign_file_is_told_of(void **state)
     close_world(&w);
 }
 
+/* Who is known is told of, for a file that is missing, perhaps because one is in another folder, is an empty one. */
+static void a_start_tells_of_its_clients(void **state)
+{
+    (void)state;
+    struct world w;
+    char line[160];
+    open_world(&w);
+    snprintf(line, sizeof line, "clients_loaded file=%s clients=0 missing=yes\n", w.path);
+    expect_logged(line, 1);
+    assert_int_equal(do_register(&w, "a", 10, 1), ERR_OK);
+    crash(&w);
+    must_start(&w); /* the journal is there, and folded in */
+    snprintf(line, sizeof line, "clients_loaded file=%s clients=1 missing=yes\n", w.path);
+    expect_logged(line, 1);
+    stop(&w);
+    must_start(&w);
+    snprintf(line, sizeof line, "clients_loaded file=%s clients=1\n", w.path);
+    expect_logged(line, 1);
+    close_world(&w);
+}
+
 /* A file that comes where there was none; and a save whose outcome is not known. */
 static void file_from_nowhere_is_foreign(void **state)
 {
@@ -1692,6 +1713,7 @@ int main(void)
         cmocka_unit_test(foreign_file_is_replaced_with_a_warning),
         cmocka_unit_test(foreign_file_is_left_by_a_clean_stop),
         cmocka_unit_test(foreign_file_is_told_of),
+        cmocka_unit_test(a_start_tells_of_its_clients),
         cmocka_unit_test(file_from_nowhere_is_foreign),
         cmocka_unit_test(copy_of_a_rewriting_counts),
         cmocka_unit_test(copy_of_a_failed_start_stays),
