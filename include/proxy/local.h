@@ -40,7 +40,7 @@ struct local_handler {
     /* Is this request the handler's own? Asked for every request, by its path. */
     bool (*is_mine)(void *arg, const struct request *r);
     /* Asked when the head is there: ERR_OK to go on and read the body (up to LOCAL_BODY_MAX), or the error to answer at
-     * once; `fields` and `detail` may then be set (static storage). */
+     * once; `fields` and `detail` may then be set, and stay as they are until the next call. */
     enum err (*admit)(void *arg, const struct local_request *r, struct str *fields, const char **detail);
     /* The whole request is there. `*state` is the handler's own, for cancel. */
     void (*start)(void *arg, const struct local_request *r, struct local_exchange *x, void **state);

@@ -9,7 +9,12 @@
 #include "clients_page.h"
 #include "limit/check.h"
 
+#include <stdio.h>
+
 #define PREFIX STR("/clients/")
+
+/* Why the last one was refused that was, with its address. */
+#define REFUSAL_MAX 160u
 
 struct clients_api {
     struct loop *loop;
@@ -17,6 +22,7 @@ struct clients_api {
     struct limiter *lim;      /* NULL: limiting is off */
     unsigned limiters_before; /* that have been replaced */
     struct local_handler handler;
+    char refusal[REFUSAL_MAX];
 };
 
 /* What is not answered at once; the state of its exchange. */
@@ -305,11 +311,24 @@ static bool is_from_a_page(const struct request *r)
     return asked_by_page || headers_find_name(&r->headers, STR("Origin"), NULL) != NULL;
 }
 
-static enum err authorize(const struct clients_api *api, const struct local_request *r, const char **detail)
+/* Behind a proxy, or in a container, that address is not the one that one thinks of, nor the log's `client`. */
+static const char *not_allowed(struct clients_api *api, const struct peer *peer)
+{
+    char address[IP_TEXT_SIZE] = "unix";
+    if (!peer->is_unix)
+        ip_format(&peer->ip, address);
+    snprintf(api->refusal, sizeof api->refusal,
+             "%s is not in admin.allow, which is about the connection's own address, not X-Forwarded-For.", address);
+    return api->refusal;
+}
+
+static enum err authorize(struct clients_api *api, const struct local_request *r, const char **detail)
 {
     unsigned count = 0;
-    if (!cidr_set_contains_peer(&api->config->admin.allow, r->peer))
+    if (!cidr_set_contains_peer(&api->config->admin.allow, r->peer)) {
+        *detail = not_allowed(api, r->peer);
         return ERR_FORBIDDEN;
+    }
     if (!api->config->admin.token && is_from_a_page(r->request)) {
         *detail = "A web page may call the client API only with a token, and admin.token is not set.";
         return ERR_FORBIDDEN;
@@ -330,7 +349,7 @@ static bool is_mine(void *arg, const struct request *r)
 
 static enum err admit(void *arg, const struct local_request *r, struct str *fields, const char **detail)
 {
-    const struct clients_api *api = arg;
+    struct clients_api *api = arg;
     if (!api->lim) {
         *detail = "Rate limiting is off: there is no client API.";
         return ERR_NO_SUCH_CALL;

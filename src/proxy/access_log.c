@@ -2,6 +2,8 @@
 #include "base/log.h"
 #include "exchange_impl.h"
 
+#include <string.h>
+
 static void log_client(const struct exchange *x)
 {
     char text[IP_TEXT_SIZE];
@@ -9,6 +11,17 @@ static void log_client(const struct exchange *x)
         log_str("client", str_make(text, ip_format(&x->client, text)));
     else
         log_z("client", "unix:");
+}
+
+/* Whom admin.allow was asked about, where that is somebody else: a trusted proxy. */
+static void log_peer(const struct exchange *x)
+{
+    const struct peer *peer = &x->front->peer;
+    char text[IP_TEXT_SIZE];
+    if (peer->is_unix && x->client_known)
+        log_z("peer", "unix:");
+    else if (!peer->is_unix && !(x->client_known && ip_eq(&peer->ip, &x->client)))
+        log_str("peer", str_make(text, ip_format(&peer->ip, text)));
 }
 
 void access_log_request(const struct exchange *x)
@@ -33,6 +46,8 @@ void access_log_request(const struct exchange *x)
     log_str("request_id", x->request_id);
     if (*x->reason)
         log_z("reason", x->reason);
+    if (strcmp(x->reason, err_reason(ERR_FORBIDDEN)) == 0)
+        log_peer(x);
     if (*x->reason && x->attempt.cause)
         log_z("cause", x->attempt.cause);
     if (x->attempt.over_budget)

@@ -349,10 +349,13 @@ static void test_admin_from_outside(void **state)
     world_origin(w, origin_answer_all, NULL, NULL);
     world_start(w, "\"admin\": {\"allow\": [\"10.0.0.0/8\"]}, \"trusted_proxies\": [\"127.0.0.1\"]");
     assert_int_equal(http_get(w->port, "/clients/list", &body), 403);
+    CHECK(strstr(body.p, "\"127.0.0.1 is not in admin.allow"), "it does not say who is meant: %s", body.p);
     bytes_free(&body);
+    const cJSON *line = daemon_expect_event(&w->daemon, 0, "request", "client=127.0.0.1 status=403 reason=forbidden");
+    assert_null(log_field(line, "peer"));
     /* never by a header */
     assert_int_equal(http_request(w->port, "GET", "/clients/list", "X-Forwarded-For: 10.0.0.1\r\n", NULL, NULL), 403);
-    daemon_expect_event(&w->daemon, 0, "request", "status=403 reason=forbidden target=/clients/list");
+    daemon_expect_event(&w->daemon, 0, "request", "client=10.0.0.1 peer=127.0.0.1 status=403 reason=forbidden");
     assert_int_equal(http_get(w->port, "/", NULL), 200);
     world_finish(w);
 }

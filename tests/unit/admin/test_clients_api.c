@@ -521,9 +521,11 @@ static void only_admins_may_call(void **state)
     w.authorizations = 1;
     assert_true(ip_parse(STR("127.0.0.2"), &w.peer.ip));
     assert_int_equal(get(&w, "/clients/list"), 403);
+    expect_said("127.0.0.2 is not in admin.allow");
     assert_int_equal(get(&w, "/clients/none"), 403);
     w.peer = (struct peer){.is_unix = true};
     assert_int_equal(get(&w, "/clients/list"), 403);
+    expect_said("unix is not in admin.allow");
     close_world(&w);
     open_world(&w, "{\"allow\":[\"unix\"]}", true);
     assert_int_equal(get(&w, "/clients/list"), 403);
