@@ -17,7 +17,8 @@ struct log_writer *log_writer_new(struct loop *l, const char *path);
 bool log_writer_is_idle(const struct log_writer *lw);
 
 /* Opens the file anew by its path (SIGUSR1, after a rotation), on the helper thread: lines so far go to the old one. On
- * failure the old one stays in use, and `log_reopen_failed` in it says why, as stderr does. Without a path, or where
+ * failure the old one stays in use, and `log_reopen_failed` in it says why, as stderr does; it is tried again each
+ * second, until it succeeds, which `log_reopened` tells, or log_writer_move() takes its place. Without a path, or where
  * that is no regular file, there is nothing to do. */
 void log_writer_reopen(struct log_writer *lw);
 

@@ -22,6 +22,7 @@
 #define STREAM_AT_EXIT (200 * NS_PER_MS)
 #define FILE_AT_EXIT   (2 * NS_PER_S) /* a busy disk may take its time; one that hangs may not keep the process */
 #define FILE_IN_HASTE  (200 * NS_PER_MS)
+#define REOPEN_AGAIN   (1 * NS_PER_S) /* behind one that has failed */
 
 struct log_writer {
     struct loop *loop;
@@ -38,8 +39,11 @@ struct log_writer {
 
     struct job job;
     bool in_flight;
-    bool reopen_wanted; /* for the next job */
-    bool job_reopens, job_moves, job_ends;
+    bool reopen_wanted; /* for the next job: asked for, and to be answered for in the log */
+    bool reopen_owed;   /* the last one has failed: it is tried again by itself, */
+    uint64_t reopen_at; /* from then on; */
+    struct timer again; /* which brings a turn about */
+    bool job_reopens, job_asked, job_moves, job_ends;
     int job_next;
     char *job_next_path;
     size_t job_before_next;
@@ -58,7 +62,7 @@ struct log_writer {
 };
 
 /* Ends a pause; the hook, which runs in the same turn, does the rest. */
-static void on_pause_over(struct timer *t)
+static void on_time(struct timer *t)
 {
     (void)t;
 }
@@ -186,6 +190,30 @@ static void report_reopen_failure(const struct log_writer *lw)
     log_end();
 }
 
+static void report_reopened(const struct log_writer *lw)
+{
+    log_begin(LOG_INFO, "log_reopened");
+    log_z("file", lw->path);
+    log_end();
+}
+
+/* Whoever rotates logs asks once, and deletes the old file some day: one that fails is not left at that. */
+static void end_reopening(struct log_writer *lw)
+{
+    bool failed = lw->job_reopen_error != 0;
+
+    if (failed && lw->job_asked)
+        report_reopen_failure(lw);
+    else if (!failed && lw->reopen_owed)
+        report_reopened(lw);
+    lw->reopen_owed = failed;
+    if (!failed)
+        return;
+    lw->reopen_at = loop_now(lw->loop) + REOPEN_AGAIN;
+    /* Should it fail to be armed, the next turn that comes for another reason will do. */
+    (void)!loop_arm(lw->loop, &lw->again, lw->reopen_at);
+}
+
 static void on_job_done(struct job *j)
 {
     struct log_writer *lw = container_of(j, struct log_writer, job);
@@ -194,11 +222,12 @@ static void on_job_done(struct job *j)
     if (lw->job_moves) {
         mem_free(lw->path);
         lw->path = lw->job_next_path;
+        lw->reopen_owed = false; /* this one has just been opened */
     }
     log_set_backlog(0);
     log_count_loss(lw->job_lost);
-    if (lw->job_reopens && lw->job_reopen_error)
-        report_reopen_failure(lw);
+    if (lw->job_reopens)
+        end_reopening(lw);
     /* Without the pause each turn would cost a change of threads. Should it fail to be armed, just that happens. */
     (void)!loop_arm(lw->loop, &lw->pause, loop_now(lw->loop) + FILE_PAUSE);
 }
@@ -212,6 +241,11 @@ static void take_next(struct log_writer *lw)
     lw->job_before_next = lw->before_next;
 }
 
+static bool reopening_is_due(const struct log_writer *lw)
+{
+    return lw->reopen_wanted || (lw->reopen_owed && loop_now(lw->loop) >= lw->reopen_at);
+}
+
 static void hand_to_worker(struct log_writer *lw)
 {
     log_take(&lw->out);
@@ -219,7 +253,8 @@ static void hand_to_worker(struct log_writer *lw)
     lw->job_lost = (struct log_loss){0};
     lw->job_dropped = log_dropped();
     lw->job_moves = lw->next_path != NULL;
-    lw->job_reopens = lw->reopen_wanted && !lw->job_moves; /* the new one has just been opened */
+    lw->job_reopens = reopening_is_due(lw) && !lw->job_moves; /* the new one has just been opened */
+    lw->job_asked = lw->reopen_wanted;
     lw->reopen_wanted = false;
     if (lw->job_moves)
         take_next(lw);
@@ -232,7 +267,7 @@ static void file_hook(struct loop_hook *h)
     struct log_writer *lw = container_of(h, struct log_writer, hook);
     bool patient = timer_armed(&lw->pause) && log_pending() < FILE_PATIENT;
 
-    if (lw->in_flight || (!lw->reopen_wanted && !lw->next_path && (patient || log_pending() == 0)))
+    if (lw->in_flight || (!reopening_is_due(lw) && !lw->next_path && (patient || log_pending() == 0)))
         return;
     hand_to_worker(lw);
 }
@@ -315,11 +350,17 @@ static void attach(struct log_writer *lw, struct loop *l)
     loop_add_hook(l, &lw->hook, lw->is_stream ? stream_hook : file_hook);
 }
 
+static void cancel_timers(struct log_writer *lw)
+{
+    loop_cancel(lw->loop, &lw->pause);
+    loop_cancel(lw->loop, &lw->again);
+}
+
 static void detach(struct log_writer *lw)
 {
     loop_remove_hook(lw->loop, &lw->hook);
     loop_unwatch(lw->loop, &lw->room);
-    loop_cancel(lw->loop, &lw->pause);
+    cancel_timers(lw);
 }
 
 static void prepare(struct log_writer *lw)
@@ -330,7 +371,8 @@ static void prepare(struct log_writer *lw)
     lw->stream = kind == FILE_SOCKET ? FILE_STREAM_SOCKET : FILE_STREAM_SHARED;
     if (kind == FILE_PIPE || kind == FILE_TERMINAL)
         take_own_description(lw);
-    timer_init(&lw->pause, on_pause_over);
+    timer_init(&lw->pause, on_time);
+    timer_init(&lw->again, on_time);
     watch_init(&lw->room, lw->fd, on_room);
 }
 
@@ -419,7 +461,7 @@ static bool wait_for_job(struct log_writer *lw)
 {
     for (uint64_t now = clock_monotonic(); lw->in_flight && now < lw->last_until; now = clock_monotonic())
         loop_turn(lw->loop, lw->last_until - now);
-    loop_cancel(lw->loop, &lw->pause);
+    cancel_timers(lw); /* its end may have armed them */
     return !lw->in_flight;
 }
 
@@ -433,7 +475,7 @@ static bool finish_file(struct log_writer *lw)
         return false;
     }
     log_announce(); /* what that job has lost, too */
-    lw->reopen_wanted = false;
+    lw->reopen_wanted = lw->reopen_owed = false;
     lw->job_ends = true;
     hand_to_worker(lw);
     return wait_for_job(lw);

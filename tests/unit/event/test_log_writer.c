@@ -224,6 +224,70 @@ static void test_rotation_that_fails_keeps_the_old_file(void **state)
     buf_fini(&content);
 }
 
+/* Goes on until there is something at the path, which brings it about by itself. */
+static bool settle_until_reopened(void)
+{
+    uint64_t until = clock_monotonic() + 10 * NS_PER_S;
+
+    while (!file_exists(path) && clock_monotonic() < until)
+        loop_turn(loop, 50 * NS_PER_MS);
+    settle();
+    return file_exists(path);
+}
+
+static unsigned count(const char *name, const char *what)
+{
+    struct buf content = BUF_INIT;
+    unsigned n = 0;
+
+    assert_int_equal(file_read(name, 1 << 20, &content), 0);
+    assert_true(buf_append(&content, "", 1));
+    for (const char *at = buf_str(&content).p; (at = strstr(at, what)); at++)
+        n++;
+    buf_fini(&content);
+    return n;
+}
+
+/* Whoever rotates logs asks once, and deletes the old file later. */
+static void test_a_rotation_that_fails_is_tried_again(void **state)
+{
+    (void)state;
+    open_path();
+    line(0);
+    settle();
+    assert_int_equal(rename(path, rotated), 0);
+    assert_int_equal(mkdir(path, 0700), 0);
+    log_writer_reopen(writer);
+    for (uint64_t until = clock_monotonic() + 1500 * NS_PER_MS; clock_monotonic() < until;)
+        settle(); /* it fails more than once */
+    assert_int_equal(rmdir(path), 0);
+    assert_true(settle_until_reopened());
+    line(1);
+    settle();
+    assert_int_equal(count(rotated, "log_reopen_failed"), 1);
+    assert_int_equal(count(path, " info  log_reopened file="), 1);
+    assert_int_equal(count(path, "line number=1\n"), 1);
+}
+
+/* Another file, to which the log moves meanwhile, is not left for it. */
+static void test_a_move_takes_the_place_of_a_rotation_that_fails(void **state)
+{
+    (void)state;
+    open_path();
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(mkdir(path, 0700), 0);
+    log_writer_reopen(writer);
+    settle();
+    int fd = file_open_append(rotated);
+    assert_true(fd >= 0 && log_writer_move(writer, fd, rotated));
+    settle();
+    assert_int_equal(unlink(rotated), 0);
+    for (uint64_t until = clock_monotonic() + 1500 * NS_PER_MS; clock_monotonic() < until;)
+        settle();
+    assert_false(file_exists(rotated));
+    assert_int_equal(rmdir(path), 0);
+}
+
 /* A thread that hangs in the file at the end is not waited for longer than was promised; the process ends with it. A
  * FIFO without a reader hangs whoever opens it. */
 static void end_with_a_file_that_hangs(bool in_haste, uint64_t least, uint64_t most)
@@ -653,6 +717,8 @@ int main(void)
         WRITER_TEST(test_a_file_that_cannot_be_opened),
         WRITER_TEST(test_rotation),
         WRITER_TEST(test_rotation_that_fails_keeps_the_old_file),
+        WRITER_TEST(test_a_rotation_that_fails_is_tried_again),
+        WRITER_TEST(test_a_move_takes_the_place_of_a_rotation_that_fails),
         WRITER_TEST(test_free_does_not_wait_long_for_a_file_that_hangs),
         WRITER_TEST(test_in_haste_it_waits_hardly_at_all),
         WRITER_TEST(test_a_full_disk_costs_lines_and_is_survived),
