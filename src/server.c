@@ -423,8 +423,8 @@ static void destroy(struct server *s)
     log_fini();
 }
 
-/* As it was called, if that is a path (a link to the binary may have been set anew by the time of an upgrade), else
- * where it is. */
+/* As it was called, if that is a path, else where it was found by its name. Links are left as they are: they may have
+ * been set anew by the time of an upgrade. */
 static void note_path(struct server *s)
 {
     if (strchr(s->argv[0], '/') || !process_path(s->path, sizeof s->path))

@@ -264,6 +264,7 @@ static void on_ready(struct upgrade *u)
     notify_main_process(u->pid);
     log_begin(LOG_INFO, "upgrade");
     log_u64("pid", (uint64_t)u->pid);
+    log_z("program", u->parts.path);
     log_ms("duration_ms", clock_monotonic() - u->begun);
     log_end();
     lifecycle_hand_over(u->parts.lifecycle, pass, u);

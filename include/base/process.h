@@ -26,8 +26,10 @@ _Noreturn void process_exit(int status);
 
 pid_t process_self(void);
 
-/* Where the running program is: its path as it was at the start of the process. False when /proc does not tell. To be
- * asked early: the file may be replaced later. */
+/* Where the running program is: the path that exec was given, which whoever started it by its name has found in PATH,
+ * with its links not followed, for they may be set anew; relative to the working folder where that was. Where it was
+ * given none, the path of the file as it was at the start of the process. False when there is no telling. To be asked
+ * early: the file may be replaced later. */
 bool process_path(char *out, size_t size) __attribute__((warn_unused_result));
 
 #endif

@@ -7,7 +7,9 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -123,8 +125,17 @@ pid_t process_self(void)
     return getpid();
 }
 
+/* As fexecve(3) names it: not to be opened later, or for ever the same file. */
+static bool names_a_descriptor(const char *path)
+{
+    return strncmp(path, "/dev/fd/", strlen("/dev/fd/")) == 0;
+}
+
 bool process_path(char *out, size_t size)
 {
+    const char *given = (const char *)getauxval(AT_EXECFN);
+    if (given && !names_a_descriptor(given))
+        return snprintf(out, size, "%s", given) < (int)size;
     ssize_t n = readlink("/proc/self/exe", out, size - 1);
     if (n <= 0 || (size_t)n == size - 1)
         return false;

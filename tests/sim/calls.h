@@ -36,6 +36,7 @@ void heap_describe(struct bytes *out); /* appends the sizes of some blocks that 
 
 /* spawn.c */
 extern char **sim_environ;
+unsigned long sim_getauxval(unsigned long type);
 int sim_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
                     const posix_spawnattr_t *attr, char *const argv[], char *const env[]);
 int sim_posix_spawn_file_actions_init(posix_spawn_file_actions_t *actions);

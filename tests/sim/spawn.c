@@ -13,6 +13,12 @@ static int refused(void)
     return -1;
 }
 
+unsigned long sim_getauxval(unsigned long type)
+{
+    (void)type;
+    return 0;
+}
+
 int sim_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
                     const posix_spawnattr_t *attr, char *const argv[], char *const env[])
 {
