@@ -28,8 +28,9 @@ struct reload;
 struct reload *reload_new(const struct reload_setup *setup, struct config *config) __attribute__((warn_unused_result));
 
 /* Begins a reload from the file that the config came from. Logs `reload` when the new config is in force, or a
- * `reload_failed` for each thing that is wrong: then nothing has changed. One that is asked for during another is made
- * after it, for the file may have changed meanwhile; during a stop none is made. */
+ * `reload_failed` for each thing that is wrong: then nothing has changed. A file that has not been read after 10 s is
+ * not waited for any longer. One that is asked for during another is made after it, for the file may have changed
+ * meanwhile; during a stop none is made. */
 void reload_begin(struct reload *r);
 
 /* Is one under way? */

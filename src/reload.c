@@ -5,9 +5,10 @@
  *                     +-- any fault: reload_failed <--------- roll back ---------+
  *
  * The file is read on a helper thread because it may take its time (a network's, a pipe), and checked there because a
- * long one does, too; on one of its own, for no fsync and no log line is to wait for it. Names that the file
- * brings are asked for then, or else backends that are up would be replaced by some that are not yet. Staging and
- * commit are one turn of the loop: no request sees half of a config. */
+ * long one does, too; on one of its own, for no fsync and no log line is to wait for it. One that hangs is given up
+ * after a while, with its thread, so that the next reload has its chance. Names that the file brings are asked for
+ * then, or else backends that are up would be replaced by some that are not yet. Staging and commit are one turn of the
+ * loop: no request sees half of a config. */
 #include "reload.h"
 
 #include "base/clock.h"
@@ -21,18 +22,29 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
+
+/* What a reading may take; it is not waited for any longer. */
+#define READ_PATIENCE_S 10u
+
+/* Readings that were given up on, and still hang: each keeps a thread. One that has hung before need not hang again. */
+#define HANGING_MAX 64u
+static atomic_uint hanging;
 
 struct reload {
     struct reload_setup parts;
     struct config *config; /* in force */
     struct worker *reader; /* from the first reload on */
     struct reading *reading;
+    struct timer patience; /* with it */
     bool again;            /* asked for meanwhile */
     const char *forbidden; /* why; NULL: it is not */
 };
 
-/* What the helper thread works on. It may outlive the reload, but is not reported then. */
+/* What the helper thread works on. It may outlive the reload, and the time that it is given, but is not reported then.
+ */
 struct reading {
     struct job job;
     struct reload *reload;
@@ -261,16 +273,22 @@ static void finish(struct reload *r, struct reading *rd)
         log_failed(STR("out of memory"));
 }
 
+/* Whatever has come of it. */
+static void end_reading(struct reload *r)
+{
+    notify_ready();
+    if (r->again)
+        reload_begin(r);
+}
+
 static void on_names_known(void *arg)
 {
     struct reading *rd = arg;
     struct reload *r = rd->reload;
     r->reading = NULL;
     finish(r, rd);
-    notify_ready();
     reading_free(rd);
-    if (r->again)
-        reload_begin(r);
+    end_reading(r);
 }
 
 /* Without memory for it names are not looked up: whether that matters, staging will say. */
@@ -278,19 +296,64 @@ static void on_read(struct job *j)
 {
     struct reading *rd = container_of(j, struct reading, job);
     const struct reload_setup *p = &rd->reload->parts;
+    loop_cancel(p->loop, &rd->reload->patience);
     if (rd->fresh && p->lifecycle->state == LIFECYCLE_RUNNING)
         rd->lookup = upstream_look_up(p->upstream, rd->fresh, on_names_known, rd);
     if (!rd->lookup || upstream_lookup_is_over(rd->lookup))
         on_names_known(rd);
 }
 
+/* On the helper thread, when nobody waits for it any more. */
+static void on_dropped(struct job *j)
+{
+    atomic_fetch_sub(&hanging, 1);
+    reading_free(container_of(j, struct reading, job));
+}
+
+static void give_up(struct reload *r)
+{
+    atomic_fetch_add(&hanging, 1);
+    r->reading = NULL;
+    worker_abandon(r->reader);
+    r->reader = NULL;
+}
+
+static void on_patience_over(struct timer *t)
+{
+    struct reload *r = container_of(t, struct reload, patience);
+    char cause[FILE_NAME_MAX + 128];
+    snprintf(cause, sizeof cause,
+             "%s: it has not been read yet after %u s, nor a log file that it may name been opened", r->config->path,
+             READ_PATIENCE_S);
+    log_failed(str_of(cause));
+    give_up(r);
+    end_reading(r);
+}
+
+/* NULL when all that it takes cannot be had; *why says what. */
+static struct reading *reading_new(struct reload *r, const char **why)
+{
+    *why = "too many threads hang in reading it";
+    if (atomic_load(&hanging) >= HANGING_MAX)
+        return NULL;
+    *why = "the thread that reads the file cannot be started";
+    if (!r->reader && !(r->reader = worker_new(r->parts.loop, "reload")))
+        return NULL;
+    *why = "out of memory";
+    if (!loop_arm(r->parts.loop, &r->patience, loop_now(r->parts.loop) + READ_PATIENCE_S * NS_PER_S))
+        return NULL;
+    struct reading *rd = mem_try_alloc(sizeof *rd);
+    if (!rd)
+        loop_cancel(r->parts.loop, &r->patience);
+    return rd;
+}
+
 static void read_it(struct reload *r)
 {
-    if (!r->reader)
-        r->reader = worker_new(r->parts.loop, "reload");
-    struct reading *rd = r->reader ? mem_try_alloc(sizeof *rd) : NULL;
+    const char *why;
+    struct reading *rd = reading_new(r, &why);
     if (!rd) {
-        log_failed(str_of(r->reader ? "out of memory" : "the thread that reads the file cannot be started"));
+        log_failed(str_of(why));
         return;
     }
     rd->reload = r;
@@ -301,7 +364,7 @@ static void read_it(struct reload *r)
     notify_reloading();
     if (r->parts.limiter) /* whoever has edited its file may take this for the way to have that loaded */
         limiter_look(r->parts.limiter);
-    worker_submit(r->reader, &rd->job, read_config, on_read);
+    worker_submit_own(r->reader, &rd->job, read_config, on_read, on_dropped);
 }
 
 void reload_begin(struct reload *r)
@@ -343,6 +406,7 @@ struct reload *reload_new(const struct reload_setup *setup, struct config *confi
         return NULL;
     r->parts = *setup;
     r->config = config_get(config);
+    timer_init(&r->patience, on_patience_over);
     descriptors_report(config);
     return r;
 }
@@ -351,12 +415,12 @@ void reload_free(struct reload *r)
 {
     if (!r)
         return;
-    if (r->reading && !r->reading->lookup) {
-        worker_abandon(r->reader); /* it may never be over */
-    } else {
-        worker_free(r->reader);
+    loop_cancel(r->parts.loop, &r->patience);
+    if (r->reading && !r->reading->lookup)
+        give_up(r); /* it may never be over */
+    worker_free(r->reader);
+    if (r->reading)
         reading_free(r->reading);
-    }
     config_put(r->config);
     mem_free(r);
 }

@@ -25,8 +25,8 @@ struct config_backend {
 };
 
 struct config {
-    unsigned refs;
-    char *path; /* the file it was read from */
+    _Atomic unsigned refs; /* a reading that a reload has given up on lets go of its own on its own thread */
+    char *path;            /* the file it was read from */
 
     char *listen_text;
     struct endpoint listen;

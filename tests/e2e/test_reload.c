@@ -5,7 +5,9 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define NO_LIMIT "\"rate_limit\": {\"default\": {\"capacity\": 1000000, \"rate_per_sec\": 1000000}"
@@ -809,6 +811,69 @@ static void test_a_second_one_follows(void **state)
     world_finish(w);
 }
 
+/* A socket that a service manager listens on, whose service the next daemon is. */
+static int manage(struct world *w)
+{
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    snprintf(un.sun_path, sizeof un.sun_path, "%s", world_path(w, "notify"));
+    assert_int_equal(bind(fd, (struct sockaddr *)&un, sizeof un), 0);
+    setenv("NOTIFY_SOCKET", un.sun_path, 1);
+    return fd;
+}
+
+static void expect_notice(int fd, const char *begin)
+{
+    char got[256] = "";
+    uint64_t deadline = deadline_in(patience_ms());
+
+    while (recv(fd, got, sizeof got - 1, 0) < 0) {
+        CHECK(left_ms(deadline) > 0, "\"%s\" is not told", begin);
+        rest();
+    }
+    CHECK(strncmp(got, begin, strlen(begin)) == 0, "told is \"%s\" instead of \"%s\"", got, begin);
+}
+
+/* The reload that hangs is given up; what its thread reads in the end counts for nothing. */
+static void test_a_file_that_hangs_is_given_up(void **state)
+{
+    struct world *w = *state;
+    const char *hung = world_path(w, "hung.json");
+    int notices = manage(w);
+
+    start(w, 1, NULL);
+    unsetenv("NOTIFY_SOCKET");
+    expect_notice(notices, "READY=1");
+    struct bytes good = file_content(world_path(w, "config.json"));
+    slow_file(w);
+    daemon_signal(&w->daemon, SIGHUP);
+    usleep(9000 * 1000); /* so long it has in any case */
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "reload_failed", NULL), 0);
+    daemon_expect_event(&w->daemon, 0, "reload_failed", NULL);
+    assert_true(is_said(w, 0, "config.json: it has not been read yet after 10 s"));
+    expect_notice(notices, "RELOADING=1");
+    expect_notice(notices, "READY=1");
+    assert_int_equal(rename(world_path(w, "config.json"), hung), 0);
+    file_put(world_path(w, "config.json"), good.p);
+    for (int i = 0; i < 2; i++) {
+        size_t mark = daemon_mark(&w->daemon);
+        daemon_signal(&w->daemon, SIGHUP);
+        daemon_expect_event(&w->daemon, mark, "reload", "added=0 removed=0");
+        if (i > 0)
+            break;
+        int fd = open(hung, O_WRONLY); /* somebody reads there still */
+        assert_true(fd >= 0);
+        assert_int_equal(write(fd, good.p, good.n), good.n);
+        close(fd);
+    }
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "reload", NULL), 2);
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "reload_failed", NULL), 1);
+    close(notices);
+    bytes_free(&good);
+    world_finish(w);
+}
+
 static void test_stop_meets_reload(void **state)
 {
     struct world *w = *state;
@@ -851,6 +916,7 @@ int main(void)
         WORLD_TEST(test_log),
         WORLD_TEST(test_bad_files_change_nothing),
         WORLD_TEST(test_a_second_one_follows),
+        WORLD_TEST(test_a_file_that_hangs_is_given_up),
         WORLD_TEST(test_stop_meets_reload),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
