@@ -19,7 +19,7 @@ struct names;
 struct passive_check {
     unsigned in_a_row;
     bool on_trial;      /* back from an ejection: one request at a time, until one is answered */
-    unsigned trials;    /* requests that are under way there on trial */
+    unsigned trials;    /* requests that are under way there on trial, or have begun in the ejection */
     uint32_t epoch;     /* how often it has been ejected: what began before says nothing about what is after */
     uint64_t ejection;  /* the last one's length, 0 when a request has succeeded since */
     struct timer timer; /* the end of the ejection */

@@ -2,7 +2,8 @@
  *
  *   tier PRIMARY   available, no backup       the first that has a seat is used: primaries while there is one, backups
  *   tier BACKUP    available backups          when there is none, and when nothing else is up those that passive
- *   tier LAST      up, but ejected            checks have ejected, which is better than nothing
+ *   tier LAST      up, but ejected            checks have ejected, which is better than nothing; and by a request
+ *                                             that all available ones have failed, before one gets it again
  *
  * Seats are rebuilt when a backend becomes available or ceases to be, on a reload, and step by step during a slow
  * start; so that a choice need not look at those that cannot be chosen. */
@@ -37,7 +38,7 @@ struct choice {
     struct upstream *upstream;
     struct tier *tier; /* not empty */
     const struct pick *pick;
-    bool strict; /* only those that were not tried, and not those whose trial request is under way */
+    bool strict; /* only those that were not tried, and not those whose trial is under way */
 };
 
 /* May it be chosen: it has room, and strictly taken nothing speaks against it. */

@@ -105,10 +105,11 @@ struct place {
     bool on_trial;
 };
 
-/* Chooses the backend for a request by the `balance` of the config, among those that are up and not tried; else among
- * those that are up; a backup only when no other can be. The request has a place there until backend_leave(); how it
- * goes there is told with `place`. NULL when
- * none is up, or, with `*full`, when those that are have no place left or others wait already: upstream_wait(). */
+/* Chooses the backend for a request by the `balance` of the config, among those that are available and not tried; when
+ * all were, among those that are ejected, but up, and not tried; else among those that are available; a backup only
+ * when no other can be. The request has a place there until backend_leave(); how it goes there is told with `place`.
+ * NULL when none is up, or, with `*full`, when those that are have no place left or others wait already:
+ * upstream_wait(). */
 struct backend *upstream_pick(struct upstream *u, const struct pick *p, struct place *place, bool *full)
     __attribute__((warn_unused_result));
 
@@ -166,7 +167,8 @@ bool backend_is_available(const struct backend *be);
 
 /* Passive checks: how a real request went. After passive_check.failures failures in a row the backend is ejected for
  * passive_check.ejection, twice as long each time until a request succeeds, unless it is the last one available. When
- * it comes back, one more failure ejects it again. `cause` is for the log. */
+ * it comes back, one more failure ejects it again. An answer to a request that has gone there all the same ends the
+ * ejection. `cause` is for the log. */
 void backend_succeeded(struct backend *be, const struct place *p);
 void backend_failed(struct backend *be, const struct place *p, const char *cause);
 
@@ -182,7 +184,7 @@ void backend_count_gateway_error(struct backend *be);
 /* Logs what each backend has had to do: backend_totals; also of those removed at which requests have been under way. */
 void upstream_log_totals(struct upstream *u);
 
-/* The request has an answer, the end of which is still to come: that ends a trial, and no more. */
+/* The request has an answer, the end of which is still to come: that ends a trial or an ejection, and no more. */
 void backend_answered(struct backend *be, const struct place *p);
 
 #endif

@@ -4,6 +4,8 @@
  *   failure, failure, ... (`failures` in a row) -> ejected for `ejection` -> back, on trial: one request at a time,
  * until one is answered; one failure -> ejected for twice as long, one success -> as if nothing had been
  *
+ * A request that goes to an ejected one, because all that are available have failed it or none is, is a trial ahead of
+ * time: its answer ends the ejection. Its failure changes nothing, lest retries make ejections longer.
  * A success is a whole response, or one whose client has left. */
 #include "base/clock.h"
 #include "base/log.h"
@@ -17,14 +19,19 @@ static const struct config *config_of(const struct backend *be)
     return be->snapshot;
 }
 
+/* It is over, and one failure brings the next one. */
+static void end_ejection(struct backend *be, bool on_trial, const char *cause)
+{
+    loop_cancel(be->upstream->loop, &be->passive.timer);
+    be->ejected = false;
+    be->passive.on_trial = on_trial;
+    be->passive.in_a_row = config_of(be)->passive.failures - 1;
+    backend_update(be, cause);
+}
+
 static void on_ejection_over(struct timer *t)
 {
-    struct backend *be = container_of(t, struct backend, passive.timer);
-    be->ejected = false;
-    be->passive.on_trial = true;
-    be->passive.trials = 0;
-    be->passive.in_a_row = config_of(be)->passive.failures - 1;
-    backend_update(be, "ejection over, on trial");
+    end_ejection(container_of(t, struct backend, passive.timer), true, "ejection over, on trial");
 }
 
 void passive_init(struct backend *be)
@@ -114,6 +121,7 @@ static void eject(struct backend *be, const char *cause)
     p->ejection = ejection;
     be->ejected = true;
     p->on_trial = false;
+    p->trials = 0;
     p->epoch++;
     metrics.ejections++;
     char text[160];
@@ -124,29 +132,33 @@ static void eject(struct backend *be, const char *cause)
 /* Requests that began before an ejection say nothing about what is after it. */
 static bool is_of_the_past(const struct backend *be, const struct place *p)
 {
-    return p->epoch != be->passive.epoch || be->ejected || be->removed;
+    return p->epoch != be->passive.epoch || be->removed;
 }
 
 void passive_place(struct backend *be, struct place *p)
 {
-    *p = (struct place){.epoch = be->passive.epoch, .on_trial = be->passive.on_trial};
+    *p = (struct place){.epoch = be->passive.epoch, .on_trial = be->passive.on_trial || be->ejected};
     be->passive.trials += p->on_trial;
 }
 
 void passive_leave(struct backend *be, const struct place *p)
 {
-    if (p->on_trial && p->epoch == be->passive.epoch && be->passive.on_trial)
+    if (p->on_trial && p->epoch == be->passive.epoch)
         be->passive.trials--;
 }
 
 void backend_answered(struct backend *be, const struct place *p)
 {
-    if (!is_of_the_past(be, p))
-        end_trial(be);
+    if (is_of_the_past(be, p))
+        return;
+    if (be->ejected)
+        end_ejection(be, false, "answered while ejected");
+    end_trial(be);
 }
 
 void backend_succeeded(struct backend *be, const struct place *p)
 {
+    backend_answered(be, p); /* a 101 has not been told as that */
     if (!is_of_the_past(be, p))
         forgive(be);
 }
@@ -154,7 +166,7 @@ void backend_succeeded(struct backend *be, const struct place *p)
 void backend_failed(struct backend *be, const struct place *p, const char *cause)
 {
     backend_count_failure(be);
-    if (!config_of(be)->passive.on || is_of_the_past(be, p))
+    if (!config_of(be)->passive.on || is_of_the_past(be, p) || be->ejected)
         return;
     if (be->passive.in_a_row < config_of(be)->passive.failures)
         be->passive.in_a_row++;

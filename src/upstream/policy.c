@@ -33,12 +33,15 @@ static bool has_room(const struct backend *be)
     return max == 0 || be->active < max;
 }
 
+/* An ejected one that is asked because those that are available have failed is so by one request at a time, too. */
+static bool has_trial(const struct backend *be)
+{
+    return be->passive.trials > 0 && (be->passive.on_trial || (be->ejected && upstream_has_available(be->upstream)));
+}
+
 bool choice_wants(const struct choice *c, const struct seat *s)
 {
-    const struct backend *be = s->backend;
-    if (!c->strict)
-        return true;
-    return !was_tried(be, c->pick) && !(be->passive.on_trial && be->passive.trials > 0);
+    return !c->strict || (!was_tried(s->backend, c->pick) && !has_trial(s->backend));
 }
 
 bool choice_allows(const struct choice *c, const struct seat *s)

@@ -319,6 +319,14 @@ static struct backend *choose_from(const struct choice *c, bool *full)
     return be;
 }
 
+/* One that is ejected may be well again, when all that are available have just failed; but nobody waits for its place
+ * while others are. */
+static struct backend *choose_ejected(const struct choice *c)
+{
+    bool full = false;
+    return c->strict && c->pick->tried_count > 0 ? choose_from(c, &full) : NULL;
+}
+
 /* First those that were not tried, the best tier first. When all were, any of the best tier that there is. */
 struct backend *upstream_choose(struct upstream *u, const struct pick *p, struct place *place, bool *full)
 {
@@ -328,11 +336,9 @@ struct backend *upstream_choose(struct upstream *u, const struct pick *p, struct
     tiers_warm(u);
     for (int strict = 1; strict >= 0; strict--) {
         for (int t = 0; t < TIER_COUNT && !be && !*full; t++) {
-            if (t == TIER_LAST && upstream_has_available(u))
-                continue;
             c.strict = strict;
             c.tier = &u->tiers[t];
-            be = choose_from(&c, full);
+            be = t == TIER_LAST && upstream_has_available(u) ? choose_ejected(&c) : choose_from(&c, full);
         }
     }
     if (be) {
@@ -350,8 +356,7 @@ struct backend *upstream_pick(struct upstream *u, const struct pick *p, struct p
     return NULL;
 }
 
-/* Without regard to those tried, for where all were, any is as good. Those of the last tier count only where it is
- * used, but else another tier has some. */
+/* Without regard to those tried, for where all were, any is as good. */
 bool upstream_has_any(const struct upstream *u)
 {
     return u->waiting_fresh > 0 || upstream_has_available(u) || u->tiers[TIER_LAST].count > 0;

@@ -194,6 +194,30 @@ static void test_failures_eject(void **state)
     world_finish(w);
 }
 
+/* The one that is left fails in its turn: requests go on to the ejected one, which is well again. */
+static void test_the_ejected_one_is_tried(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    moody(w, NULL);
+    moody(w, NULL);
+    origin_set_mode(w->origins[0], MODE_RESET);
+    world_start(w, "\"passive_check\": {\"failures\": 2, \"ejection\": \"1h\", \"max_ejection\": \"1h\"}");
+    client_open(&c, w->port);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(ask(&c, "GET /"), 2);
+    daemon_expect_event(&w->daemon, 0, "backend_down", "backend=b1");
+    origin_set_mode(w->origins[0], MODE_SERVE);
+    origin_set_mode(w->origins[1], MODE_RESET);
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(ask(&c, "GET /"), 1);
+    daemon_expect_event(&w->daemon, 0, "backend_up", "backend=b1");
+    daemon_expect_event(&w->daemon, 0, "backend_down", "backend=b2");
+    client_close(&c);
+    world_finish(w);
+}
+
 /* Says what it is asked to say: /503; /cut is not answered at all. */
 static void saying_script(struct origin_conn *c)
 {
@@ -916,6 +940,7 @@ int main(void)
         WORLD_TEST(test_refused_connections_go_elsewhere),
         WORLD_TEST(test_only_backend_is_asked_again),
         WORLD_TEST(test_failures_eject),
+        WORLD_TEST(test_the_ejected_one_is_tried),
         WORLD_TEST(test_totals),
         WORLD_TEST(test_reset_requests),
         WORLD_TEST(test_hanging_backend),

@@ -63,9 +63,11 @@ uint32_t request_count(void)
 /* What the log says of a backend, as of the end of a turn. */
 struct known {
     bool available;
-    uint64_t turn; /* since that turn's end */
-    bool before;   /* what was known until then */
-    bool flapped;  /* in that turn it changed more than once */
+    uint64_t turn;          /* since that turn's end */
+    bool before;            /* what was known until then */
+    bool flapped;           /* in that turn it changed more than once */
+    uint64_t ejected_until; /* 0: not by failed requests */
+    bool on_trial;          /* it has come back from that, on trial at first */
 };
 
 static struct life *lives;
@@ -149,9 +151,12 @@ static void note_availability(void)
         seen.none_until = UINT64_MAX;
 }
 
-static void set_known(unsigned backend, bool available)
+static void set_known(unsigned backend, bool available, const char *cause)
 {
     struct known *k = &seen.backends[backend];
+    unsigned ms = 0;
+    k->ejected_until = sscanf(cause, "ejected for %u ms", &ms) == 1 ? sim_now() + ms * MS : 0;
+    k->on_trial = strncmp(cause, "ejection over", 13) == 0;
     k->flapped = k->turn == process.turns;
     if (!k->flapped)
         k->before = k->available;
@@ -166,7 +171,7 @@ static void on_health(unsigned backend, bool up, const char *line)
 {
     char cause[64] = "";
     field(line, "cause", cause, sizeof cause);
-    set_known(backend, up);
+    set_known(backend, up, cause);
     if (strncmp(cause, "status ", 7) == 0 && !seen.lagging && !wanders(backend))
         backend_check_count(backend, up);
 }
@@ -195,12 +200,17 @@ static unsigned retries_since(uint64_t since)
 static void on_retry(const char *line)
 {
     static const uint64_t windows[] = {1, 3, 10};
-    char next[32];
+    char next[32], target[64] = "";
+    unsigned id = 0;
     field(line, "next", next, sizeof next);
     if (strcmp(next, "fresh connection") == 0) {
         tally.stale_replaced++;
         return;
     }
+    field(line, "target", target, sizeof target);
+    struct request *r = sscanf(target, "/r/%u", &id) == 1 ? request_find(id) : NULL;
+    if (r)
+        r->failed_at |= 1u << backend_of(line);
     tally.retries++;
     if (seen.retries == RETRIES_KEPT) {
         memmove(seen.retry_at, seen.retry_at + RETRIES_KEPT / 2, sizeof seen.retry_at / 2);
@@ -433,6 +443,15 @@ static bool surely(unsigned backend, uint64_t turn, bool available)
     return k->turn == turn && !k->flapped && k->available == available && k->before == available;
 }
 
+/* One that is ejected, and not known to be down by its checks, may get a request that has failed at the available ones;
+ * such as are on trial may have another's just then. */
+static bool may_try_ejected(const struct request *r, unsigned backend, unsigned available)
+{
+    bool tried = r->failed_at & 1u << available;
+    return sim_now() <= seen.backends[backend].ejected_until + network_slack() && r->failed_at > 0 &&
+           (tried || seen.backends[available].on_trial);
+}
+
 /* Promise: no request goes to a backend that is known to be down while another is available. */
 static void check_choice(const struct request *r, unsigned backend, uint64_t turn)
 {
@@ -442,7 +461,7 @@ static void check_choice(const struct request *r, unsigned backend, uint64_t tur
     if (seen.lagging || fault_since(SHOWN_HEAP, process.begun) || !surely(backend, turn, false))
         return;
     for (unsigned i = 0; i < world.set.backends; i++)
-        if (surely(i, turn, true))
+        if (surely(i, turn, true) && !may_try_ejected(r, backend, i))
             sim_fail("choice", "request %u was sent to backend %u, known to be down, while backend %u was available",
                      r->id, backend, i);
 }

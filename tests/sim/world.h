@@ -204,6 +204,7 @@ struct request {
     unsigned logged_status;
     bool logged_reason;
     unsigned logged_backend; /* of its last attempt; BACKENDS_MAX: none */
+    unsigned failed_at;      /* at these backends (a bit each) an attempt has failed before another, says the log */
     unsigned attempts;       /* at so many backends, says the log; */
     bool over_budget;        /* and that there would have been more, but for the budget; */
     uint64_t queued_ms;      /* so long it has waited for a place; */

@@ -25,7 +25,7 @@ struct world {
 /* As a request that has begun there just now. */
 static struct place place_at(const struct backend *be)
 {
-    return (struct place){.epoch = be->passive.epoch, .on_trial = be->passive.on_trial};
+    return (struct place){.epoch = be->passive.epoch, .on_trial = be->passive.on_trial || be->ejected};
 }
 
 static void leave(struct backend *be)
@@ -740,6 +740,87 @@ static void a_place_of_the_last_trial(void **state)
     close_world(&w);
 }
 
+#define EJECTING "\"passive_check\":{\"failures\":1,\"ejection\":\"1m\",\"max_ejection\":\"1h\"},"
+
+static struct backend *pick_place(struct world *w, const struct pick *p, struct place *place)
+{
+    bool full;
+    return upstream_pick(w->upstream, p, place, &full);
+}
+
+/* All that are available have failed a request: it goes on to one that is ejected, as a trial ahead of time. */
+static void an_ejected_one_is_asked_before_the_same_again(void **state)
+{
+    (void)state;
+    struct world w;
+    struct place place, again;
+    open_world(&w, 2, "", EJECTING);
+    struct backend *be = at(&w, 0);
+    struct pick tried = {.tried = {at(&w, 1)}, .tried_count = 1};
+    fail_at(be);
+    assert_int_equal(choose(&w, &fresh), 1);
+    assert_ptr_equal(pick_place(&w, &tried, &place), be);
+    assert_ptr_equal(pick_place(&w, &tried, &again), at(&w, 1)); /* one at a time */
+    backend_leave(at(&w, 1), &again);
+    backend_failed(be, &place, "test");
+    backend_leave(be, &place);
+    assert_true(be->ejected);
+    assert_int_equal(be->passive.ejection, 60 * NS_PER_S); /* no longer for that */
+    assert_ptr_equal(pick_place(&w, &tried, &place), be);
+    backend_answered(be, &place);
+    assert_true(backend_is_available(be));
+    assert_int_equal(be->passive.ejection, 60 * NS_PER_S); /* a next one is twice as long */
+    backend_succeeded(be, &place);
+    assert_int_equal(be->passive.ejection, 0);
+    backend_leave(be, &place);
+    unsigned got = 0;
+    for (int i = 0; i < 10; i++)
+        got += choose(&w, &fresh) == 0;
+    assert_int_equal(got, 5);
+    close_world(&w);
+}
+
+/* Not one that is down by its checks, nor one whose place would have to be waited for. */
+static void not_every_ejected_one_is_asked(void **state)
+{
+    (void)state;
+    struct world w;
+    struct place place;
+    open_world(&w, 2, ",\"max_connections\":1", EJECTING);
+    struct pick tried = {.tried = {at(&w, 1)}, .tried_count = 1};
+    assert_ptr_equal(pick_place(&w, &fresh, &place), at(&w, 0));
+    fail_at(at(&w, 0));
+    assert_int_equal(choose(&w, &tried), 1);
+    backend_leave(at(&w, 0), &place);
+    assert_int_equal(choose(&w, &tried), 0);
+    backend_set_up(at(&w, 0), false, "test");
+    assert_int_equal(choose(&w, &tried), 1);
+    close_world(&w);
+}
+
+/* The ejection ends meanwhile: it is the one trial still, and counts as that. */
+static void a_trial_ahead_of_time_becomes_one(void **state)
+{
+    (void)state;
+    struct world w;
+    struct place place;
+    open_world(&w, 2, "", TRYING);
+    struct backend *be = at(&w, 0);
+    struct pick tried = {.tried = {at(&w, 1)}, .tried_count = 1};
+    fail_at(be);
+    assert_ptr_equal(pick_place(&w, &tried, &place), be);
+    wait_available(&w, 0);
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(choose(&w, &fresh), 1);
+    backend_failed(be, &place, "test");
+    assert_false(backend_is_available(be));
+    assert_int_equal(be->passive.ejection, 20 * NS_PER_MS);
+    wait_available(&w, 0);
+    backend_leave(be, &place);
+    assert_int_equal(be->passive.trials, 0);
+    close_world(&w);
+}
+
 /* Who has tried one already, and waits for another, does not hold up those who take what there is. */
 static void who_waits_for_others_holds_nobody_up(void **state)
 {
@@ -888,6 +969,9 @@ int main(void)
         cmocka_unit_test(the_past_does_not_count),
         cmocka_unit_test(newcomers_pass_those_who_wait_for_others),
         cmocka_unit_test(a_place_of_the_last_trial),
+        cmocka_unit_test(an_ejected_one_is_asked_before_the_same_again),
+        cmocka_unit_test(not_every_ejected_one_is_asked),
+        cmocka_unit_test(a_trial_ahead_of_time_becomes_one),
         cmocka_unit_test(who_waits_for_others_holds_nobody_up),
         cmocka_unit_test(the_end_of_a_trial_serves_the_queue),
         cmocka_unit_test(who_goes_makes_way),

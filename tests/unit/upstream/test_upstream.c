@@ -23,7 +23,7 @@ struct world {
 /* As a request that has begun there just now. */
 static struct place place_at(const struct backend *be)
 {
-    return (struct place){.epoch = be->passive.epoch, .on_trial = be->passive.on_trial};
+    return (struct place){.epoch = be->passive.epoch, .on_trial = be->passive.on_trial || be->ejected};
 }
 
 static void leave(struct backend *be)
