@@ -223,7 +223,7 @@ static void commit(struct reload *r, struct reading *rd, struct staged *s)
     struct config *old = r->config;
     r->config = config_get(rd->fresh);
     log_configure(r->config->log.level, r->config->log.format);
-    if (r->config->limits.connections != old->limits.connections)
+    if (!descriptors_wanted_alike(r->config, old))
         descriptors_report(r->config);
     proxy_commit(p->proxy, r->config);
     clients_api_set_config(p->api, r->config);

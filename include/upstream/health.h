@@ -15,6 +15,8 @@
 #define HEALTH_BACKOFF_SHARE    10u             /* a backend that is down is asked each tenth of that time ... */
 #define HEALTH_BACKOFF_MAX      5u              /* ... but at least each so many intervals */
 #define HEALTH_JITTER           100u            /* up to so many thousandths of a pause are left out, by chance */
+#define HEALTH_AGAIN_SHARE      10u      /* what we lacked a descriptor for is tried again after that share of an */
+#define HEALTH_AGAIN_MAX        NS_PER_S /* interval, at most so long; up to half of that is left out, by chance */
 
 /* The integer's rule, by itself. */
 struct health_score {

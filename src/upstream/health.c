@@ -64,6 +64,7 @@ struct health_check {
     struct health_score score;
     struct back_conn *conn;
     struct resolve *resolving;
+    bool again;                /* the last probe could not be made for want of something of ours */
     bool seen_address;         /* the name has resolved before */
     bool unheard;              /* it had no answer the last time */
     unsigned unknown_in_a_row; /* answers that there is no such name, since it has */
@@ -97,21 +98,30 @@ static uint64_t pause_of(const struct health_check *h)
     return pause - pause / 1000 * upstream_random(be->upstream, HEALTH_JITTER);
 }
 
+static void schedule_at(struct health_check *h, uint64_t when)
+{
+    if (!loop_arm(loop_of(h), &h->timer, when))
+        backend_set_up(h->backend, false, "out of memory: checks have ended");
+}
+
+/* Counted from the begin of the last one, so that a backend that hangs is found out as soon as one that refuses. */
+static uint64_t next_of(const struct health_check *h)
+{
+    uint64_t interval = config_of(h)->health.on ? pause_of(h) : HEALTH_RESOLVE_INTERVAL;
+    uint64_t now = loop_now(loop_of(h));
+    return h->begun + interval > now ? h->begun + interval : now;
+}
+
 static void schedule(struct health_check *h)
 {
-    const struct config *config = config_of(h);
-    uint64_t interval = config->health.on ? pause_of(h) : HEALTH_RESOLVE_INTERVAL;
-    uint64_t now = loop_now(loop_of(h));
-    /* Counted from the begin of the last one, so that a backend that hangs is found out as soon as one that refuses. */
-    uint64_t next = h->begun + interval > now ? h->begun + interval : now;
-    if (!loop_arm(loop_of(h), &h->timer, next))
-        backend_set_up(h->backend, false, "out of memory: checks have ended");
+    h->again = false;
+    schedule_at(h, next_of(h));
 }
 
 void health_hurry(struct backend *be)
 {
     struct health_check *h = be->health;
-    if (!h || h->conn || !be->snapshot->health.on || !timer_armed(&h->timer))
+    if (!h || h->conn || h->again || !be->snapshot->health.on || !timer_armed(&h->timer))
         return;
     if (h->timer.deadline <= loop_now(loop_of(h)))
         return; /* due already: it is not to be put off */
@@ -139,11 +149,15 @@ static void probe_ended(struct health_check *h, bool success, const char *cause)
     schedule(h);
 }
 
-/* For want of memory or descriptors of our own: it says nothing about the backend. */
+/* For want of memory or descriptors of our own: it says nothing about the backend, and so is made up for soon; not by
+ * all backends' at once, for they have failed together, perhaps. */
 static void probe_failed_here(struct health_check *h)
 {
+    uint64_t pause = config_of(h)->health.interval / HEALTH_AGAIN_SHARE;
+    pause = pause < HEALTH_AGAIN_MAX ? pause : HEALTH_AGAIN_MAX;
     drop_probe(h);
-    schedule(h);
+    h->again = true;
+    schedule_at(h, loop_now(loop_of(h)) + pause - pause / 1000 * upstream_random(h->backend->upstream, 500));
 }
 
 static void on_head(void *arg, const struct response *r, struct str head, bool more)
@@ -298,7 +312,9 @@ static void on_timer(struct timer *t)
     struct health_check *h = container_of(t, struct health_check, timer);
     h->begun = loop_now(loop_of(h));
     bool named = h->backend->config->endpoint.kind == ENDPOINT_NAME;
-    bool asking = !named || h->resolving || resolve(h);
+    bool asked = h->again && h->backend->addr_count > 0; /* the last time, which was just now */
+    bool asking = !named || asked || h->resolving || resolve(h);
+    h->again = false;
     /* A probe does not wait for the name: its name server may be slow, or others' that hold the threads for names. */
     if (h->backend->addr_count > 0)
         probe(h);

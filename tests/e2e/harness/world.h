@@ -17,7 +17,7 @@ struct world {
     int port;                               /* where the daemon listens on 127.0.0.1 */
     struct origin *origins[WORLD_BACKENDS]; /* those made by world_origin() */
     unsigned origin_count;
-    char backends[2048]; /* the config's list so far */
+    char backends[8192]; /* the config's list so far */
     struct daemon daemon;
     struct daemon helpers[WORLD_HELPERS]; /* other programs: demo backends, nginx */
     unsigned helper_count;

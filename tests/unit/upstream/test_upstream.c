@@ -288,6 +288,33 @@ static void our_own_want_is_no_failure(void **state)
     close_world(&w);
 }
 
+/* ... and is made up for soon: nothing is known of the backend meanwhile. */
+static void a_probe_that_could_not_be_made_is_made_up_for(void **state)
+{
+    (void)state;
+    static const char text[] = "{\"backends\":[{\"address\":\"127.0.0.1:1\"}],\"health_check\":{\"interval\":\"1m\"}}";
+    struct world w;
+    struct rlimit limit, none;
+    struct buf errors = BUF_INIT;
+    w.config = config_parse(STR(text), "test", NULL, &errors);
+    assert_non_null(w.config);
+    w.loop = loop_new();
+    w.upstream = upstream_new(w.loop, w.config);
+    assert_non_null(w.upstream);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    none = (struct rlimit){0, limit.rlim_max};
+    uint64_t probes = metrics.health_probes, end = clock_monotonic() + 10 * NS_PER_S;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    while (metrics.health_probes == probes)
+        loop_turn(w.loop, 20 * NS_PER_MS);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    while (backend_is_available(upstream_backend(w.upstream, 0))) { /* nobody listens there */
+        assert_true(clock_monotonic() < end);
+        loop_turn(w.loop, 20 * NS_PER_MS);
+    }
+    close_world(&w);
+}
+
 static void first_probe_decides(void **state)
 {
     (void)state;
@@ -356,6 +383,7 @@ int main(void)
         cmocka_unit_test(ejections_double_and_end),
         cmocka_unit_test(the_last_one_is_never_ejected),
         cmocka_unit_test(our_own_want_is_no_failure),
+        cmocka_unit_test(a_probe_that_could_not_be_made_is_made_up_for),
         cmocka_unit_test(first_probe_decides),
         cmocka_unit_test(fall_and_rise_in_a_row),
         cmocka_unit_test(health_follows_its_model),
