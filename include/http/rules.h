@@ -42,12 +42,13 @@ size_t rules_request_bound(const struct request *r, struct str head, const struc
  * without Host, Content-Length, Trailer (unless the content is chunked, and trailers can follow), Expect (unless
  * r->expect_continue: then "Expect: 100-continue" goes on), names that hold '_', X-Request-ID, and, from a peer that is
  * not trusted, Forwarded and X-Forwarded-*; nominations of Host, Content-Length, Transfer-Encoding, Authorization,
- * Cookie, Via, Forwarded, X-Forwarded-*, X-Request-ID, Content-Type, Expect and the client id field are ignored; then
- * X-Forwarded-For, X-Forwarded-Proto ("http"), X-Forwarded-Host (from a trusted peer the last two only if it sent
- * none), X-Request-ID, Via ("1.1 loadbalancer", appended as a field line of its own after the client's; "1.0" when that
- * was the version received), framing (Content-Length, or Transfer-Encoding: chunked), the empty line. TE: trailers goes
- * on, and so does the offer of f->upgrade, each with its option in Connection; else there is no Connection field:
- * HTTP/1.1 connections persist. */
+ * Cookie, Via, Forwarded, X-Forwarded-*, X-Request-ID, Content-Type, Expect, Date and the client id field are ignored,
+ * and so are those of fields in which proxies in front say who the client is (X-Real-IP, X-Client-*, True-Client-IP,
+ * CF-Connecting-IP, X-Remote-User*, X-Auth-*, X-SSL-*); then X-Forwarded-For, X-Forwarded-Proto ("http"),
+ * X-Forwarded-Host (from a trusted peer the last two only if it sent none), X-Request-ID, Via ("1.1 loadbalancer",
+ * appended as a field line of its own after the client's; "1.0" when that was the version received), framing
+ * (Content-Length, or Transfer-Encoding: chunked), the empty line. TE: trailers goes on, and so does the offer of
+ * f->upgrade, each with its option in Connection; else there is no Connection field: HTTP/1.1 connections persist. */
 void rules_write_request(struct head_writer *w, const struct request *r, const struct forward *f);
 
 /* How a response goes to the client. */

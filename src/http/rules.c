@@ -15,7 +15,7 @@
 /* What Connection may not nominate: routing, framing and identity depend on it. */
 #define NOT_NOMINABLE                                                                                                  \
     (HOP_BY_HOP | X_FORWARDED | BIT(HOST) | BIT(CONTENT_LENGTH) | BIT(AUTHORIZATION) | BIT(COOKIE) | BIT(VIA) |        \
-     BIT(FORWARDED) | BIT(X_REQUEST_ID) | BIT(CONTENT_TYPE) | BIT(EXPECT))
+     BIT(FORWARDED) | BIT(X_REQUEST_ID) | BIT(CONTENT_TYPE) | BIT(EXPECT) | BIT(DATE))
 
 /* Bytes of what is written beside the message's own, its values apart: 240 in the worst case. */
 #define BOUND_ADDED 320u
@@ -25,28 +25,49 @@ static bool in_set(uint32_t set, enum field_id id)
     return set >> id & 1;
 }
 
+/* Does the name begin like one of those in which proxies in front of us tell who the client is? It is the client who
+ * writes Connection, and it must not be able to take them away. */
+static bool tells_of_client(struct str name)
+{
+    static const struct str beginnings[] = {
+        STR_INIT("cf-connecting-ip"), STR_INIT("true-client-ip"), STR_INIT("x-auth-"), STR_INIT("x-client-"),
+        STR_INIT("x-real-ip"),        STR_INIT("x-remote-user"),  STR_INIT("x-ssl-"),
+    };
+
+    for (size_t i = 0; i < sizeof beginnings / sizeof beginnings[0]; i++)
+        if (name.n >= beginnings[i].n && str_eq_nocase(str_make(name.p, beginnings[i].n), beginnings[i]))
+            return true;
+    return false;
+}
+
 /* The fields that Connection names and that end here for it. */
 struct nominations {
     struct str v[CONNECTION_OPTIONS_MAX];
     unsigned n;
 };
 
-static void nominate(struct nominations *to, struct str list, struct str kept)
+static bool is_nominable(struct str name, bool to_backend, struct str kept)
+{
+    return !in_set(NOT_NOMINABLE, field_id_of(name)) && !str_eq_nocase(name, kept) &&
+           !(to_backend && tells_of_client(name));
+}
+
+static void nominate(struct nominations *to, struct str list, bool to_backend, struct str kept)
 {
     struct str option;
 
     while (to->n < CONNECTION_OPTIONS_MAX && str_next_element(&list, &option))
-        if (!in_set(NOT_NOMINABLE, field_id_of(option)) && !str_eq_nocase(option, kept))
+        if (is_nominable(option, to_backend, kept))
             to->v[to->n++] = option;
 }
 
 /* `kept` is one more name that may not be nominated. */
-static void nominations_read(struct nominations *to, const struct headers *h, struct str kept)
+static void nominations_read(struct nominations *to, const struct headers *h, bool to_backend, struct str kept)
 {
     to->n = 0;
     for (unsigned i = 0; i < h->n && in_set(h->present, FIELD_CONNECTION); i++)
         if (h->v[i].id == FIELD_CONNECTION)
-            nominate(to, h->v[i].value, kept);
+            nominate(to, h->v[i].value, to_backend, kept);
 }
 
 static bool is_nominated(const struct nominations *of, const struct field *f)
@@ -57,17 +78,16 @@ static bool is_nominated(const struct nominations *of, const struct field *f)
     return false;
 }
 
-/* Writes the fields that are neither in `dropped` nor nominated; with `no_underscores`, nor have '_' in their names. */
-static void write_fields(struct head_writer *w, const struct headers *h, uint32_t dropped, bool no_underscores,
+/* Writes the fields that are neither in `dropped` nor nominated; to a backend, nor have '_' in their names. */
+static void write_fields(struct head_writer *w, const struct headers *h, uint32_t dropped, bool to_backend,
                          struct str kept)
 {
     struct nominations nominated;
 
-    nominations_read(&nominated, h, kept);
+    nominations_read(&nominated, h, to_backend, kept);
     for (unsigned i = 0; i < h->n; i++) {
         const struct field *f = &h->v[i];
-        if (in_set(dropped, f->id) || is_nominated(&nominated, f) ||
-            (no_underscores && memchr(f->name.p, '_', f->name.n)))
+        if (in_set(dropped, f->id) || is_nominated(&nominated, f) || (to_backend && memchr(f->name.p, '_', f->name.n)))
             continue;
         write_field(w, f->name, f->value);
     }

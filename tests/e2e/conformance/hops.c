@@ -66,6 +66,9 @@ static const struct conformance hops_cases[] = {
            .has = {"X-Forwarded-For: 127.0.0.1", "X-Forwarded-Host: h", "X-Forwarded-Proto: http"}),
     PASSES("nominates-x-request-id", NOTED, GET "Connection: X-Request-ID\r\nX-Request-ID: id.1\r\n\r\n", OK,
            .has = {"X-Request-ID: id.1"}),
+    PASSES("nominates-what-a-proxy-adds", NOTED,
+           GET "Connection: X-Real-IP, X-SSL-Client-Verify\r\nX-Real-IP: 192.0.2.1\r\nX-SSL-Client-Verify: 0\r\n\r\n",
+           OK, .has = {"X-Real-IP: 192.0.2.1", "X-SSL-Client-Verify: 0"}),
     PASSES("nominates-client-id", NOTED, GET "Connection: X-Client-ID\r\nX-Client-ID: me\r\n\r\n", OK,
            .has = {"X-Client-ID: me"}),
 

@@ -19,7 +19,7 @@ static const char *const written_anew[] = {"Connection", "TE",     "Trailer",   
                                            "Host",       "Expect", "Content-Length", "X-Request-ID"};
 
 /* What Connection may not name away, beside those. */
-static const char *const kept_against_connection[] = {"Authorization", "Cookie", "Via"};
+static const char *const kept_against_connection[] = {"Authorization", "Cookie", "Via", "Date"};
 
 static bool is_in(struct span name, const char *const *list, size_t n)
 {

@@ -124,6 +124,21 @@ static void what_matters_cannot_be_nominated_away(void **state)
         "X-Request-ID: id-1\r\nVia: 1.1 loadbalancer\r\nContent-Length: 3\r\n\r\n");
 }
 
+/* Else a client could take away what a proxy in front of us has said about it. */
+static void what_proxies_in_front_add_cannot_be_nominated_away(void **state)
+{
+    (void)state;
+    assert_text(FORWARD("GET / HTTP/1.1\r\nHost: h\r\nConnection: x-real-ip, X-Client-IP, true-client-ip, "
+                        "CF-Connecting-IP, x-remote-user, X-Auth-User, x-ssl-client-verify, x-client-cert, x-really\r\n"
+                        "X-Real-IP: 1\r\nX-Client-IP: 2\r\nTrue-Client-IP: 3\r\nCF-Connecting-IP: 4\r\n"
+                        "X-Remote-User: 5\r\nx-auth-user: 6\r\nX-SSL-Client-Verify: 7\r\nX-Client-Cert: 8\r\n"
+                        "X-Really: 9\r\n\r\n",
+                        &direct),
+                "GET / HTTP/1.1\r\nHost: h\r\nX-Real-IP: 1\r\nX-Client-IP: 2\r\nTrue-Client-IP: 3\r\n"
+                "CF-Connecting-IP: 4\r\nX-Remote-User: 5\r\nx-auth-user: 6\r\nX-SSL-Client-Verify: 7\r\n"
+                "X-Client-Cert: 8\r\n" ADDED "\r\n");
+}
+
 static void strangers_do_not_say_where_they_come_from(void **state)
 {
     (void)state;
@@ -529,6 +544,7 @@ int main(void)
         cmocka_unit_test(framing_is_written_anew),
         cmocka_unit_test(what_concerns_one_connection_ends_here),
         cmocka_unit_test(what_matters_cannot_be_nominated_away),
+        cmocka_unit_test(what_proxies_in_front_add_cannot_be_nominated_away),
         cmocka_unit_test(strangers_do_not_say_where_they_come_from),
         cmocka_unit_test(trusted_proxies_do),
         cmocka_unit_test(peers_without_an_address),
