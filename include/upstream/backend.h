@@ -5,6 +5,7 @@
 #include "base/list.h"
 #include "config/config.h"
 #include "event/loop.h"
+#include "event/notice.h"
 #include "event/worker.h"
 #include "http/headers.h"
 #include "upstream/policy.h"
@@ -62,11 +63,13 @@ struct backend {
 
     struct list idle; /* pooled connections, the newest first */
     struct {
-        uint64_t seen;      /* how long the last connection had been idle when the backend closed it, 0: none was */
-        uint64_t seen_at;   /* when that was */
-        uint64_t bound;     /* what follows from two that agree: not kept for longer; 0: nothing is known */
-        uint64_t since;     /* when that was found out */
-        uint64_t shy_until; /* a reuse has failed lately: until then none for what must not be sent twice */
+        uint64_t seen;       /* how long the last connection had been idle when the backend closed it, 0: none was */
+        uint64_t seen_at;    /* when that was */
+        uint64_t bound;      /* what follows from two that agree: not kept for longer; 0: nothing is known */
+        uint64_t since;      /* when that was found out */
+        uint64_t shy_until;  /* a reuse has failed lately: until then none for what must not be sent twice */
+        uint64_t bare_until; /* bytes have come behind a response: until then none behind one without content is kept */
+        struct notice stray; /* says so */
     } keep;
     unsigned idle_count, open_count;
     unsigned standing; /* of those open: connected ones */
@@ -166,6 +169,12 @@ void pool_learn(struct backend *be, uint64_t idle);
 /* ... or has reset it as soon as it was used again. */
 void pool_warn(struct backend *be, uint64_t idle);
 void pool_forget(struct backend *be);
+
+/* Bytes have come from the backend that belong to no response. */
+void pool_stray_bytes(struct backend *be);
+/* Begins and ends the telling of that. */
+void pool_init(struct backend *be);
+void pool_fini(struct backend *be);
 
 /* How long it keeps idle connections, on its way to another process. */
 struct pool_known {

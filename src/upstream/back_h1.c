@@ -344,13 +344,21 @@ static void begin_relay(struct back_conn *c, char *p, size_t n)
         (void)io_flush(to); /* where it is gone, so are its bytes */
 }
 
+/* Of the `n` bytes that came, `used` were the response's: are there others? */
+static bool is_clean(struct back_conn *c, size_t n, size_t used)
+{
+    if (n > used && c->keep_alive)
+        pool_stray_bytes(c->backend);
+    return n == used;
+}
+
 static void take_length(struct back_conn *c, char *p, size_t n)
 {
     size_t take = n < c->left ? n : (size_t)c->left;
     c->left -= take;
     io_consume(c->io, take);
     if (c->left == 0)
-        response_ended(c, p, take, n == take);
+        response_ended(c, p, take, is_clean(c, n, take));
     else if (!c->relays && c->events->sink && c->left >= IO_RELAY_MIN)
         begin_relay(c, p, take);
     else if (take > 0)
@@ -363,7 +371,7 @@ static void take_chunked(struct back_conn *c, char *p, size_t n)
     enum chunked_status status = chunked_decode(&c->chunked, &p, n, &decoded, &consumed);
     io_consume(c->io, consumed);
     if (status == CHUNKED_END) {
-        response_ended(c, p, decoded, n == consumed);
+        response_ended(c, p, decoded, is_clean(c, n, consumed));
         return;
     }
     if (status == CHUNKED_CONTENT_END && !c->takes_trailers) { /* who is given none misses nothing */

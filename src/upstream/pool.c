@@ -6,6 +6,9 @@
  * that were idle for the same time, one after the other, and ours are closed a little earlier. (A backend that ends
  * closes them all at once.)
  *
+ * Where bytes come that nobody has asked for they are told of in the log, and for a while connections behind responses
+ * that have no content are not kept: a backend that sends some all the same may do so after the next request.
+ *
  * And as long as connections have been found closed at their reuse lately, for whatever reason, what must not be sent
  * twice is given none.
  *
@@ -14,15 +17,19 @@
  * clients' may be, that one is closed; and where descriptors run out all the same. */
 #include "back_conn.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/metrics.h"
 
 #include <assert.h>
+#include <string.h>
 
 /* One that has waited for longer than this is looked at before it is used: what the backend says while it closes an
  * idle connection (some send a 408) had better not become the answer to a request that it has not seen. */
 #define LOOK_AFTER NS_PER_S
 
 #define SHY_FOR     (10 * NS_PER_S)   /* after a reuse that has failed */
+#define BARE_FOR    (10 * NS_PER_S)   /* after stray bytes */
+#define STRAY_LINES (60 * NS_PER_S)   /* a line of the log in that time */
 #define LEARNED_FOR (600 * NS_PER_S)  /* then it is forgotten: the backend may have been given another setting */
 #define LEARN_LEAST (100 * NS_PER_MS) /* idle for less, it was no time-out that has ended it */
 #define AGREE_SHARE 8u                /* two times agree that differ by less than an eighth */
@@ -55,6 +62,31 @@ void pool_warn(struct backend *be, uint64_t idle)
 void pool_forget(struct backend *be)
 {
     be->keep.bound = be->keep.seen = 0;
+}
+
+static void log_stray(struct notice *n, uint64_t count)
+{
+    const struct backend *be = container_of(n, struct backend, keep.stray);
+    log_begin(LOG_WARN, "backend_stray_bytes");
+    log_str("backend", backend_name(be));
+    log_u64("connections", count);
+    log_end();
+}
+
+void pool_init(struct backend *be)
+{
+    notice_init(&be->keep.stray, be->upstream->loop, STRAY_LINES, log_stray);
+}
+
+void pool_fini(struct backend *be)
+{
+    notice_fini(&be->keep.stray);
+}
+
+void pool_stray_bytes(struct backend *be)
+{
+    be->keep.bare_until = loop_now(be->upstream->loop) + BARE_FOR;
+    notice_count(&be->keep.stray);
 }
 
 static bool is_known(const struct backend *be)
@@ -121,21 +153,38 @@ bool upstream_spare(void *upstream)
     return u->idle.next != u->idle.prev && pool_close_oldest(u);
 }
 
+/* Some servers say so when they close an idle connection (RFC 9110 section 15.5.9). */
+static bool is_farewell(struct io *io)
+{
+    size_t n;
+    const char *p = io_data(io, &n);
+    size_t version = strlen("HTTP/1.1");
+    return n > version && str_starts_with(str_make(p + version, n - version), STR(" 408 "));
+}
+
 static void on_idle_io(void *owner, struct io *io, enum io_event event)
 {
-    (void)io;
     struct back_conn *c = owner;
     struct backend *be = c->backend;
     if (event == IO_EOF)
         pool_learn(be, loop_now(be->upstream->loop) - c->begun);
+    else if (event == IO_READABLE && !is_farewell(io))
+        pool_stray_bytes(be);
     pool_close(c);
+}
+
+/* What comes behind a response without content (to HEAD, a 204, a 304) is content all the same, most likely. It need
+ * not have come yet, and would be the next request's response. */
+static bool may_bring_more(const struct back_conn *c)
+{
+    return c->down.kind == FRAMING_NONE && loop_now(c->backend->upstream->loop) < c->backend->keep.bare_until;
 }
 
 void pool_put(struct back_conn *c)
 {
     struct backend *be = c->backend;
     assert(!io_is_paused(c->io)); /* it is watched */
-    if (!be->available || be->removed || back_has_moved(c)) {
+    if (!be->available || be->removed || back_has_moved(c) || may_bring_more(c)) {
         back_close(c);
         return;
     }

@@ -79,6 +79,7 @@ struct backend *backend_new(struct upstream *u, struct config *snapshot, const s
     list_init(&be->ending);
     posted_init(&be->ended, on_ended);
     passive_init(be);
+    pool_init(be);
     if (config->endpoint.kind != ENDPOINT_NAME) {
         be->addrs[0] = config->endpoint.addr;
         be->addr_count = 1;
@@ -99,6 +100,7 @@ void backend_put(struct backend *be)
     if (!be || --be->refs > 0)
         return;
     assert(be->active == 0 && be->open_count == 0);
+    pool_fini(be);
     config_put(be->snapshot);
     mem_free(be);
 }
@@ -108,6 +110,7 @@ void backend_quit(struct backend *be)
     health_stop(be);
     passive_fini(be);
     pool_flush(be);
+    notice_flush(&be->keep.stray);
     backend_put(be);
 }
 

@@ -296,6 +296,18 @@ static void a_clean_connection_serves_again(void **state)
     assert_int_equal(w->backend->open_count, 1);
 }
 
+/* Takes the log: it has one line with that, or with NULL none. */
+static void assert_logged(const char *expected)
+{
+    struct buf lines = BUF_INIT;
+    log_take(&lines);
+    assert_true(buf_append(&lines, "", 1));
+    const char *text = buf_bytes(&lines), *first_end = strchr(text, '\n');
+    if (expected ? !first_end || first_end[1] || !strstr(text, expected) : first_end != NULL)
+        fail_msg("the log is \"%s\" instead of \"%s\"", text, expected ? expected : "");
+    buf_fini(&lines);
+}
+
 static void bytes_behind_the_end_close_it(void **state)
 {
     struct world *w = *state;
@@ -307,24 +319,27 @@ static void bytes_behind_the_end_close_it(void **state)
     assert_true(str_eq(buf_str(&w->body), STR("hi")));
     assert_int_equal(w->backend->idle_count, 0);
     assert_int_equal(w->backend->open_count, 0);
+    assert_logged("warn  backend_stray_bytes");
 }
 
 static void an_idle_connection_that_stirs_is_closed(void **state)
 {
     struct world *w = *state;
-    for (int end = 0; end < 2; end++) {
+    static const char *const stray[] = {"x", "HTTP/1.0 408 Request Time-out\r\nConnection: close\r\n\r\n", NULL};
+    for (int i = 0; i < 3; i++) {
         open_connection(w);
         send_get(w, METHOD_GET);
         answer(w, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", 1000);
         turn_until(w, &w->ended);
         assert_int_equal(w->backend->idle_count, 1);
-        if (end)
-            finish(w);
+        if (stray[i])
+            assert_int_equal(write(w->fd, stray[i], strlen(stray[i])), strlen(stray[i]));
         else
-            assert_int_equal(write(w->fd, "x", 1), 1);
+            finish(w);
         loop_turn(w->loop, 100 * NS_PER_MS);
         assert_int_equal(w->backend->idle_count, 0);
         assert_null(pool_get(w->backend, false, &events, w));
+        assert_logged(i == 0 ? "warn  backend_stray_bytes" : NULL); /* the others are what an end may be like */
         if (w->fd >= 0)
             sock_close(w->fd);
     }
@@ -680,18 +695,6 @@ static void exchange(struct world *w)
     answer(w, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", 1000);
     turn_until(w, &w->ended);
     assert_false(w->failed);
-}
-
-/* Takes the log: it has one line with that, or with NULL none. */
-static void assert_logged(const char *expected)
-{
-    struct buf lines = BUF_INIT;
-    log_take(&lines);
-    assert_true(buf_append(&lines, "", 1));
-    const char *text = buf_bytes(&lines), *first_end = strchr(text, '\n');
-    if (expected ? !first_end || first_end[1] || !strstr(text, expected) : first_end != NULL)
-        fail_msg("the log is \"%s\" instead of \"%s\"", text, expected ? expected : "");
-    buf_fini(&lines);
 }
 
 /* A name's addresses. What leads to one that has gone is not used again: idle it is closed at once, else when its
