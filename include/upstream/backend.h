@@ -65,6 +65,8 @@ struct backend {
     struct {
         uint64_t seen;       /* how long the last connection had been idle when the backend closed it, 0: none was */
         uint64_t seen_at;    /* when that was */
+        uint64_t held;       /* how long the longest idle of those had been that were answered on */
+        uint64_t held_at;    /* when that was */
         uint64_t bound;      /* what follows from two that agree: not kept for longer; 0: nothing is known */
         uint64_t since;      /* when that was found out */
         uint64_t shy_until;  /* a reuse has failed lately: until then none for what must not be sent twice */
@@ -166,6 +168,8 @@ void pool_trim(struct upstream *u);
 
 /* The backend has closed a connection that had been idle for so long: see pool.c. */
 void pool_learn(struct backend *be, uint64_t idle);
+/* ... or has answered on it. */
+void pool_held(struct backend *be, uint64_t idle);
 /* ... or has reset it as soon as it was used again. */
 void pool_warn(struct backend *be, uint64_t idle);
 void pool_forget(struct backend *be);

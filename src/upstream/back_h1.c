@@ -413,6 +413,8 @@ static void on_readable(struct back_conn *c)
         back_fail(c, ERR_BACKEND_RESET, 0);
         return;
     }
+    if (c->reused && !c->answered)
+        pool_held(c->backend, c->idled);
     c->answered = true;
     while (c->response == RESPONSE_HEAD) {
         if (!take_head(c, p, n) || io_is_paused(c->io))

@@ -4,7 +4,8 @@
  * A backend that closes idle connections may do so at the moment in which one is used again: that request would have to
  * be sent anew, or, if it must not be, fail. So it is learned how long the backend keeps them, from its closing two
  * that were idle for the same time, one after the other, and ours are closed a little earlier. (A backend that ends
- * closes them all at once.)
+ * closes them all at once.) A backend may close connections for other reasons, too, such as a number of requests that
+ * each may bring: it is no time-out where others stand, or have been used, that were idle for longer.
  *
  * Where bytes come that nobody has asked for they are told of in the log, and for a while connections behind responses
  * that have no content are not kept: a backend that sends some all the same may do so after the next request.
@@ -34,15 +35,28 @@
 #define LEARN_LEAST (100 * NS_PER_MS) /* idle for less, it was no time-out that has ended it */
 #define AGREE_SHARE 8u                /* two times agree that differ by less than an eighth */
 
+static bool is_longer(uint64_t a, uint64_t b)
+{
+    return a > b && a - b > b / AGREE_SHARE;
+}
+
 static bool agree(uint64_t a, uint64_t b)
 {
     return (a > b ? a - b : b - a) < b / AGREE_SHARE;
 }
 
+/* Is it known that the backend keeps connections for longer than that? */
+static bool is_outlived(const struct backend *be, uint64_t idle, uint64_t now)
+{
+    if (now - be->keep.held_at <= LEARNED_FOR && is_longer(be->keep.held, idle))
+        return true;
+    return !list_empty(&be->idle) && is_longer(now - container_of(be->idle.prev, struct back_conn, link)->begun, idle);
+}
+
 void pool_learn(struct backend *be, uint64_t idle)
 {
     uint64_t now = loop_now(be->upstream->loop), seen = be->keep.seen, apart = now - be->keep.seen_at;
-    if (idle < LEARN_LEAST)
+    if (idle < LEARN_LEAST || is_outlived(be, idle, now))
         return;
     be->keep.seen = idle;
     be->keep.seen_at = now;
@@ -53,6 +67,17 @@ void pool_learn(struct backend *be, uint64_t idle)
     be->keep.since = now;
 }
 
+void pool_held(struct backend *be, uint64_t idle)
+{
+    uint64_t now = loop_now(be->upstream->loop);
+    if (idle <= be->keep.held && now - be->keep.held_at <= LEARNED_FOR)
+        return;
+    be->keep.held = idle;
+    be->keep.held_at = now;
+    if (is_longer(idle, be->keep.bound))
+        be->keep.bound = 0;
+}
+
 void pool_warn(struct backend *be, uint64_t idle)
 {
     pool_learn(be, idle);
@@ -61,7 +86,7 @@ void pool_warn(struct backend *be, uint64_t idle)
 
 void pool_forget(struct backend *be)
 {
-    be->keep.bound = be->keep.seen = 0;
+    be->keep.bound = be->keep.seen = be->keep.held = 0;
 }
 
 static void log_stray(struct notice *n, uint64_t count)

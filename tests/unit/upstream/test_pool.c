@@ -343,6 +343,56 @@ static void our_own_time_out_teaches_nothing(void **state)
     close_world(&w);
 }
 
+static void pass(struct world *w, uint64_t ns)
+{
+    uint64_t end = clock_monotonic() + ns;
+    do
+        loop_turn(w->loop, 10 * NS_PER_MS);
+    while (loop_now(w->loop) < end);
+}
+
+/* The backend closes two connections that have been idle for so long, one after the other. */
+static void close_two(struct world *w, struct backend *be, uint64_t idle)
+{
+    pool_learn(be, idle);
+    pass(w, 110 * NS_PER_MS);
+    pool_learn(be, idle);
+}
+
+/* Where others have been used after they had been idle for longer, or still stand, it was no time-out that closed two.
+ */
+static void what_outlives_it_is_no_time_out(void **state)
+{
+    (void)state;
+    struct world w;
+    struct pool_known known;
+    open_world(&w, 100);
+    struct backend *be = w.backends[0];
+
+    keep(&w, 0, 1);
+    pass(&w, 200 * NS_PER_MS);
+    close_two(&w, be, 150 * NS_PER_MS);
+    assert_false(pool_tell(be, &known)); /* one stands */
+    keep(&w, 0, 1);
+    assert_int_equal(w.accepted, 1);
+    close_two(&w, be, 150 * NS_PER_MS);
+    assert_false(pool_tell(be, &known)); /* it was used */
+    close_two(&w, be, 10 * NS_PER_S);
+    assert_true(pool_tell(be, &known));
+    close_world(&w);
+
+    open_world(&w, 100); /* it had been closed twice, and then one is used that is older */
+    be = w.backends[0];
+    keep(&w, 0, 1);
+    close_two(&w, be, NS_PER_S);
+    assert_true(pool_tell(be, &known));
+    pass(&w, NS_PER_S);
+    keep(&w, 0, 1);
+    assert_int_equal(w.accepted, 1);
+    assert_false(pool_tell(be, &known));
+    close_world(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -352,6 +402,7 @@ int main(void)
         cmocka_unit_test(a_reload_keeps_the_list_right),
         cmocka_unit_test(an_idle_one_gives_its_descriptor),
         cmocka_unit_test(our_own_time_out_teaches_nothing),
+        cmocka_unit_test(what_outlives_it_is_no_time_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
