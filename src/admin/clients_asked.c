@@ -35,18 +35,22 @@ static int next_byte(struct str *s)
     return v;
 }
 
-/* Decodes `s` into `out` with a zero. False when it is malformed, too long, or holds a NUL. */
-static bool percent_decode(struct str s, char *out, size_t size)
+#define NO_ID "must be 1 to 128 visible ASCII characters"
+
+/* Decodes `s` into `out` with a zero. NULL, or what is wrong with it, where it is malformed, too long, or has a NUL. */
+static const char *percent_decode(struct str s, char *out, size_t size)
 {
     size_t n = 0;
     while (s.n > 0) {
         int c = next_byte(&s);
-        if (c <= 0 || n + 1 >= size)
-            return false;
+        if (c < 0)
+            return "has a malformed percent-encoding";
+        if (c == 0 || n + 1 >= size)
+            return NO_ID;
         out[n++] = (char)c;
     }
     out[n] = '\0';
-    return true;
+    return NULL;
 }
 
 enum found { FOUND_NONE, FOUND_ONE, FOUND_TWICE };
@@ -61,7 +65,7 @@ static enum found find_parameter(struct str query, const char *name, struct str 
         query = end < query.n ? str_make(query.p + end + 1, query.n - end - 1) : STR("");
         size_t equals = str_find(pair, '=');
         char key[16];
-        if (!percent_decode(str_make(pair.p, equals), key, sizeof key) || strcmp(key, name) != 0)
+        if (percent_decode(str_make(pair.p, equals), key, sizeof key) || strcmp(key, name) != 0)
             continue;
         if (found)
             return FOUND_TWICE;
@@ -89,8 +93,10 @@ bool asked_id(const struct asked *a, const char *name, char id[CLIENT_ID_MAX + 1
         return true;
     if (found == FOUND_TWICE)
         return refuse_parameter(a, name, "is repeated");
-    return (percent_decode(value, text, sizeof text) && client_id_canonical(str_of(text), id)) ||
-           refuse_parameter(a, name, "must be 1 to 128 visible ASCII characters");
+    const char *fault = percent_decode(value, text, sizeof text);
+    if (!fault && !client_id_canonical(str_of(text), id))
+        fault = NO_ID;
+    return !fault || refuse_parameter(a, name, fault);
 }
 
 bool asked_need_id(const struct asked *a, char id[CLIENT_ID_MAX + 1])

@@ -153,9 +153,24 @@ static bool fault_at(struct client_fault *fault, const struct json *at, size_t f
     return false;
 }
 
+/* What a message says of a text from outside is short, and printable. */
+#define SHOWN 31
+static void printable(const char *from, char to[SHOWN + 4])
+{
+    size_t n = 0;
+    for (; n < SHOWN && from[n]; n++)
+        to[n] = (char)(from[n] >= 0x20 && from[n] < 0x7f ? from[n] : '?');
+    snprintf(to + n, 4, "%s", from[n] ? "..." : "");
+}
+
 static bool read_string(const struct json *m, size_t field, struct client_view *v, struct client_fault *fault)
 {
-    return fields[field].take(json_string(m), v) || fault_at(fault, m, field, "is malformed");
+    if (fields[field].take(json_string(m), v))
+        return true;
+    char text[SHOWN + 4], found[SHOWN + 16];
+    printable(json_string(m), text);
+    snprintf(found, sizeof found, "is \"%s\"", text);
+    return fault_at(fault, m, field, found);
 }
 
 static bool read_number(const struct json *m, size_t field, struct client_view *v, struct client_fault *fault)
@@ -191,18 +206,9 @@ static size_t field_named(const char *key, unsigned allowed)
     return i;
 }
 
-/* Keeps what a message says of a text from outside short and printable. */
-static void printable(const char *from, char to[32])
-{
-    size_t n = 0;
-    for (; n < 31 && from[n]; n++)
-        to[n] = (char)(from[n] >= 0x20 && from[n] < 0x7f ? from[n] : '?');
-    to[n] = '\0';
-}
-
 static bool unknown_field(const struct json *m, struct client_fault *fault)
 {
-    char key[32];
+    char key[SHOWN + 4];
     printable(json_key(m), key);
     fault->at = m;
     snprintf(fault->what, sizeof fault->what, "the field \"%s\" is not known here", key);

@@ -204,7 +204,8 @@ static bool read_clients(struct scan *s)
     do {
         skip_space(s);
         if (here(s) != '{')
-            return missing(s, s->at, "a client must be an object");
+            return missing(s, s->at,
+                           here(s) == ']' ? "no client follows the comma before this" : "a client must be an object");
         if (!read_client(s))
             return false;
     } while (take(s, ','));
@@ -260,6 +261,8 @@ static bool read_all(struct scan *s)
     skip_space(s);
     if (s->at == s->text.n)
         return fail(s, s->at, "the file is empty");
+    if (str_starts_with(s->text, STR("\xef\xbb\xbf")))
+        return fail(s, 0, "the file begins with a byte order mark");
     if (!expect(s, '{', "the file must hold an object"))
         return false;
     do {

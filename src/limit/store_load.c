@@ -68,6 +68,17 @@ static bool not_written(struct load *l, const char *path, int result)
     return fail(l, STORE_UNUSABLE, "%s: %s", name, strerror(-result));
 }
 
+static bool no_folder(struct load *l)
+{
+    const char *given = l->st->setup.path;
+    char name[FILE_NAME_MAX];
+    if (strcmp(given, l->st->path) != 0)
+        return fail(l, STORE_UNUSABLE, "%s: a symbolic link to %s, whose folder does not exist", given, l->st->path);
+    file_absolute(given, name);
+    *strrchr(name, '/') = '\0';
+    return fail(l, STORE_UNUSABLE, "%s: the folder %s does not exist", given, name);
+}
+
 static bool take_lock(struct load *l)
 {
     int holder = 0, fd = file_lock(l->st->lock_path, &holder);
@@ -75,9 +86,8 @@ static bool take_lock(struct load *l)
         l->st->lock = fd;
         return true;
     }
-    const char *given = l->st->setup.path;
-    if (fd == -ENOENT && strcmp(given, l->st->path) != 0)
-        return fail(l, STORE_UNUSABLE, "%s: a symbolic link to %s, whose folder does not exist", given, l->st->path);
+    if (fd == -ENOENT)
+        return no_folder(l);
     if (fd != -EWOULDBLOCK)
         return not_written(l, l->st->lock_path, fd);
     return holder > 0 ? fail(l, STORE_UNUSABLE, "%s is in use by process %d", l->st->path, holder)

@@ -235,7 +235,7 @@ static void modes(void **state)
     expect_body("{\"client_id\":\"a\",\"capacity\":1,\"rate_per_sec\":1,\"tokens\":1,\"mode\":\"off\",\"allowed\":0,"
                 "\"limited\":0}\n");
     assert_int_equal(update(&w, "{\"client_id\":\"a\",\"mode\":\"none\"}"), 400);
-    expect_said("mode is malformed; it must be \"enforce\", \"shadow\" or \"off\"");
+    expect_said("mode is \"none\"; it must be \"enforce\", \"shadow\" or \"off\"");
     assert_int_equal(update(&w, "{\"client_id\":\"a\",\"mode\":null}"), 400);
     close_world(&w);
 }
@@ -292,7 +292,7 @@ static void bad_bodies_name_the_field(void **state)
         {"{\"client_id\":\"a\",\"capacity\":NaN,\"rate_per_sec\":1}", ": capacity: found 'N' where a value belongs ("},
         {"{\"client_id\":\"a\",\"capacity\":1,\"rate_per_sec\":0}", "rate_per_sec is 0"},
         {"{\"client_id\":\"a\",\"capacity\":true,\"rate_per_sec\":1}", "capacity is "},
-        {"{\"client_id\":\"\",\"capacity\":1,\"rate_per_sec\":1}", "client_id is malformed"},
+        {"{\"client_id\":\"\",\"capacity\":1,\"rate_per_sec\":1}", "client_id is \"\"; it must be"},
         {"{\"client_id\":\"a\\u0000\",\"capacity\":1,\"rate_per_sec\":1}",
          ": client_id: a string holds \\u0000 (at byte 15)."},
         {"{\"client_id\":\"a\\ud800\",\"capacity\":1,\"rate_per_sec\":1}", ": client_id: a \\u escape is half of a"},
@@ -335,6 +335,9 @@ static void ids_in_queries(void **state)
         if (get(&w, bad[i]) != 400)
             fail_msg("taken: %s", bad[i]);
         expect_said("id");
+        bool is_encoded_badly = strcmp(bad[i] + 12, "?id=%") == 0 || strcmp(bad[i] + 12, "?id=%4") == 0 ||
+                                strcmp(bad[i] + 12, "?id=%zz") == 0;
+        assert_int_equal(!!strstr(x.body, "The parameter id has a malformed percent-encoding."), is_encoded_badly);
     }
     assert_int_equal(call(&w, METHOD_DELETE, "/clients/delete", ""), 400);
     memset(long_id + 16, 'x', 129);

@@ -974,7 +974,8 @@ static void missing_folder_is_refused(void **state)
 {
     (void)state;
     struct world w = {.path = "/nonexistent-folder/clients.json"};
-    expect_refusal(&w, STORE_UNUSABLE, "/nonexistent-folder/clients.json.lock: No such file");
+    expect_refusal(&w, STORE_UNUSABLE,
+                   "/nonexistent-folder/clients.json: the folder /nonexistent-folder does not exist");
 }
 
 /* ---- symbolic links ---- */

@@ -189,6 +189,24 @@ static void damage_is_found_and_placed(void **state)
     }
 }
 
+/* What editors and people leave is called by its name. */
+static void slips_are_named(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {"\xef\xbb\xbf{\"clients\":[]}", "the file begins with a byte order mark"},
+        {"{\"clients\":[" ONE ",\n]}", "no client follows the comma before this"},
+        {"{\"clients\":[,]}", "a client must be an object"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct client_table t;
+        struct text_fault fault = {0};
+        assert_false(parse(str_of(cases[i][0]), &t, &fault));
+        assert_string_equal(fault.what, cases[i][1]);
+        client_table_fini(&t);
+    }
+}
+
 /* Cut off anywhere, the file is damaged. */
 static void every_prefix_is_damaged(void **state)
 {
@@ -213,6 +231,7 @@ int main(void)
         cmocka_unit_test(time_away_refills),
         cmocka_unit_test(written_by_hand),
         cmocka_unit_test(damage_is_found_and_placed),
+        cmocka_unit_test(slips_are_named),
         cmocka_unit_test(every_prefix_is_damaged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
