@@ -28,6 +28,8 @@
  *    - Registering an address takes the anonymous word along (of its own bucket, or the overflow bucket's), converted
  *      to the new policy without adding a token, unless that bucket is full: deleting takes it back, and where a bucket
  *      is there already the higher word stays. Names begin full; only users of the client API can make names.
+ *      They can also delete an address and register it anew, which may give it the new capacity: in between its bucket
+ *      is one of the default policy, and forgotten where its tokens fill that.
  *    - Updating converts the word: the tokens stay, capped to the new capacity. The bound is then the old settings' up
  *      to the change and the new rate's from it on.
  *    - A reload of the default policy converts every anonymous word, the overflow buckets' too, so that who has none
@@ -35,8 +37,8 @@
  *      them was charged on (anon_change.c).
  *    - An update, like any change, is in force only once it is on disk; one that failed never was (clients.c).
  *    - Restarting. clients.json holds tokens as of saved_at; they refill for the time since then, by the wall clock,
- *      none if that has stepped back; at an upgrade by the monotonic one. After kill -9 the words themselves are found
- * (docs/limiter.md).
+ *      none if that has stepped back; at an upgrade by the monotonic one. After kill -9 the words themselves are found.
+ *      Those of anonymous buckets are, after a graceful stop (docs/limiter.md has both).
  *
  * 3. A client that asks no faster than its rate is never refused, whatever v was rounded to: readings are floors of a
  *    straight line whose slope is at least the rate, so in the time of n tokens v grows by at least n. */
