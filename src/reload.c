@@ -99,7 +99,7 @@ static bool open_log(struct reading *rd)
     rd->log_fd = file_open_append(path);
     if (rd->log_fd < 0) {
         (void)!buf_printf(&rd->errors, "%s: log.file: %s cannot be opened: %s\n", rd->fresh->path, path,
-                          strerrordesc_np(-rd->log_fd));
+                          file_why(rd->log_fd));
         return false;
     }
     enum file_kind kind = file_kind(rd->log_fd);

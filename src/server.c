@@ -166,7 +166,7 @@ static int start_base(struct server *s)
     s->log_writer = log_writer_new(s->loop, s->config->log.file);
     if (!s->log_writer)
         return fail(EXIT_RUNTIME, "cannot write the log to %s: %s",
-                    s->config->log.file ? s->config->log.file : "stdout", strerrordesc_np(errno));
+                    s->config->log.file ? s->config->log.file : "stdout", file_why(-errno));
     log_start(s);
     return EXIT_DONE;
 }

@@ -10,8 +10,13 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* Reads the whole file, at most `max` bytes (-EFBIG above), behind the content of `out`. -ENOENT when there is none. */
+/* Reads the whole file, at most `max` bytes (-EFBIG above), behind the content of `out`. -ENOENT when there is none;
+ * -ESPIPE for what could keep us until somebody writes to it: a FIFO, a device. */
 int file_read(const char *path, size_t max, struct buf *out) __attribute__((warn_unused_result));
+/* The same, and waits for whoever writes. */
+int file_read_stream(const char *path, size_t max, struct buf *out) __attribute__((warn_unused_result));
+/* What a result of these says, for people. */
+const char *file_why(int result);
 
 /* Replaces `path` by `content` so that after a crash at any point either the old or the new content is there whole:
  * writes path.tmp (mode as the old file's, else 0640 less the umask), fsync, rename, fsync of the folder. Where rename
@@ -42,7 +47,7 @@ int file_replace_commit(const char *path, int fd) __attribute__((warn_unused_res
 void file_replace_abort(const char *path, int fd);
 
 /* Opens for appending, creating with mode 0640 less the umask (and syncing the folder when it was created); the second
- * as file_replace_with(), whether it is there or not. */
+ * as file_replace_with(), whether it is there or not. -ENXIO, at once, for a FIFO that nobody reads. */
 int file_open_append(const char *path) __attribute__((warn_unused_result));
 int file_open_append_with(const char *path, const char *with) __attribute__((warn_unused_result));
 /* Takes from the file what file_replace_with() would not give. Where that cannot be, because the file is another's or

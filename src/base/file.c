@@ -31,6 +31,14 @@ int file_open(const char *path, int flags, mode_t mode)
     return fd < 0 ? -errno : fd;
 }
 
+/* A FIFO does not keep us until somebody opens its other end: -ENXIO, where that is to read. Where another holds a
+ * lease on the file, which this takes from it, that is waited for. */
+static int open_at_once(const char *path, int flags)
+{
+    int fd = file_open(path, flags | O_NONBLOCK, 0);
+    return fd == -EWOULDBLOCK ? file_open(path, flags, 0) : fd;
+}
+
 static ssize_t read_some(int fd, char *p, size_t n)
 {
     ssize_t got;
@@ -92,12 +100,20 @@ int file_sync_folder(const char *path)
     return r == -EINVAL ? 0 : r;
 }
 
+static bool is_stream(const struct stat *st)
+{
+    return !S_ISREG(st->st_mode) && !S_ISDIR(st->st_mode);
+}
+
 /* Reads to the end; -EFBIG as soon as there are more than `max` bytes. */
-static int read_all(int fd, size_t max, struct buf *out)
+static int read_all(int fd, size_t max, bool streams, struct buf *out)
 {
     size_t total = 0, step = BLOCK_SIZE;
     struct stat st;
-    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size <= max)
+    bool known = fstat(fd, &st) == 0;
+    if (known && !streams && is_stream(&st))
+        return -ESPIPE;
+    if (known && S_ISREG(st.st_mode) && (uint64_t)st.st_size <= max)
         step = (size_t)st.st_size + 1; /* the one byte more tells the end */
     for (;;) {
         if (!buf_reserve(out, step))
@@ -113,17 +129,35 @@ static int read_all(int fd, size_t max, struct buf *out)
     }
 }
 
-int file_read(const char *path, size_t max, struct buf *out)
+static int read_and_close(int fd, size_t max, bool streams, struct buf *out)
 {
     size_t before = out->len;
-    int fd = file_open(path, O_RDONLY, 0);
     if (fd < 0)
         return fd;
-    int r = read_all(fd, max, out);
+    int r = read_all(fd, max, streams, out);
     file_close(fd);
     if (r < 0)
         out->len = before;
     return r;
+}
+
+int file_read(const char *path, size_t max, struct buf *out)
+{
+    return read_and_close(open_at_once(path, O_RDONLY), max, false, out);
+}
+
+int file_read_stream(const char *path, size_t max, struct buf *out)
+{
+    return read_and_close(file_open(path, O_RDONLY, 0), max, true, out);
+}
+
+const char *file_why(int result)
+{
+    switch (-result) {
+    case ENXIO: return "nobody reads from it";
+    case ESPIPE: return "it is no regular file";
+    default: return strerrordesc_np(-result);
+    }
 }
 
 char *file_path_with(const char *path, const char *suffix)
@@ -357,6 +391,15 @@ void file_unmap(void *p, size_t n)
     free(m);
 }
 
+/* Once it is open, whoever writes waits as ever, be it for the reader of a FIFO. */
+static int append_to_old(const char *path)
+{
+    int fd = open_at_once(path, O_WRONLY | O_APPEND);
+    if (fd >= 0)
+        (void)!fcntl(fd, F_SETFL, O_APPEND);
+    return fd;
+}
+
 static int append_to_new(const char *path, mode_t mode)
 {
     int fd = file_open(path, O_WRONLY | O_APPEND | O_CREAT, mode);
@@ -372,7 +415,7 @@ static int append_to_new(const char *path, mode_t mode)
 
 int file_open_append_with(const char *path, const char *with)
 {
-    int fd = file_open(path, O_WRONLY | O_APPEND, 0);
+    int fd = append_to_old(path);
     if (fd == -ENOENT)
         return append_to_new(path, MODE_NEW & allowed_with(with));
     if (fd >= 0 && with)

@@ -271,7 +271,7 @@ struct config *config_load_over(const char *path, const struct config *running, 
     struct loader l = {.get = get_from_process, .running = running};
     struct config *c = NULL;
     struct buf text = BUF_INIT;
-    int r = file_read(path, CONFIG_FILE_MAX, &text);
+    int r = file_read_stream(path, CONFIG_FILE_MAX, &text);
     *no_memory = r == -ENOMEM;
     if (r == 0)
         c = parse(&l, buf_str(&text), path, errors, no_memory);

@@ -133,7 +133,7 @@ static void tell_reopening(struct log_writer *lw)
     lw->reopen_failing = error != 0;
     if (error)
         fprintf(stderr, "%s: the log cannot be opened anew: %s; the old file stays in use\n", lw->path,
-                strerrordesc_np(error));
+                file_why(-error));
     else
         fprintf(stderr, "%s: the log has been opened anew\n", lw->path);
 }
@@ -186,7 +186,7 @@ static void report_reopen_failure(const struct log_writer *lw)
 {
     log_begin(LOG_ERROR, "log_reopen_failed");
     log_z("file", lw->path);
-    log_z("cause", strerror(lw->job_reopen_error));
+    log_z("cause", file_why(-lw->job_reopen_error));
     log_end();
 }
 

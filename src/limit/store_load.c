@@ -113,7 +113,7 @@ static bool load_file(struct load *l, const char *path, bool *there)
     *there = r != -ENOENT;
     bool ok = r == -ENOENT || (r == 0 && parse_clients(l, path, buf_str(&text)));
     if (r < 0 && r != -ENOENT)
-        fail(l, STORE_UNUSABLE, "%s: %s", path, strerror(-r));
+        fail(l, STORE_UNUSABLE, "%s: %s", path, file_why(r));
     buf_fini(&text);
     return ok;
 }
@@ -154,7 +154,7 @@ static void read_past(struct load *l)
     switch (words_file_read(&l->st->words, l->at.now + l->st->setup.zero, &l->past, &error)) {
     case WORDS_FOUND:
     case WORDS_NONE: break;
-    case WORDS_UNREADABLE: log_words(l, "tokens_ignored", strerror(-error)); break;
+    case WORDS_UNREADABLE: log_words(l, "tokens_ignored", file_why(error)); break;
     case WORDS_DAMAGED: log_words(l, "tokens_ignored", "damaged"); break;
     case WORDS_OTHER_BOOT: log_words(l, "tokens_ignored", "the machine was restarted"); break;
     }
@@ -270,7 +270,7 @@ static bool load_journal(struct load *l)
     bool ok = r == -ENOENT || (r == 0 && replay(l, buf_str(&text)));
     buf_fini(&text);
     if (r < 0 && r != -ENOENT)
-        return fail(l, STORE_UNUSABLE, "%s: %s", st->journal_path, strerror(-r));
+        return fail(l, STORE_UNUSABLE, "%s: %s", st->journal_path, file_why(r));
     return ok;
 }
 

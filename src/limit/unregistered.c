@@ -142,7 +142,7 @@ void limiter_recall(struct limiter *lim)
     struct buf text = BUF_INIT;
     int r = file_read(k->path, TEXT_MAX, &text);
     k->found = r != -ENOENT;
-    const char *fault = r == 0 ? limiter_import_kept(lim, buf_str(&text)) : k->found ? strerror(-r) : NULL;
+    const char *fault = r == 0 ? limiter_import_kept(lim, buf_str(&text)) : k->found ? file_why(r) : NULL;
     if (fault)
         log_ignored(k, fault);
     buf_fini(&text);

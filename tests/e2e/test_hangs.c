@@ -30,23 +30,62 @@ static void start(struct world *w, const char *extra)
 
 #define LOG_TO_FILE "\"log\": {\"format\": \"json\", \"file\": \"lb.log\"}"
 
-/* Opening it anew hangs from now on: a FIFO without a reader takes the file's place. */
-static void hang_log(struct world *w)
+/* Has that process the file open? */
+static bool is_open(pid_t pid, const char *path)
 {
-    assert_int_equal(rename(world_path(w, "lb.log"), world_path(w, "lb.log.1")), 0);
-    assert_int_equal(mkfifo(world_path(w, "lb.log"), 0600), 0);
-    daemon_signal(&w->daemon, SIGUSR1);
-    assert_int_equal(http_get(w->port, "/", NULL), 200);
-    assert_int_equal(http_get(w->port, "/", NULL), 200);
+    char name[64], target[400];
+
+    for (int fd = 3; fd < 64; fd++) {
+        snprintf(name, sizeof name, "/proc/%d/fd/%d", (int)pid, fd);
+        ssize_t n = readlink(name, target, sizeof target - 1);
+        target[n > 0 ? n : 0] = '\0';
+        if (strcmp(target, path) == 0)
+            return true;
+    }
+    return false;
 }
 
-/* Until this reader comes, which is returned. */
-static int free_log(struct world *w)
+static int open_log(const struct world *w, int flags)
 {
-    int fd = open(world_path(w, "lb.log"), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    int fd = open(world_path(w, "lb.log"), flags | O_NONBLOCK | O_CLOEXEC);
 
     assert_true(fd >= 0);
     return fd;
+}
+
+static void wait_until_reopened(struct world *w)
+{
+    uint64_t deadline = deadline_in(patience_ms());
+
+    for (; !is_open(w->daemon.pid, world_path(w, "lb.log")); rest())
+        CHECK(left_ms(deadline) > 0, "the log is not opened anew");
+}
+
+/* Writing it hangs from now on: a FIFO that is full takes the file's place. Returns its reader, who does not read. */
+static int hang_log(struct world *w)
+{
+    static const char filler[4096];
+
+    assert_int_equal(rename(world_path(w, "lb.log"), world_path(w, "lb.log.1")), 0);
+    assert_int_equal(mkfifo(world_path(w, "lb.log"), 0600), 0);
+    int reader = open_log(w, O_RDONLY), writer = open_log(w, O_WRONLY);
+    while (write(writer, filler, sizeof filler) > 0)
+        ;
+    close(writer);
+    daemon_signal(&w->daemon, SIGUSR1);
+    wait_until_reopened(w);
+    assert_int_equal(http_get(w->port, "/", NULL), 200);
+    assert_int_equal(http_get(w->port, "/", NULL), 200);
+    return reader;
+}
+
+/* ... until now. */
+static void free_log(int reader)
+{
+    char content[4096];
+
+    while (read(reader, content, sizeof content) > 0)
+        ;
 }
 
 static void test_a_log_that_hangs_holds_up_no_change(void **state)
@@ -55,11 +94,11 @@ static void test_a_log_that_hangs_holds_up_no_change(void **state)
     uint64_t begun;
 
     start(w, LOG_TO_FILE);
-    hang_log(w);
+    int reader = hang_log(w);
     begun = now_ms();
     assert_int_equal(register_client(w, "user1"), 201);
     assert_in_range(now_ms() - begun, 0, SOON_MS);
-    int reader = free_log(w);
+    free_log(reader);
     world_stop(w);
     close(reader);
     world_finish(w);
@@ -71,12 +110,13 @@ static void test_a_log_that_hangs_does_not_keep_the_process(void **state)
     uint64_t begun;
 
     start(w, LOG_TO_FILE);
-    hang_log(w);
+    int reader = hang_log(w);
     begun = now_ms();
     daemon_signal(&w->daemon, SIGTERM);
     assert_int_equal(daemon_wait(&w->daemon), 0);
     assert_in_range(now_ms() - begun, 0, 2000 + SOON_MS);
     daemon_expect_clean_stderr(&w->daemon);
+    close(reader);
     world_finish(w);
 }
 
@@ -87,7 +127,7 @@ static void test_a_second_signal_ends_the_wait_for_the_log(void **state)
     uint64_t begun;
 
     start(w, LOG_TO_FILE ", \"rate_limit\": null");
-    hang_log(w);
+    int reader = hang_log(w);
     daemon_signal(&w->daemon, SIGTERM);
     while (client_can_connect(w->port))
         rest();
@@ -98,6 +138,7 @@ static void test_a_second_signal_ends_the_wait_for_the_log(void **state)
     assert_int_equal(daemon_wait(&w->daemon), 0);
     assert_true(is_instrumented() || now_ms() - begun < 1000u);
     daemon_expect_clean_stderr(&w->daemon);
+    close(reader);
     world_finish(w);
 }
 

@@ -76,10 +76,92 @@ static void test_an_upgrade_follows_the_link_in_path(void **state)
     world_finish(w);
 }
 
+/* ---- what is no file ---- */
+
+/* Ends with that status, and says that on stderr. */
+static void expect_refused(struct world *w, const char *const argv[], int status, const char *message)
+{
+    struct daemon d = {0};
+
+    int ended = daemon_run(&d, w->dir, "refused", argv);
+    struct bytes said = daemon_stderr(&d);
+    CHECK(strstr(said.p ? said.p : "", message), "it says \"%s\" instead of \"%s\"", said.p, message);
+    assert_int_equal(ended, status);
+    bytes_free(&said);
+    daemon_fini(&d);
+}
+
+static const char *const start_it[] = {"loadbalancer", NULL};
+
+static void make_fifo(const struct world *w, const char *name)
+{
+    assert_int_equal(mkfifo(world_path(w, name), 0600), 0);
+}
+
+static void test_a_log_that_nobody_reads(void **state)
+{
+    struct world *w = *state;
+
+    world_origin(w, origin_answer_all, NULL, NULL);
+    make_fifo(w, "pipe");
+    world_config(w, "\"log\": {\"file\": \"pipe\"}");
+    expect_refused(w, start_it, 1, "cannot write the log to pipe: nobody reads from it");
+    world_config(w, "\"log\": {\"format\": \"json\", \"file\": \"lb.log\"}");
+    daemon_start(&w->daemon, w->dir, "loadbalancer", start_it);
+    snprintf(w->daemon.out, sizeof w->daemon.out, "%s", world_path(w, "lb.log"));
+    daemon_expect_event(&w->daemon, 0, "listening", NULL);
+    world_config(w, "\"log\": {\"format\": \"json\", \"file\": \"pipe\"}");
+    daemon_signal(&w->daemon, SIGHUP);
+    const char *cause = log_field(daemon_expect_event(&w->daemon, 0, "reload_failed", NULL), "cause");
+    CHECK(strstr(cause, "log.file: pipe cannot be opened: nobody reads from it"), "%s", cause);
+    world_finish(w);
+}
+
+static void test_clients_that_are_no_file(void **state)
+{
+    static const char *const names[] = {"clients.json", "clients.json.journal", "clients.json.rescue"};
+    struct world *w = *state;
+    char message[80];
+
+    world_origin(w, origin_answer_all, NULL, NULL);
+    world_config(w, NULL);
+    for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
+        make_fifo(w, names[i]);
+        snprintf(message, sizeof message, "%s: it is no regular file", names[i]);
+        expect_refused(w, start_it, 1, message);
+        assert_int_equal(unlink(world_path(w, names[i])), 0);
+    }
+    make_fifo(w, "clients.json.tokens"); /* what they hold is only ever better than nothing */
+    make_fifo(w, "clients.json.unregistered");
+    world_restart(w);
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "tokens_ignored", NULL), 2);
+    world_finish(w);
+}
+
+/* As `-c <(...)` is: whoever writes it is waited for. */
+static void test_a_config_from_a_pipe(void **state)
+{
+    struct world *w = *state;
+
+    world_origin(w, origin_answer_all, NULL, NULL);
+    world_config(w, NULL);
+    const char *const argv[] = {"/bin/sh", "-c", "(sleep 0.2; cat config.json) | \"$0\" -t -c /dev/stdin", NULL, NULL};
+    const char *filled[5];
+    char program[300];
+    memcpy(filled, argv, sizeof argv);
+    snprintf(program, sizeof program, "%s/loadbalancer", build_dir());
+    filled[3] = program;
+    assert_int_equal(world_run(w, filled, 10, NULL), 0);
+    world_finish(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         WORLD_TEST(test_an_upgrade_follows_the_link_in_path),
+        WORLD_TEST(test_a_log_that_nobody_reads),
+        WORLD_TEST(test_clients_that_are_no_file),
+        WORLD_TEST(test_a_config_from_a_pipe),
     };
     prctl(PR_SET_CHILD_SUBREAPER, 1); /* a process whose parent has ended is ours then */
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -545,6 +545,8 @@ int sim_fcntl(int fd, int op, ...)
 {
     if (op == F_GETFD && fd <= STDERR_FILENO) /* whoever starts this process leaves them open */
         return 0;
+    if (op == F_SETFL) /* O_NONBLOCK off, which says nothing of a regular file */
+        return 0;
     syscall_begin("fcntl", fd, op);
     if (op != F_SETPIPE_SZ)
         sim_fail("kernel", "a use of fcntl that is not simulated");

@@ -153,7 +153,7 @@ static void test_read_without_size(void **state)
     assert_int_equal(file_read("/proc/self/stat", 1 << 16, &b), 0);
     assert_true(b.len > 10);
     buf_fini(&b);
-    assert_int_equal(file_read("/dev/zero", 1 << 20, &b), -EFBIG);
+    assert_int_equal(file_read_stream("/dev/zero", 1 << 20, &b), -EFBIG);
     assert_int_equal(b.len, 0);
     buf_fini(&b);
 }
@@ -520,6 +520,35 @@ static void test_append(void **state)
     assert_int_equal(file_open_append(folder), -EISDIR);
 }
 
+/* What could wait for somebody's other end is waited for only where that is wanted. */
+static void test_a_fifo_keeps_nobody(void **state)
+{
+    (void)state;
+    struct buf b = BUF_INIT;
+    char name[32];
+    int ends[2];
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_int_equal(file_read(path, 100, &b), -ESPIPE);
+    assert_int_equal(file_read("/dev/zero", 100, &b), -ESPIPE);
+    assert_int_equal(file_open_append(path), -ENXIO);
+    int reader = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC), fd = file_open_append(path);
+    assert_true(fd >= 0);
+    assert_false(fcntl(fd, F_GETFL) & O_NONBLOCK); /* once it is open, its reader is waited for */
+    file_close(fd);
+    close(reader);
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    assert_int_equal(file_write_all(ends[1], STR("text")), 0);
+    close(ends[1]);
+    snprintf(name, sizeof name, "/dev/fd/%d", ends[0]);
+    assert_int_equal(file_read_stream(name, 100, &b), 0);
+    assert_int_equal(b.len, 4);
+    close(ends[0]);
+    buf_fini(&b);
+    assert_string_equal(file_why(-ENXIO), "nobody reads from it");
+    assert_string_equal(file_why(-ESPIPE), "it is no regular file");
+    assert_string_equal(file_why(-ENOENT), "No such file or directory");
+}
+
 /* Who may not read a file may not read what goes with it, be that new or not. */
 static void test_modes_of_what_goes_with(void **state)
 {
@@ -858,6 +887,7 @@ int main(void)
         TEST(test_mount_point_torn),
         TEST(test_name_beside),
         TEST(test_append),
+        TEST(test_a_fifo_keeps_nobody),
         TEST(test_modes_of_what_goes_with),
         TEST(test_append_folder_not_synced),
         TEST(test_bad_descriptors),

@@ -224,6 +224,36 @@ static void test_rotation_that_fails_keeps_the_old_file(void **state)
     buf_fini(&content);
 }
 
+/* Makes a pipe stderr; its end to be read does not block. */
+static int stderr_saved = -1;
+
+static int stderr_catch(void)
+{
+    int fds[2];
+
+    assert_int_equal(pipe2(fds, O_CLOEXEC | O_NONBLOCK), 0);
+    stderr_saved = dup(STDERR_FILENO);
+    assert_true(stderr_saved >= 0);
+    assert_true(dup2(fds[1], STDERR_FILENO) >= 0);
+    close(fds[1]);
+    return fds[0];
+}
+
+static void stderr_expect(int caught, const char *form)
+{
+    char want[600], got[1000];
+
+    assert_true(dup2(stderr_saved, STDERR_FILENO) >= 0);
+    close(stderr_saved);
+    ssize_t n = read(caught, got, sizeof(got) - 1);
+    got[n > 0 ? n : 0] = '\0';
+    close(caught);
+    char *at = want;
+    for (const char *c = form; *c; c++) /* @ is the path */
+        at += *c == '@' ? sprintf(at, "%s", path) : sprintf(at, "%c", *c);
+    assert_string_equal(got, want);
+}
+
 /* Goes on until there is something at the path, which brings it about by itself. */
 static bool settle_until_reopened(void)
 {
@@ -269,6 +299,27 @@ static void test_a_rotation_that_fails_is_tried_again(void **state)
     assert_int_equal(count(path, "line number=1\n"), 1);
 }
 
+/* Nobody waits for the reader of a FIFO that has come into the file's place. */
+static void test_a_fifo_that_nobody_reads_is_no_file(void **state)
+{
+    (void)state;
+    open_path();
+    line(0);
+    settle();
+    assert_int_equal(rename(path, rotated), 0);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    int caught = stderr_catch();
+    log_writer_reopen(writer);
+    settle();
+    line(1);
+    settle();
+    stderr_expect(caught, "@: the log cannot be opened anew: nobody reads from it; the old file stays in use\n");
+    assert_int_equal(count(rotated, "cause=\"nobody reads from it\""), 1);
+    assert_int_equal(count(rotated, "line number=1\n"), 1);
+    assert_null(log_writer_new(loop, path));
+    assert_int_equal(errno, ENXIO);
+}
+
 /* Another file, to which the log moves meanwhile, is not left for it. */
 static void test_a_move_takes_the_place_of_a_rotation_that_fails(void **state)
 {
@@ -288,17 +339,29 @@ static void test_a_move_takes_the_place_of_a_rotation_that_fails(void **state)
     assert_int_equal(rmdir(path), 0);
 }
 
-/* A thread that hangs in the file at the end is not waited for longer than was promised; the process ends with it. A
- * FIFO without a reader hangs whoever opens it. */
+/* Puts a FIFO in the file's place that is full, and whose reader does not read: it hangs whoever writes to it. */
+static void make_full_fifo(void)
+{
+    static const char filler[4096];
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_true(open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC) >= 0); /* to the end of the process */
+    int fd = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+    assert_true(fd >= 0);
+    while (write(fd, filler, sizeof(filler)) > 0)
+        ;
+    close(fd);
+}
+
+/* A thread that hangs in the file at the end is not waited for longer than was promised; the process ends with it. */
 static void end_with_a_file_that_hangs(bool in_haste, uint64_t least, uint64_t most)
 {
     open_path();
     line(0);
     settle();
     assert_int_equal(rename(path, rotated), 0);
-    assert_int_equal(mkfifo(path, 0600), 0);
+    make_full_fifo();
     log_writer_reopen(writer);
-    loop_turn(loop, 0);
+    settle();
     line(1);
     if (in_haste)
         log_writer_hurry(writer);
@@ -357,36 +420,6 @@ static void test_a_full_disk_costs_lines_and_is_survived(void **state)
     assert_non_null(strstr(rest, " warn  log_dropped lines=2\n"));
     assert_non_null(strstr(rest, " info  line number=4\n"));
     buf_fini(&content);
-}
-
-/* Makes a pipe stderr; its end to be read does not block. */
-static int stderr_saved = -1;
-
-static int stderr_catch(void)
-{
-    int fds[2];
-
-    assert_int_equal(pipe2(fds, O_CLOEXEC | O_NONBLOCK), 0);
-    stderr_saved = dup(STDERR_FILENO);
-    assert_true(stderr_saved >= 0);
-    assert_true(dup2(fds[1], STDERR_FILENO) >= 0);
-    close(fds[1]);
-    return fds[0];
-}
-
-static void stderr_expect(int caught, const char *form)
-{
-    char want[600], got[1000];
-
-    assert_true(dup2(stderr_saved, STDERR_FILENO) >= 0);
-    close(stderr_saved);
-    ssize_t n = read(caught, got, sizeof(got) - 1);
-    got[n > 0 ? n : 0] = '\0';
-    close(caught);
-    char *at = want;
-    for (const char *c = form; *c; c++) /* @ is the path */
-        at += *c == '@' ? sprintf(at, "%s", path) : sprintf(at, "%c", *c);
-    assert_string_equal(got, want);
 }
 
 static void test_a_full_disk_is_told_once_on_stderr(void **state)
@@ -718,6 +751,7 @@ int main(void)
         WRITER_TEST(test_rotation),
         WRITER_TEST(test_rotation_that_fails_keeps_the_old_file),
         WRITER_TEST(test_a_rotation_that_fails_is_tried_again),
+        WRITER_TEST(test_a_fifo_that_nobody_reads_is_no_file),
         WRITER_TEST(test_a_move_takes_the_place_of_a_rotation_that_fails),
         WRITER_TEST(test_free_does_not_wait_long_for_a_file_that_hangs),
         WRITER_TEST(test_in_haste_it_waits_hardly_at_all),
