@@ -333,12 +333,9 @@ static int start_process(struct upgrade *u)
     return 0;
 }
 
-/* The kernel ends all processes of a PID namespace with its first one: the new process would go with this one. */
-#define FIRST_PROCESS 1
-
 static const char *forbidden(const struct upgrade *u)
 {
-    if (process_self() == FIRST_PROCESS)
+    if (process_is_first()) /* the kernel would end the new process with this one */
         return "the balancer is the first process of its container, which would end with it";
     if (u->parts.lifecycle->state != LIFECYCLE_RUNNING)
         return "the balancer is stopping";

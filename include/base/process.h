@@ -26,6 +26,9 @@ _Noreturn void process_exit(int status);
 
 pid_t process_self(void);
 
+/* Is this the first process of its PID namespace, with which all others end, and which inherits their children? */
+bool process_is_first(void);
+
 /* Where the running program is: the path that exec was given, which whoever started it by its name has found in PATH,
  * with its links not followed, for they may be set anew; relative to the working folder where that was. Where it was
  * given none, the path of the file as it was at the start of the process. False when there is no telling. To be asked

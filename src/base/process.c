@@ -125,6 +125,11 @@ pid_t process_self(void)
     return getpid();
 }
 
+bool process_is_first(void)
+{
+    return getpid() == 1;
+}
+
 /* As fexecve(3) names it: not to be opened later, or for ever the same file. */
 static bool names_a_descriptor(const char *path)
 {

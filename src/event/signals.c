@@ -3,6 +3,7 @@
 #include "event/signals.h"
 
 #include "base/mem.h"
+#include "base/process.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -43,11 +44,18 @@ static void on_signalfd(struct watch *w, unsigned ready)
         s->fn(s->arg, (int)info[i].ssi_signo);
 }
 
+/* The first process of a container gets the children of those that end before them (a `docker exec` leaves some), and
+ * is to let them go. It has none of its own whose exit status it would ask for: such a one begins no upgrade. */
+static bool let_orphans_go(void)
+{
+    return !process_is_first() || signal(SIGCHLD, SIG_IGN) != SIG_ERR;
+}
+
 static bool start(struct signals *s)
 {
     sigset_t set = handled();
 
-    if (signal(SIGPIPE, SIG_IGN) == SIG_ERR || sigprocmask(SIG_BLOCK, &set, NULL) != 0)
+    if (signal(SIGPIPE, SIG_IGN) == SIG_ERR || !let_orphans_go() || sigprocmask(SIG_BLOCK, &set, NULL) != 0)
         return false;
     watch_init(&s->watch, signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC), on_signalfd);
     return s->watch.fd >= 0 && loop_watch(s->loop, &s->watch, LOOP_READ);

@@ -2,13 +2,15 @@
  * and what the test of a config finds. */
 #include "harness/world.h"
 
-#include <errno.h>
+#include <dirent.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* ---- versions ---- */
@@ -155,6 +157,79 @@ static void test_a_config_from_a_pipe(void **state)
     world_finish(w);
 }
 
+/* ---- the first process of a container ---- */
+
+static pid_t parent_of(const char *pid)
+{
+    char path[300];
+
+    snprintf(path, sizeof path, "/proc/%s/status", pid);
+    struct bytes status = file_content(path);
+    const char *line = status.p ? strstr(status.p, "\nPPid:") : NULL;
+    pid_t parent = line ? (pid_t)strtol(line + strlen("\nPPid:"), NULL, 10) : 0;
+    bytes_free(&status);
+    return parent;
+}
+
+/* Those that have ended are among them until their parent has asked how. */
+static unsigned count_children(pid_t parent)
+{
+    DIR *all = opendir("/proc");
+    unsigned n = 0;
+
+    assert_non_null(all);
+    for (struct dirent *e; (e = readdir(all));)
+        n += e->d_name[0] >= '1' && e->d_name[0] <= '9' && parent_of(e->d_name) == parent;
+    closedir(all);
+    return n;
+}
+
+/* Starts a process whose parent ends, as `docker exec` leaves them; it ends when what is returned is closed. */
+static int leave_an_orphan(void)
+{
+    int ends[2], status;
+    char byte;
+
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(ends[1]);
+        if (fork() == 0)
+            (void)!read(ends[0], &byte, 1);
+        _exit(0);
+    }
+    assert_true(pid > 0);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    close(ends[0]);
+    return ends[1];
+}
+
+static void wait_for_children(pid_t parent, unsigned n)
+{
+    uint64_t deadline = deadline_in(patience_ms());
+
+    for (; count_children(parent) != n; rest())
+        CHECK(left_ms(deadline) > 0, "the daemon has %u children instead of %u", count_children(parent), n);
+}
+
+static void test_orphans_are_let_go(void **state)
+{
+    struct world *w = *state;
+
+    world_origin(w, origin_answer_all, NULL, NULL);
+    int own = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
+    if (own < 0 || unshare(CLONE_NEWPID) != 0)
+        skip(); /* not allowed here */
+    world_start(w, NULL);
+    int orphan = leave_an_orphan();
+    assert_int_equal(setns(own, CLONE_NEWPID), 0);
+    close(own);
+    wait_for_children(w->daemon.pid, 1);
+    close(orphan);
+    wait_for_children(w->daemon.pid, 0);
+    world_finish(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -162,6 +237,7 @@ int main(void)
         WORLD_TEST(test_a_log_that_nobody_reads),
         WORLD_TEST(test_clients_that_are_no_file),
         WORLD_TEST(test_a_config_from_a_pipe),
+        WORLD_TEST(test_orphans_are_let_go),
     };
     prctl(PR_SET_CHILD_SUBREAPER, 1); /* a process whose parent has ended is ours then */
     return cmocka_run_group_tests(tests, NULL, NULL);
