@@ -172,9 +172,8 @@ void pool_trim(struct upstream *u)
         ;
 }
 
-bool upstream_spare(void *upstream)
+bool upstream_spare(struct upstream *u)
 {
-    struct upstream *u = upstream;
     return u->idle.next != u->idle.prev && pool_close_oldest(u);
 }
 
