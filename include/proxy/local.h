@@ -39,6 +39,9 @@ void local_answer_err(struct local_exchange *x, enum err e, struct str fields, c
 struct local_handler {
     /* Is this request the handler's own? Asked for every request, by its path. */
     bool (*is_mine)(void *arg, const struct request *r);
+    /* The Allow line, complete with CRLF, of what this target stands for, where that is the handler's own; else "". For
+     * a method that nothing here allows, which is refused before anybody is asked. */
+    struct str (*allowed)(void *arg, struct str target);
     /* Asked when the head is there: ERR_OK to go on and read the body (up to LOCAL_BODY_MAX), or the error to answer at
      * once; `fields` and `detail` may then be set, and stay as they are until the next call. */
     enum err (*admit)(void *arg, const struct local_request *r, struct str *fields, const char **detail);

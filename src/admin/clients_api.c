@@ -347,6 +347,13 @@ static bool is_mine(void *arg, const struct request *r)
     return str_starts_with(r->target, PREFIX);
 }
 
+static struct str allowed(void *arg, struct str target)
+{
+    const struct clients_api *api = arg;
+    const struct call_type *type = api->lim ? find_call(target) : NULL;
+    return type ? type->allow : STR("");
+}
+
 static enum err admit(void *arg, const struct local_request *r, struct str *fields, const char **detail)
 {
     struct clients_api *api = arg;
@@ -396,8 +403,8 @@ struct clients_api *clients_api_new(struct loop *l, struct config *config, struc
     api->loop = l;
     api->config = config_get(config);
     api->lim = lim;
-    api->handler =
-        (struct local_handler){.is_mine = is_mine, .admit = admit, .start = start, .cancel = cancel, .arg = api};
+    api->handler = (struct local_handler){
+        .is_mine = is_mine, .allowed = allowed, .admit = admit, .start = start, .cancel = cancel, .arg = api};
     return api;
 }
 

@@ -328,6 +328,14 @@ void exchange_drained(struct exchange *x)
 
 /* ---- failure ---- */
 
+/* RFC 9110 section 10.2.1: of the target, which may be the local handler's. */
+static struct str allowed_methods(const struct exchange *x)
+{
+    const struct local_handler *h = x->px->local;
+    struct str own = h ? h->allowed(h->arg, x->target) : STR("");
+    return own.n > 0 ? own : STR("Allow: " ALLOWED_METHODS "\r\n");
+}
+
 void exchange_fail(struct exchange *x, enum err e)
 {
     if (x->state == EXCHANGE_DONE)
@@ -336,7 +344,7 @@ void exchange_fail(struct exchange *x, enum err e)
     attempt_drop(x);
     local_drop(x);
     if (!x->down_begun && err_status(e) != 0) {
-        struct str allow = e == ERR_METHOD_NOT_ALLOWED ? STR("Allow: " ALLOWED_METHODS "\r\n") : STR("");
+        struct str allow = e == ERR_METHOD_NOT_ALLOWED ? allowed_methods(x) : STR("");
         local_problem(x, e, allow, NULL);
         return;
     }

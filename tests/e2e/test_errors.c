@@ -171,6 +171,11 @@ static void test_trace_is_not_allowed(void **state)
     CHECK(message_field(&c.response, "Allow"), "no Allow in:\n%s", c.response.head);
     client_close(&c);
     daemon_expect_event(&w->daemon, 0, "request", "status=405 reason=method_not_allowed");
+    client_open(&c, w->port);
+    client_send(&c, "TRACE /clients/register?x HTTP/1.1\r\nHost: h\r\n\r\n");
+    expect_problem(client_expect(&c, 405), 405);
+    assert_string_equal(message_field(&c.response, "Allow"), "POST");
+    client_close(&c);
     world_finish(w);
 }
 
