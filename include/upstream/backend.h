@@ -48,6 +48,7 @@ struct backend {
     unsigned addr_ids[BACKEND_ADDRS_MAX]; /* of a name's: each is given once */
     unsigned addr_id_last;
     unsigned addr_changes; /* how often they have become others */
+    bool unheard;          /* its name had no answer the last time */
 
     bool up;           /* as far as active checks know */
     bool ejected;      /* by passive ones */
@@ -131,12 +132,15 @@ struct backend *backend_new(struct upstream *u, struct config *snapshot, const s
 /* Ends all that it does by itself, and the set's reference; what is under way there goes on. */
 void backend_quit(struct backend *be);
 
-/* Starts the threads that resolve names which `config` needs and which are not there yet. False, with errno, on
+/* How many backends are given by name. */
+unsigned upstream_names_in(const struct config *config);
+
+/* So many names may have to be resolved at a time: starts the threads that are missing for that. False, with errno, on
  * failure. */
-bool upstream_start_names(struct upstream *u, const struct config *config) __attribute__((warn_unused_result));
+bool upstream_start_names(struct upstream *u, unsigned names) __attribute__((warn_unused_result));
 
 /* Where a name leads that backend `i` of a new config is at: what `l` (may be NULL) has found, else what a backend of
- * that host has. The number of addresses, 0 where that is not known. */
+ * that host has. The number of addresses; 0 where that is not known, below that where `l` has asked for it, too. */
 int upstream_found(const struct upstream *u, const struct upstream_lookup *l, unsigned i, const struct endpoint *at,
                    struct addr out[BACKEND_ADDRS_MAX]);
 

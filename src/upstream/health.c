@@ -66,7 +66,6 @@ struct health_check {
     struct resolve *resolving;
     bool again;                /* the last probe could not be made for want of something of ours */
     bool seen_address;         /* the name has resolved before */
-    bool unheard;              /* it had no answer the last time */
     unsigned unknown_in_a_row; /* answers that there is no such name, since it has */
     char cause[96];            /* what the last one has found */
     char request[2048];
@@ -286,7 +285,7 @@ static void on_resolved(void *arg, const struct resolve *r)
     struct health_check *h = arg;
     bool first = h->backend->addr_count == 0;
     h->resolving = NULL;
-    h->unheard = resolve_is_unheard(r);
+    h->backend->unheard = resolve_is_unheard(r);
     if (r->count > 0) {
         h->unknown_in_a_row = 0;
         take_addresses(h, r->addrs, r->count);
@@ -303,7 +302,7 @@ static void on_resolved(void *arg, const struct resolve *r)
 static bool resolve(struct health_check *h)
 {
     struct backend *be = h->backend;
-    h->resolving = resolve_begin(be->upstream->names, &be->config->endpoint, h->unheard, on_resolved, h);
+    h->resolving = resolve_begin(be->upstream->names, &be->config->endpoint, be->unheard, on_resolved, h);
     return h->resolving != NULL;
 }
 

@@ -44,20 +44,31 @@ static bool is_to_be_asked_for(const struct upstream *u, const struct endpoint *
     return at->kind == ENDPOINT_NAME && !upstream_find(u, at, i) && !namesake(u, at);
 }
 
+static int addresses_of(const struct backend *be, uint16_t port, struct addr out[BACKEND_ADDRS_MAX])
+{
+    for (int i = 0; i < be->addr_count; i++)
+        out[i] = addr_with_port(&be->addrs[(be->addr_at + i) % be->addr_count], port);
+    return be->addr_count;
+}
+
+static const struct asked *asked_for(const struct upstream_lookup *l, unsigned i)
+{
+    for (unsigned k = 0; l && k < l->count; k++)
+        if (l->asked[k].index == i)
+            return &l->asked[k];
+    return NULL;
+}
+
 int upstream_found(const struct upstream *u, const struct upstream_lookup *l, unsigned i, const struct endpoint *at,
                    struct addr out[BACKEND_ADDRS_MAX])
 {
-    for (unsigned k = 0; l && k < l->count; k++) {
-        const struct asked *a = &l->asked[k];
-        if (a->index != i || a->count == 0)
-            continue;
-        memcpy(out, a->addrs, (size_t)a->count * sizeof *out);
-        return a->count;
-    }
+    const struct asked *a = asked_for(l, i);
     const struct backend *be = namesake(u, at);
-    for (int k = 0; be && k < be->addr_count; k++)
-        out[k] = addr_with_port(&be->addrs[(be->addr_at + k) % be->addr_count], at->port);
-    return be ? be->addr_count : 0;
+    if (a && a->count > 0)
+        memcpy(out, a->addrs, (size_t)a->count * sizeof *out);
+    else if (be)
+        return addresses_of(be, at->port, out);
+    return !a ? 0 : a->count > 0 ? a->count : -1;
 }
 
 /* ---- asking ---- */
@@ -110,7 +121,7 @@ static bool ask_for_all(struct upstream_lookup *l, const struct config *fresh)
     if (names == 0)
         return true;
     l->asked = mem_try_alloc(names * sizeof *l->asked);
-    if (!l->asked || !upstream_start_names(u, fresh) ||
+    if (!l->asked || !upstream_start_names(u, upstream_names_in(u->config) + names) ||
         !loop_arm(u->loop, &l->deadline, loop_now(u->loop) + UPSTREAM_LOOKUP_PATIENCE))
         return false;
     for (unsigned i = 0; i < fresh->backend_count; i++) {

@@ -22,6 +22,7 @@ static void on_done(struct job *j)
     struct resolve *r = container_of(j, struct resolve, job);
     struct names *n = r->names;
     n->unheard_asked -= r->unheard;
+    n->forgotten -= r->fn == NULL;
     go_on(n); /* first: what is told may take its time */
     if (r->fn)
         r->fn(r->arg, r);
@@ -49,10 +50,12 @@ static struct resolve *take(struct list *from)
     return e ? container_of(e, struct resolve, job.link) : NULL;
 }
 
-/* One thread is the unheard ones' as long as there are any, lest they be never asked again; all but one can be. */
+/* One thread is the unheard ones' as long as there are any, lest they be never asked again; all but one can be, or all
+ * where nobody else can want one. */
 static struct resolve *next_question(struct names *n)
 {
-    bool first = n->unheard_asked == 0, may = first || n->unheard_asked + 1 < n->count;
+    bool first = n->unheard_asked == 0, enough = n->names + n->forgotten <= n->count;
+    bool may = first || enough || n->unheard_asked + 1 < n->count;
     if (may && !list_empty(&n->unheard) && (first || list_empty(&n->waiting)))
         return take(&n->unheard);
     return take(&n->waiting);
@@ -77,10 +80,24 @@ void names_ask(struct names *n, struct resolve *r)
     go_on(n);
 }
 
+void names_forget(struct names *n, struct resolve *r)
+{
+    if (!r->asked) {
+        list_remove(&r->job.link);
+        mem_free(r);
+        return;
+    }
+    r->fn = NULL; /* it is freed when it comes back, or is dropped */
+    n->unheard_asked += !r->unheard;
+    r->unheard = true;
+    n->forgotten++;
+}
+
 /* ---- begin and end ---- */
 
 bool names_start(struct names *n, unsigned names)
 {
+    n->names = names > n->names ? names : n->names;
     while (n->count < names && n->count < NAMES_THREADS) {
         /* Apart from the disk's: a name server that does not answer must not hold up an fsync. */
         struct worker *w = worker_new(n->loop, "names");

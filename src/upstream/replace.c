@@ -22,14 +22,15 @@ struct upstream_change {
 
 /* ---- staging ---- */
 
-/* Like one that is given by address, if it is known where its name leads. */
+/* Like one that is given by address, if it is known where its name leads. That this is so is said when it is in force.
+ */
 static void begin_there(struct backend *be, const struct addr *at, int count)
 {
-    if (count == 0)
+    be->unheard = count < 0;
+    if (count <= 0)
         return;
     backend_take_addresses(be, at, count);
     be->up = be->available = be->announced = true;
-    be->said = SAID_UP;
 }
 
 static bool stage_new(struct upstream_change *c, unsigned i, const struct upstream_lookup *found)
@@ -66,7 +67,7 @@ static bool stage(struct upstream_change *c, const struct upstream_lookup *found
     for (unsigned i = 0; i < count; i++)
         if (!stage_one(c, i, found))
             return false;
-    return upstream_start_names(u, c->fresh) && loop_reserve(u->loop, count);
+    return upstream_start_names(u, upstream_names_in(c->fresh)) && loop_reserve(u->loop, count);
 }
 
 static void change_free(struct upstream_change *c)
@@ -197,6 +198,8 @@ struct upstream_tally upstream_commit(struct upstream_change *c)
     for (unsigned i = 0; i < u->count; i++)
         if (!c->staged[i].is_new)
             change_one(u, &c->staged[i], &u->config->backends[i]);
+        else if (u->backends[i]->announced)
+            backend_say(u->backends[i], "name resolved"); /* of an address there is nothing to be said */
     u->warm_next = 0;
     tiers_build(u, NULL);
     for (int t = 0; t < TIER_COUNT; t++)

@@ -26,13 +26,8 @@ struct resolve *resolve_begin(struct names *n, const struct endpoint *at, bool u
 
 void resolve_forget(struct resolve *r)
 {
-    if (!r)
-        return;
-    r->fn = NULL; /* in a thread's hands it is freed when it comes back, or is dropped */
-    if (r->asked)
-        return;
-    list_remove(&r->job.link);
-    mem_free(r);
+    if (r)
+        names_forget(r->names, r);
 }
 
 /* By the text, for that is all that sock_resolve() tells. */

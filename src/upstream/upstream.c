@@ -189,14 +189,19 @@ void backend_set_up(struct backend *be, bool up, const char *cause)
 
 /* ---- the set ---- */
 
-bool upstream_start_names(struct upstream *u, const struct config *config)
+unsigned upstream_names_in(const struct config *config)
 {
     unsigned names = 0;
     for (unsigned i = 0; i < config->backend_count; i++)
         names += config->backends[i].endpoint.kind == ENDPOINT_NAME;
+    return names;
+}
+
+bool upstream_start_names(struct upstream *u, unsigned names)
+{
     if (names > 0 && !u->names)
         u->names = names_new(u->loop);
-    return names == 0 || (u->names && names_start(u->names, names));
+    return u->names ? names_start(u->names, names) : names == 0;
 }
 
 static bool build(struct upstream *u)
@@ -213,7 +218,7 @@ static bool build(struct upstream *u)
             return false;
     }
     tiers_build(u, NULL);
-    if (!upstream_start_names(u, u->config))
+    if (!upstream_start_names(u, upstream_names_in(u->config)))
         return false;
     for (unsigned i = 0; i < u->count; i++)
         if (!health_start(u->backends[i]))

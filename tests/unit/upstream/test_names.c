@@ -86,7 +86,7 @@ static void silence_leaves_a_thread(void **state)
 {
     (void)state;
     struct world w;
-    open_world(&w, NAMES_THREADS);
+    open_world(&w, NAMES_THREADS + 1);
     for (unsigned i = 0; i < 2 * NAMES_THREADS; i++)
         ask(&w, true);
     assert_int_equal(busy(&w), NAMES_THREADS - 1);
@@ -97,6 +97,42 @@ static void silence_leaves_a_thread(void **state)
     assert_int_equal(busy(&w), 0);
     assert_int_equal(w.names->unheard_asked, 0);
     close_world(&w);
+}
+
+/* What has been given up holds its thread, and counts as unheard: the others have one all the same. */
+static void the_forgotten_leave_a_thread(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, NAMES_THREADS);
+    resolve_forget(ask(&w, false));
+    resolve_forget(ask(&w, true));
+    assert_int_equal(w.names->unheard_asked, 2);
+    for (unsigned i = 0; i < 2; i++)
+        ask(&w, true);
+    assert_int_equal(busy(&w), NAMES_THREADS - 1);
+    ask(&w, false);
+    assert_int_equal(busy(&w), NAMES_THREADS);
+    turn_until_told(&w, 3);
+    while (busy(&w) > 0)
+        loop_turn(w.loop, NS_PER_MS);
+    assert_int_equal(w.names->unheard_asked + w.names->forgotten, 0);
+    close_world(&w);
+}
+
+/* Where each name has a thread there is nobody to leave one to. */
+static void each_has_its_thread(void **state)
+{
+    (void)state;
+    for (unsigned names = 1; names <= NAMES_THREADS; names++) {
+        struct world w;
+        open_world(&w, names);
+        for (unsigned i = 0; i < names; i++)
+            ask(&w, true);
+        assert_int_equal(busy(&w), names);
+        turn_until_told(&w, names);
+        close_world(&w);
+    }
 }
 
 /* The others go first, but for one, whose turn would else never come. */
@@ -154,9 +190,10 @@ static void forgotten_questions(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(as_many_threads_as_names), cmocka_unit_test(silence_leaves_a_thread),
-        cmocka_unit_test(who_waits_goes_in_turn),   cmocka_unit_test(one_thread_is_for_all),
-        cmocka_unit_test(forgotten_questions),
+        cmocka_unit_test(as_many_threads_as_names),     cmocka_unit_test(silence_leaves_a_thread),
+        cmocka_unit_test(who_waits_goes_in_turn),       cmocka_unit_test(one_thread_is_for_all),
+        cmocka_unit_test(forgotten_questions),          cmocka_unit_test(each_has_its_thread),
+        cmocka_unit_test(the_forgotten_leave_a_thread),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
