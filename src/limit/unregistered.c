@@ -115,6 +115,7 @@ static void closed(void *arg, bool ok)
 {
     struct limiter *lim = arg;
     lim->closed_well = ok;
+    loop_cancel(lim->loop, &lim->sweep); /* what it moves could be passed over */
     lim->kept.at = (struct limiter_export){.buckets.words = true};
     next_piece(lim);
 }
