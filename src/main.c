@@ -1,5 +1,6 @@
 /* Arguments, config, run, exit status. */
 #include "config/config.h"
+#include "dry_run.h"
 #include "lifecycle.h"
 #include "server.h"
 
@@ -12,7 +13,7 @@ static const char usage_text[] =
     "usage: loadbalancer [-c FILE] [-t] [-v] [-h]\n"
     "\n"
     "  -c, --config FILE   read the configuration from FILE (default: config.json)\n"
-    "  -t, --test          check the configuration and exit\n"
+    "  -t, --test          check the configuration and the files it names, and exit\n"
     "  -v, --version       print the version and exit\n"
     "  -h, --help          print this and exit\n"
     "\n"
@@ -60,6 +61,15 @@ static int parse_options(int argc, char **argv, struct options *o)
     return EXIT_USAGE;
 }
 
+static int test(const struct options *o, const struct config *config)
+{
+    int status = dry_run(config);
+    if (status != EXIT_DONE)
+        return status;
+    printf("%s: the configuration is valid\n", o->config);
+    return printed();
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {.config = "config.json"};
@@ -77,12 +87,7 @@ int main(int argc, char **argv)
     buf_fini(&messages);
     if (!config)
         return no_memory ? EXIT_RUNTIME : EXIT_USAGE;
-    if (o.test) {
-        printf("%s: the configuration is valid\n", o.config);
-        status = printed();
-    } else {
-        status = server_run(config, argv);
-    }
+    status = o.test ? test(&o, config) : server_run(config, argv);
     config_put(config);
     return status;
 }

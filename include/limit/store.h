@@ -37,6 +37,10 @@ enum store_outcome {
 struct store *store_open(const struct store_setup *setup, char *error, size_t n, enum store_outcome *outcome)
     __attribute__((warn_unused_result));
 
+/* Only reads the files at `path`, beside whoever may be using them, and says in the same way whether store_open() would
+ * find them damaged or could not read them; missing ones are in order. STORE_OPENED: nothing is wrong with them. */
+enum store_outcome store_check(const char *path, char *error, size_t n);
+
 /* Brings `lines` (taken over, left empty), which are `count` changes, to disk; then appended() is called. One call at a
  * time. */
 void store_append(struct store *st, struct buf *lines, size_t count);

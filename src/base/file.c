@@ -518,6 +518,20 @@ int file_may_replace(const char *path)
     return r == 0 && is_mount_point(name) ? may(name, W_OK) : r;
 }
 
+int file_may_append(const char *path)
+{
+    char name[FILE_NAME_MAX], folder[PATH_MAX];
+    struct stat st;
+    if (stat(path, &st) == 0)
+        return S_ISDIR(st.st_mode) ? -EISDIR : may(path, W_OK);
+    if (errno != ENOENT)
+        return -errno;
+    int r = file_resolve(path, name);
+    if (r == 0)
+        r = folder_of(name, folder);
+    return r == 0 ? may(folder, W_OK | X_OK) : r;
+}
+
 void file_absolute(const char *path, char out[FILE_NAME_MAX])
 {
     char folder[PATH_MAX] = "";

@@ -491,3 +491,50 @@ struct store *store_open(const struct store_setup *setup, char *error, size_t n,
     store_free(l.st);
     return NULL;
 }
+
+/* ---- a look ---- */
+
+/* The steps of a start that change nothing. */
+static enum store_outcome look(const struct store_setup *setup, char *error, size_t n)
+{
+    enum store_outcome outcome = STORE_OPENED;
+    struct load l = {.error = error, .error_size = n, .outcome = &outcome};
+    if (!make_store(&l, setup))
+        return outcome;
+    l.at = load_instant(l.st);
+    if (load_clients(&l))
+        (void)load_journal(&l); /* a failure is in the outcome */
+    store_free(l.st);
+    return outcome;
+}
+
+/* A clients.json that is rewritten in place meanwhile, because it is a mount point, may look damaged. */
+#define LOOKS_MAX 3u
+
+static bool has_changed(const char *path, const struct file_mark *before)
+{
+    struct file_mark now;
+    return file_mark(path, &now) == 0 && !file_mark_eq(before, &now);
+}
+
+enum store_outcome store_check(const char *path, char *error, size_t n)
+{
+    static const struct hash_key any;
+    struct client_table table;
+    struct store_setup setup = {.loop = loop_new(), .table = &table, .path = path};
+    enum store_outcome outcome = STORE_UNUSABLE;
+    struct file_mark mark;
+    snprintf(error, n, "%s: out of memory", path);
+    if (!setup.loop)
+        return outcome;
+    for (unsigned looks = 0; looks < LOOKS_MAX; looks++) {
+        bool marked = file_mark(path, &mark) == 0;
+        client_table_init(&table, &any);
+        outcome = look(&setup, error, n);
+        client_table_fini(&table);
+        if (outcome != STORE_DAMAGED || !marked || !has_changed(path, &mark))
+            break;
+    }
+    loop_free(setup.loop);
+    return outcome;
+}

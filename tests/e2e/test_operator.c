@@ -157,6 +157,98 @@ static void test_a_config_from_a_pipe(void **state)
     world_finish(w);
 }
 
+/* ---- the test of a config ---- */
+
+static const char *const test_it[] = {"loadbalancer", "-t", NULL}, *const start_nothing[] = {"loadbalancer", "-v",
+                                                                                             NULL};
+
+static void expect_valid(struct world *w)
+{
+    struct bytes said = {0};
+
+    assert_int_equal(world_run(w, test_it, 10, &said), 0);
+    assert_string_equal(said.p, "config.json: the configuration is valid\n");
+    bytes_free(&said);
+}
+
+static unsigned count_files(const struct world *w)
+{
+    DIR *all = opendir(w->dir);
+    unsigned n = 0;
+
+    assert_non_null(all);
+    while (readdir(all))
+        n++;
+    closedir(all);
+    return n;
+}
+
+static void put_clients(const struct world *w, const char *clients, const char *journal)
+{
+    file_put(world_path(w, "clients.json"), clients);
+    file_put(world_path(w, "clients.json.journal"), journal);
+}
+
+/* What the start would say, with its exit status, and nothing is touched. */
+static void test_the_test_looks_at_the_clients(void **state)
+{
+    static const struct {
+        const char *clients, *journal, *message;
+    } cases[] = {{"{\"clients\":[]", "", "clients.json:1:14: "},
+                 {"", "", "clients.json:1:1: "},
+                 {"{\"clients\":[]}", "nonsense\n", "clients.json.journal:1:1: "}};
+    struct world *w = *state;
+
+    world_origin(w, origin_answer_all, NULL, NULL);
+    world_config(w, NULL);
+    expect_valid(w);
+    put_clients(w, "{\"clients\":[]}", "");
+    expect_valid(w);
+    expect_refused(w, start_nothing, 0, ""); /* whose output stays */
+    unsigned before = count_files(w);
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        put_clients(w, cases[i].clients, cases[i].journal);
+        expect_refused(w, test_it, 2, cases[i].message);
+    }
+    assert_int_equal(count_files(w), before);
+    expect_refused(w, start_it, 2, "clients.json.journal:1:1: ");
+    world_config(w, "\"rate_limit\": null");
+    expect_valid(w);
+    world_finish(w);
+}
+
+/* Beside a daemon that uses the files, and has a change that is in the journal only. */
+static void test_the_test_minds_nobody(void **state)
+{
+    struct world *w = *state;
+
+    world_origin(w, origin_answer_all, NULL, NULL);
+    world_start(w, NULL);
+    assert_int_equal(http_request(w->port, "POST", "/clients/register", "",
+                                  "{\"client_id\":\"u\",\"capacity\":10,\"rate_per_sec\":1}", NULL),
+                     201);
+    expect_valid(w);
+    assert_int_equal(http_get(w->port, "/clients/get?id=u", NULL), 200);
+    world_finish(w);
+}
+
+static void test_the_test_looks_at_the_log(void **state)
+{
+    struct world *w = *state;
+
+    world_origin(w, origin_answer_all, NULL, NULL);
+    world_config(w, "\"log\": {\"file\": \"none/lb.log\"}");
+    expect_refused(w, test_it, 1, "cannot write the log to none/lb.log: No such file or directory");
+    world_config(w, "\"log\": {\"file\": \".\"}");
+    expect_refused(w, test_it, 1, "cannot write the log to .: Is a directory");
+    world_config(w, "\"log\": {\"file\": \"lb.log\"}");
+    expect_valid(w);
+    assert_int_not_equal(access(world_path(w, "lb.log"), F_OK), 0);
+    file_put(world_path(w, "lb.log"), "old\n");
+    expect_valid(w);
+    world_finish(w);
+}
+
 /* ---- the first process of a container ---- */
 
 static pid_t parent_of(const char *pid)
@@ -237,6 +329,9 @@ int main(void)
         WORLD_TEST(test_a_log_that_nobody_reads),
         WORLD_TEST(test_clients_that_are_no_file),
         WORLD_TEST(test_a_config_from_a_pipe),
+        WORLD_TEST(test_the_test_looks_at_the_clients),
+        WORLD_TEST(test_the_test_minds_nobody),
+        WORLD_TEST(test_the_test_looks_at_the_log),
         WORLD_TEST(test_orphans_are_let_go),
     };
     prctl(PR_SET_CHILD_SUBREAPER, 1); /* a process whose parent has ended is ours then */
