@@ -74,7 +74,8 @@ void file_close(int fd);
 /* Would file_replace() be permitted to do its work, be there a file or not? 0, or the -errno that it would end with. It
  * only looks, as the user that we act as, and so cannot know all: a full disk, say. */
 int file_may_replace(const char *path) __attribute__((warn_unused_result));
-/* The same of file_open_append(), which neither opens nor makes anything: whether somebody reads a FIFO is not asked. */
+/* The same of file_open_append(), which neither opens nor makes anything: whether somebody reads a FIFO is not asked.
+ */
 int file_may_append(const char *path) __attribute__((warn_unused_result));
 /* `path` as it is called from anywhere, for messages: behind the working folder where it is relative. */
 void file_absolute(const char *path, char out[FILE_NAME_MAX]);
