@@ -268,14 +268,15 @@ static bool import_line(struct import *im, struct str text)
 
 static bool import_lines(struct import *im, struct str text)
 {
-    while (text.n > 0) {
+    bool ok = true;
+    while (ok && text.n > 0) {
         size_t end = str_find(text, '\n');
-        if (end == text.n || !import_line(im, str_make(text.p, end)))
-            return false;
-        text = str_make(text.p + end + 1, text.n - end - 1);
+        ok = end < text.n && import_line(im, str_make(text.p, end));
+        if (ok)
+            text = str_make(text.p + end + 1, text.n - end - 1);
     }
-    anon_table_raise_all(&im->lim->anon, im->highest);
-    return true;
+    anon_table_raise_all(&im->lim->anon, im->highest); /* what was read of it counts in any case */
+    return ok;
 }
 
 bool limiter_import(struct limiter *lim, struct str text)

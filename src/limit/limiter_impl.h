@@ -32,7 +32,7 @@ struct policy_text {
 struct kept {
     struct job job;
     const struct store *store;
-    char *path;
+    char *path, *temp;
     uint64_t boot;
     struct limiter_export at;
     struct buf piece;

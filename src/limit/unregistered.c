@@ -25,18 +25,21 @@ typedef unsigned long long ull;
 bool kept_init(struct kept *k, const struct store *st)
 {
     static const struct hash_key any;
-    *k = (struct kept){
-        .store = st, .path = file_path_with(st->path, ".unregistered"), .boot = words_boot(&any), .fd = -1};
-    return k->path != NULL;
+    *k = (struct kept){.store = st,
+                       .path = file_path_with(st->path, ".unregistered"),
+                       .temp = file_path_with(st->path, ".unregistered.tmp"),
+                       .boot = words_boot(&any),
+                       .fd = -1};
+    return k->path && k->temp;
 }
 
 void kept_fini(struct kept *k)
 {
-    if (k->fd >= 0)
-        file_replace_abort(k->path, k->fd);
+    file_close(k->fd); /* of a stop that was not waited for: the temporary stays */
     k->fd = -1;
     buf_fini(&k->piece);
     mem_free(k->path);
+    mem_free(k->temp);
 }
 
 /* ---- the stop ---- */
@@ -45,6 +48,14 @@ void kept_fini(struct kept *k)
 static int is_ours(const struct kept *k)
 {
     return file_still_at(k->store->lock, k->store->lock_path);
+}
+
+static void abandon(struct kept *k)
+{
+    if (is_ours(k) == 0)
+        file_replace_abort(k->path, k->fd);
+    else
+        file_close(k->fd); /* a temporary of that name is perhaps another process' by now */
 }
 
 /* On the helper thread. */
@@ -60,6 +71,10 @@ static void write_piece(struct job *j)
         k->result = file_replace_commit(k->path, k->fd);
         k->fd = -1;
     }
+    if (k->result < 0 && k->fd >= 0) {
+        abandon(k);
+        k->fd = -1;
+    }
 }
 
 static void remove_file(struct job *j)
@@ -68,6 +83,8 @@ static void remove_file(struct job *j)
     k->result = is_ours(k);
     if (k->result == 0)
         k->result = file_remove(k->path);
+    if (k->result == 0)
+        k->result = file_remove(k->temp);
 }
 
 static void end(struct limiter *lim, int result)
@@ -142,8 +159,8 @@ void limiter_recall(struct limiter *lim)
     struct kept *k = &lim->kept;
     struct buf text = BUF_INIT;
     int r = file_read(k->path, TEXT_MAX, &text);
-    k->found = r != -ENOENT;
-    const char *fault = r == 0 ? limiter_import_kept(lim, buf_str(&text)) : k->found ? file_why(r) : NULL;
+    k->found = r != -ENOENT || file_exists(k->temp);
+    const char *fault = r == 0 ? limiter_import_kept(lim, buf_str(&text)) : r != -ENOENT ? file_why(r) : NULL;
     if (fault)
         log_ignored(k, fault);
     buf_fini(&text);
