@@ -115,7 +115,8 @@ static bool count(struct chunked *c, enum state state)
 /* A chunk begins, with extensions of its own or not: what it may have of them counts no longer. */
 static void allow_extensions(struct chunked *c)
 {
-    uint64_t allowed = CHUNKED_EXTENSIONS_CHUNK + 2 * c->left;
+    uint64_t size = c->left < CHUNKED_EXTENSIONS_MAX ? c->left : CHUNKED_EXTENSIONS_MAX;
+    uint64_t allowed = CHUNKED_EXTENSIONS_CHUNK + 2 * size;
     c->extension_bytes -= c->extension_bytes < allowed ? c->extension_bytes : (uint32_t)allowed;
 }
 
