@@ -25,7 +25,7 @@ struct names {
 struct names *names_new(struct loop *l) __attribute__((warn_unused_result));
 
 /* So many names may be asked for at a time from now on: starts the threads that are missing for that. False, with
- * errno, when one cannot be started. */
+ * errno, when not even one can be started. */
 bool names_start(struct names *n, unsigned names) __attribute__((warn_unused_result));
 
 /* Asks as soon as there is a thread for it. There must be one at all. */

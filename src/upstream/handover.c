@@ -1,14 +1,13 @@
 /* What is known of the backends goes over to another process as lines of JSON, one a backend:
  *
  *   {"address":"app.example:9001",
- *    "addresses":["10.0.0.1","2001:db8::1"],                 where the name leads; the one that answered last comes
- * first "available":false,"available_ms":1200,                  what the log has said of it last, and how long ago
+ *    "addresses":["10.0.0.1","2001:db8::1"],                 where the name leads: the one in use comes first
+ *    "available":false,"available_ms":1200,                  what the log has said of it last, and how long ago
  *    "up":false,"checks_in_a_row":1,                         with active checks
  *    "failures":4,"ejection_ms":20000,"ejected_ms":1300,     with passive ones: what is left of an ejection,
  *    "on_trial":true,                                        ... or what follows it
  *    "warm_ms":30,                                           how far a slow start is
- *    "keeps_idle_ms":1400,"keeps_idle_known_ms":5000}        how long connections may be idle, and since when that is
- *                                                            known
+ *    "keeps_idle_ms":1400,"keeps_idle_known_ms":5000}        how long connections may be idle, known for how long
  *
  * Members that are missing count as nothing known, others are ignored: the other side may be another version. */
 #include "base/clock.h"
