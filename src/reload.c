@@ -30,7 +30,7 @@
 #define READ_PATIENCE_S 10u
 
 /* Readings that were given up on, and still hang: each keeps a thread. One that has hung before need not hang again. */
-#define HANGING_MAX 64u
+#define HANGING_MAX 8u
 static atomic_uint hanging;
 
 struct reload {
