@@ -47,6 +47,23 @@ bool snapshot_set_defaults(void *base, bool of_backend)
     return true;
 }
 
+static void clear_members(void *base, bool of_backend)
+{
+    for (size_t i = 0; i < schema_count; i++)
+        if (is_of_backend(&schema[i]) == of_backend)
+            value_clear(&schema[i], base);
+}
+
+static void destroy(struct config *c)
+{
+    for (unsigned i = 0; i < c->backend_count; i++)
+        clear_members(&c->backends[i], true);
+    free(c->backends);
+    clear_members(c, false);
+    free(c->path);
+    free(c);
+}
+
 struct config *snapshot_new(const char *name)
 {
     struct config *c = calloc(1, sizeof(*c));
@@ -56,15 +73,8 @@ struct config *snapshot_new(const char *name)
     c->path = strdup(name);
     if (c->path && snapshot_set_defaults(c, false))
         return c;
-    config_put(c);
+    destroy(c);
     return NULL;
-}
-
-static void clear_members(void *base, bool of_backend)
-{
-    for (size_t i = 0; i < schema_count; i++)
-        if (is_of_backend(&schema[i]) == of_backend)
-            value_clear(&schema[i], base);
 }
 
 struct config *config_get(struct config *c)
@@ -75,12 +85,6 @@ struct config *config_get(struct config *c)
 
 void config_put(struct config *c)
 {
-    if (!c || --c->refs > 0)
-        return;
-    for (unsigned i = 0; i < c->backend_count; i++)
-        clear_members(&c->backends[i], true);
-    free(c->backends);
-    clear_members(c, false);
-    free(c->path);
-    free(c);
+    if (c && --c->refs == 0)
+        destroy(c);
 }

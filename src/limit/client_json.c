@@ -61,15 +61,15 @@ static bool in_millionths(double v, uint64_t *n)
 bool client_number_json(struct buf *out, double v)
 {
     char digits[32];
-    size_t end = sizeof digits, at = end;
+    size_t end = sizeof digits;
     uint64_t n;
     if (v >= 0 && v < WHOLE_MAX && (double)(uint64_t)v == v) {
-        at = put_digits(digits, end, (uint64_t)v, 1);
+        size_t at = put_digits(digits, end, (uint64_t)v, 1);
         return buf_append(out, digits + at, end - at);
     }
     if (!in_millionths(v, &n))
         return json_append_number(out, v);
-    at = put_digits(digits, end, n % (uint64_t)MILLIONTHS, 6);
+    size_t at = put_digits(digits, end, n % (uint64_t)MILLIONTHS, 6);
     while (digits[end - 1] == '0')
         end--;
     digits[--at] = '.';
