@@ -140,8 +140,7 @@ void client_on_whole(struct client *c)
         judge_own_answer(c->life, m->status);
     if (r)
         judge_answer(r, m->status, c->own);
-    bool refused = c->own && m->status == 503 && net_crowded_at() >= c->opened; /* one too many comes again */
-    if (c->verifier && !refused) {
+    if (c->verifier) {
         if (m->status != 200)
             sim_fail("recovery", "all is well again, and request %u got %u", r->id, m->status);
         c->verified++;

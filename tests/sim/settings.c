@@ -150,7 +150,7 @@ void settings_draw(void)
     s->attempts = (unsigned)rng_below(&r, 4);
     s->budget_percent = (unsigned)rng_spread(&r, 0, 100);
     s->save_interval = ms_between(&r, 100, 3000);
-    s->connections = !world.gentle && rng_chance(&r, 150) ? (unsigned)rng_between(&r, 8, 16) : 1000;
+    s->connections = !world.gentle && rng_chance(&r, 150) ? (unsigned)rng_between(&r, 12, 16) : 1000;
     if (world.gentle) {
         /* Long enough for whatever the machine's own delays do. */
         s->client_header = s->client_idle = s->client_body = s->client_write = s->backend_response = 20 * S;

@@ -200,19 +200,10 @@ static void on_act(struct event *event)
     run_clock(w, world.set.client_header);
 }
 
-/* Were there more connections than there may be, since it has waited? Who is idle makes room, and where nobody is, the
- * next one is refused. */
-static bool is_crowded(const struct waiter *w)
-{
-    return net_crowded_at() > 0 && net_crowded_at() + slack() >= w->since;
-}
-
 /* Promise: a backend has `backend_response` for its answer. */
 static void check_gave_up(const struct waiter *w)
 {
     uint64_t took = sim_now() - w->since;
-    if (w->in.status == 503 && is_crowded(w))
-        return;
     if (w->in.status != 504 || sim_now() < w->earliest || took > w->due + slack())
         sim_fail("timing", "a client that waits (%s) got %u after %" PRIu64 " ms, not 504 after %" PRIu64,
                  what_names[w->what], w->in.status, took / MS, w->due / MS);
@@ -326,9 +317,6 @@ static void ended(struct waiter *w, const char *how)
         judge_cut(w->r, NULL, false, how);
     /* In the middle of an early answer there is no way to say it. */
     if (w->due == 0 || w->in.state == MESSAGE_CONTENT)
-        return;
-    bool may_idle = w->what == IDLE || w->what == HALF_SECOND || w->what == UNANSWERED;
-    if (may_idle && w->answered && is_crowded(w))
         return;
     bool in_request = w->what == HALF_HEAD || w->what == HALF_BODY || w->what == TRICKLE;
     if (w->what == HALF_SECOND) {
