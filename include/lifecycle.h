@@ -47,10 +47,6 @@ struct lifecycle {
  */
 void lifecycle_init(struct lifecycle *lc);
 
-/* Closes what can be spared for the sake of a client's connection; fits listener_spare_fn with the lifecycle as its
- * argument. */
-bool lifecycle_spare(void *lifecycle) __attribute__((warn_unused_result));
-
 /* Takes over a listener, which stands in the place of the one before from now on: that is closed, and what waits in its
  * backlog served. Logs `listening`. */
 void lifecycle_listen(struct lifecycle *lc, struct listener *fresh);

@@ -198,19 +198,12 @@ void lifecycle_init(struct lifecycle *lc)
     lc->follows = lc->asked = lc->hurried = lc->save_cut = lc->given_up = false;
 }
 
-/* What nobody uses towards a backend is worth less than a client's connection. */
-bool lifecycle_spare(void *lifecycle)
-{
-    struct lifecycle *lc = lifecycle;
-    return upstream_spare(lc->upstream) || proxy_spare(lc->proxy);
-}
-
 void lifecycle_listen(struct lifecycle *lc, struct listener *fresh)
 {
     char text[ADDR_TEXT_SIZE];
     struct listener *before = lc->listener;
     lc->listener = fresh;
-    listener_set_spare(fresh, lifecycle_spare, lc);
+    listener_set_spare(fresh, upstream_spare, lc->upstream);
     log_begin(LOG_INFO, "listening");
     log_str("address", str_make(text, addr_format(listener_addr(fresh), text)));
     log_end();

@@ -232,7 +232,7 @@ static struct listener *open_beside(struct server *s, int *error)
     s->lifecycle.before = adopt(s, s->inherited.listeners, error);
     if (!s->lifecycle.before)
         return NULL;
-    listener_set_spare(s->lifecycle.before, lifecycle_spare, &s->lifecycle);
+    listener_set_spare(s->lifecycle.before, upstream_spare, s->upstream);
     return listener_new_beside(s->loop, &s->config->listen.addr, listener_descriptor(s->lifecycle.before), proxy_accept,
                                s->proxy, error);
 }

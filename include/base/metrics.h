@@ -8,7 +8,6 @@
 #define METRICS_CATALOGUE(X) \
     X(connections_accepted,   "client connections accepted") \
     X(connections_refused,    "client connections answered 503 because of limits.connections or connections_per_client") \
-    X(connections_evicted,    "idle client connections closed because of those limits or for want of descriptors") \
     X(accept_errors,          "accept calls that failed") \
     X(requests,               "requests begun") \
     X(responses_own,          "responses made by the balancer itself") \

@@ -14,7 +14,6 @@ struct crowd_group {
     struct ip ip;
     unsigned count;
     struct list closing; /* those of them that are only being closed, as the owner of the connections links them */
-    struct list idle;    /* ... and those between two requests, the longest idle first */
 };
 
 struct crowd {

@@ -21,7 +21,7 @@ struct front_h1;
  * has FRONT_LINGER_IDLE to come. */
 #define FRONT_DISCARD_MAX (64u * 1024u)
 
-/* The connection that stands at `link` in one of the proxy's lists of connections. */
+/* The connection that stands at `link` in the proxy's list of connections. */
 struct front_h1 *front_h1_of(struct list *link);
 
 /* Serves `fd`, which it takes, until the connection ends; then leaves `group`, which may be NULL. */
@@ -50,11 +50,6 @@ void front_h1_hurry(struct front_h1 *f);
 /* Ends the connection that is first in a list of closing ones, the proxy's or a group's, at once. */
 void front_h1_end_closing(struct list *closing_of_proxy);
 void front_h1_end_closing_of(struct crowd_group *g);
-
-/* Ends the connection that has been idle longest, of a list of such, the proxy's or a group's, and is so still. False:
- * there is none. */
-bool front_h1_end_idle(struct list *idle_of_proxy) __attribute__((warn_unused_result));
-bool front_h1_end_idle_of(struct crowd_group *g) __attribute__((warn_unused_result));
 
 /* Ends the connection at once, cutting off what is under way. True when that was an exchange. */
 bool front_h1_cut(struct front_h1 *f);

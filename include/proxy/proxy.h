@@ -33,10 +33,6 @@ void proxy_free(struct proxy *px);
 bool proxy_stage(struct proxy *px, const struct config *fresh) __attribute__((warn_unused_result));
 void proxy_commit(struct proxy *px, struct config *fresh);
 
-/* Closes client connections that have been idle longest between two requests, for the sake of a client that comes: not
- * the last one, for that needs a descriptor besides, towards a backend. False: there are not two. */
-bool proxy_spare(struct proxy *px) __attribute__((warn_unused_result));
-
 /* Takes a client's connection; fits listener_fn with the proxy as its argument. */
 void proxy_accept(void *px, int fd, const struct peer *peer);
 

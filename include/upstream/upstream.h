@@ -92,8 +92,9 @@ void upstream_await(struct upstream *u);
 void upstream_import(struct upstream *u, struct str text);
 
 /* Closes the longest idle connection to a backend, for the sake of a client's or of a check's. Not the last one: who is
- * accepted will want one, too, and is better off waiting than with a 502. False: there are not two. */
-bool upstream_spare(struct upstream *u) __attribute__((warn_unused_result));
+ * accepted will want one, too, and is better off waiting than with a 502. False: there are not two. Fits
+ * listener_spare_fn with the set as its argument. */
+bool upstream_spare(void *upstream) __attribute__((warn_unused_result));
 
 /* Stops the checks and closes idle connections; no connection may be leased any more. NULL is fine. */
 void upstream_free(struct upstream *u);

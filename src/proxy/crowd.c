@@ -38,7 +38,6 @@ static struct crowd_group *found(struct crowd *c, const struct ip *ip, uint64_t 
         return NULL;
     g->ip = *ip;
     list_init(&g->closing);
-    list_init(&g->idle);
     if (hash_table_insert(&c->groups, &g->node, hash))
         return g;
     mem_free(g);

@@ -48,32 +48,9 @@ static void front_reclaim(struct dead *d)
     mem_free(container_of(d, struct front_h1, dead));
 }
 
-/* In the list of those that may be closed to make room; no head has begun, so that its scan's place is free. */
-static void rest(struct front_h1 *f)
-{
-    f->idle = true;
-    list_remove(&f->link);
-    list_push_back(&f->px->idle, &f->link);
-    list_init(&f->beside);
-    if (f->group)
-        list_push_back(&f->group->idle, &f->beside);
-}
-
-void front_wake(struct front_h1 *f)
-{
-    if (!f->idle)
-        return;
-    f->idle = false;
-    list_remove(&f->beside);
-    list_remove(&f->link);
-    list_push_back(&f->px->fronts, &f->link);
-    f->scan = (struct head_scan){0};
-}
-
 /* It serves no more. */
 static void leave_service(struct front_h1 *f)
 {
-    front_wake(f);
     front_enter(f, FRONT_CLOSED);
     f->io = NULL;
     list_remove(&f->link);
@@ -151,34 +128,6 @@ void front_h1_end_closing_of(struct crowd_group *g)
     end_closing(container_of(g->closing.next, struct front_h1, beside));
 }
 
-/* RFC 9112 section 9.5 allows it at any time; not where we know that a request is on its way, which waits to be read.
- */
-static bool end_idle(struct front_h1 *f)
-{
-    front_wake(f);
-    if (!io_is_quiet(f->io))
-        return false;
-    metrics.connections_evicted++;
-    front_close(f);
-    return true;
-}
-
-bool front_h1_end_idle(struct list *idle_of_proxy)
-{
-    while (!list_empty(idle_of_proxy))
-        if (end_idle(front_h1_of(idle_of_proxy->next)))
-            return true;
-    return false;
-}
-
-bool front_h1_end_idle_of(struct crowd_group *g)
-{
-    while (!list_empty(&g->idle))
-        if (end_idle(container_of(g->idle.next, struct front_h1, beside)))
-            return true; /* and perhaps the group is no more */
-    return false;
-}
-
 /* Ends a connection whose response has been sent. Closing with unread bytes, or while the client still sends, would
  * make the kernel send a reset that can destroy the response: then it lingers. So it does when it is we who end the
  * connection and the client does not know yet: its next request may be on its way (RFC 9112 section 9.6). */
@@ -238,8 +187,6 @@ void front_idle(struct front_h1 *f)
         front_h1_freeze(f);
     else if (io_is_paused(f->io))
         io_resume(f->io);
-    if (!io_has_unread(f->io))
-        rest(f);
 }
 
 void front_settle(struct front_h1 *f)
@@ -336,7 +283,6 @@ static void front_read(struct front_h1 *f)
 static void front_eof(struct front_h1 *f)
 {
     f->eof = true;
-    front_wake(f);
     if (f->tunnel) {
         front_tunnel_eof(f);
         return;

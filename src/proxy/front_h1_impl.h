@@ -30,7 +30,7 @@ struct front_h1 {
     union {
         struct head_scan scan;  /* IDLE, HEAD */
         struct chunked chunked; /* BUSY: the request's content, if that is its framing */
-        struct {                /* `idle`, and CLOSED, while it lingers: `link` is in the proxy's list of those */
+        struct {                /* CLOSED, while it lingers: then `link` is in the proxy's list of those */
             struct list beside; /* ... and this in that of its group */
             struct lingerer *lingerer;
         };
@@ -45,7 +45,6 @@ struct front_h1 {
     uint8_t state;
     uint8_t minor;
     bool first; /* no request has been seen yet */
-    bool idle;  /* IDLE behind a response, and nothing of the next request has come: it may be closed to make room */
     bool head_request;
     bool expects;    /* the client waits for 100 before it sends content */
     bool keep_alive; /* another request may follow this one */
@@ -78,9 +77,6 @@ void front_close(struct front_h1 *f);
 
 /* Ends a connection whose response has been sent so that the client can still read it. */
 void front_close_politely(struct front_h1 *f);
-
-/* Something has come for it, or it ends: it is idle no more. Harmless when it was not. */
-void front_wake(struct front_h1 *f);
 
 /* The connection is free for the next request, which may be there already, or has seen its last: then it is closed. */
 void front_idle(struct front_h1 *f);

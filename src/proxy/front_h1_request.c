@@ -111,7 +111,6 @@ bool front_read_head(struct front_h1 *f, char *data, size_t n)
     const struct config *config = f->px->config;
     struct head_limits limits = {config->limits.header_bytes, config->limits.target_bytes,
                                  config->limits.header_fields};
-    front_wake(f);
     if (f->state == FRONT_IDLE)
         f->begun = loop_now(f->px->loop);
     enum err e = ERR_OK;

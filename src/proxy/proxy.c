@@ -10,8 +10,6 @@
 #include "proxy/front_h1.h"
 #include "proxy_impl.h"
 
-#define EVICTED_AT_ONCE 16u /* idle connections that one new one may cost, where a reload has left too many */
-
 static void tell_drained(struct posted *p)
 {
     struct proxy *px = container_of(p, struct proxy, drained_post);
@@ -25,17 +23,6 @@ static void pass_all(struct posted *p)
     LIST_EACH (it, &px->fronts)
         if (!front_h1_pass(front_h1_of(it)))
             return;
-    LIST_EACH (it, &px->idle)
-        if (!front_h1_pass(front_h1_of(it)))
-            return;
-}
-
-static void each_front(struct proxy *px, void (*fn)(struct front_h1 *f))
-{
-    LIST_EACH (it, &px->fronts)
-        fn(front_h1_of(it));
-    LIST_EACH (it, &px->idle)
-        fn(front_h1_of(it));
 }
 
 /* What an address counts for: of IPv6 its network, as the limiter counts. */
@@ -98,7 +85,6 @@ struct proxy *proxy_new(const struct proxy_setup *setup)
     px->limiter = setup->limiter;
     px->local = setup->local;
     list_init(&px->fronts);
-    list_init(&px->idle);
     list_init(&px->closing);
     crowd_init(&px->crowd);
     posted_init(&px->drained_post, tell_drained);
@@ -189,22 +175,8 @@ static bool is_counted(const struct config *config, const struct peer *peer)
     return config->limits.connections_per_client > 0 || !ip_is_loopback(&peer->ip);
 }
 
-/* Idle connections make room. Not in a last call, which is a promise, nor while another process takes over. */
-static bool may_evict(const struct proxy *px)
-{
-    return !px->draining && !px->frozen && !px->pass;
-}
-
-/* A connection of the group that is only being closed makes room, or an idle one. */
-static bool make_room_in(struct proxy *px, struct crowd_group *g)
-{
-    if (list_empty(&g->closing))
-        return may_evict(px) && front_h1_end_idle_of(g);
-    front_h1_end_closing_of(g);
-    return true;
-}
-
-/* The group of the peer's address. False, and no group, when it is full. */
+/* The group of the peer's address. False, and no group, when it is full: one that is only being closed has made room.
+ */
 static bool enter_crowd(struct proxy *px, const struct peer *peer, struct crowd_group **group)
 {
     const struct config *config = px->config;
@@ -214,32 +186,21 @@ static bool enter_crowd(struct proxy *px, const struct peer *peer, struct crowd_
     struct ip ip = counted_ip(px, &peer->ip);
     unsigned max = config_connections_per_client(config);
     bool entered = crowd_enter(&px->crowd, &ip, max, group);
-    if (!entered && make_room_in(px, *group))
+    if (!entered && !list_empty(&(*group)->closing)) {
+        front_h1_end_closing_of(*group);
         entered = crowd_enter(&px->crowd, &ip, max, group);
+    }
     if (!entered)
         *group = NULL;
     return entered;
 }
 
-/* Those that are only being closed make room for one that is to be served, and then those that are idle. */
+/* Those that are only being closed make room for one that is to be served. */
 static bool has_room(struct proxy *px)
 {
-    size_t max = px->config->limits.connections;
-    while (px->connections >= max && !list_empty(&px->closing))
+    while (px->connections >= px->config->limits.connections && !list_empty(&px->closing))
         front_h1_end_closing(&px->closing);
-    for (unsigned i = 0; i < EVICTED_AT_ONCE && px->connections >= max && may_evict(px); i++)
-        if (!front_h1_end_idle(&px->idle))
-            break;
-    return px->connections < max;
-}
-
-/* One for the client that comes, and one for what it asks for. */
-bool proxy_spare(struct proxy *px)
-{
-    if (!may_evict(px) || px->idle.next == px->idle.prev || !front_h1_end_idle(&px->idle))
-        return false;
-    (void)!front_h1_end_idle(&px->idle);
-    return true;
+    return px->connections < px->config->limits.connections;
 }
 
 /* `peer`: it has as many as it may have; NULL: all together have. */
@@ -306,18 +267,21 @@ void proxy_connection_closed(struct proxy *px, struct crowd_group *group)
 void proxy_freeze(struct proxy *px)
 {
     px->frozen = true;
-    each_front(px, front_h1_freeze);
+    LIST_EACH (it, &px->fronts)
+        front_h1_freeze(front_h1_of(it));
 }
 
 void proxy_thaw(struct proxy *px)
 {
     px->frozen = false;
-    each_front(px, front_h1_thaw);
+    LIST_EACH (it, &px->fronts)
+        front_h1_thaw(front_h1_of(it));
 }
 
 static void hurry(struct proxy *px)
 {
-    each_front(px, front_h1_hurry);
+    LIST_EACH (it, &px->fronts)
+        front_h1_hurry(front_h1_of(it));
     io_hurry_lingering(px->loop, FRONT_LINGER_SHORT);
 }
 
@@ -356,7 +320,8 @@ void proxy_drain(struct proxy *px, void (*drained)(void *arg), void *arg)
     px->drained = drained;
     px->drained_arg = arg;
     flush_notices(px);
-    each_front(px, front_h1_drain);
+    LIST_EACH (it, &px->fronts)
+        front_h1_drain(front_h1_of(it));
     io_hurry_lingering(px->loop, FRONT_LINGER_SHORT);
     one_less(px);
 }
@@ -365,8 +330,6 @@ size_t proxy_cut(struct proxy *px)
 {
     size_t cut = 0;
     flush_notices(px);
-    LIST_EACH (it, &px->idle)
-        (void)front_h1_cut(front_h1_of(it));
     LIST_EACH (it, &px->fronts)
         cut += front_h1_cut(front_h1_of(it));
     return cut;

@@ -19,11 +19,10 @@ struct proxy {
     struct limiter *limiter;
     const struct local_handler *local;
 
-    struct list fronts;  /* every connection that is served, but for ... */
-    struct list idle;    /* those between two requests that may be closed to make room, the longest idle first */
+    struct list fronts;  /* every connection that is served */
     struct list closing; /* those that are only being closed (they linger), the oldest first */
     struct crowd crowd;  /* all of them by address */
-    size_t connections;  /* in the three lists */
+    size_t connections;  /* in both lists */
     size_t lingering;    /* in `closing` */
     size_t peak;         /* the most `connections` since proxy_take_peak() */
     size_t refusing;     /* in no list: over a limit, answered unread, and lingering */

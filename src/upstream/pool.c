@@ -172,8 +172,9 @@ void pool_trim(struct upstream *u)
         ;
 }
 
-bool upstream_spare(struct upstream *u)
+bool upstream_spare(void *upstream)
 {
+    struct upstream *u = upstream;
     return u->idle.next != u->idle.prev && pool_close_oldest(u);
 }
 

@@ -412,23 +412,16 @@ static void test_a_returning_backend_starts_slowly(void **state)
 
 /* ---- connections ---- */
 
-/* Asks, and begins to ask again: who is idle makes room. */
-static void be_served(struct client *c)
-{
-    assert_int_equal(ask_with(c, "", "/"), 1);
-    client_send(c, "G");
-}
-
 static void test_connections_of_one_address(void **state)
 {
     struct world *w = *state;
     struct client c[3], more, other;
 
     world_origin(w, origin_answer_all, NULL, NULL);
-    world_start(w, "\"limits\": {\"connections_per_client\": 3}, \"timeouts\": {\"client_header\": \"10m\"}");
+    world_start(w, "\"limits\": {\"connections_per_client\": 3}");
     for (int i = 0; i < 3; i++) {
         client_open(&c[i], w->port);
-        be_served(&c[i]);
+        assert_int_equal(ask_with(&c[i], "", "/"), 1);
     }
     client_open(&more, w->port);
     const struct message *m = client_expect(&more, 503);
@@ -492,13 +485,12 @@ static void test_every_refusal_is_logged(void **state)
     uint64_t deadline;
 
     world_origin(w, origin_answer_all, NULL, NULL);
-    world_start(w, "\"limits\": {\"connections\": 3, \"connections_per_client\": 1}, "
-                   "\"timeouts\": {\"client_header\": \"10m\"}");
+    world_start(w, "\"limits\": {\"connections\": 3, \"connections_per_client\": 1}");
     for (int i = 0; i < 2; i++) {
         char from[32];
         snprintf(from, sizeof from, "127.0.0.%d", i + 1);
         client_open_from(&c[i], from, w->port);
-        be_served(&c[i]);
+        assert_int_equal(ask_with(&c[i], "", "/"), 1);
     }
     for (int i = 0; i < 50; i++)
         be_refused(w, i % 5 < 3 ? "127.0.0.1" : "127.0.0.2");
@@ -510,7 +502,7 @@ static void test_every_refusal_is_logged(void **state)
     assert_int_equal(r.own[1] + r.own[2] + r.others, 50);
     assert_true(r.own[1] <= 30 && r.own[2] <= 20);
     client_open_from(&c[2], "127.0.0.3", w->port);
-    be_served(&c[2]);
+    assert_int_equal(ask_with(&c[2], "", "/"), 1);
     for (int i = 0; i < 7; i++)
         be_refused(w, "127.0.0.9");
     for (int i = 0; i < 3; i++)

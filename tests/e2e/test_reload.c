@@ -533,12 +533,12 @@ static void test_limits(void **state)
     client_expect(&c, 413);
     client_close(&c);
     reload(w, "\"limits\": {\"header_fields\": 20, \"connections\": 1}");
-    client_open(&c, w->port); /* it has not asked yet: else it would make room for the second */
+    client_open(&c, w->port);
+    many_fields(&c, 10);
+    client_expect(&c, 200);
     client_open(&second, w->port);
     client_expect(&second, 503);
     client_close(&second);
-    many_fields(&c, 10);
-    client_expect(&c, 200);
     many_fields(&c, 30);
     client_expect(&c, 431);
     client_close(&c);

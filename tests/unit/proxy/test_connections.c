@@ -1,7 +1,5 @@
 /* Unit tests of proxy/proxy.c: connections that count for one client, with peers that no socket of a test could have.
  */
-#include "base/clock.h"
-#include "base/metrics.h"
 #include "proxy/proxy.h"
 
 #include <setjmp.h>
@@ -119,146 +117,11 @@ static void what_is_taken_over_counts(void **state)
     close_world(&w);
 }
 
-/* ---- who is idle makes room ---- */
-
-/* Asks on the client's connection number `i`, and has the answer: it is idle then. */
-static void ask(struct world *w, size_t i)
-{
-    static const char request[] = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
-    char answer[4096];
-    assert_int_equal(write(w->clients[i], request, sizeof request - 1), sizeof request - 1);
-    while (read(w->clients[i], answer, sizeof answer) < 0)
-        loop_turn(w->loop, 10 * NS_PER_MS);
-}
-
-static bool is_closed(struct world *w, size_t i)
-{
-    char byte;
-    loop_turn(w->loop, 0);
-    return read(w->clients[i], &byte, 1) == 0;
-}
-
-static void the_longest_idle_makes_room(void **state)
-{
-    (void)state;
-    struct world w;
-    uint64_t evicted = metrics.connections_evicted;
-    open_world(&w, "\"limits\":{\"connections\":3}");
-    for (size_t i = 0; i < 3; i++)
-        assert_true(connects(&w, "127.0.0.1", false));
-    ask(&w, 1);
-    ask(&w, 2);
-    ask(&w, 1); /* now 2 is idle longest; 0 has not asked yet */
-    (void)connects(&w, "127.0.0.1", false);
-    assert_true(is_closed(&w, 2));
-    assert_int_equal(proxy_connections(w.px), 3);
-    (void)connects(&w, "127.0.0.1", false);
-    assert_true(is_closed(&w, 1));
-    (void)connects(&w, "127.0.0.1", false); /* nobody is left who has had an answer */
-    assert_false(is_closed(&w, 0) || is_closed(&w, 3) || is_closed(&w, 4));
-    assert_int_equal(proxy_connections(w.px), 3);
-    assert_int_equal(metrics.connections_evicted, evicted + 2);
-    close_world(&w);
-}
-
-/* Its next request waits to be read, or has come in part: it is answered. */
-static void who_asks_again_is_not_idle(void **state)
-{
-    (void)state;
-    struct world w;
-    open_world(&w, "\"limits\":{\"connections\":2}");
-    for (size_t i = 0; i < 2; i++) {
-        assert_true(connects(&w, "127.0.0.1", false));
-        ask(&w, i);
-    }
-    assert_int_equal(write(w.clients[0], "GET", 3), 3);
-    (void)connects(&w, "127.0.0.1", false);
-    assert_false(is_closed(&w, 0));
-    assert_true(is_closed(&w, 1));
-    (void)connects(&w, "127.0.0.1", false);
-    assert_false(is_closed(&w, 0) || is_closed(&w, 2));
-    assert_int_equal(proxy_connections(w.px), 2);
-    close_world(&w);
-}
-
-static void an_address_makes_room_for_itself(void **state)
-{
-    (void)state;
-    struct world w;
-    open_world(&w, "\"limits\":{\"connections_per_client\":2}");
-    static const char *const from[] = {"10.0.0.1", "10.0.0.2", "10.0.0.1"};
-    for (size_t i = 0; i < 3; i++)
-        assert_true(connects(&w, from[i], false));
-    for (size_t i = 3; i-- > 0;)
-        ask(&w, i);
-    (void)connects(&w, "10.0.0.1", false);
-    assert_true(is_closed(&w, 2));
-    assert_false(is_closed(&w, 0) || is_closed(&w, 1) || is_closed(&w, 3));
-    close_world(&w);
-    open_world(&w, "\"limits\":{\"connections_per_client\":1}");
-    assert_true(connects(&w, "10.0.0.1", false));
-    ask(&w, 0);
-    (void)connects(&w, "10.0.0.1", false);
-    assert_true(is_closed(&w, 0));
-    assert_int_equal(proxy_connections(w.px), 1);
-    close_world(&w);
-}
-
-static void nothing(void *arg)
-{
-    (void)arg;
-}
-
-/* A last call is a promise, and what another process is to take is not given up; after that failed it is again. */
-static void not_in_a_drain_nor_frozen(void **state)
-{
-    (void)state;
-    struct world w;
-    open_world(&w, "\"limits\":{\"connections\":2}");
-    for (size_t i = 0; i < 2; i++) {
-        assert_true(connects(&w, "127.0.0.1", false));
-        ask(&w, i);
-    }
-    proxy_freeze(w.px);
-    (void)connects(&w, "127.0.0.1", false);
-    assert_false(is_closed(&w, 0) || is_closed(&w, 1) || proxy_spare(w.px));
-    proxy_thaw(w.px);
-    (void)connects(&w, "127.0.0.1", false);
-    assert_true(is_closed(&w, 0));
-    proxy_drain(w.px, nothing, NULL);
-    (void)connects(&w, "127.0.0.1", false);
-    assert_false(is_closed(&w, 1));
-    ask(&w, 1);
-    close_world(&w);
-}
-
-/* For want of descriptors: one for who comes and one for what it asks, so not where there is one. */
-static void two_are_spared(void **state)
-{
-    (void)state;
-    struct world w;
-    open_world(&w, "\"limits\":{\"connections\":9}");
-    for (size_t i = 0; i < 3; i++) {
-        assert_true(connects(&w, "127.0.0.1", false));
-        ask(&w, i);
-    }
-    assert_true(proxy_spare(w.px));
-    assert_true(is_closed(&w, 0) && is_closed(&w, 1) && !is_closed(&w, 2));
-    assert_false(proxy_spare(w.px));
-    assert_false(is_closed(&w, 2));
-    close_world(&w);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_network_is_one_client),
         cmocka_unit_test(what_is_taken_over_counts),
-        cmocka_unit_test(the_longest_idle_makes_room),
-        cmocka_unit_test(who_asks_again_is_not_idle),
-        cmocka_unit_test(an_address_makes_room_for_itself),
-        cmocka_unit_test(not_in_a_drain_nor_frozen),
-        cmocka_unit_test(two_are_spared),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
