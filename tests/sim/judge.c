@@ -448,8 +448,9 @@ static bool surely(unsigned backend, uint64_t turn, bool available)
 static bool may_try_ejected(const struct request *r, unsigned backend, unsigned available)
 {
     bool tried = r->failed_at & 1u << available;
-    return sim_now() <= seen.backends[backend].ejected_until + network_slack() && r->failed_at > 0 &&
-           (tried || seen.backends[available].on_trial);
+    uint64_t chosen_by = r->last_attempt_at; /* and, at most, a connect before that */
+    return chosen_by <= seen.backends[backend].ejected_until + world.set.connect + network_slack() &&
+           r->failed_at > 0 && (tried || seen.backends[available].on_trial);
 }
 
 /* Promise: no request goes to a backend that is known to be down while another is available. */
