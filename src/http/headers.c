@@ -114,7 +114,8 @@ static bool names_user(struct str list)
     struct str element;
 
     while (str_next_element(&list, &element)) {
-        struct str scheme = str_make(element.p, str_find(element, ' '));
+        size_t blank = str_find(element, ' '), tab = str_find(element, '\t'); /* some servers take either */
+        struct str scheme = str_make(element.p, blank < tab ? blank : tab);
         if (str_eq_nocase(scheme, STR("negotiate")) || str_eq_nocase(scheme, STR("ntlm")))
             return true;
     }

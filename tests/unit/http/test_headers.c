@@ -126,6 +126,7 @@ static void schemes_that_name_the_user_of_a_connection(void **state)
         {{"authorization", "negotiate abc", NULL}, true},
         {{"WWW-Authenticate", "NTLM", NULL}, true},
         {{"www-authenticate", "Basic realm=\"a\" , Negotiate", NULL}, true},
+        {{"Authorization", "Negotiate\tYII=", NULL}, true},
         {{"WWW-Authenticate", "Basic", "WWW-Authenticate", "ntlm", NULL}, true},
         {{"Authorization", "Basic abc", NULL}, false},
         {{"Authorization", "Digest username=\"ntlm\"", NULL}, false},
