@@ -109,9 +109,9 @@ static void piece_done(struct job *j)
 static bool fill_piece(struct limiter *lim)
 {
     struct kept *k = &lim->kept;
+    uint64_t now = limiter_now(lim), wall = clock_wall(); /* in that order everywhere */
     buf_consume(&k->piece, k->piece.len);
-    if (!k->at.begun &&
-        !buf_printf(&k->piece, "stopped %llu %llu %llu\n", (ull)k->boot, (ull)limiter_now(lim), (ull)clock_wall()))
+    if (!k->at.begun && !buf_printf(&k->piece, "stopped %llu %llu %llu\n", (ull)k->boot, (ull)now, (ull)wall))
         return false;
     if (!limiter_export(lim, &k->at, PIECE, &k->piece))
         return false;
