@@ -5,8 +5,8 @@
 #include "config/config.h"
 
 /* Looks at the files that the config names, changes none of them, and minds nobody who uses them: can the clients' be
- * read, and are they whole, if they are there; could the log be written? What is wrong is told on stderr. Returns the
- * exit status that a start would have (lifecycle.h). */
+ * read, and are they whole, if they are there, or is there a folder for them; could the log be written? What is wrong
+ * is told on stderr. Returns the exit status that a start would have (lifecycle.h). */
 int dry_run(const struct config *config);
 
 #endif

@@ -502,8 +502,8 @@ static enum store_outcome look(const struct store_setup *setup, char *error, siz
     if (!make_store(&l, setup))
         return outcome;
     l.at = load_instant(l.st);
-    if (load_clients(&l))
-        (void)load_journal(&l); /* a failure is in the outcome */
+    if (load_clients(&l) && load_journal(&l) && file_may_replace(l.st->path) == -ENOENT)
+        (void)no_folder(&l); /* a failure is in the outcome */
     store_free(l.st);
     return outcome;
 }

@@ -212,6 +212,9 @@ static void test_the_test_looks_at_the_clients(void **state)
     }
     assert_int_equal(count_files(w), before);
     expect_refused(w, start_it, 2, "clients.json.journal:1:1: ");
+    world_config(w, "\"rate_limit\": {\"clients_file\": \"nowhere/clients.json\"}");
+    expect_refused(w, test_it, 1, "nowhere does not exist");
+    expect_refused(w, start_it, 1, "nowhere does not exist");
     world_config(w, "\"rate_limit\": null");
     expect_valid(w);
     world_finish(w);
