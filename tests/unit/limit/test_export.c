@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -560,6 +561,41 @@ static void kept_as_long_as_it_counts(void **state)
     close_process(&p);
 }
 
+static void on_ended(void *arg, bool ok)
+{
+    *(int *)arg = ok;
+}
+
+/* Nobody says that all is saved when it is not. */
+static void what_cannot_be_kept_is_told(void **state)
+{
+    (void)state;
+    struct process p;
+    struct buf lines = BUF_INIT;
+    int ok = -1;
+    open_process(&p, SLOW);
+    assert_int_equal(passing(&p, "10.0.0.1"), 5);
+    assert_int_equal(mkdir(kept_path(), 0700), 0);
+    log_take(&lines);
+    buf_consume(&lines, lines.len);
+    limiter_stop(p.lim, on_ended, &ok);
+    while (ok < 0)
+        loop_turn(p.loop, TIMER_NEVER);
+    assert_int_equal(ok, false);
+    log_take(&lines);
+    assert_true(buf_append(&lines, "", 1));
+    assert_non_null(strstr(buf_bytes(&lines), "store_failed what=unregistered"));
+    buf_fini(&lines);
+    end_process(&p);
+    assert_int_equal(rmdir(kept_path()), 0);
+    char temp[80];
+    snprintf(temp, sizeof temp, "%s.tmp", kept_path());
+    assert_int_equal(access(temp, F_OK), -1);
+    start(&p, SLOW);
+    assert_int_equal(passing(&p, "10.0.0.1"), 5);
+    close_process(&p);
+}
+
 static void write_kept(struct str text)
 {
     FILE *f = fopen(kept_path(), "w");
@@ -776,6 +812,7 @@ int main(void)
         cmocka_unit_test(stop_and_another_start),
         cmocka_unit_test(kept_as_long_as_it_counts),
         cmocka_unit_test(start_in_another_boot),
+        cmocka_unit_test(what_cannot_be_kept_is_told),
         cmocka_unit_test(damaged),
         cmocka_unit_test(malformed),
         cmocka_unit_test(nobody_went_on),
