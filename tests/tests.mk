@@ -13,13 +13,24 @@ run: packages-build+demo
 test: packages-build+test
 	@$(MAKE) --no-print-directory check
 
-check: all unit fuzz-replay e2e
+# Everything is built first, by as many at a time as there are processors, unless the caller has said how many.
+# Then it runs, kind by kind.
+PARALLEL = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
+check:
+	@$(MAKE) --no-print-directory $(PARALLEL) all $(UNIT_BIN) $(REPLAY_BIN) $(E2E_BIN)
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory fuzz-replay
+	@$(MAKE) --no-print-directory e2e
+
+# Those that take long begin first, so that at the end nobody waits for one alone.
+E2E_LONG := test_websocket test_real_early test_conformance test_tokens test_upgrade_binary test_real_servers test_real_git test_real_load test_forward
+E2E_RUN   = $(addprefix $(BUILD)/e2e/,$(E2E_LONG)) $(filter-out $(addprefix %/,$(E2E_LONG)),$(E2E_BIN))
 
 unit: $(UNIT_BIN)
-	@set -e; for t in $(UNIT_BIN); do echo "== $$t"; $$t; done
+	@tests/run.sh $(UNIT_BIN)
 
 e2e: all $(E2E_BIN)
-	@LB_BUILD=$(abspath $(BUILD)) tests/e2e/run.sh $(E2E_BIN)
+	@LB_BUILD=$(abspath $(BUILD)) TEST_JOBS=$${TEST_JOBS:-3} tests/run.sh $(E2E_RUN)
 	@tests/e2e/readme.sh $(BUILD)
 
 # ---- the harness's own ----
@@ -188,7 +199,7 @@ coverage: packages-build+test+coverage
 
 valgrind: packages-build+test+valgrind
 	@$(MAKE) --no-print-directory all $(E2E_BIN)
-	@LB_BUILD=$(abspath $(BUILD)) LB_VALGRIND=1 tests/e2e/run.sh $(E2E_BIN)
+	@LB_BUILD=$(abspath $(BUILD)) LB_VALGRIND=1 tests/run.sh $(E2E_BIN)
 
 bench: packages-build+bench
 	@$(MAKE) --no-print-directory all $(BENCH_BIN)
