@@ -311,6 +311,8 @@ static void on_line(const char *line)
         return;
     if (!is_whole_object(line) || !field(line, "event", event, sizeof event))
         sim_fail("log", "a line that is no whole JSON object: %s", line);
+    if (strcmp(event, "log_dropped") == 0)
+        present()->dropped += number(line, "lines");
     look_at_lag(line);
     if (strcmp(event, "request") == 0)
         on_request(line);
@@ -324,8 +326,6 @@ static void on_line(const char *line)
         limits_reloaded(false);
     else if (strcmp(event, "retry") == 0)
         on_retry(line);
-    else if (strcmp(event, "log_dropped") == 0)
-        present()->dropped += number(line, "lines");
     else if (strcmp(event, "stop") == 0) {
         char saved[8] = "";
         present()->cut = number(line, "cut");
