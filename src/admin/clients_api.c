@@ -4,7 +4,6 @@
 
 #include "base/list.h"
 #include "base/mem.h"
-#include "base/metrics.h"
 #include "clients_asked.h"
 #include "clients_page.h"
 #include "limit/check.h"
@@ -107,7 +106,6 @@ static struct call *call_new(const struct asked *a, unsigned status)
     struct call *call = mem_try_alloc(sizeof *call);
     if (!call || !buf_reserve(&call->body, CLIENT_JSON_MAX)) {
         mem_free(call);
-        metrics.out_of_memory++;
         refuse(a->x, ERR_INTERNAL, NULL);
         return NULL;
     }
@@ -245,7 +243,6 @@ static void on_list(const struct asked *a)
         return;
     struct listing *l = mem_try_alloc(sizeof *l);
     if (!l) {
-        metrics.out_of_memory++;
         refuse(a->x, ERR_INTERNAL, NULL);
         return;
     }

@@ -2,8 +2,6 @@
  * must be is refused here. */
 #include "clients_asked.h"
 
-#include "base/metrics.h"
-
 #include <stdio.h>
 #include <string.h>
 
@@ -134,7 +132,6 @@ static bool refuse_json(const struct asked *a, const struct json_error *e)
 {
     char what[CONTENT_FAULT_MAX];
     if (e->no_memory) {
-        metrics.out_of_memory++;
         local_answer_err(a->x, ERR_INTERNAL, STR(""), NULL);
         return false;
     }

@@ -43,7 +43,6 @@ static bool send_content(struct exchange *x, struct str content, bool end)
     struct str trailers = STR("");
     if (end && x->trailers.len > 0 && !x->nominates) {
         if (!proxy_write_trailers(x->px, buf_str(&x->trailers), true, &trailers)) {
-            metrics.out_of_memory++;
             exchange_fail(x, ERR_INTERNAL);
             return false;
         }
@@ -187,8 +186,8 @@ static bool keep(struct exchange *x, const char *p, size_t n)
     }
     if (buf_append(&x->kept, p, n))
         return true;
-    metrics.out_of_memory++;
     if (x->attempt.ready) { /* it has been sent, and the backend may have it all */
+        metrics.out_of_memory++;
         give_up_sending_again(x);
         return true;
     }

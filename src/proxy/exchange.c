@@ -208,7 +208,6 @@ void exchange_begin(struct exchange *x, const struct request *r, struct str head
         return;
     }
     if (!note_upgrade(x, r, head) || !write_head(x, r, head)) {
-        metrics.out_of_memory++;
         exchange_fail(x, ERR_INTERNAL);
         return;
     }
@@ -349,6 +348,7 @@ void exchange_fail(struct exchange *x, enum err e)
         return;
     }
     metrics.exchanges_cut++;
+    metrics.out_of_memory += e == ERR_INTERNAL; /* an answer is counted where it is made */
     exchange_enter(x, EXCHANGE_DONE);
     x->front->ops->abort(x->front);
 }

@@ -190,12 +190,15 @@ void front_read_content(struct front_h1 *f, char *data, size_t n)
         upload(f, data, decoded, consumed, status == CHUNKED_END);
         return;
     }
+    bool no_memory = status == CHUNKED_NO_MEMORY;
     f->keep_alive = false;
-    metrics.out_of_memory += status == CHUNKED_NO_MEMORY;
-    if (f->exchange && f->answered)
+    if (f->exchange && !f->answered) {
+        exchange_fail(f->exchange, no_memory ? ERR_INTERNAL : ERR_BAD_CHUNK);
+        return;
+    }
+    metrics.out_of_memory += no_memory;
+    if (f->exchange)
         stop_upload(f);
-    else if (f->exchange)
-        exchange_fail(f->exchange, status == CHUNKED_NO_MEMORY ? ERR_INTERNAL : ERR_BAD_CHUNK);
     else
         front_close_politely(f); /* answered already: what follows cannot be told apart */
 }

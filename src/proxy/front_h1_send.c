@@ -40,7 +40,6 @@ static size_t fields_room(const struct response *r)
 static bool send_written(struct front_h1 *f, const struct head_writer *w, bool more)
 {
     if (w->full) {
-        metrics.out_of_memory++;
         exchange_fail(f->exchange, ERR_INTERNAL);
         return false;
     }

@@ -59,6 +59,8 @@ static void send_problem(struct exchange *x, enum err e, struct str fields, stru
     }
     if (e == ERR_RATE_LIMITED)
         metrics.rate_limited++;
+    if (e == ERR_INTERNAL)
+        metrics.out_of_memory++;
     struct local_answer a = {
         .status = status,
         .content_type = STR("application/problem+json"),
@@ -170,7 +172,6 @@ void local_upload(struct exchange *x, const char *p, size_t n, bool end)
         return;
     }
     if (!buf_append(&x->kept, p, n)) {
-        metrics.out_of_memory++;
         exchange_fail(x, ERR_INTERNAL);
         return;
     }

@@ -2,6 +2,9 @@
  */
 #include "proxy/proxy.h"
 
+#include "base/clock.h"
+#include "base/metrics.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -28,9 +31,8 @@ static bool is_nobodys(void *arg, const struct request *r)
     return false;
 }
 
-static void open_world(struct world *w, const char *settings)
+static void open_world_for(struct world *w, const char *settings, const struct local_handler *local)
 {
-    static const struct local_handler none = {.is_mine = is_nobodys};
     char text[512];
     struct buf errors = BUF_INIT;
     *w = (struct world){0};
@@ -46,8 +48,14 @@ static void open_world(struct world *w, const char *settings)
     w->upstream = upstream_new(w->loop, w->config);
     assert_non_null(w->upstream);
     w->px =
-        proxy_new(&(struct proxy_setup){.loop = w->loop, .config = w->config, .upstream = w->upstream, .local = &none});
+        proxy_new(&(struct proxy_setup){.loop = w->loop, .config = w->config, .upstream = w->upstream, .local = local});
     assert_non_null(w->px);
+}
+
+static void open_world(struct world *w, const char *settings)
+{
+    static const struct local_handler none = {.is_mine = is_nobodys};
+    open_world_for(w, settings, &none);
 }
 
 static void close_world(struct world *w)
@@ -117,11 +125,51 @@ static void what_is_taken_over_counts(void **state)
     close_world(&w);
 }
 
+/* ---- the local handler's answers ---- */
+
+static bool is_ours(void *arg, const struct request *r)
+{
+    (void)arg, (void)r;
+    return true;
+}
+
+static enum err takes_all(void *arg, const struct local_request *r, struct str *fields, const char **detail)
+{
+    (void)arg, (void)r, (void)fields, (void)detail;
+    return ERR_OK;
+}
+
+static void has_no_memory(void *arg, const struct local_request *r, struct local_exchange *x, void **state)
+{
+    (void)arg, (void)r, (void)state;
+    local_answer_err(x, ERR_INTERNAL, STR(""), NULL);
+}
+
+/* Whoever has run out of memory for it: the request was lost for that. */
+static void an_answer_for_want_of_memory_is_counted(void **state)
+{
+    (void)state;
+    static const struct local_handler poor = {.is_mine = is_ours, .admit = takes_all, .start = has_no_memory};
+    static const char request[] = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    struct world w;
+    char answer[16] = "";
+    uint64_t before = metrics.out_of_memory;
+    open_world_for(&w, "\"rate_limit\":null", &poor);
+    assert_true(connects(&w, "10.0.0.1", false));
+    assert_int_equal(write(w.clients[0], request, sizeof request - 1), sizeof request - 1);
+    while (read(w.clients[0], answer, sizeof answer - 1) <= 0)
+        loop_turn(w.loop, 5 * NS_PER_S);
+    assert_string_equal(answer, "HTTP/1.1 500 In");
+    assert_int_equal(metrics.out_of_memory, before + 1);
+    close_world(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_network_is_one_client),
         cmocka_unit_test(what_is_taken_over_counts),
+        cmocka_unit_test(an_answer_for_want_of_memory_is_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
