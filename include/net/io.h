@@ -3,8 +3,8 @@
  * Reading. One recv() an event into the loop's scratch buffer; the handler is called with IO_READABLE and sees all
  * unread bytes, contiguous and writable, at io_data(). It takes what it can (io_consume()); the rest is kept in a
  * buffer of the endpoint's own and stands in front of the next bytes. The handler is called again when new bytes come,
- * or after io_resume(). io_data() is valid only inside the handler's IO_READABLE call, to its end: consuming the bytes
- * or closing the endpoint does not take them away before.
+ * or after io_resume(). What io_data() gives inside the handler's IO_READABLE call is valid to its end: consuming the
+ * bytes or closing the endpoint does not take them away before.
  *
  *              io_consume                              io_write
  *   socket -> scratch | kept -> handler      handler ------------> socket
@@ -69,7 +69,8 @@ struct io *io_connect(struct loop *l, const struct addr *to, uint64_t timeout_ns
 /* Hands the endpoint to another owner. */
 void io_set_owner(struct io *io, io_fn *fn, void *owner);
 
-/* Unread bytes; valid in IO_READABLE only. */
+/* Unread bytes. In IO_READABLE all of them, valid to the handler's end; elsewhere those that it has left, valid until
+ * anything is done with the endpoint. NULL, perhaps, where there are none. */
 char *io_data(struct io *io, size_t *n);
 
 /* Takes `n` of them, from the front. Those taken stay where they are until the handler returns. A handler that leaves
@@ -95,7 +96,7 @@ void io_await_hangup(struct io *io);
  * endpoint that was accepted and is closed before that has been in epoll never. No more patient, it reads at once. */
 void io_set_patient(struct io *io, bool on);
 
-/* Bytes that are unread. They may be taken at any time, but seen only in IO_READABLE. */
+/* How many bytes are unread, and whether any are. They may be taken at any time. */
 size_t io_unread(const struct io *io);
 bool io_has_unread(const struct io *io);
 

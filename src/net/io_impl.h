@@ -49,9 +49,9 @@ struct io {
     bool paced : 1;                    /* bytes must keep IO_RATE_MIN */
     bool late : 1;                     /* those that have just come do not */
     bool direct : 1;                   /* IO_WAITING comes first */
+    bool relayed : 1;                  /* ... and the owner has moved what was waiting */
     bool held : 1;                     /* what is written waits for io_relay() or io_flush() */
     bool sips : 1;                     /* IO_SIP at a time */
-    bool relayed : 1;                  /* ... and the owner has moved what was waiting */
     bool fresh : 1;                    /* accepted in this turn, and not read yet */
     bool patient : 1;                  /* may be registered with epoll later */
     bool closed : 1;                   /* by the owner: the handler is not called again */
