@@ -44,6 +44,7 @@ enum field_id {
 #undef X
         FIELD_ID_COUNT
 };
+_Static_assert(FIELD_ID_COUNT <= 32, "sets of fields are words of 32 bits");
 
 struct field {
     struct str name;  /* as received */
@@ -57,6 +58,12 @@ struct headers {
     unsigned n, max;
     uint32_t present; /* bit (1 << field_id) for each id that occurs */
 };
+
+/* Is there a field with that id, of the catalogue? */
+static inline bool headers_have(const struct headers *h, enum field_id id)
+{
+    return h->present >> id & 1;
+}
 
 /* The id of a field name, by comparison without regard to case; FIELD_OTHER when it is none of the catalogue. */
 enum field_id field_id_of(struct str name);

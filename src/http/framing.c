@@ -23,7 +23,7 @@ static enum err read_transfer_encoding(const struct headers *h, unsigned minor, 
     unsigned count;
     const struct field *f = headers_find(h, FIELD_TRANSFER_ENCODING, &count);
 
-    if (count > 1 || minor == 0 || (h->present & UINT32_C(1) << FIELD_CONTENT_LENGTH))
+    if (count > 1 || minor == 0 || headers_have(h, FIELD_CONTENT_LENGTH))
         return ERR_BAD_TRANSFER_ENCODING;
     if (!str_eq_nocase(f->value, STR("chunked")))
         return judge_codings(f->value);
@@ -47,9 +47,9 @@ static enum err read_content_length(const struct headers *h, struct framing *out
 static enum err read_fields(const struct headers *h, unsigned minor, enum framing_kind otherwise, struct framing *out)
 {
     *out = (struct framing){otherwise, 0};
-    if (h->present & UINT32_C(1) << FIELD_TRANSFER_ENCODING)
+    if (headers_have(h, FIELD_TRANSFER_ENCODING))
         return read_transfer_encoding(h, minor, out);
-    if (h->present & UINT32_C(1) << FIELD_CONTENT_LENGTH)
+    if (headers_have(h, FIELD_CONTENT_LENGTH))
         return read_content_length(h, out);
     return ERR_OK;
 }

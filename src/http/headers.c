@@ -63,7 +63,7 @@ const struct field *headers_find(const struct headers *h, enum field_id id, unsi
     const struct field *first = NULL;
     unsigned found = 0;
 
-    if (h->present & UINT32_C(1) << id) {
+    if (headers_have(h, id)) {
         for (unsigned i = 0; i < h->n; i++) {
             if (h->v[i].id != id)
                 continue;
@@ -94,7 +94,7 @@ const struct field *headers_find_name(const struct headers *h, struct str name, 
 
 bool headers_has_token(const struct headers *h, enum field_id id, struct str token)
 {
-    if (!(h->present & UINT32_C(1) << id))
+    if (!headers_have(h, id))
         return false;
     for (unsigned i = 0; i < h->n; i++) {
         if (h->v[i].id != id)
@@ -124,7 +124,7 @@ static bool names_user(struct str list)
 
 bool headers_name_user_of_connection(const struct headers *h)
 {
-    if (!(h->present & (UINT32_C(1) << FIELD_AUTHORIZATION | UINT32_C(1) << FIELD_WWW_AUTHENTICATE)))
+    if (!headers_have(h, FIELD_AUTHORIZATION) && !headers_have(h, FIELD_WWW_AUTHENTICATE))
         return false;
     for (unsigned i = 0; i < h->n; i++) {
         const struct field *f = &h->v[i];
@@ -147,7 +147,7 @@ unsigned protocols_read(const struct headers *h, struct str out[PROTOCOLS_MAX])
 {
     unsigned n = 0;
 
-    for (unsigned i = 0; i < h->n && h->present & UINT32_C(1) << FIELD_UPGRADE; i++) {
+    for (unsigned i = 0; i < h->n && headers_have(h, FIELD_UPGRADE); i++) {
         if (h->v[i].id != FIELD_UPGRADE)
             continue;
         struct str list = h->v[i].value, protocol;

@@ -80,7 +80,7 @@ static enum err fault_of(enum http_errno fault, const struct headers *h)
     case HPE_CB_header_field: return h->n == h->max ? ERR_HEAD_TOO_LARGE : ERR_BAD_FIELD;
     case HPE_INVALID_CONTENT_LENGTH: return ERR_BAD_CONTENT_LENGTH;
     case HPE_UNEXPECTED_CONTENT_LENGTH:
-        return h->present & UINT32_C(1) << FIELD_TRANSFER_ENCODING ? ERR_BAD_TRANSFER_ENCODING : ERR_BAD_CONTENT_LENGTH;
+        return headers_have(h, FIELD_TRANSFER_ENCODING) ? ERR_BAD_TRANSFER_ENCODING : ERR_BAD_CONTENT_LENGTH;
     case HPE_INVALID_URL: return ERR_BAD_TARGET;
     default: return ERR_BAD_FIELD;
     }
@@ -237,7 +237,7 @@ static bool read_connection(const struct headers *h, unsigned minor, struct conn
 
     out->upgrade = out->nominates = false;
 
-    for (unsigned i = 0; i < h->n && h->present & UINT32_C(1) << FIELD_CONNECTION; i++) {
+    for (unsigned i = 0; i < h->n && headers_have(h, FIELD_CONNECTION); i++) {
         if (h->v[i].id != FIELD_CONNECTION)
             continue;
         struct str list = h->v[i].value, option;
@@ -263,7 +263,7 @@ static enum err read_expect(struct request *out)
 
     if (out->minor == 0) /* RFC 9110 section 10.1.1 */
         return ERR_OK;
-    for (unsigned i = 0; i < h->n && h->present & UINT32_C(1) << FIELD_EXPECT; i++) {
+    for (unsigned i = 0; i < h->n && headers_have(h, FIELD_EXPECT); i++) {
         if (h->v[i].id != FIELD_EXPECT)
             continue;
         struct str list = h->v[i].value, expectation;
@@ -361,9 +361,9 @@ static bool claims_content(const struct response *r)
     bool none = r->status < 200 || r->status == 204;
     if (!none && r->status != 304)
         return false;
-    if (h->present & UINT32_C(1) << FIELD_TRANSFER_ENCODING)
+    if (headers_have(h, FIELD_TRANSFER_ENCODING))
         return true;
-    return none && (h->present & UINT32_C(1) << FIELD_CONTENT_LENGTH) &&
+    return none && headers_have(h, FIELD_CONTENT_LENGTH) &&
            (framing_of_response(h, r->minor, 200, false, &claimed) != ERR_OK || claimed.length > 0);
 }
 

@@ -65,7 +65,7 @@ static void nominate(struct nominations *to, struct str list, bool to_backend, s
 static void nominations_read(struct nominations *to, const struct headers *h, bool to_backend, struct str kept)
 {
     to->n = 0;
-    for (unsigned i = 0; i < h->n && in_set(h->present, FIELD_CONNECTION); i++)
+    for (unsigned i = 0; i < h->n && headers_have(h, FIELD_CONNECTION); i++)
         if (h->v[i].id == FIELD_CONNECTION)
             nominate(to, h->v[i].value, to_backend, kept);
 }
@@ -149,7 +149,7 @@ enum err rules_check_loop(const struct request *r)
     const struct headers *h = &r->headers;
     unsigned ours = 0;
 
-    for (unsigned i = 0; i < h->n && in_set(h->present, FIELD_VIA); i++) {
+    for (unsigned i = 0; i < h->n && headers_have(h, FIELD_VIA); i++) {
         if (h->v[i].id != FIELD_VIA)
             continue;
         struct str list = h->v[i].value, element;
@@ -179,7 +179,7 @@ static void write_forwarded_for(struct head_writer *w, const struct headers *h, 
     bool some = false;
 
     write_str(w, STR("X-Forwarded-For: "));
-    for (unsigned i = 0; i < h->n && f->trusted && in_set(h->present, FIELD_X_FORWARDED_FOR); i++) {
+    for (unsigned i = 0; i < h->n && f->trusted && headers_have(h, FIELD_X_FORWARDED_FOR); i++) {
         if (h->v[i].id != FIELD_X_FORWARDED_FOR || h->v[i].value.n == 0)
             continue;
         write_str(w, some ? STR(", ") : STR(""));
@@ -274,7 +274,7 @@ void rules_write_response(struct head_writer *w, const struct response *r, const
     else
         write_framing(w, &reply->framing);
     write_str(w, reply->extra);
-    bool demands = r->status == 426 && in_set(r->headers.present, FIELD_UPGRADE);
+    bool demands = r->status == 426 && headers_have(&r->headers, FIELD_UPGRADE);
     if (demands)
         write_upgrade(w, &r->headers);
     if (!reply->keep_alive)

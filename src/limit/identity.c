@@ -58,8 +58,7 @@ bool identity_address(const struct config *config, const struct peer *peer, cons
 {
     bool known = !peer->is_unix;
     *out = peer->ip;
-    bool forwarded = h->present >> FIELD_X_FORWARDED_FOR & 1;
-    if (!forwarded || !cidr_set_contains_peer(&config->trusted_proxies, peer))
+    if (!headers_have(h, FIELD_X_FORWARDED_FOR) || !cidr_set_contains_peer(&config->trusted_proxies, peer))
         return known;
     for (unsigned i = h->n; i-- > 0;)
         if (h->v[i].id == FIELD_X_FORWARDED_FOR && !walk_line(config, h->v[i].value, out, &known))

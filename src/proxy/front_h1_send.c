@@ -74,7 +74,7 @@ static struct framing down_framing(const struct front_h1 *f, const struct respon
  * section 6.6.1). */
 static struct str own_fields(struct front_h1 *f, const struct response *r, struct str extra, char room[OWN_FIELDS_MAX])
 {
-    if (r->headers.present & UINT32_C(1) << FIELD_DATE)
+    if (headers_have(&r->headers, FIELD_DATE))
         return extra;
     struct head_writer w = head_writer_on(room, OWN_FIELDS_MAX);
     write_str(&w, extra);
