@@ -29,8 +29,8 @@ enum value_result value_store(const struct schema_key *key, const struct value *
 /* Releases what the member owns and empties it; nothing for types that own nothing. */
 void value_clear(const struct schema_key *key, void *base);
 
-/* True when the member differs between two bases; for numbers, words, booleans, strings, nullable objects (whether they
- * are null) and hash_key. */
+/* True when the member differs between two bases; for strings and nullable objects (whether they are null): a key of
+ * another type that only a restart can change needs a case here. */
 bool value_differs(const struct schema_key *key, const void *a, const void *b);
 
 /* Appends what was found, for a message: `the string "abc"`, `true`, `an array`. Long strings are cut, secret ones not

@@ -288,18 +288,6 @@ void value_clear(const struct schema_key *key, void *base)
     }
 }
 
-static size_t size_of(enum schema_type type)
-{
-    switch (type) {
-    case SCHEMA_BOOL:
-    case SCHEMA_OBJECT: return sizeof(bool);
-    case SCHEMA_UINT:
-    case SCHEMA_WORD: return sizeof(unsigned);
-    case SCHEMA_NUMBER: return sizeof(double);
-    default: assert(type == SCHEMA_COUNT || type == SCHEMA_SIZE || type == SCHEMA_DURATION); return sizeof(uint64_t);
-    }
-}
-
 static bool strings_differ(const char *a, const char *b)
 {
     return a && b ? strcmp(a, b) != 0 : a != b;
@@ -307,12 +295,11 @@ static bool strings_differ(const char *a, const char *b)
 
 bool value_differs(const struct schema_key *key, const void *a, const void *b)
 {
+    const char *left = (const char *)a + key->offset, *right = (const char *)b + key->offset;
     if (key->type == SCHEMA_STRING)
-        return strings_differ(*(char *const *)((const char *)a + key->offset),
-                              *(char *const *)((const char *)b + key->offset));
-    if (key->type == SCHEMA_HASH_KEY)
-        return ((const struct config *)a)->hash_key != ((const struct config *)b)->hash_key;
-    return memcmp((const char *)a + key->offset, (const char *)b + key->offset, size_of(key->type)) != 0;
+        return strings_differ(*(char *const *)left, *(char *const *)right);
+    assert(key->type == SCHEMA_OBJECT);
+    return *(const bool *)left != *(const bool *)right;
 }
 
 /* A quoted string, cut where it is long, at the end of a character. */
