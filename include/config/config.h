@@ -125,20 +125,6 @@ bool config_same_endpoint(const struct endpoint *a, const struct endpoint *b);
 struct config *config_get(struct config *c);
 void config_put(struct config *c);
 
-/* A row of the reference: a key of config.json as the schema has it. */
-struct config_key {
-    const char *path;     /* "health_check.interval", "backends[].weight" */
-    const char *type;     /* "duration", "whole number", ... */
-    const char *fallback; /* the default as JSON; NULL: none */
-    const char *allowed;  /* "a whole number from 1 to 100" */
-    const char *doc;      /* one line for people */
-    bool required;
-    bool reloadable;
-};
-
-/* Calls fn(arg, key) for each key in the order of the reference. */
-void config_schema_each(void (*fn)(void *arg, const struct config_key *key), void *arg);
-
 /* Connections that one address may have: unless set, a tenth of all, rounded up. */
 static inline unsigned config_connections_per_client(const struct config *c)
 {

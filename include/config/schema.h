@@ -1,5 +1,5 @@
-/* The schema of config.json: one table that drives defaults, checks, messages and the reference. Used inside the config
- * layer; others see config.h. */
+/* The schema of config.json: one table that drives defaults, checks and messages, in the order of the README. Used
+ * inside the config layer; others see config.h. */
 #ifndef LB_CONFIG_SCHEMA_H
 #define LB_CONFIG_SCHEMA_H
 
@@ -41,10 +41,10 @@ struct schema_key {
     size_t offset;            /* in struct config, or in struct config_backend under "backends[]" */
     double min, max;          /* of numbers, sizes (bytes), durations (nanoseconds) */
     const char *fallback;     /* the default as JSON, or NULL where there is none */
-    const char *allowed;      /* for messages and the reference: "a whole number from 1 to 100" */
+    const char *allowed;      /* for messages: "a whole number from 1 to 100" */
     const char *const *words; /* of SCHEMA_WORD, ended by NULL */
     bool (*check)(struct str s);
-    const char *doc;
+    const char *doc; /* for whoever reads the table */
 };
 
 /* What an element of SCHEMA_NETWORKS may be. */

@@ -1,4 +1,4 @@
-/* The table of config.json's keys, in the order of the reference, and look-ups in it. What the rows say is all that the
+/* The table of config.json's keys, in the order of the README, and look-ups in it. What the rows say is all that the
  * loader knows of a key. */
 #include "config/schema.h"
 
@@ -309,33 +309,4 @@ const char *schema_nearest_word(const char *const *words, struct str s)
         }
     }
     return nearest;
-}
-
-static const char *type_name(enum schema_type type)
-{
-    static const char *const names[] = {
-        [SCHEMA_BOOL] = "boolean",      [SCHEMA_UINT] = "whole number", [SCHEMA_COUNT] = "whole number",
-        [SCHEMA_NUMBER] = "number",     [SCHEMA_SIZE] = "size",         [SCHEMA_DURATION] = "duration",
-        [SCHEMA_WORD] = "word",         [SCHEMA_STRING] = "string",     [SCHEMA_LISTEN] = "address",
-        [SCHEMA_BACKEND] = "address",   [SCHEMA_HASH_KEY] = "string",   [SCHEMA_STATUSES] = "statuses",
-        [SCHEMA_NETWORKS] = "networks", [SCHEMA_OBJECT] = "object",     [SCHEMA_BACKENDS] = "array",
-    };
-    return names[type];
-}
-
-void config_schema_each(void (*fn)(void *arg, const struct config_key *key), void *arg)
-{
-    for (size_t i = 0; i < schema_count; i++) {
-        const struct schema_key *k = &schema[i];
-        struct config_key row = {
-            .path = k->path,
-            .type = type_name(k->type),
-            .fallback = k->fallback,
-            .allowed = k->allowed,
-            .doc = k->doc,
-            .required = k->flags & SCHEMA_REQUIRED,
-            .reloadable = !(k->flags & SCHEMA_FIXED),
-        };
-        fn(arg, &row);
-    }
 }

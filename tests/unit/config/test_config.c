@@ -938,29 +938,6 @@ static void test_what_a_reload_cannot_change(void **state)
     reload_bad("\"rate_limit\":{}", "\"rate_limit\":{\"clients_file\":\"x\"},\"blance\":1", ": blance: ");
 }
 
-struct reference {
-    unsigned keys, required, fixed;
-};
-
-static void count_key(void *arg, const struct config_key *k)
-{
-    struct reference *r = arg;
-    assert_true(*k->path && *k->type && *k->allowed && *k->doc);
-    r->keys++;
-    r->required += k->required;
-    r->fixed += !k->reloadable;
-}
-
-static void test_reference(void **state)
-{
-    (void)state;
-    struct reference r = {0};
-    config_schema_each(count_key, &r);
-    assert_int_equal(r.keys, 66);
-    assert_int_equal(r.required, 2);
-    assert_int_equal(r.fixed, 2);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -990,7 +967,6 @@ int main(void)
         cmocka_unit_test(test_long_expansion),
         cmocka_unit_test(test_references),
         cmocka_unit_test(test_load),
-        cmocka_unit_test(test_reference),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
