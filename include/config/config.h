@@ -95,7 +95,8 @@ struct config {
     } log;
 };
 
-/* Bytes a config file may have, backends it may list, and faults that are shown before the rest is only counted. */
+/* Bytes a config file may have, backends it may list, networks each of its lists may have, and faults that are shown
+ * before the rest is only counted. */
 #define CONFIG_FILE_MAX     (1024u * 1024u)
 #define CONFIG_BACKENDS_MAX 1024u
 #define CONFIG_NETWORKS_MAX 10000u

@@ -81,7 +81,7 @@ void fault_unknown(struct loader *l, const struct scope *scope, const struct jso
 
 void fault_reference(struct loader *l, const struct entry *e, enum env_result r, const char *name)
 {
-    char extra[ENV_NAME_MAX + 64] = ", which expands to over 65536 bytes", allowed[ENV_NAME_MAX + 64];
+    char extra[ENV_NAME_MAX + 64], allowed[ENV_NAME_MAX + 64];
     struct value written = value_of(e->json);
     struct entry reference = *e;
     if (r == ENV_NO_MEMORY) {
@@ -95,6 +95,8 @@ void fault_reference(struct loader *l, const struct entry *e, enum env_result r,
     } else if (r == ENV_MALFORMED) {
         snprintf(extra, sizeof(extra), ", with a \"$\" that begins no reference");
         reference.allowed = "${NAME}, ${NAME:-default}, or $$ for a dollar";
+    } else {
+        snprintf(extra, sizeof(extra), ", which expands to over %u bytes", ENV_EXPANDED_MAX);
     }
     fault_value(l, &reference, &written, extra, "");
 }

@@ -276,7 +276,7 @@ struct config *config_load_over(const char *path, const struct config *running, 
     if (r == 0)
         c = parse(&l, buf_str(&text), path, errors, no_memory);
     else if (r == -EFBIG)
-        (void)!buf_printf(errors, "%s: is larger than 1 MiB\n", path);
+        (void)!buf_printf(errors, "%s: is larger than %u MiB\n", path, CONFIG_FILE_MAX >> 20);
     else
         (void)!buf_printf(errors, "%s: cannot be read: %s\n", path, strerror(-r));
     buf_fini(&text);

@@ -38,7 +38,7 @@ static const char *const format_words[] = {"text", "json", NULL};
 
 static_assert(BALANCE_HASH == 3 && UNKNOWN_REJECT == 2 && RATELIMIT_OFF == 2 && LOG_ERROR == 3 && LOG_JSON == 1,
               "words stand in the order of their enum");
-static_assert(CONFIG_BACKENDS_MAX == 1024, "as the table says");
+static_assert(CONFIG_BACKENDS_MAX == 1024 && CONFIG_NETWORKS_MAX == 10000, "as the table, and load.c, say");
 
 /* clang-format off */
 const struct schema_key schema[] = {
