@@ -26,7 +26,4 @@ void *arena_alloc(struct arena *a, size_t n) __attribute__((warn_unused_result))
 /* A copy of `s` in the arena. False when there is no memory. */
 bool arena_copy(struct arena *a, struct str s, struct str *out) __attribute__((warn_unused_result));
 
-/* Gives back the unused end of the newest piece `p`, of which only `used` bytes are kept. */
-void arena_shrink(struct arena *a, void *p, size_t used);
-
 #endif

@@ -2,6 +2,8 @@
 #ifndef LB_HTTP_CHARS_H
 #define LB_HTTP_CHARS_H
 
+#include "base/str.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -24,6 +26,9 @@ static inline bool char_is(char c, unsigned classes)
 {
     return (http_chars[(unsigned char)c] & classes) != 0;
 }
+
+/* Is it a token (RFC 9110 section 5.6.2)? The empty slice is none. */
+bool is_token(struct str s);
 
 /* Are the eight bytes at `p` all of `least` (32 or 33) to 126? In one 64-bit word: a byte under `least` borrows from
  * its highest bit, 127 carries into it, and higher ones have it set. */

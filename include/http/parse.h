@@ -117,8 +117,4 @@ struct response {
 enum err parse_response(struct str head, bool to_head, bool to_upgrade, struct response *out)
     __attribute__((warn_unused_result));
 
-/* The token characters of RFC 9110 section 5.6.2; one byte, and a whole non-empty slice. */
-bool is_token_char(unsigned char c);
-bool is_token(struct str s);
-
 #endif

@@ -218,7 +218,7 @@ bool io_feed(struct io *io, struct str bytes) __attribute__((warn_unused_result)
 /* The loop it was made on. */
 struct loop *io_loop(const struct io *io);
 
-/* Endpoints that exist, those left to themselves by io_close_lingering() included; for the drain and for tests. */
+/* Endpoints that exist, those left to themselves by io_close_lingering() included; for tests. */
 size_t io_count(void);
 /* Ends all lingering endpoints of the loop at once (at the shutdown deadline), and tells so from inside of this call.
  * Returns how many still had unsent bytes. */

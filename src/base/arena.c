@@ -2,7 +2,6 @@
  * A piece that does not fit gets a new chunk, large enough for it. */
 #include "base/arena.h"
 
-#include <assert.h>
 #include <stdalign.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -79,12 +78,4 @@ bool arena_copy(struct arena *a, struct str s, struct str *out)
         memcpy(p, s.p, s.n);
     *out = str_make(p, s.n);
     return true;
-}
-
-void arena_shrink(struct arena *a, void *p, size_t used)
-{
-    char *end = (char *)p + round_up(used ? used : 1);
-
-    assert((char *)p < a->at && end <= a->at);
-    a->at = end;
 }

@@ -41,7 +41,7 @@ bool check_token(struct str s)
 
 bool check_field_name(struct str s)
 {
-    return s.n >= 1 && s.n <= 64 && is_all(s, CHAR_TOKEN);
+    return s.n <= 64 && is_token(s);
 }
 
 static bool parse_status(struct str s, uint64_t *status)

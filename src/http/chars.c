@@ -1,7 +1,6 @@
-/* The table behind http/chars.h, and the questions about tokens.
+/* The table behind http/chars.h, and the question about tokens.
  * The compiler works it out from the grammar's own terms: each row is 16 bytes of it. */
 #include "http/chars.h"
-#include "http/parse.h"
 
 #define IN(c, low, high) ((c) >= (low) && (c) <= (high))
 #define IS_DIGIT(c)      IN(c, '0', '9')
@@ -27,11 +26,6 @@
 const unsigned char http_chars[256] = {ROW(0x00), ROW(0x10), ROW(0x20), ROW(0x30), ROW(0x40), ROW(0x50),
                                        ROW(0x60), ROW(0x70), ROW(0x80), ROW(0x90), ROW(0xa0), ROW(0xb0),
                                        ROW(0xc0), ROW(0xd0), ROW(0xe0), ROW(0xf0)};
-
-bool is_token_char(unsigned char c)
-{
-    return (http_chars[c] & CHAR_TOKEN) != 0;
-}
 
 bool is_token(struct str s)
 {

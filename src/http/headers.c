@@ -2,7 +2,7 @@
  * Questions about the fields of a head. */
 #include "http/headers.h"
 
-#include "http/parse.h"
+#include "http/chars.h"
 
 static const struct str names[FIELD_ID_COUNT] = {{"", 0},
 #define X(id, name) {name, sizeof(name) - 1},

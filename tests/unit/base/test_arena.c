@@ -84,25 +84,6 @@ static void test_copy(void **state)
     arena_fini(&a);
 }
 
-static void test_shrink_gives_the_end_back(void **state)
-{
-    alignas(max_align_t) char first[1024];
-    struct arena a;
-
-    (void)state;
-    arena_init(&a, first, sizeof(first));
-    char *p = arena_alloc(&a, 1000);
-    memcpy(p, "kept", 4);
-    arena_shrink(&a, p, 4);
-    char *q = arena_alloc(&a, 900);
-    assert_true(q > p && q < p + 32);
-    memset(q, 'x', 900);
-    assert_memory_equal(p, "kept", 4);
-    arena_shrink(&a, q, 0);
-    assert_null(a.chunks);
-    arena_fini(&a);
-}
-
 static void test_impossible_size(void **state)
 {
     struct arena a;
@@ -118,9 +99,11 @@ static void test_impossible_size(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pieces_are_aligned_and_apart), cmocka_unit_test(test_first_block_is_used_first),
-        cmocka_unit_test(test_crooked_or_tiny_first_block),  cmocka_unit_test(test_copy),
-        cmocka_unit_test(test_shrink_gives_the_end_back),    cmocka_unit_test(test_impossible_size),
+        cmocka_unit_test(test_pieces_are_aligned_and_apart),
+        cmocka_unit_test(test_first_block_is_used_first),
+        cmocka_unit_test(test_crooked_or_tiny_first_block),
+        cmocka_unit_test(test_copy),
+        cmocka_unit_test(test_impossible_size),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
