@@ -9,8 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define NS_PER_US UINT64_C(1000)
-
 static void tell(const char *text)
 {
     const char *path = getenv("NOTIFY_SOCKET");

@@ -197,8 +197,7 @@ static int run(struct world *w, const struct demo_options *o)
 static void world_fini(struct world *w)
 {
     log_writer_free(w->log);
-    if (w->signals)
-        signals_free(w->signals);
+    signals_free(w->signals);
     loop_free(w->loop);
 }
 

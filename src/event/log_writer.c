@@ -287,12 +287,11 @@ static void write_out(struct log_writer *lw)
 {
     ssize_t n = file_write_now(lw->fd, lw->stream, buf_str(&lw->out));
 
-    if (n >= 0) {
-        buf_consume(&lw->out, (size_t)n);
-    } else if (n != -EAGAIN) {
+    if (n < 0) {
         log_count_loss(log_loss_of(buf_str(&lw->out)));
-        buf_consume(&lw->out, lw->out.len);
+        n = (ssize_t)lw->out.len;
     }
+    buf_consume(&lw->out, (size_t)n);
 }
 
 /* Writes all that is waiting; false when the stream is full. */
