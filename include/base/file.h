@@ -33,14 +33,15 @@ char *file_path_with(const char *path, const char *suffix) __attribute__((warn_u
 
 /* The name of the file that `path` stands for: where its last part is a symbolic link, what that leads to, whether it
  * is there yet or not. -ENAMETOOLONG, -ELOOP, or why the kernel would not follow a link. */
-#define FILE_NAME_MAX (4096u + 8u)
+#define FILE_SUFFIX_MAX 8u
+#define FILE_NAME_MAX   (4096u + FILE_SUFFIX_MAX)
 int file_resolve(const char *path, char out[FILE_NAME_MAX]) __attribute__((warn_unused_result));
 
-/* That name and `suffix` (up to 8 bytes). */
+/* That name and `suffix` (up to FILE_SUFFIX_MAX bytes). */
 int file_name_beside(const char *path, const char *suffix, char out[FILE_NAME_MAX]) __attribute__((warn_unused_result));
 
-/* The same in steps, for content that is made in pieces. file_replace_begin() gives the descriptor of the temporary;
- * commit syncs and renames and closes it; abort removes it. */
+/* file_replace() in steps, for content that is made in pieces. file_replace_begin() gives the descriptor of the
+ * temporary; commit syncs and renames and closes it; abort removes it. */
 int file_replace_begin(const char *path) __attribute__((warn_unused_result));
 int file_replace_begin_with(const char *path, const char *with) __attribute__((warn_unused_result));
 int file_replace_commit(const char *path, int fd) __attribute__((warn_unused_result));

@@ -17,8 +17,8 @@ pid_t process_start(const char *path, char *const argv[], const int *fds, int n,
 /* kill -9. */
 void process_kill(pid_t pid);
 
-/* True when the child has ended, with its exit status in *status (128 + n: by signal n); it is gone then. Never waits.
- */
+/* True when the child has ended, with its exit status in *status (128 + n: by signal n); it is gone then. *status stays
+ * as it is where that is not known, because somebody else has waited for it. Never waits. */
 bool process_has_ended(pid_t pid, int *status) __attribute__((warn_unused_result));
 
 /* Ends this process at once, as kill -9 would, but with an exit status: nobody is waited for, nothing is given back. */

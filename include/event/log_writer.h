@@ -1,7 +1,7 @@
-/* Takes the log's lines once an iteration and brings them to stdout or a file without ever stalling the loop. A regular
- * file is written by a helper thread of its own, so that nobody else waits for a slow one; a pipe, terminal or socket
- * is written without blocking. What is not taken waits, within LOG_BUFFER_MAX. That a file cannot be
- * written, or opened anew, is told on stderr, once, and so is the end of that. */
+/* Takes the log's lines once an iteration and brings them to stdout or a file without ever stalling the loop. A pipe,
+ * terminal or socket, a stream, is written without blocking; all else, a device too, is taken for a file, and written
+ * by a helper thread of its own, so that nobody else waits for a slow one. What is not taken waits, within
+ * LOG_BUFFER_MAX. That a file cannot be written, or opened anew, is told on stderr, once, and so is the end of that. */
 #ifndef LB_EVENT_LOG_WRITER_H
 #define LB_EVENT_LOG_WRITER_H
 
@@ -19,12 +19,12 @@ bool log_writer_is_idle(const struct log_writer *lw);
 /* Opens the file anew by its path (SIGUSR1, after a rotation), on the helper thread: lines so far go to the old one. On
  * failure the old one stays in use, and `log_reopen_failed` in it says why, as stderr does; it is tried again each
  * second, until it succeeds, which `log_reopened` tells, or log_writer_move() takes its place. Without a path, or where
- * that is no regular file, there is nothing to do. */
+ * that is a stream's, there is nothing to do. */
 void log_writer_reopen(struct log_writer *lw);
 
 /* Goes on in the file that `fd`, which is taken over, has open at `path`: lines so far, and no later one, go to the old
- * one. A second call before that has happened takes the place of the first, and lines so far are those before it. Both
- * must be regular files (log_writer_can_move() and file_kind()). Cannot fail but for memory: then nothing is changed,
+ * one. A second call before that has happened takes the place of the first, and lines so far are those before it.
+ * Neither may be a stream (log_writer_can_move() and file_kind()). Cannot fail but for memory: then nothing is changed,
  * and `fd` is closed. */
 bool log_writer_move(struct log_writer *lw, int fd, const char *path) __attribute__((warn_unused_result));
 bool log_writer_can_move(const struct log_writer *lw);

@@ -135,9 +135,9 @@ void loop_remove_hook(struct loop *l, struct loop_hook *h);
 #define LOOP_SCRATCH_SIZE (64u * 1024u)
 char *loop_scratch(struct loop *l);
 
-/* Callable from any thread: runs `run` on the loop's thread once, soon. Used by the helper thread
- * only, through this one slot for each caller: struct loop_wakeup is embedded, and several wakes before the call count
- * as one. Adding and removing is for the loop's thread; nobody may wake what is removed. `run` may remove its own. */
+/* Callable from any thread: runs `run` on the loop's thread once, soon. Used by the helper threads, through a slot for
+ * each: struct loop_wakeup is embedded, and several wakes before the call count as one. Adding and removing is for the
+ * loop's thread; nobody may wake what is removed. `run` may remove its own. */
 struct loop_wakeup;
 typedef void loop_wakeup_fn(struct loop_wakeup *w);
 struct loop_wakeup { /* embedded */

@@ -40,7 +40,8 @@ void worker_free(struct worker *w);
 
 /* Ends the thread's claim on the process without waiting: no job is called back any more, those that are queued are not
  * begun, and one in hand may go on to the end of the process; dropped() is called for those of worker_submit_own(). For
- * a resolver that hangs at exit. The worker must not be used afterwards. NULL is fine. */
+ * a resolver that hangs at exit, or a file that cannot be read. The worker must not be used afterwards. Neither this
+ * nor worker_free() may be called by done() of one of its jobs. NULL is fine. */
 void worker_abandon(struct worker *w);
 
 #endif

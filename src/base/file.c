@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "file_impl.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -190,7 +191,7 @@ static int follow_link(char path[PATH_MAX])
 /* By hand, for realpath() gives nothing where the file is not there yet. */
 int file_resolve(const char *path, char out[FILE_NAME_MAX])
 {
-    _Static_assert(FILE_NAME_MAX >= PATH_MAX + 8, "a name and a suffix");
+    _Static_assert(FILE_NAME_MAX >= PATH_MAX + FILE_SUFFIX_MAX, "a name and a suffix");
     struct stat st;
     int r;
     if (strlen(path) >= PATH_MAX)
@@ -208,6 +209,7 @@ int file_resolve(const char *path, char out[FILE_NAME_MAX])
 
 int file_name_beside(const char *path, const char *suffix, char out[FILE_NAME_MAX])
 {
+    assert(strlen(suffix) <= FILE_SUFFIX_MAX);
     int r = file_resolve(path, out);
     if (r == 0)
         memcpy(out + strlen(out), suffix, strlen(suffix) + 1);
