@@ -51,6 +51,7 @@
 #include "http/write.h"
 #include "limiter_impl.h"
 
+#include <assert.h>
 #include <stdio.h>
 
 #define SWEEP_INTERVAL  (100 * NS_PER_MS)
@@ -83,6 +84,7 @@ static void write_client_policy(struct limiter *lim, struct head_writer *w, cons
     if (t->capacity != p->capacity || t->rate != p->rate) {
         struct head_writer own = head_writer_on(t->text, sizeof t->text);
         write_policy(&own, CLIENT_POLICY, p);
+        assert(!own.full);
         t->capacity = p->capacity;
         t->rate = p->rate;
         t->n = own.n;
@@ -306,6 +308,7 @@ static void write_default_fields(struct limiter *lim, const struct bucket_policy
 {
     struct head_writer w = head_writer_on(lim->default_fields, sizeof lim->default_fields);
     write_policy(&w, DEFAULT_POLICY, p);
+    assert(!w.full);
     lim->default_fields_len = w.n;
 }
 

@@ -10,6 +10,7 @@
 #include "upstream/back_h1.h"
 #include "upstream/resolve.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -342,7 +343,8 @@ static void write_request(struct health_check *h)
     write_field(&w, STR("User-Agent"), STR("loadbalancer/" LB_VERSION " (health check)"));
     write_field(&w, STR("Connection"), STR("close"));
     write_end(&w);
-    h->request_len = w.full ? 0 : w.n;
+    assert(!w.full); /* the config bounds its path and its host to less */
+    h->request_len = w.n;
 }
 
 static bool is_needed(const struct config *config, const struct config_backend *b)
@@ -381,8 +383,6 @@ bool health_start(struct backend *be)
         return false;
     be->health = h;
     prepare(h, be->up);
-    if (be->snapshot->health.on && h->request_len == 0)
-        return false; /* the path does not fit: the config bounds it below this */
     return loop_arm(be->upstream->loop, &h->timer, loop_now(be->upstream->loop));
 }
 
