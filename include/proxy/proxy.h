@@ -18,7 +18,7 @@ struct proxy_setup {
     struct config *config;
     struct upstream *upstream;
     struct limiter *limiter;           /* NULL: limiting is off */
-    const struct local_handler *local; /* who answers what is not forwarded */
+    const struct local_handler *local; /* who answers what is not forwarded; NULL: nobody */
 };
 
 /* NULL when memory runs out. Everything in `setup` must outlive the proxy. */

@@ -1,4 +1,5 @@
-/* The limiter's inside, shared by limiter.c (requests) and clients.c (changes). */
+/* The limiter's inside, shared by limiter.c (requests), clients.c (changes), check.c (questions), export.c (upgrades)
+ * and unregistered.c (stops and starts). */
 #ifndef LB_LIMIT_LIMITER_IMPL_H
 #define LB_LIMIT_LIMITER_IMPL_H
 
@@ -71,16 +72,20 @@ static inline uint64_t limiter_now(const struct limiter *lim)
     return clock_monotonic() - lim->zero;
 }
 
-bool limiter_is_exempt(const struct limiter *lim, const struct ip *ip); /* NULL: a peer on a unix socket */
-
 /* What the peers on unix sockets are, all together; it may be registered, too. */
 #define UNIX_CLIENT STR("unix:")
+
+/* ---- limiter.c ---- */
+
+bool limiter_is_exempt(const struct limiter *lim, const struct ip *ip); /* NULL: a peer on a unix socket */
 
 /* Writes what an address that is not registered counts for, with a zero: itself, or its network. Returns the length. */
 size_t limiter_network_text(const struct limiter *lim, const struct ip *ip, char *out, size_t size);
 
 /* Retry-After of a request that found too little in the bucket. */
 uint64_t limiter_retry_after(const struct bucket_policy *p, uint64_t word, uint64_t now);
+
+/* ---- clients.c ---- */
 
 void changes_init(struct limiter *lim);
 void changes_fini(struct limiter *lim);
@@ -92,9 +97,13 @@ void changes_appended(void *arg, bool ok);
 void changes_close(struct limiter *lim, void (*done)(void *arg, bool ok), void *arg);
 void changes_reopen(struct limiter *lim);
 
+/* ---- unregistered.c ---- */
+
 /* False without memory: kept_fini() is still due. `st` stays as long. */
 bool kept_init(struct kept *k, const struct store *st) __attribute__((warn_unused_result));
 void kept_fini(struct kept *k);
+
+/* ---- export.c ---- */
 
 /* limiter_import() of what was kept over a stop: the time line is another one, perhaps of another boot. NULL, or why
  * not all of it could be taken. */

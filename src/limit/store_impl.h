@@ -1,5 +1,5 @@
 /* What store.c (appending and saving), store_save.c (what a save writes), store_words.c (room for the words) and
- * store_load.c (start) share. */
+ * store_load.c (start) share; unregistered.c, which keeps another file under the same lock, looks at path and lock. */
 #ifndef LB_LIMIT_STORE_IMPL_H
 #define LB_LIMIT_STORE_IMPL_H
 

@@ -31,7 +31,7 @@ void crowd_fini(struct crowd *c)
     hash_table_clear(&c->groups, forget);
 }
 
-static struct crowd_group *found(struct crowd *c, const struct ip *ip, uint64_t hash)
+static struct crowd_group *new_group(struct crowd *c, const struct ip *ip, uint64_t hash)
 {
     struct crowd_group *g = mem_try_alloc(sizeof *g);
     if (!g)
@@ -48,7 +48,7 @@ bool crowd_enter(struct crowd *c, const struct ip *ip, unsigned max, struct crow
 {
     uint64_t hash = hash_bytes(&c->key, ip, sizeof *ip);
     struct hash_node *node = hash_table_find(&c->groups, hash, is_of, ip);
-    struct crowd_group *g = node ? group_of(node) : found(c, ip, hash);
+    struct crowd_group *g = node ? group_of(node) : new_group(c, ip, hash);
     *group = g;
     if (g && g->count >= max)
         return false;

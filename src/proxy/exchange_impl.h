@@ -1,4 +1,4 @@
-/* Inside of an exchange, shared by exchange.c, attempt.c, local.c and access_log.c. */
+/* Inside of an exchange, shared by exchange.c, attempt.c, hash_key.c, local.c and access_log.c. */
 #ifndef LB_PROXY_EXCHANGE_IMPL_H
 #define LB_PROXY_EXCHANGE_IMPL_H
 
