@@ -81,6 +81,7 @@ void store_journal_failed(struct store *st, int result)
 {
     store_log_failure("journal", result);
     st->broken = true;
+    st->failing = true;
     retry_later(st);
 }
 
@@ -193,6 +194,7 @@ void store_save_failed(struct store *st, int result)
 {
     store_log_failure(result == -EWOULDBLOCK ? "lock" : "clients_file", result);
     st->tokens_moved = true;
+    st->failing = true;
     retry_later(st);
 }
 
@@ -274,11 +276,12 @@ static void journal_renewed(struct store *st, const struct save *s)
         return;
     st->journal_length = s->tail.len;
     st->journal_lines = s->tail_count;
-    if (st->broken) {
+    if (st->failing) {
         log_begin(LOG_INFO, "store_recovered");
         log_end();
     }
     st->broken = false;
+    st->failing = false;
     loop_cancel(st->setup.loop, &st->retry);
 }
 

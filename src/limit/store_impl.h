@@ -96,6 +96,7 @@ struct store {
     struct journal_file journal;
     uint64_t journal_length, journal_lines; /* as far as it is on disk */
     bool broken;                            /* the journal cannot be relied on until a save has replaced it */
+    bool failing;                           /* the log has said so, of a save or the journal, and nothing better yet */
     bool tokens_moved, save_wanted;
     bool lost_logged;     /* that words are gone from their mapping, */
     bool unkept_logged;   /* that some are in no file, */

@@ -314,6 +314,7 @@ static void test_saves_on_what_is_read_only(void **state)
     add_client(w, &c);
     assert_int_equal(umount2(world_path(w, "data"), 0), 0);
     wait_until_saved(w, &c);
+    daemon_expect_event(&w->daemon, 0, "store_recovered", NULL);
     daemon_kill(&w->daemon);
     world_restart(w);
     expect_all(w, &c);
