@@ -337,15 +337,17 @@ static bool another_attempt(struct exchange *x, const struct back_failure *f)
 }
 
 /* What says nothing about this backend counts for nothing; what says nothing about its next requests ejects nobody:
- * whoever can ask for a head over our limit must not have backends ejected. */
+ * whoever can ask for a head over our limit, or stall in a request, must not have backends ejected. */
 static void count_failure(struct attempt *a, const struct back_failure *f)
 {
+    if (f->error == ERR_BODY_TIMEOUT)
+        return; /* the client's fault */
     bool large = f->error == ERR_RESPONSE_HEAD_TOO_LARGE;
     a->large_heads += large;
     metrics.backend_failures++;
     if (back_error_is_ours(a->backend, f->sys_errno))
         return;
-    if (large || f->moved || back_error_is_passing(a->backend, f->sys_errno))
+    if (large || f->moved || f->owed || back_error_is_passing(a->backend, f->sys_errno))
         backend_count_failure(a->backend);
     else
         backend_failed(a->backend, &a->place, f->cause);

@@ -41,6 +41,7 @@ struct back_conn {
     struct head_scan scan;
     struct chunked chunked;
     struct buf trailers;  /* of the response */
+    uint64_t sent_at;     /* when some of the request was sent last */
     uint64_t sent_before; /* io_bytes_out() when the lease began */
     uint64_t sent_seen;   /* ... and when the time for the response began anew */
     uint64_t begun;       /* when that was; while idle, since when it is */

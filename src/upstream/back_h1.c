@@ -9,7 +9,8 @@
 #include <assert.h>
 #include <errno.h>
 
-#define AT_WORK_SPAN 10u /* times backend_response: so long interim responses put the final one off */
+#define OWED_AFTER   NS_PER_S /* a client that sends nothing of its request for so long has stalled */
+#define AT_WORK_SPAN 10u      /* times backend_response: so long interim responses put the final one off */
 
 static uint64_t now_of(const struct back_conn *c)
 {
@@ -76,6 +77,18 @@ static bool in_tunnel(const struct back_conn *c)
 
 /* ---- failure ---- */
 
+/* Is it the client who is waited for? All that has come of the request has been sent, and it is not whole. */
+static bool is_owed(const struct back_conn *c)
+{
+    return c->sending && !c->expecting && !in_tunnel(c) && io_unsent(c->io) == 0;
+}
+
+/* A backend that gives up a request that does not go on may well be in order: it has a patience of its own. */
+static bool has_given_up(const struct back_conn *c, enum err e)
+{
+    return (e == ERR_BACKEND_RESET || e == ERR_BACKEND_CUT) && is_owed(c) && now_of(c) - c->sent_at >= OWED_AFTER;
+}
+
 static const char *cause_of(enum err e, int sys_errno)
 {
     if (sys_errno)
@@ -86,6 +99,7 @@ static const char *cause_of(enum err e, int sys_errno)
     case ERR_BACKEND_RESET: return "connection closed before the response";
     case ERR_BACKEND_CUT: return "response cut off";
     case ERR_BACKEND_STALLED: return "response stalled";
+    case ERR_BODY_TIMEOUT: return "request stalled";
     case ERR_TUNNEL_TIMEOUT: return "tunnel timeout";
     case ERR_RESPONSE_HEAD_TOO_LARGE: return "response head too large";
     default: return "malformed response";
@@ -104,6 +118,7 @@ void back_fail(struct back_conn *c, enum err e, int sys_errno)
         .reused = c->reused,
         .at_work = c->at_work > 0,
         .moved = back_has_moved(c),
+        .owed = has_given_up(c, e),
         .heard_out = c->response == RESPONSE_TUNNEL_ENDED,
         .cause = cause_of(e, sys_errno),
     };
@@ -169,6 +184,7 @@ void back_send_head(struct back_conn *c, const struct back_request *r, bool more
     c->unsound = r->names_user;
     c->up = r->framing;
     c->sending = framing_has_content(&c->up);
+    c->sent_at = now_of(c);
     io_write_str(c->io, r->head, more && c->sending);
     c->expecting = c->sending && r->expects;
     await_response(c);
@@ -181,6 +197,7 @@ bool back_send_body(struct back_conn *c, const char *p, size_t n, bool end, stru
     int k = 0;
     if (c->expecting)
         stop_expecting(c);
+    c->sent_at = now_of(c);
     if (c->up.kind == FRAMING_CHUNKED)
         k = chunked_pieces(iov, line, str_make(p, n), end, trailers);
     else if (p && n > 0)
@@ -438,18 +455,25 @@ static void on_eof(struct back_conn *c)
     }
 }
 
+/* Who has begun to answer while the request still comes may be waiting for the rest of it. */
+static enum err late_in_response(const struct back_conn *c)
+{
+    if (c->response == RESPONSE_HEAD)
+        return ERR_RESPONSE_TIMEOUT;
+    return is_owed(c) ? ERR_BODY_TIMEOUT : ERR_BACKEND_STALLED;
+}
+
 static void on_timeout(struct back_conn *c)
 {
     if (c->state == BACK_CONNECTING)
         back_connect_failed(c, ERR_CONNECT_TIMEOUT, 0);
-    else if (in_tunnel(c))
-        back_fail(c, ERR_TUNNEL_TIMEOUT, 0);
     else
-        back_fail(c, c->response == RESPONSE_HEAD ? ERR_RESPONSE_TIMEOUT : ERR_BACKEND_STALLED, 0);
+        back_fail(c, in_tunnel(c) ? ERR_TUNNEL_TIMEOUT : late_in_response(c), 0);
 }
 
 static void on_drained(struct back_conn *c)
 {
+    c->sent_at = now_of(c);
     await_response(c);
     c->events->on_drained(c->arg);
 }

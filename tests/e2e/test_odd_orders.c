@@ -289,6 +289,70 @@ static void test_expect_and_silence(void **state)
     world_finish(w);
 }
 
+#define STALLED "POST /%s HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nhello"
+
+static void waiting_script(struct origin_conn *c)
+{
+    if (origin_read_head(c) && origin_send(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n"))
+        origin_drain(c);
+}
+
+/* A backend that has begun to answer waits for the rest of the request: that it does not come is the client's fault. */
+static void test_a_client_that_stalls_behind_an_early_answer(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    world_origin(w, waiting_script, NULL, NULL);
+    world_origin(w, waiting_script, NULL, NULL);
+    world_start(w, "\"timeouts\": {\"client_body\": \"100ms\", \"backend_response\": \"200ms\"},"
+                   "\"passive_check\": {\"failures\": 1, \"ejection\": \"60s\"}");
+    for (int i = 0; i < 2; i++) {
+        client_open(&c, w->port);
+        client_sendf(&c, STALLED, "e");
+        client_expect_head(&c, 200);
+        enum read_result r = client_read_body(&c, NULL, NULL);
+        CHECK(r == READ_CUT || r == READ_RESET, "%s", read_result_name(r));
+        client_close(&c);
+        daemon_expect_event(&w->daemon, 0, "request", "status=200 reason=client_body_timeout");
+    }
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "backend_down", NULL), 0);
+    world_finish(w);
+}
+
+/* With its own patience for the rest of a request, or none. */
+static void impatient_script(struct origin_conn *c)
+{
+    if (origin_read_head(c) && strstr(c->request.head, "/late "))
+        origin_pause(c, 1500);
+}
+
+/* A backend that gives up a request that does not go on is well; one that ends in the middle of one that does is not.
+ */
+static void test_a_stalled_upload_that_the_backend_gives_up(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    world_origin(w, impatient_script, NULL, NULL);
+    world_origin(w, impatient_script, NULL, NULL);
+    world_start(w, "\"passive_check\": {\"failures\": 1, \"ejection\": \"60s\"}");
+    for (int i = 0; i < 2; i++) {
+        client_open(&c, w->port);
+        client_sendf(&c, STALLED, "late");
+        client_expect(&c, 502);
+        client_close(&c);
+        daemon_expect_event(&w->daemon, 0, "request", "target=/late status=502 reason=backend_reset");
+    }
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "backend_down", NULL), 0);
+    client_open(&c, w->port);
+    client_sendf(&c, STALLED, "soon");
+    client_expect(&c, 502);
+    client_close(&c);
+    daemon_expect_event(&w->daemon, 0, "backend_down", NULL);
+    world_finish(w);
+}
+
 /* A line end too many behind a request does not begin the next one. */
 static void test_stray_line_end(void **state)
 {
@@ -364,6 +428,8 @@ int main(void)
         WORLD_TEST(test_content_behind_the_answer),
         WORLD_TEST(test_the_rest_is_the_clients),
         WORLD_TEST(test_expect_and_silence),
+        WORLD_TEST(test_a_client_that_stalls_behind_an_early_answer),
+        WORLD_TEST(test_a_stalled_upload_that_the_backend_gives_up),
         WORLD_TEST(test_stray_line_end),
         WORLD_TEST(test_bytes_behind_the_last_request),
     };
