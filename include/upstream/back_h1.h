@@ -28,7 +28,7 @@ struct back_failure {
     bool reused;       /* the connection came out of the pool */
     bool at_work;      /* an interim response has told that the request is being served: one other than 100 */
     bool moved;        /* the backend's name has left the address that the connection went to */
-    bool owed;         /* it has ended while the rest of the request was long awaited from the client */
+    bool given_up;     /* it has ended behind a client that had long not sent its request, or taken its response */
     bool heard_out;    /* a tunnel: the backend had ended its direction in order, and only takes no more */
     const char *cause; /* for the log: "connect refused" */
 };

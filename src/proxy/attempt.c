@@ -337,7 +337,7 @@ static bool another_attempt(struct exchange *x, const struct back_failure *f)
 }
 
 /* What says nothing about this backend counts for nothing; what says nothing about its next requests ejects nobody:
- * whoever can ask for a head over our limit, or stall in a request, must not have backends ejected. */
+ * whoever can ask for a head over our limit, or stall, must not have backends ejected. */
 static void count_failure(struct attempt *a, const struct back_failure *f)
 {
     if (f->error == ERR_BODY_TIMEOUT)
@@ -347,7 +347,7 @@ static void count_failure(struct attempt *a, const struct back_failure *f)
     metrics.backend_failures++;
     if (back_error_is_ours(a->backend, f->sys_errno))
         return;
-    if (large || f->moved || f->owed || back_error_is_passing(a->backend, f->sys_errno))
+    if (large || f->moved || f->given_up || back_error_is_passing(a->backend, f->sys_errno))
         backend_count_failure(a->backend);
     else
         backend_failed(a->backend, &a->place, f->cause);

@@ -34,6 +34,7 @@ struct back_conn {
     bool unsound;    /* an interim response, or the request, speaks against that */
     bool relays;     /* what is left of the response may go past us */
     bool large;      /* the last response was one to relay: so may be the next */
+    bool held_up;    /* the client has not taken the response for so long that the backend may lose patience */
     bool expecting;  /* the backend is to say first whether it wants the body */
 
     struct framing up, down; /* of the request and of the response */
@@ -42,6 +43,7 @@ struct back_conn {
     struct chunked chunked;
     struct buf trailers;  /* of the response */
     uint64_t sent_at;     /* when some of the request was sent last */
+    uint64_t paused_at;   /* since when the response is not read, while it is not */
     uint64_t sent_before; /* io_bytes_out() when the lease began */
     uint64_t sent_seen;   /* ... and when the time for the response began anew */
     uint64_t begun;       /* when that was; while idle, since when it is */

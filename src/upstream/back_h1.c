@@ -9,7 +9,7 @@
 #include <assert.h>
 #include <errno.h>
 
-#define OWED_AFTER   NS_PER_S /* a client that sends nothing of its request for so long has stalled */
+#define OWED_AFTER   NS_PER_S /* a client that sends or takes nothing for so long has stalled */
 #define AT_WORK_SPAN 10u      /* times backend_response: so long interim responses put the final one off */
 
 static uint64_t now_of(const struct back_conn *c)
@@ -59,7 +59,7 @@ void back_begin(struct back_conn *c, const struct back_events *ev, void *arg)
     c->arg = arg;
     c->state = BACK_LEASED;
     c->response = RESPONSE_HEAD;
-    c->answered = c->sending = c->keep_alive = c->unsound = c->expecting = false;
+    c->answered = c->sending = c->keep_alive = c->unsound = c->expecting = c->held_up = false;
     c->scan = (struct head_scan){0};
     c->sent_before = io_bytes_out(c->io);
     c->begun = now_of(c);
@@ -83,10 +83,16 @@ static bool is_owed(const struct back_conn *c)
     return c->sending && !c->expecting && !in_tunnel(c) && io_unsent(c->io) == 0;
 }
 
-/* A backend that gives up a request that does not go on may well be in order: it has a patience of its own. */
+static bool is_held_up(const struct back_conn *c)
+{
+    return c->held_up || (io_is_paused(c->io) && now_of(c) - c->paused_at >= OWED_AFTER);
+}
+
+/* A backend that gives up a client that does not go on may well be in order: it has a patience of its own. */
 static bool has_given_up(const struct back_conn *c, enum err e)
 {
-    return (e == ERR_BACKEND_RESET || e == ERR_BACKEND_CUT) && is_owed(c) && now_of(c) - c->sent_at >= OWED_AFTER;
+    bool ended = e == ERR_BACKEND_RESET || e == ERR_BACKEND_CUT;
+    return ended && (is_held_up(c) || (is_owed(c) && now_of(c) - c->sent_at >= OWED_AFTER));
 }
 
 static const char *cause_of(enum err e, int sys_errno)
@@ -118,7 +124,7 @@ void back_fail(struct back_conn *c, enum err e, int sys_errno)
         .reused = c->reused,
         .at_work = c->at_work > 0,
         .moved = back_has_moved(c),
-        .owed = has_given_up(c, e),
+        .given_up = has_given_up(c, e),
         .heard_out = c->response == RESPONSE_TUNNEL_ENDED,
         .cause = cause_of(e, sys_errno),
     };
@@ -521,11 +527,14 @@ size_t back_unsent(const struct back_conn *c)
 
 void back_pause(struct back_conn *c)
 {
+    if (!io_is_paused(c->io))
+        c->paused_at = now_of(c);
     io_pause(c->io);
 }
 
 void back_resume(struct back_conn *c)
 {
+    c->held_up = is_held_up(c);
     io_resume(c->io);
 }
 

@@ -353,6 +353,43 @@ static void test_a_stalled_upload_that_the_backend_gives_up(void **state)
     world_finish(w);
 }
 
+/* Sends for as long as anything is taken, and gives up when nothing has been for a while. */
+static void send_impatiently(struct origin_conn *c)
+{
+    static const char content[64 << 10];
+    int idle = 0;
+
+    if (!origin_read_head(c) || !origin_send(c, "HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n"))
+        return;
+    for (; idle < 15; idle++) {
+        while (send(c->in.fd, content, sizeof content, MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+            idle = 0;
+        origin_pause(c, 100);
+    }
+    origin_set_mode(c->origin, 1);
+}
+
+/* So is one that gives up a response that is not taken. */
+static void test_a_response_that_stalls_and_is_given_up(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    struct origin *o = world_origin(w, send_impatiently, NULL, NULL);
+    world_origin(w, send_impatiently, NULL, NULL);
+    world_start(w, "\"passive_check\": {\"failures\": 1, \"ejection\": \"60s\"}");
+    client_open_narrow(&c, w->port, 4096);
+    client_send(&c, GET("/"));
+    client_expect_head(&c, 200);
+    origin_wait_mode(o, 1);
+    enum read_result r = client_read_body(&c, NULL, NULL);
+    CHECK(r == READ_CUT || r == READ_RESET, "%s", read_result_name(r));
+    client_close(&c);
+    daemon_expect_event(&w->daemon, 0, "request", "status=200 reason=backend_cut");
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "backend_down", NULL), 0);
+    world_finish(w);
+}
+
 /* A line end too many behind a request does not begin the next one. */
 static void test_stray_line_end(void **state)
 {
@@ -430,6 +467,7 @@ int main(void)
         WORLD_TEST(test_expect_and_silence),
         WORLD_TEST(test_a_client_that_stalls_behind_an_early_answer),
         WORLD_TEST(test_a_stalled_upload_that_the_backend_gives_up),
+        WORLD_TEST(test_a_response_that_stalls_and_is_given_up),
         WORLD_TEST(test_stray_line_end),
         WORLD_TEST(test_bytes_behind_the_last_request),
     };
