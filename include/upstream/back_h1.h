@@ -27,6 +27,7 @@ struct back_failure {
     bool answered;     /* a byte of the response has arrived */
     bool reused;       /* the connection came out of the pool */
     bool at_work;      /* an interim response has told that the request is being served: one other than 100 */
+    bool expecting;    /* the content waits for a 100 (back_request.expects), none of it has come */
     bool moved;        /* the backend's name has left the address that the connection went to */
     bool given_up;     /* it has ended behind a client that had long not sent its request, or taken its response */
     bool heard_out;    /* a tunnel: the backend had ended its direction in order, and only takes no more */

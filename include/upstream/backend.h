@@ -22,6 +22,7 @@ struct passive_check {
     bool on_trial;      /* back from an ejection: one request at a time, until one is answered */
     unsigned trials;    /* requests that are under way there on trial, or have begun in the ejection */
     uint32_t epoch;     /* how often it has been ejected: what began before says nothing about what is after */
+    uint32_t answers;   /* to requests and checks: whether there are more than before is all that is asked of it */
     uint64_t ejection;  /* the last one's length, 0 when a request has succeeded since */
     struct timer timer; /* the end of the ejection */
 };
@@ -196,6 +197,9 @@ void pool_take(struct backend *be, const struct pool_known *k);
 /* A request takes and leaves a place there. */
 void passive_place(struct backend *be, struct place *p);
 void passive_leave(struct backend *be, const struct place *p);
+
+/* It has passed a check. That ends no ejection; it only shows that it answers. */
+void passive_heard(struct backend *be);
 
 void passive_init(struct backend *be);
 void passive_fini(struct backend *be);

@@ -101,7 +101,8 @@ void upstream_free(struct upstream *u);
 
 /* A request's place at a backend. */
 struct place {
-    uint32_t epoch; /* of the backend's ejections, when it was taken */
+    uint32_t epoch;   /* of the backend's ejections, when it was taken */
+    uint32_t answers; /* of the backend's until then */
     bool on_trial;
 };
 
@@ -186,5 +187,9 @@ void upstream_log_totals(struct upstream *u);
 
 /* The request has an answer, the end of which is still to come: that ends a trial or an ejection, and no more. */
 void backend_answered(struct backend *be, const struct place *p);
+
+/* Has the backend answered another request, or passed a check, since the place was taken? Then it is not one that
+ * answers nobody. */
+bool backend_has_answered_since(const struct backend *be, const struct place *p) __attribute__((warn_unused_result));
 
 #endif

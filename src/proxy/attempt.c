@@ -336,6 +336,13 @@ static bool another_attempt(struct exchange *x, const struct back_failure *f)
     return true;
 }
 
+/* No 100 came, and the client did not go on without it. Many servers never send one, and whoever waits for it without
+ * end must not have backends ejected: only one that has answered nobody meanwhile is to blame. */
+static bool is_clients_wait(const struct attempt *a, const struct back_failure *f)
+{
+    return f->expecting && f->error == ERR_RESPONSE_TIMEOUT && backend_has_answered_since(a->backend, &a->place);
+}
+
 /* What says nothing about this backend counts for nothing; what says nothing about its next requests ejects nobody:
  * whoever can ask for a head over our limit, or stall, must not have backends ejected. */
 static void count_failure(struct attempt *a, const struct back_failure *f)
@@ -347,7 +354,8 @@ static void count_failure(struct attempt *a, const struct back_failure *f)
     metrics.backend_failures++;
     if (back_error_is_ours(a->backend, f->sys_errno))
         return;
-    if (large || f->moved || f->given_up || back_error_is_passing(a->backend, f->sys_errno))
+    bool passing = back_error_is_passing(a->backend, f->sys_errno);
+    if (large || f->moved || f->given_up || passing || is_clients_wait(a, f))
         backend_count_failure(a->backend);
     else
         backend_failed(a->backend, &a->place, f->cause);

@@ -123,6 +123,7 @@ void back_fail(struct back_conn *c, enum err e, int sys_errno)
         .answered = c->answered,
         .reused = c->reused,
         .at_work = c->at_work > 0,
+        .expecting = c->expecting,
         .moved = back_has_moved(c),
         .given_up = has_given_up(c, e),
         .heard_out = c->response == RESPONSE_TUNNEL_ENDED,

@@ -141,7 +141,9 @@ static void drop_probe(struct health_check *h)
 static void probe_ended(struct health_check *h, bool success, const char *cause)
 {
     drop_probe(h);
-    if (!success)
+    if (success)
+        passive_heard(h->backend);
+    else
         metrics.health_failures++;
     if (cause != h->cause)
         snprintf(h->cause, sizeof h->cause, "%s", cause);

@@ -137,7 +137,8 @@ static bool is_of_the_past(const struct backend *be, const struct place *p)
 
 void passive_place(struct backend *be, struct place *p)
 {
-    *p = (struct place){.epoch = be->passive.epoch, .on_trial = be->passive.on_trial || be->ejected};
+    *p = (struct place){
+        .epoch = be->passive.epoch, .answers = be->passive.answers, .on_trial = be->passive.on_trial || be->ejected};
     be->passive.trials += p->on_trial;
 }
 
@@ -147,8 +148,19 @@ void passive_leave(struct backend *be, const struct place *p)
         be->passive.trials--;
 }
 
+void passive_heard(struct backend *be)
+{
+    be->passive.answers++;
+}
+
+bool backend_has_answered_since(const struct backend *be, const struct place *p)
+{
+    return be->passive.answers != p->answers;
+}
+
 void backend_answered(struct backend *be, const struct place *p)
 {
+    passive_heard(be);
     if (is_of_the_past(be, p))
         return;
     if (be->ejected)

@@ -390,6 +390,69 @@ static void test_a_response_that_stalls_and_is_given_up(void **state)
     world_finish(w);
 }
 
+/* Requests whose content waits for a 100 that never comes, six at each of two backends that are otherwise well. */
+static void expect_silence_ejects_nobody(struct world *w, bool asks_meanwhile)
+{
+    struct client waiting[12], c;
+    enum { N = sizeof waiting / sizeof *waiting };
+
+    for (unsigned i = 0; i < N; i++) {
+        client_open(&waiting[i], w->port);
+        client_send(&waiting[i], "POST /e HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    }
+    client_open(&c, w->port);
+    if (asks_meanwhile) {
+        origin_wait_requests(w->origins[0], N / 2);
+        origin_wait_requests(w->origins[1], N / 2);
+        for (int i = 0; i < 2; i++) {
+            client_send(&c, GET("/meanwhile"));
+            client_expect(&c, 200);
+        }
+    }
+    for (unsigned i = 0; i < N; i++) {
+        client_expect(&waiting[i], 504);
+        client_close(&waiting[i]);
+    }
+    for (int i = 0; i < 4; i++) {
+        size_t mark = daemon_mark(&w->daemon);
+        client_send(&c, GET("/then"));
+        client_expect(&c, 200);
+        daemon_expect_event(&w->daemon, mark, "request", "target=/then");
+    }
+    client_close(&c);
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "request", "target=/then backend=b1"), 2);
+    assert_int_equal(daemon_count_events(&w->daemon, 0, "backend_down", NULL), 0);
+    world_stop(w);
+    daemon_expect_event(&w->daemon, 0, "backend_totals", "backend=b1 failures=6");
+    daemon_expect_event(&w->daemon, 0, "backend_totals", "backend=b2 failures=6");
+}
+
+/* Many servers never say 100 (PHP's, WEBrick), and it is for the client to go on without it. Whoever does not must not
+ * have them ejected: they have answered others meanwhile. */
+static void test_expect_ejects_nobody_who_answers(void **state)
+{
+    struct world *w = *state;
+
+    world_origin(w, origin_answer_all, NULL, NULL);
+    world_origin(w, origin_answer_all, NULL, NULL);
+    world_start(w, "\"timeouts\": {\"backend_response\": \"1s\"}, \"passive_check\": {\"failures\": 2}");
+    expect_silence_ejects_nobody(w, true);
+    world_finish(w);
+}
+
+/* ... or passed a check. */
+static void test_expect_ejects_nobody_who_is_checked(void **state)
+{
+    struct world *w = *state;
+
+    world_origin(w, origin_answer_all, NULL, NULL);
+    world_origin(w, origin_answer_all, NULL, NULL);
+    world_start(w, "\"timeouts\": {\"backend_response\": \"1s\"}, \"passive_check\": {\"failures\": 2}, "
+                   "\"health_check\": {\"interval\": \"50ms\", \"timeout\": \"30s\"}");
+    expect_silence_ejects_nobody(w, false);
+    world_finish(w);
+}
+
 /* A line end too many behind a request does not begin the next one. */
 static void test_stray_line_end(void **state)
 {
@@ -468,6 +531,8 @@ int main(void)
         WORLD_TEST(test_a_client_that_stalls_behind_an_early_answer),
         WORLD_TEST(test_a_stalled_upload_that_the_backend_gives_up),
         WORLD_TEST(test_a_response_that_stalls_and_is_given_up),
+        WORLD_TEST(test_expect_ejects_nobody_who_answers),
+        WORLD_TEST(test_expect_ejects_nobody_who_is_checked),
         WORLD_TEST(test_stray_line_end),
         WORLD_TEST(test_bytes_behind_the_last_request),
     };
