@@ -25,7 +25,8 @@ struct world {
 /* As a request that has begun there just now. */
 static struct place place_at(const struct backend *be)
 {
-    return (struct place){.epoch = be->passive.epoch, .on_trial = be->passive.on_trial || be->ejected};
+    return (struct place){
+        .epoch = be->passive.epoch, .answers = be->passive.answers, .on_trial = be->passive.on_trial || be->ejected};
 }
 
 static void leave(struct backend *be)
@@ -693,6 +694,28 @@ static void the_past_does_not_count(void **state)
     close_world(&w);
 }
 
+/* What has been answered since a place was taken is known, however the place's own request goes. */
+static void answers_are_noticed(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, 2, "", TRYING);
+    struct backend *be = at(&w, 0);
+    struct place early = place_at(be), late;
+    assert_false(backend_has_answered_since(be, &early));
+    backend_failed(be, &early, "test");
+    assert_false(backend_has_answered_since(be, &early));
+    wait_available(&w, 0);
+    late = place_at(be);
+    backend_succeeded(be, &late);
+    assert_true(backend_has_answered_since(be, &early));
+    late = place_at(be);
+    assert_false(backend_has_answered_since(be, &late));
+    passive_heard(be);
+    assert_true(backend_has_answered_since(be, &late));
+    close_world(&w);
+}
+
 /* Those who have tried one already wait for the others; who has not may have what those do not want. */
 static void newcomers_pass_those_who_wait_for_others(void **state)
 {
@@ -967,6 +990,7 @@ int main(void)
         cmocka_unit_test(one_request_at_a_time_on_trial),
         cmocka_unit_test(only_the_trial_is_one),
         cmocka_unit_test(the_past_does_not_count),
+        cmocka_unit_test(answers_are_noticed),
         cmocka_unit_test(newcomers_pass_those_who_wait_for_others),
         cmocka_unit_test(a_place_of_the_last_trial),
         cmocka_unit_test(an_ejected_one_is_asked_before_the_same_again),
