@@ -8,11 +8,15 @@
 
 #define VERSION_LENGTH 8u /* "HTTP/1.1" */
 
+/* Of the value in a line that is longer, http-parser is given the first byte, and what follows behind its last. */
+#define LINE_FED_MAX 48u
+
 /* What http-parser's callbacks find. */
 struct tokens {
     struct headers *headers;
     struct str target;
-    bool value_due; /* a name has been seen that has no value yet */
+    const char *fed_to, *resumed_at; /* a long value is fed up to here, and goes on up to there */
+    bool value_due;                  /* a name has been seen that has no value yet */
     bool complete;
 };
 
@@ -50,6 +54,8 @@ static int on_value(http_parser *hp, const char *p, size_t n)
 
     if (!t->value_due)
         return n > 0; /* an empty rest follows where feed() cuts a value */
+    if (p + n == t->fed_to)
+        n = (size_t)(t->resumed_at - p);
 
     /* http-parser trims in front only. */
     while (n > 0 && is_blank(p[n - 1]))
@@ -98,15 +104,66 @@ static void start(http_parser *hp, enum http_parser_type type, struct tokens *t)
     hp->lenient_http_headers = 1;
 }
 
-/* Feeds the whole head; returns how much of it http-parser took. */
+/* Does http-parser look at what a value says, not only for its end? */
+static bool acts_on(struct str name)
+{
+    switch (field_id_of(name)) {
+    case FIELD_CONNECTION:
+    case FIELD_CONTENT_LENGTH:
+    case FIELD_PROXY_CONNECTION:
+    case FIELD_TRANSFER_ENCODING:
+    case FIELD_UPGRADE: return true;
+    default: return false;
+    }
+}
+
+/* The value of a long field line, without the white space in front; empty where http-parser is to see all of it. */
+static struct str long_value(struct str line)
+{
+    size_t at = str_find(line, ':');
+    bool whole = acts_on(str_make(line.p, at));
+
+    do
+        at++;
+    while (at < line.n && is_blank(line.p[at]));
+    return whole || at > line.n ? STR("") : str_make(line.p + at, line.n - at);
+}
+
+/* Feeds the whole head but for what is inside of long values: head_scan() has seen to it that no line ends there, and
+ * http-parser, which goes through them byte by byte, would look for nothing else. Returns how much it took. */
+static size_t feed_head(http_parser *hp, struct tokens *t, struct str head)
+{
+    size_t fed = 0, line = str_find(head, '\n') + 1;
+
+    while (line < head.n) {
+        struct str rest = str_make(head.p + line, head.n - line);
+        size_t n = str_find(rest, '\r'), end = line + n;
+        line = end + 2;
+        if (n <= LINE_FED_MAX)
+            continue;
+        struct str value = long_value(str_make(rest.p, n));
+        if (value.n == 0)
+            continue;
+        t->fed_to = value.p + 1;
+        t->resumed_at = head.p + end;
+        size_t piece = (size_t)(t->fed_to - head.p) - fed;
+        size_t taken = http_parser_execute(hp, &settings, head.p + fed, piece);
+        if (taken != piece)
+            return fed + taken;
+        fed = end;
+    }
+    return fed + http_parser_execute(hp, &settings, head.p + fed, head.n - fed);
+}
+
+/* The same, whatever white space stands behind a Content-Length. */
 static size_t feed(http_parser *hp, enum http_parser_type type, struct tokens *t, struct str head)
 {
     start(hp, type, t);
-    size_t n = http_parser_execute(hp, &settings, head.p, head.n), end = n;
+    size_t n = feed_head(hp, t, head), end = n;
     if (HTTP_PARSER_ERRNO(hp) != HPE_INVALID_CONTENT_LENGTH)
         return n;
 
-    /* It takes no HTAB behind a Content-Length, which is white space like any other: then once more without that. */
+    /* It takes no HTAB there, which is white space like any other: then once more without that. */
     while (end < head.n && is_blank(head.p[end]))
         end++;
     if (end == n || end == head.n || head.p[end] != '\r')

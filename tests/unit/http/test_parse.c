@@ -417,6 +417,75 @@ static void what_was_read_before_a_fault_can_be_logged(void **state)
     assert_int_equal(r.headers.n, 0);
 }
 
+/* What stands in a long value must not matter, and where it ends must not change. */
+static void assert_value_read(const char *name, size_t n, const char *before, const char *behind)
+{
+    char value[160], head[512];
+    struct request r;
+
+    for (size_t i = 0; i < n; i++)
+        value[i] = ":, \t=\"\x80"[i % 7];
+    if (n > 0)
+        value[0] = value[n - 1] = 'x';
+    int len = snprintf(head, sizeof head, "GET /a HTTP/1.1\r\nHost: a\r\nA: 1\r\n%s:%s%.*s%s\r\nB:%s2%s\r\n\r\n", name,
+                       before, (int)n, value, behind, before, behind);
+    assert_err(parse_str(str_make(head, (size_t)len), &r), ERR_OK);
+    assert_int_equal(r.headers.n, 4);
+    assert_str(r.headers.v[1].value, "1");
+    assert_str(r.headers.v[2].name, name);
+    assert_true(str_eq(r.headers.v[2].value, str_make(value, n)));
+    assert_str(r.headers.v[3].name, "B");
+    assert_str(r.headers.v[3].value, "2");
+}
+
+static void values_of_any_length_are_read_whole(void **state)
+{
+    (void)state;
+    static const char *const blanks[] = {"", " ", "\t", " \t ", "                                        "};
+
+    for (size_t n = 0; n <= 150; n++) {
+        for (size_t i = 0; i < 25; i++) {
+            assert_value_read("Cookie", n, blanks[i / 5], blanks[i % 5]);
+            assert_value_read("transfer-encodings", n, blanks[i / 5], blanks[i % 5]);
+            assert_value_read("X-A-Name-That-Is-Itself-Longer-Than-Thirty-Two", n, blanks[i / 5], blanks[i % 5]);
+        }
+    }
+}
+
+static void two_long_values_and_those_between_are_told_apart(void **state)
+{
+    (void)state;
+    struct request r;
+
+    assert_err(PARSE("GET /a HTTP/1.1\r\nUser-Agent: 0123456789012345678901234567890123456789\r\n"
+                     "Cookie: a=0123456789012345678901234567890123456789\r\nHost: a\r\nContent-Length: 5\t \r\n"
+                     "Referer: http://0123456789012345678901234567890123456789/\t\r\n\r\n",
+                     &r),
+               ERR_OK);
+    assert_int_equal(r.headers.n, 5);
+    assert_str(r.headers.v[0].value, "0123456789012345678901234567890123456789");
+    assert_str(r.headers.v[1].value, "a=0123456789012345678901234567890123456789");
+    assert_str(r.headers.v[2].value, "a");
+    assert_str(r.headers.v[3].value, "5");
+    assert_str(r.headers.v[4].value, "http://0123456789012345678901234567890123456789/");
+}
+
+/* http-parser judges these itself, however long they are. */
+static void long_values_that_frame_are_judged_whole(void **state)
+{
+    (void)state;
+
+    ASSERT_REFUSED(
+        "GET /a HTTP/1.1\r\nHost: a\r\nContent-Length: 000000000000000000000000000000000000000000000x\r\n\r\n",
+        BAD_CONTENT_LENGTH);
+    ASSERT_REFUSED("GET /a HTTP/1.1\r\nHost: a\r\nCookie: 0123456789012345678901234567890123456789\r\n"
+                   "Content-Length: 1 0\r\n\r\n",
+                   BAD_CONTENT_LENGTH);
+    ASSERT_REFUSED("GET /a HTTP/1.1\r\nHost: a\r\n"
+                   "Transfer-Encoding: gzip, gzip, gzip, gzip, gzip, gzip, gzip, chunked, gzip\r\n\r\n",
+                   BAD_TRANSFER_ENCODING);
+}
+
 static void fields_beyond_the_array_are_refused(void **state)
 {
     (void)state;
@@ -555,6 +624,9 @@ int main(void)
         cmocka_unit_test(connection_options_are_bounded),
         cmocka_unit_test(expectations_but_100_continue_fail),
         cmocka_unit_test(what_was_read_before_a_fault_can_be_logged),
+        cmocka_unit_test(values_of_any_length_are_read_whole),
+        cmocka_unit_test(two_long_values_and_those_between_are_told_apart),
+        cmocka_unit_test(long_values_that_frame_are_judged_whole),
         cmocka_unit_test(fields_beyond_the_array_are_refused),
         cmocka_unit_test(http_parser_adds_no_limits),
         cmocka_unit_test(a_response_is_taken_apart),
