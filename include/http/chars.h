@@ -41,6 +41,13 @@ static inline bool chars_are_plain(const char *p, unsigned least)
     return ((word | (word - ones * least) | (word + ones)) & ones << 7) == 0;
 }
 
+/* Are the four bytes at `p` all of the class, which is one? */
+static inline bool chars_are_four(const char *p, enum char_class class)
+{
+    return (http_chars[(unsigned char)p[0]] & http_chars[(unsigned char)p[1]] & http_chars[(unsigned char)p[2]] &
+            http_chars[(unsigned char)p[3]] & class) != 0;
+}
+
 /* How many of the `n` bytes from `p` on are of the class, which is one: up to the first that is not. */
 __attribute__((always_inline)) static inline size_t chars_run(const char *p, size_t n, enum char_class class)
 {
@@ -49,6 +56,9 @@ __attribute__((always_inline)) static inline size_t chars_run(const char *p, siz
     if (class == CHAR_FIELD || class == CHAR_VISIBLE)
         while (n - at >= sizeof(uint64_t) && chars_are_plain(p + at, class == CHAR_FIELD ? ' ' : ' ' + 1))
             at += sizeof(uint64_t);
+    else
+        while (n - at >= 4 && chars_are_four(p + at, class))
+            at += 4;
     while (at < n && char_is(p[at], class))
         at++;
     return at;

@@ -161,9 +161,34 @@ static enum err scan_status(struct cursor *c)
     return c->p[s->at] == ' ' ? enter(c, PART_REASON) : ERR_BAD_RESPONSE;
 }
 
+/* Consumes field lines that are at hand whole, as nearly all are, and well formed. All others are left to be judged
+ * part by part, from their first byte on. */
+static void scan_whole_lines(struct cursor *c)
+{
+    const char *p = c->p;
+    size_t at = c->s->at, end = c->end;
+
+    while (c->s->lines <= c->limits->fields) {
+        size_t name = chars_run(p + at, end - at, CHAR_TOKEN);
+        at += name;
+        if (name == 0 || at == end || p[at] != ':')
+            return;
+        at++;
+        at += chars_run(p + at, end - at, CHAR_FIELD);
+        if (end - at < 2 || p[at] != '\r' || p[at + 1] != '\n')
+            return;
+        at += 2;
+        c->s->at = c->s->mark = at;
+        c->s->lines++;
+    }
+}
+
 /* The first byte of a line behind the start line. */
 static enum err scan_line(struct cursor *c)
 {
+    scan_whole_lines(c);
+    if (c->s->at == c->end)
+        return ERR_OK;
     char byte = c->p[c->s->at];
 
     if (byte == '\r')
