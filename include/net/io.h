@@ -205,6 +205,10 @@ int io_errno(const struct io *io);
 /* True when nothing waits in the socket and the connection stands, by a look at the socket (one system call). */
 bool io_is_quiet(const struct io *io);
 
+/* True when nothing is unread and the other end has ended the connection in order, by a look at the socket where that
+ * has not been seen yet (one system call). Where the look finds it broken, IO_ERROR follows. */
+bool io_is_at_end(struct io *io);
+
 /* Its own end's address; 0 or -errno. One system call. */
 int io_local_addr(const struct io *io, struct addr *out) __attribute__((warn_unused_result));
 

@@ -47,6 +47,9 @@ ssize_t sock_read_pipe(int fd, void *p, size_t n);
  * only a pending error is taken). */
 bool sock_is_quiet(int fd);
 
+/* The same look: 1 when a byte waits, 0 at the end, -EAGAIN when neither, else -errno, which is told only once. */
+int sock_look(int fd) __attribute__((warn_unused_result));
+
 int sock_shutdown_write(int fd);
 void sock_close(int fd);
 /* Closes so that the other end sees a reset (SO_LINGER with zero time); a unix socket just closes. */

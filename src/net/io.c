@@ -330,6 +330,16 @@ bool io_is_quiet(const struct io *io)
     return !io->broken && !io->eof && io->in.len == 0 && sock_is_quiet(io->watch.fd);
 }
 
+bool io_is_at_end(struct io *io)
+{
+    if (io->broken || io->eof || io->in.len > 0)
+        return io->eof && io->in.len == 0;
+    int found = sock_look(io->watch.fd);
+    if (found < 0 && found != -EAGAIN)
+        io_fail(io, -found); /* the look has taken the error: without it, an end would seem to follow */
+    return found == 0;
+}
+
 int io_local_addr(const struct io *io, struct addr *out)
 {
     return sock_local_addr(io->watch.fd, out);

@@ -269,14 +269,19 @@ ssize_t sock_read_pipe(int fd, void *p, size_t n)
     return (ssize_t)done;
 }
 
-bool sock_is_quiet(int fd)
+int sock_look(int fd)
 {
     char byte;
     ssize_t n;
     do
         n = recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
-    return n < 0 && errno == EAGAIN;
+    return n < 0 ? -errno : (int)n;
+}
+
+bool sock_is_quiet(int fd)
+{
+    return sock_look(fd) == -EAGAIN;
 }
 
 int sock_shutdown_write(int fd)

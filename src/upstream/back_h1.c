@@ -9,8 +9,9 @@
 #include <assert.h>
 #include <errno.h>
 
-#define OWED_AFTER   NS_PER_S /* a client that sends or takes nothing for so long has stalled */
-#define AT_WORK_SPAN 10u      /* times backend_response: so long interim responses put the final one off */
+#define SHORT_BELOW  (32u * 1024u) /* bytes behind a head that may be all of its content */
+#define OWED_AFTER   NS_PER_S      /* a client that sends or takes nothing for so long has stalled */
+#define AT_WORK_SPAN 10u           /* times backend_response: so long interim responses put the final one off */
 
 static uint64_t now_of(const struct back_conn *c)
 {
@@ -408,17 +409,26 @@ static void take_chunked(struct back_conn *c, char *p, size_t n)
         back_fail(c, ERR_BACKEND_CUT, status == CHUNKED_NO_MEMORY ? ENOMEM : 0);
 }
 
-static void take_body(struct back_conn *c, char *p, size_t n)
+/* `behind_head`: in the bytes that brought the head. Behind those the end is there, too, when the response is short and
+ * its backend near: then it need not be waited for, and the client gets both in one piece. It is not looked for behind
+ * what is long, nor behind each later piece. */
+static void take_to_end(struct back_conn *c, char *p, size_t n, bool behind_head)
+{
+    bool may_be_all = n > 0 && n < SHORT_BELOW && behind_head && c->response == RESPONSE_BODY;
+    io_consume(c->io, n);
+    if (may_be_all && io_is_at_end(c->io))
+        response_ended(c, p, n, false);
+    else if (n > 0)
+        c->events->on_body(c->arg, p, n, false, STR(""));
+}
+
+static void take_body(struct back_conn *c, char *p, size_t n, bool behind_head)
 {
     switch (c->down.kind) {
     case FRAMING_NONE: /* of which nothing is left, as of length 0 */
     case FRAMING_LENGTH: take_length(c, p, n); break;
     case FRAMING_CHUNKED: take_chunked(c, p, n); break;
-    case FRAMING_CLOSE:
-        io_consume(c->io, n);
-        if (n > 0)
-            c->events->on_body(c->arg, p, n, false, STR(""));
-        break;
+    case FRAMING_CLOSE: take_to_end(c, p, n, behind_head); break;
     }
 }
 
@@ -440,6 +450,7 @@ static void on_readable(struct back_conn *c)
     if (c->reused && !c->answered)
         pool_held(c->backend, c->idled);
     c->answered = true;
+    bool behind_head = c->response == RESPONSE_HEAD;
     while (c->response == RESPONSE_HEAD) {
         if (!take_head(c, p, n) || io_is_paused(c->io))
             return; /* paused, the rest comes again with back_resume() */
@@ -447,7 +458,7 @@ static void on_readable(struct back_conn *c)
         if (c->response == RESPONSE_HEAD && n == 0)
             return;
     }
-    take_body(c, p, n);
+    take_body(c, p, n, behind_head);
 }
 
 static void on_eof(struct back_conn *c)

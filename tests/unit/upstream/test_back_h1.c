@@ -29,7 +29,7 @@ struct world {
 
     struct back_conn *conn;
     bool ready, ended, failed;
-    unsigned status, interim, heads;
+    unsigned status, interim, heads, pieces;
     struct buf body, trailers;
     bool switched;
     struct back_failure failure;
@@ -60,6 +60,7 @@ static void on_body(void *arg, char *p, size_t n, bool end, struct str trailers)
 
     struct world *w = arg;
     assert_false(w->ended);
+    w->pieces++;
     assert_int_equal(w->heads + w->switched, 1);
     assert_true(trailers.n == 0 || end);
     assert_true(buf_append_str(&w->trailers, trailers));
@@ -278,6 +279,41 @@ static void every_answer_however_it_is_cut(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (size_t k = 0; k < sizeof pieces / sizeof *pieces; k++)
             run_case(*state, &cases[i], pieces[k]);
+}
+
+/* Who has the end with the content can send both on in one piece. */
+static void an_end_that_is_there_is_told_with_the_content(void **state)
+{
+    struct world *w = *state;
+    const char text[] = "HTTP/1.1 200 OK\r\n\r\nto the end";
+    char request[4096];
+    open_connection(w);
+    send_get(w, METHOD_GET);
+    assert_true(sock_recv(w->fd, request, sizeof request) > 0);
+    assert_int_equal(write(w->fd, text, sizeof text - 1), (ssize_t)sizeof text - 1);
+    sock_close(w->fd);
+    w->fd = -1;
+    turn_until(w, &w->ended);
+    assert_true(str_eq(buf_str(&w->body), STR("to the end")));
+    assert_int_equal(w->pieces, 1);
+    loop_turn(w->loop, 0);
+    assert_int_equal(w->backend->open_count, 0);
+}
+
+/* A reset behind the content is no end. */
+static void a_reset_that_is_there_cuts_the_content_off(void **state)
+{
+    struct world *w = *state;
+    const char text[] = "HTTP/1.1 200 OK\r\n\r\nto the end";
+    open_connection(w);
+    send_get(w, METHOD_GET);
+    assert_int_equal(write(w->fd, text, sizeof text - 1), (ssize_t)sizeof text - 1);
+    sock_close(w->fd); /* with the request unread */
+    w->fd = -1;
+    turn_until(w, &w->failed);
+    assert_false(w->ended);
+    assert_int_equal(w->pieces, 1);
+    assert_int_equal(w->failure.error, ERR_BACKEND_CUT);
 }
 
 static void a_clean_connection_serves_again(void **state)
@@ -940,6 +976,8 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(every_answer_however_it_is_cut),
+        T(an_end_that_is_there_is_told_with_the_content),
+        T(a_reset_that_is_there_cuts_the_content_off),
         T(a_clean_connection_serves_again),
         T(bytes_behind_the_end_close_it),
         T(an_idle_connection_that_stirs_is_closed),
