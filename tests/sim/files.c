@@ -281,9 +281,12 @@ static int open_on_disk(const char *path, int flags, mode_t mode)
         return error;
     if ((flags & O_CREAT) && !disk_exists(path) && (error = full_fault()))
         return error;
+    bool made = (flags & O_CREAT) && !disk_exists(path);
     struct inode *inode = disk_open(path, flags, mode, &error);
     if (!inode)
         return -error;
+    if (made && kernel.named)
+        kernel.named();
     struct disk_file *d = zalloc(sizeof *d);
     file_init(&d->file, &disk_file_ops, flags);
     d->inode = inode;
@@ -515,7 +518,11 @@ int sim_rename(const char *from, const char *to)
     disk_call("rename", 0, 0);
     trace_text("%s to %s", from, to);
     int e = disk_fault();
-    return (int)syscall_end("rename", e ? e : disk_rename(from, to));
+    if (e == 0)
+        e = disk_rename(from, to);
+    if (e == 0 && kernel.named)
+        kernel.named();
+    return (int)syscall_end("rename", e);
 }
 
 /* The disk has no symbolic links; nor has it /proc/self/exe, which an upgrade would ask for. */

@@ -69,6 +69,7 @@ struct kernel {
     uint64_t boot;               /* sim_now() at the last boot: the monotonic clock's zero */
     int64_t wall_offset;         /* of the wall clock */
     unsigned fd_hard_limit;
+    void (*named)(void); /* or NULL: told when the process has made or renamed a name on the disk */
 };
 extern struct kernel kernel;
 

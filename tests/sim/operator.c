@@ -37,6 +37,36 @@ static void do_kill_start(struct deed *d)
     do_kill(d);
 }
 
+/* ... and one between the making of a name and the sync of its folder, with a power cut soon after the next start:
+ * whatever that start acknowledges hangs on that name. */
+static struct event name_kill;
+static struct rng name_stream;
+static unsigned names_left;
+
+static void on_name_kill(struct event *e)
+{
+    (void)e;
+    if (world.phase != PHASE_CHAOS || !process_alive())
+        return;
+    world.cut_next_start = true;
+    do_kill(NULL);
+}
+
+static void on_named(void)
+{
+    if (--names_left > 0)
+        return;
+    kernel.named = NULL;
+    event_set_in(&name_kill, rng_spread(&name_stream, 1, 300 * US));
+}
+
+static void do_kill_name(struct deed *d)
+{
+    (void)d;
+    names_left = (unsigned)rng_between(&name_stream, 1, 4);
+    kernel.named = on_named;
+}
+
 void operator_boot(void)
 {
     char id[64];
@@ -229,6 +259,8 @@ void operator_plan(void)
     const bool mounted = world.mounted;
     const unsigned full = world.set.log_to_file || mounted ? 300 : 100;
     deed_count = 0;
+    event_init(&name_kill, on_name_kill);
+    name_stream = rng_of("name-kill", 0);
     stream = rng_of("deeds", 0);
     for (unsigned i = 0; i < 3; i++) {
         plan("kill", i, 120, do_kill, NULL);
@@ -236,6 +268,8 @@ void operator_plan(void)
         plan("stop", i, 120, do_stop, NULL);
     }
     plan("kill-start", 0, 100, do_kill_start, NULL);
+    for (unsigned i = 0; i < 2; i++)
+        plan("kill-name", i, 100, do_kill_name, NULL);
     for (unsigned i = 0; i < 2; i++) {
         plan("hup", i, 100, do_hup, NULL);
         plan("rotate", i, 100, do_rotate, NULL);

@@ -304,6 +304,14 @@ static void draw(struct side *t, bool may_leave)
     t->leaves =
         may_leave && rng_chance(g, 120) ? (enum leaving)rng_between(g, LEAVES_BY_RESET, LEAVES_BY_CLOSE) : LEAVES_NOT;
     t->ends_last = t->client == t->r->ends_last;
+    /* One stops when both sides may have said all, but more is left than the kernel takes, and for longer than whoever
+     * has that in hand may wait. */
+    if (rng_chance(g, 300) && world.set.tunnel_short && !world.gentle && all > 30000) {
+        t->stop_at = rng_below(g, all / 2);
+        t->stop = 10 * S;
+        t->sip = 0;
+        t->ends_last = false;
+    }
 }
 
 /* What one is told to do that serves a client with a watch (timing.c). */

@@ -61,7 +61,6 @@ bool fault_since(unsigned kinds, uint64_t since)
 /* ---- what the operator does ---- */
 
 static struct event restart_event, phase_event, deadline_event, early_kill_event, early_cut_event;
-static bool cut_next_start;
 
 static void on_early_kill(struct event *e)
 {
@@ -71,7 +70,7 @@ static void on_early_kill(struct event *e)
     world.kills++;
     tally.kills++;
     trace_text("kill -9, soon after the start");
-    cut_next_start = rng_chance(&operator_stream, 500);
+    world.cut_next_start = rng_chance(&operator_stream, 500);
     process_kill();
 }
 
@@ -98,9 +97,9 @@ static void start_process(void)
     if (world.kill_next_start)
         event_set_in(&early_kill_event, rng_spread(&operator_stream, 1, 8 * MS));
     world.kill_next_start = false;
-    if (cut_next_start)
+    if (world.cut_next_start)
         event_set_in(&early_cut_event, rng_spread(&operator_stream, 5 * MS, 300 * MS));
-    cut_next_start = false;
+    world.cut_next_start = false;
 }
 
 static void on_restart(struct event *e)
@@ -447,7 +446,7 @@ static void set_up(uint64_t seed)
     event_init(&deadline_event, on_deadline);
     event_init(&early_kill_event, on_early_kill);
     event_init(&early_cut_event, on_early_cut);
-    cut_next_start = false;
+    world.cut_next_start = false;
     judge_begin();
     if (world.set.limiter_on)
         disk_put("clients.json", bytes_at(&first), first.len);

@@ -60,7 +60,8 @@ struct world {
     enum phase phase;
     bool gentle; /* no faults but those that nobody may notice, backends that are right: nothing may go wrong */
     bool delays; /* threads may lose the processor for a while */
-    bool kill_next_start;
+    bool kill_next_start; /* soon after it; */
+    bool cut_next_start;  /* likewise the power */
     bool mounted; /* clients.json is a mount point, as containers have it: it cannot be renamed over */
     bool faulty_backends;
     uint64_t chaos_end;                                         /* when the chaos ends */
