@@ -21,6 +21,7 @@ struct passive_check {
     unsigned in_a_row;
     bool on_trial;      /* back from an ejection: one request at a time, until one is answered */
     unsigned trials;    /* requests that are under way there on trial, or have begun in the ejection */
+    uint64_t trial_at;  /* when the last of those began */
     uint32_t epoch;     /* how often it has been ejected: what began before says nothing about what is after */
     uint32_t answers;   /* to requests and checks: whether there are more than before is all that is asked of it */
     uint64_t ejection;  /* the last one's length, 0 when a request has succeeded since */

@@ -140,6 +140,8 @@ void passive_place(struct backend *be, struct place *p)
     *p = (struct place){
         .epoch = be->passive.epoch, .answers = be->passive.answers, .on_trial = be->passive.on_trial || be->ejected};
     be->passive.trials += p->on_trial;
+    if (p->on_trial)
+        be->passive.trial_at = loop_now(be->upstream->loop);
 }
 
 void passive_leave(struct backend *be, const struct place *p)

@@ -33,10 +33,19 @@ static bool has_room(const struct backend *be)
     return max == 0 || be->active < max;
 }
 
+/* No longer than a backend may take: behind that it is the trial's client who takes its time to send the request, and
+ * that may be without end. */
+static bool bars_others(const struct backend *be)
+{
+    const struct config *config = be->snapshot;
+    uint64_t span = config->timeouts.connect + config->timeouts.backend_response;
+    return be->passive.trials > 0 && loop_now(be->upstream->loop) - be->passive.trial_at < span;
+}
+
 /* An ejected one that is asked because those that are available have failed is so by one request at a time, too. */
 static bool has_trial(const struct backend *be)
 {
-    return be->passive.trials > 0 && (be->passive.on_trial || (be->ejected && upstream_has_available(be->upstream)));
+    return bars_others(be) && (be->passive.on_trial || (be->ejected && upstream_has_available(be->upstream)));
 }
 
 bool choice_wants(const struct choice *c, const struct seat *s)

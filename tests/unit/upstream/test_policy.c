@@ -640,6 +640,35 @@ static void wait_available(struct world *w, unsigned i)
 
 #define TRYING "\"passive_check\":{\"failures\":1,\"ejection\":\"10ms\",\"max_ejection\":\"1m\"},"
 
+/* A client that goes on sending its request, or stalls in it, must not keep a backend on trial from all others. */
+static void a_trial_bars_others_for_its_time(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, 2, "", TRYING "\"timeouts\":{\"connect\":\"50ms\",\"backend_response\":\"150ms\"},");
+    fail_at(at(&w, 0));
+    wait_available(&w, 0);
+    for (int round = 0; round < 2; round++) {
+        uint64_t begin = loop_now(w.loop);
+        unsigned first = 0;
+        for (int i = 0; i < 4; i++)
+            first += take(&w, &fresh) == 0;
+        assert_int_equal(first, 1);
+        do { /* the trial is under way */
+            unsigned got = 0;
+            for (int i = 0; i < 4; i++)
+                got += take(&w, &fresh) == 0;
+            assert_int_equal(got, 0);
+            loop_turn(w.loop, 10 * NS_PER_MS);
+        } while (loop_now(w.loop) < begin + 200 * NS_PER_MS);
+    }
+    assert_int_equal(at(&w, 0)->passive.trials, 2);
+    fail_at(at(&w, 0));
+    assert_false(backend_is_available(at(&w, 0)));
+    leave_all(&w);
+    close_world(&w);
+}
+
 /* What has been there since before, a tunnel perhaps, is no trial; and an answer ends one, whatever follows. */
 static void only_the_trial_is_one(void **state)
 {
@@ -988,6 +1017,7 @@ int main(void)
         cmocka_unit_test(without_a_queue_nobody_waits),
         cmocka_unit_test(a_returning_backend_starts_slowly),
         cmocka_unit_test(one_request_at_a_time_on_trial),
+        cmocka_unit_test(a_trial_bars_others_for_its_time),
         cmocka_unit_test(only_the_trial_is_one),
         cmocka_unit_test(the_past_does_not_count),
         cmocka_unit_test(answers_are_noticed),
