@@ -62,7 +62,7 @@ struct world {
     bool delays; /* threads may lose the processor for a while */
     bool kill_next_start; /* soon after it; */
     bool cut_next_start;  /* likewise the power */
-    bool mounted; /* clients.json is a mount point, as containers have it: it cannot be renamed over */
+    bool mounted;         /* clients.json is a mount point, as containers have it: it cannot be renamed over */
     bool faulty_backends;
     uint64_t chaos_end;                                         /* when the chaos ends */
     unsigned deaths;                                            /* of the process, however it ended */
