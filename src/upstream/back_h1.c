@@ -89,11 +89,13 @@ static bool is_held_up(const struct back_conn *c)
     return c->held_up || (io_is_paused(c->io) && now_of(c) - c->paused_at >= OWED_AFTER);
 }
 
-/* A backend that gives up a client that does not go on may well be in order: it has a patience of its own. */
+/* A backend that gives up a client that does not go on may well be in order: it has a patience of its own. Not so one
+ * whose response is malformed, which is a cut, too, but ends no connection. */
 static bool has_given_up(const struct back_conn *c, enum err e)
 {
-    bool ended = e == ERR_BACKEND_RESET || e == ERR_BACKEND_CUT;
-    return ended && (is_held_up(c) || (is_owed(c) && now_of(c) - c->sent_at >= OWED_AFTER));
+    bool ended = io_is_eof(c->io) || io_errno(c->io) != 0;
+    return (e == ERR_BACKEND_RESET || e == ERR_BACKEND_CUT) && ended &&
+           (is_held_up(c) || (is_owed(c) && now_of(c) - c->sent_at >= OWED_AFTER));
 }
 
 static const char *cause_of(enum err e, int sys_errno)

@@ -353,6 +353,34 @@ static void test_a_stalled_upload_that_the_backend_gives_up(void **state)
     world_finish(w);
 }
 
+static void babbling_script(struct origin_conn *c)
+{
+    if (!origin_read_head(c) || !origin_send(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n"))
+        return;
+    origin_pause(c, 1500);
+    origin_send(c, "zz\r\n");
+    origin_drain(c);
+}
+
+/* One that answers nonsense is not: no patience ends that way. */
+static void test_nonsense_behind_a_stalled_upload(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    world_origin(w, babbling_script, NULL, NULL);
+    world_origin(w, babbling_script, NULL, NULL);
+    world_start(w, "\"passive_check\": {\"failures\": 1, \"ejection\": \"60s\"}");
+    client_open(&c, w->port);
+    client_sendf(&c, STALLED, "e");
+    client_expect_head(&c, 200);
+    enum read_result r = client_read_body(&c, NULL, NULL);
+    CHECK(r == READ_CUT || r == READ_RESET, "%s", read_result_name(r));
+    client_close(&c);
+    daemon_expect_event(&w->daemon, 0, "backend_down", NULL);
+    world_finish(w);
+}
+
 /* Sends for as long as anything is taken, and gives up when nothing has been for a while. */
 static void send_impatiently(struct origin_conn *c)
 {
@@ -530,6 +558,7 @@ int main(void)
         WORLD_TEST(test_expect_and_silence),
         WORLD_TEST(test_a_client_that_stalls_behind_an_early_answer),
         WORLD_TEST(test_a_stalled_upload_that_the_backend_gives_up),
+        WORLD_TEST(test_nonsense_behind_a_stalled_upload),
         WORLD_TEST(test_a_response_that_stalls_and_is_given_up),
         WORLD_TEST(test_expect_ejects_nobody_who_answers),
         WORLD_TEST(test_expect_ejects_nobody_who_is_checked),
