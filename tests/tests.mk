@@ -51,7 +51,7 @@ CONFORMANCE_OBJ := $(patsubst tests/e2e/%.c,$(BUILD)/obj/e2e/%.o,$(wildcard test
 $(BUILD)/e2e/test_conformance $(BUILD)/e2e/compare: $(BUILD)/e2e/%: tests/e2e/%.c $(CONFORMANCE_OBJ) $(HARNESS_OBJ)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(cppflags) -Itests/e2e $(cflags) $(ldflags) -MMD -MP -o $@ $< \
+	$(Q)$(CC) $(cppflags) -Itests/e2e $(e2eflags) $(e2elink) -MMD -MP -o $@ $< \
 	  $(CONFORMANCE_OBJ) $(HARNESS_OBJ) -lcjson -lcmocka -lcrypto
 
 compare: packages-build+test+bench

@@ -22,16 +22,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define BUILT_WITH_SANITIZER 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) && !defined(BUILT_WITH_SANITIZER)
-#define BUILT_WITH_SANITIZER 1
-#endif
-#ifndef BUILT_WITH_SANITIZER
-#define BUILT_WITH_SANITIZER 0
+#ifdef DAEMON_IS_SANITIZED
+#define IS_SANITIZED true
+#else
+#define IS_SANITIZED false
 #endif
 
 #define PATIENCE_MS              10000
@@ -53,7 +47,7 @@ bool is_valgrind_run(void)
 
 bool is_instrumented(void)
 {
-    return BUILT_WITH_SANITIZER || is_valgrind_run();
+    return IS_SANITIZED || is_valgrind_run();
 }
 
 bool is_big_run(void)
