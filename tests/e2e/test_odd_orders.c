@@ -297,6 +297,14 @@ static void waiting_script(struct origin_conn *c)
         origin_drain(c);
 }
 
+/* The response ends before its content does. */
+static void expect_cut(struct client *c)
+{
+    enum read_result r = client_read_body(c, NULL, NULL);
+    CHECK(r == READ_CUT || r == READ_RESET, "%s", read_result_name(r));
+    client_close(c);
+}
+
 /* A backend that has begun to answer waits for the rest of the request: that it does not come is the client's fault. */
 static void test_a_client_that_stalls_behind_an_early_answer(void **state)
 {
@@ -311,9 +319,7 @@ static void test_a_client_that_stalls_behind_an_early_answer(void **state)
         client_open(&c, w->port);
         client_sendf(&c, STALLED, "e");
         client_expect_head(&c, 200);
-        enum read_result r = client_read_body(&c, NULL, NULL);
-        CHECK(r == READ_CUT || r == READ_RESET, "%s", read_result_name(r));
-        client_close(&c);
+        expect_cut(&c);
         daemon_expect_event(&w->daemon, 0, "request", "status=200 reason=client_body_timeout");
     }
     assert_int_equal(daemon_count_events(&w->daemon, 0, "backend_down", NULL), 0);
@@ -362,7 +368,7 @@ static void babbling_script(struct origin_conn *c)
     origin_drain(c);
 }
 
-/* One that answers nonsense is not: no patience ends that way. */
+/* Nor is one that answers nonsense: no patience ends that way. */
 static void test_nonsense_behind_a_stalled_upload(void **state)
 {
     struct world *w = *state;
@@ -374,9 +380,7 @@ static void test_nonsense_behind_a_stalled_upload(void **state)
     client_open(&c, w->port);
     client_sendf(&c, STALLED, "e");
     client_expect_head(&c, 200);
-    enum read_result r = client_read_body(&c, NULL, NULL);
-    CHECK(r == READ_CUT || r == READ_RESET, "%s", read_result_name(r));
-    client_close(&c);
+    expect_cut(&c);
     daemon_expect_event(&w->daemon, 0, "backend_down", NULL);
     world_finish(w);
 }
@@ -397,7 +401,7 @@ static void send_impatiently(struct origin_conn *c)
     origin_set_mode(c->origin, 1);
 }
 
-/* So is one that gives up a response that is not taken. */
+/* One that gives up a response that is not taken is well, too. */
 static void test_a_response_that_stalls_and_is_given_up(void **state)
 {
     struct world *w = *state;
@@ -410,9 +414,7 @@ static void test_a_response_that_stalls_and_is_given_up(void **state)
     client_send(&c, GET("/"));
     client_expect_head(&c, 200);
     origin_wait_mode(o, 1);
-    enum read_result r = client_read_body(&c, NULL, NULL);
-    CHECK(r == READ_CUT || r == READ_RESET, "%s", read_result_name(r));
-    client_close(&c);
+    expect_cut(&c);
     daemon_expect_event(&w->daemon, 0, "request", "status=200 reason=backend_cut");
     assert_int_equal(daemon_count_events(&w->daemon, 0, "backend_down", NULL), 0);
     world_finish(w);
