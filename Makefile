@@ -65,7 +65,7 @@ HARNESS_OBJ := $(patsubst tests/e2e/harness/%.c,$(BUILD)/obj/e2e/harness/%.o,$(w
 E2E_BIN   := $(patsubst tests/e2e/%.c,$(BUILD)/e2e/%,$(wildcard tests/e2e/test_*.c))
 FUZZ_SRC  := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(FUZZ_SRC))
-BENCH_BIN := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
+BENCH_BIN := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/bench_*.c))
 
 # Short lines; V=1 shows the commands.
 Q := $(if $(V),,@)
@@ -130,6 +130,12 @@ $(BUILD)/bench/%: tests/bench/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(cppflags) $(cflags) $(ldflags) -MMD -MP -o $@ $<
+
+# Those that are origin servers.
+$(BUILD)/bench/bench_backend $(BUILD)/bench/bench_load: $(BUILD)/bench/%: tests/bench/%.c tests/bench/origin.c tests/bench/origin.h $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(cppflags) $(cflags) $(ldflags) -o $@ $(filter %.c,$^)
 
 $(BUILD)/bench/bench_limit: tests/bench/bench_limit.c $(call libs_of,limit)
 	@mkdir -p $(@D)

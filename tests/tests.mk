@@ -177,7 +177,7 @@ $(BUILD)/sim: $(SIM_OBJ) $(BUILD)/obj/sim-daemon.o
 # ---- lint ----
 
 SOURCES := $(wildcard src/*.c src/*/*.c src/*/*.h include/*.h include/*/*.h tests/unit/*/*.c tests/e2e/*.[ch] \
-             tests/e2e/harness/*.[ch] tests/e2e/conformance/*.[ch] tests/fuzz/*.[ch] tests/bench/*.c tests/sim/*.[ch] tests/chaos/*.[ch])
+             tests/e2e/harness/*.[ch] tests/e2e/conformance/*.[ch] tests/fuzz/*.[ch] tests/bench/*.[ch] tests/sim/*.[ch] tests/chaos/*.[ch])
 
 lint: packages-build+lint+test
 	@$(MAKE) --no-print-directory all

@@ -7,13 +7,17 @@
  *     -w               waits until somebody listens
  *     -s               at a fixed rate: sleeps until something is due, where others are to have the core, too
  *     -h SECONDS       holds its connections for so long at the end
- *     -p PID           prints what that process takes of the CPU, too; without a rate it counts, as all the rest, only
- *                      from when there were two answers for each connection
+ *     -b PORT          is a backend on that port as well, in the same thread: where load and backends share a core
+ * there is no scheduler between them then, whose slices are longer than what a proxy takes -W SECONDS       at a fixed
+ * rate: has asked for so long before it counts -p PID           prints what that process takes of the CPU, too; without
+ * a rate it counts, as all the rest, only from when there were two answers for each connection
  *
  * At a fixed rate request number i is due at i / RATE, whatever became of those before it, and its latency counts from
  * then: a proxy that stalls is charged for all that had to wait (no coordinated omission). Without a rate each
  * connection asks again as soon as it has been answered. Prints one line: requests, seconds, errors, latencies in us.
  */
+#include "origin.h"
+
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
@@ -53,8 +57,8 @@ static struct {
     const char *target;
     size_t upload;
     double rate;
-    bool close_each, waits, sleeps;
-    unsigned hold;
+    bool close_each, waits, sleeps, serves;
+    unsigned hold, warm_up;
     int pid;
 } opt = {.connections = 1, .target = "/"};
 
@@ -300,9 +304,12 @@ static void start_due(void)
     }
 }
 
-/* At a fixed rate it does not sleep, unless told to: that the core wakes up late would be measured as latency. */
+/* At a fixed rate it does not sleep, unless told to: that the core wakes up late would be measured as latency. Neither
+ * does who is a backend as well. */
 static struct timespec pause_now(void)
 {
+    if (opt.serves)
+        return (struct timespec){0};
     if (opt.rate == 0)
         return (struct timespec){.tv_sec = 1};
     uint64_t due = begun + (uint64_t)((double)started * 1e9 / opt.rate), now = now_ns();
@@ -329,6 +336,28 @@ static void serve_events(void)
     }
 }
 
+/* Until all that was to be asked for has been answered. */
+static void run(void)
+{
+    while (finished < started || more_to_start()) {
+        if (opt.rate > 0)
+            start_due();
+        serve_events();
+        if (opt.serves)
+            origin_serve(0);
+    }
+}
+
+static void warm_up(void)
+{
+    uint64_t seconds = opt.seconds;
+
+    opt.seconds = opt.warm_up;
+    run();
+    opt.seconds = seconds;
+    begin();
+}
+
 static int compare(const void *a, const void *b)
 {
     uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
@@ -350,10 +379,21 @@ static void report(void)
     printf("\n");
 }
 
+static bool be_backend(uint16_t port)
+{
+    if (!opt.serves && !origin_init())
+        return false;
+    opt.serves = true;
+    if (origin_listen(port) == 0)
+        return true;
+    perror("bench_load: -b");
+    return false;
+}
+
 static bool parse(int argc, char **argv)
 {
     int o;
-    while ((o = getopt(argc, argv, "c:n:d:t:u:r:h:p:Cws")) != -1) {
+    while ((o = getopt(argc, argv, "c:n:d:t:u:r:h:p:b:W:Cws")) != -1) {
         switch (o) {
         case 'c': opt.connections = (unsigned)atoi(optarg); break;
         case 'n': opt.requests = strtoull(optarg, NULL, 10); break;
@@ -363,6 +403,11 @@ static bool parse(int argc, char **argv)
         case 'r': opt.rate = atof(optarg); break;
         case 'h': opt.hold = (unsigned)atoi(optarg); break;
         case 'p': opt.pid = atoi(optarg); break;
+        case 'b':
+            if (!be_backend((uint16_t)atoi(optarg)))
+                return false;
+            break;
+        case 'W': opt.warm_up = (unsigned)atoi(optarg); break;
         case 'w': opt.waits = true; break;
         case 's': opt.sleeps = true; break;
         case 'C': opt.close_each = true; break;
@@ -370,6 +415,8 @@ static bool parse(int argc, char **argv)
         }
     }
     if (optind != argc - 1 || (opt.requests == 0) == (opt.seconds == 0) || opt.connections == 0)
+        return false;
+    if (opt.warm_up > 0 && (opt.rate == 0 || opt.seconds == 0))
         return false;
     opt.port = (uint16_t)atoi(argv[optind]);
     return opt.upload <= UPLOAD_MAX && strlen(opt.target) < HEAD_MAX / 2;
@@ -402,11 +449,9 @@ int main(int argc, char **argv)
     warming = opt.pid && opt.rate == 0 && opt.seconds > 0;
     for (unsigned i = 0; i < opt.connections && opt.rate == 0 && more_to_start(); i++)
         start(&conns[i], now_ns());
-    while (finished < started || more_to_start()) {
-        if (opt.rate > 0)
-            start_due();
-        serve_events();
-    }
+    if (opt.warm_up > 0)
+        warm_up();
+    run();
     report();
     fflush(stdout);
     sleep(opt.hold);

@@ -37,7 +37,7 @@ cpu_table() { # WORK TITLE REFERENCE TARGET
 
 latency_table() {
     [ -d "$dir/results/latency" ] || return 0
-    printf '\n## Latency at a fixed rate\n\n%s requests a second over 256 connections: half of what the slowest can do; %s s each. us from when a request was due. Wanted: each at most the better of nginx and HAProxy.\n\n' "$rate" $((seconds * 5))
+    printf '\n## Latency at a fixed rate\n\n%s requests a second over 256 connections: half of what the slowest can do; %s s each, behind one that is not counted. us from when a request was due. The load generator is the backends as well: between processes that share a core, what the scheduler gives each at a time is longer than what a proxy takes. Wanted: each at most the better of nginx and HAProxy.\n\n' "$rate" $((seconds * 5))
     printf '| | p50 | p99 | p99.9 |\n|---|---|---|---|\n'
     # shellcheck disable=SC2013  # the words are names
     for name in $(cat "$dir/results/latency/order"); do
