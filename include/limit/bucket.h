@@ -7,11 +7,12 @@
  * a request adds one token, 2^frac units, to the word. Rounding happens in the clock only, which is a function of the
  * time and not of what was decided before, so no error adds up, however many requests there are.
  *
- * The slope of the clock is rounded up by at most 2^-52 + 2^-63 of itself (2^-63 where the rate is a round binary
- * number), and its reading down; the capacity counts in whole units, rounded down. Hence a request that comes when the
- * exact bucket of so many units would hold a token is never refused, and what passes in an interval T is at most
- * capacity + rate x T x (1 + 2^-52 + 2^-63) and a unit. A unit is less than 2 ns of the rate, or than 2^-60 of a
- * capacity that the rate takes over 100 years to make. */
+ * The slope of the clock is rounded up by at most 2^-52 of itself (not at all where the rate is a round binary number)
+ * and 2^-63 units a nanosecond, which make less than half a unit in 100 years, and its reading down; the capacity
+ * counts in whole units, rounded down. Hence a request that comes when the exact bucket of so many units would hold a
+ * token is never refused, and what passes in an interval T is at most capacity + rate x T x (1 + 2^-52), and less than
+ * two units. A unit is less than 2 ns of the rate, or than 2^-60 of a capacity that the rate takes over 100 years to
+ * make. */
 #ifndef LB_LIMIT_BUCKET_H
 #define LB_LIMIT_BUCKET_H
 
@@ -24,11 +25,13 @@
 /* Seconds shown to clients are capped at this (an Integer of RFC 9651 has 15 digits). */
 #define BUCKET_SECONDS_MAX UINT64_C(999999999999999)
 
+/* A reading's steps for each nanosecond are counted in 2^-63 units: they are at most 1.45, see bucket_policy_init(). */
+#define BUCKET_SLOPE_BITS 63
+
 struct bucket_policy {
     double capacity, rate; /* tokens, tokens a second: as the user gave them */
-    uint64_t mult;         /* the clock is (now x mult) >> shift */
-    uint16_t shift;
-    uint8_t frac; /* bits of a token's fraction: as many as 100 years leave room for */
+    uint64_t mult;         /* the clock is (now x mult) >> BUCKET_SLOPE_BITS */
+    uint8_t frac;          /* bits of a token's fraction: as many as 100 years leave room for */
 };
 
 bool bucket_capacity_is_valid(double capacity);

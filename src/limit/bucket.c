@@ -35,17 +35,12 @@ bool bucket_rate_is_valid(double rate)
  * more than the double that was read for it: the next double is taken, so that 3 requests every 10 s stay allowed. */
 #define DECIMAL_BITS UINT64_C(0x3ff)
 
-static int bits_of(u128 v)
+/* v x 2^n, rounded up; not 0. */
+static u128 shift_up(uint64_t v, int n)
 {
-    int n = 0;
-    for (; v; v >>= 1)
-        n++;
-    return n;
-}
-
-static u128 ceil_shift(u128 v, int n)
-{
-    return (v + (((u128)1 << n) - 1)) >> n;
+    if (n >= 0)
+        return (u128)v << n;
+    return n <= -64 ? 1 : ((v - 1) >> -n) + 1;
 }
 
 void bucket_policy_init(struct bucket_policy *p, double capacity, double rate)
@@ -58,21 +53,15 @@ void bucket_policy_init(struct bucket_policy *p, double capacity, double rate)
     if (frac > FRAC_MAX)
         frac = FRAC_MAX;
 
-    /* rate = mantissa x 2^(exponent - 53), and slope = rate x 2^frac / 10^9 = mult / 2^shift with a 64-bit mult. */
+    /* rate = mantissa x 2^(exponent - 53), and mult = rate x 2^frac x 2^63 / 10^9, rounded up. It is below 2^64, since
+     * rate x 2^frac x SPAN_S is below 2^62. */
     uint64_t mantissa = (uint64_t)ldexp(frexp(rate, &exponent), 53);
     if (mantissa & DECIMAL_BITS)
         mantissa++;
-    u128 quotient = (((u128)mantissa << 64) + NS_PER_S - 1) / NS_PER_S;
-    int excess = bits_of(quotient) - 64;
-    u128 mult = ceil_shift(quotient, excess);
-    if (mult >> 64) { /* rounded up to the next power of two */
-        mult >>= 1;
-        excess++;
-    }
+    u128 scaled = shift_up(mantissa, exponent - 53 + frac + BUCKET_SLOPE_BITS);
     *p = (struct bucket_policy){.capacity = capacity,
                                 .rate = rate,
-                                .mult = (uint64_t)mult,
-                                .shift = (uint16_t)(64 + 53 - exponent - frac - excess),
+                                .mult = (uint64_t)((scaled + NS_PER_S - 1) / NS_PER_S),
                                 .frac = (uint8_t)frac};
 }
 
@@ -80,7 +69,7 @@ uint64_t bucket_clock(const struct bucket_policy *p, uint64_t now)
 {
     if (now > SPAN_NS)
         now = SPAN_NS;
-    return p->shift >= 128 ? 0 : (uint64_t)((u128)now * p->mult >> p->shift);
+    return (uint64_t)((u128)now * p->mult >> BUCKET_SLOPE_BITS);
 }
 
 static uint64_t one_token(const struct bucket_policy *p)

@@ -4,7 +4,7 @@
 # And when it keeps state where a new start would find it: every writable section must be one of those that process.c
 # puts back, be written by the loader alone, or be the sanitizers' own.
 set -eu
-pure='__errno_location|__fdelt_chk|__memcpy_chk|__snprintf_chk|__sprintf_chk|__stack_chk_fail|__strcpy_chk|__strncpy_chk|__vsnprintf_chk|_GLOBAL_OFFSET_TABLE_|bcmp|__udivti3|frexp|gai_strerror|getopt_long|gmtime_r|in6addr_any|inet_ntop|inet_pton|ldexp|memchr|memcmp|memcpy|memmem|memmove|mempcpy|memset|optarg|optind|qsort|sigaddset|sigemptyset|sigfillset|snprintf|stderr|stpcpy|stdout|strchr|strcmp|strcpy|strcspn|strerror|strerrordesc_np|strlen|strncmp|strnlen|strrchr|strtod|timegm|vsnprintf|__memset_chk'
+pure='__errno_location|__fdelt_chk|__memcpy_chk|__snprintf_chk|__sprintf_chk|__stack_chk_fail|__strcpy_chk|__strncpy_chk|__vsnprintf_chk|_GLOBAL_OFFSET_TABLE_|bcmp|__divti3|__udivti3|frexp|gai_strerror|getopt_long|gmtime_r|in6addr_any|inet_ntop|inet_pton|ldexp|memchr|memcmp|memcpy|memmem|memmove|mempcpy|memset|optarg|optind|qsort|sigaddset|sigemptyset|sigfillset|snprintf|stderr|stpcpy|stdout|strchr|strcmp|strcpy|strcspn|strerror|strerrordesc_np|strlen|strncmp|strnlen|strrchr|strtod|timegm|vsnprintf|__memset_chk'
 symbols=$(nm -u "$1")
 escaped=$(echo "$symbols" | sed -n 's/^ *[Uw] *//p' |
     grep -E -v -x "sim_.*|cJSON_.*|http_parser_.*|__(asan|ubsan|sanitizer|gcov|start|stop)_.*|$pure" || true)
