@@ -151,12 +151,22 @@ static void note_availability(void)
         seen.none_until = UINT64_MAX;
 }
 
+/* Whose ejection ends while its checks keep it down is on trial once they let it come back, which no line says. */
+static bool may_be_on_trial(const struct known *k, bool available, const char *cause)
+{
+    if (strncmp(cause, "ejection over", 13) == 0)
+        return true;
+    if (strncmp(cause, "answered while ejected", 22) == 0)
+        return false;
+    return k->on_trial || (available && k->ejected_until > 0);
+}
+
 static void set_known(unsigned backend, bool available, const char *cause)
 {
     struct known *k = &seen.backends[backend];
     unsigned ms = 0;
+    k->on_trial = may_be_on_trial(k, available, cause);
     k->ejected_until = sscanf(cause, "ejected for %u ms", &ms) == 1 ? sim_now() + ms * MS : 0;
-    k->on_trial = strncmp(cause, "ejection over", 13) == 0;
     k->flapped = k->turn == process.turns;
     if (!k->flapped)
         k->before = k->available;
