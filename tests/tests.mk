@@ -23,7 +23,7 @@ check:
 	@$(MAKE) --no-print-directory e2e
 
 # Those that take long begin first, so that at the end nobody waits for one alone.
-E2E_LONG := test_websocket test_real_early test_conformance test_tokens test_upgrade_binary test_real_servers test_real_git test_real_load test_forward
+E2E_LONG := test_websocket test_killed test_real_early test_conformance test_tokens test_upgrade_binary test_real_servers test_real_git test_real_load test_forward
 E2E_RUN   = $(addprefix $(BUILD)/e2e/,$(E2E_LONG)) $(filter-out $(addprefix %/,$(E2E_LONG)),$(E2E_BIN))
 
 unit: $(UNIT_BIN)
