@@ -54,6 +54,18 @@ static bool may_be_reset(const struct client *c)
     return false;
 }
 
+/* Is there a tunnel, behind an answer that is still being taken, in which nothing has moved for its time? The reset
+ * that ends it takes from the kernel what is left of the answer, too. */
+static bool tunnel_behind_is_over(const struct client *c)
+{
+    for (unsigned i = 1; i < c->pending_count; i++) {
+        const struct request *r = c->pending[i];
+        if (r->served_count > 0 && r->served[r->served_count - 1].protocol)
+            return sim_now() + network_slack() >= c->fed_at + world.set.tunnel;
+    }
+    return false;
+}
+
 /* Has the daemon's kernel taken less of the answer that is being received than there is? */
 static bool is_unwritten(const struct client *c)
 {
@@ -65,7 +77,7 @@ static void give_up_pending(struct client *c, const char *how, bool fault)
 {
     /* Who ends while it waits for a place has gone, for all that can be known. */
     bool left_queue = c->fin_sent && world.set.capped;
-    fault |= c->after_early || may_be_reset(c);
+    fault |= c->after_early || may_be_reset(c) || tunnel_behind_is_over(c);
     for (unsigned i = 0; i < c->pending_count; i++) {
         struct request *r = c->pending[i];
         /* Behind an answer that ended the connection nothing may have been looked at. */
