@@ -8,12 +8,14 @@
 #include <string.h>
 #include <time.h>
 
+#define ASK "GET / HTTP/1.1\r\nHost: h\r\nX-Client-ID: counted\r\n\r\n"
+
 #define CALLERS   4u /* each changes its own clients only, so that it knows in which order */
 #define OWN       3u
 #define AHEAD_MAX 12u /* changes that a caller may have asked for and not read the answers to */
 
-/* What an id is like: its capacity, and 0 where there is no such client. The rate goes with it, so that half a change
- * would show. */
+/* What a client is like: its capacity, and 0 where there is no such client. The rate goes with it, so that half a
+ * change would show. */
 typedef unsigned settings;
 
 struct change {
@@ -33,7 +35,8 @@ struct model {
     struct world *world;
     struct caller callers[CALLERS];
     uint64_t random;
-    unsigned changes, lost; /* acknowledged, and those that were not and did not come about */
+    unsigned sent;          /* requests of the client whose tokens are counted */
+    unsigned changes, lost; /* acknowledged; how often some of those that were not did not come about */
 };
 
 static unsigned draw(struct model *m, unsigned below)
@@ -44,15 +47,20 @@ static unsigned draw(struct model *m, unsigned below)
     return (unsigned)(m->random >> 33) % below;
 }
 
+/* Not a wait for anything: the moment of a kill is drawn, too. */
+static void pause_up_to(struct model *m, unsigned ms)
+{
+    nanosleep(&(struct timespec){.tv_nsec = draw(m, ms * 1000000)}, NULL);
+}
+
 static double rate_with(settings s)
 {
     return s / 8.0;
 }
 
-static void ask_for_change(struct model *m, unsigned caller)
+static void ask_for_change(struct model *m, struct caller *c)
 {
-    struct caller *c = &m->callers[caller];
-    unsigned id = draw(m, OWN), kind = draw(m, 3);
+    unsigned caller = (unsigned)(c - m->callers), id = draw(m, OWN), kind = draw(m, 3);
     settings is = c->asked[id], to = kind == 2 ? 0 : 1 + draw(m, 1000000);
     char body[128] = "", target[64] = "/clients/register";
     static const char *const methods[] = {"POST", "PUT", "DELETE"};
@@ -84,13 +92,21 @@ static void acknowledge(struct model *m, struct caller *c)
     m->changes++;
 }
 
-/* Is it what was acknowledged, or what one of the changes behind that has made of it? Then the changes up to that one
- * have come about, and the others of its id not. */
-static bool may_be(const struct caller *c, unsigned id, settings is)
+/* Is that what was acknowledged, with the first so many of the other changes, and none behind them? */
+static bool is_prefix(const struct caller *c, unsigned changes, const settings restored[OWN])
 {
-    bool may = is == c->acknowledged[id];
-    for (unsigned i = 0; i < c->ahead_count; i++)
-        may |= c->ahead[i].id == id && is == c->ahead[i].to;
+    settings then[OWN];
+    memcpy(then, c->acknowledged, sizeof then);
+    for (unsigned i = 0; i < changes; i++)
+        then[c->ahead[i].id] = c->ahead[i].to;
+    return memcmp(then, restored, sizeof then) == 0;
+}
+
+static bool may_be(const struct caller *c, const settings restored[OWN])
+{
+    bool may = false;
+    for (unsigned changes = 0; changes <= c->ahead_count; changes++)
+        may |= is_prefix(c, changes, restored);
     return may;
 }
 
@@ -119,6 +135,7 @@ static cJSON *list_all(struct world *w)
     return list;
 }
 
+/* Takes over what the restarted daemon has, which must be what a caller may expect. */
 static void check_restored(struct model *m, unsigned life)
 {
     cJSON *list = list_all(m->world);
@@ -126,21 +143,31 @@ static void check_restored(struct model *m, unsigned life)
 
     for (unsigned i = 0; i < CALLERS; i++) {
         struct caller *c = &m->callers[i];
+        settings is[OWN];
         for (unsigned id = 0; id < OWN; id++) {
             char name[16];
             snprintf(name, sizeof name, "k%u-%u", i, id);
-            settings is = restored(list, name);
-            CHECK(may_be(c, id, is), "after kill %u %s has capacity %u; acknowledged was %u, and %u changes were not",
-                  life, name, is, c->acknowledged[id], c->ahead_count);
-            m->lost += is != c->asked[id];
-            there += is != 0;
-            c->acknowledged[id] = c->asked[id] = is;
+            is[id] = restored(list, name);
+            there += is[id] != 0;
         }
+        CHECK(may_be(c, is),
+              "after kill %u the clients of caller %u have capacities %u, %u, %u; acknowledged were %u, %u, %u, and %u "
+              "changes were not",
+              life, i, is[0], is[1], is[2], c->acknowledged[0], c->acknowledged[1], c->acknowledged[2], c->ahead_count);
+        m->lost += memcmp(is, c->asked, sizeof is) != 0;
+        memcpy(c->acknowledged, is, sizeof is);
+        memcpy(c->asked, is, sizeof is);
         c->ahead_count = 0;
     }
     CHECK(log_number(list, "total") == there + 1, "%f clients after kill %u instead of %u", log_number(list, "total"),
           life, there + 1);
     cJSON_Delete(list);
+}
+
+static void take_one_answer(struct model *m, struct caller *c)
+{
+    client_expect(&c->client, 0);
+    acknowledge(m, c);
 }
 
 /* One life of the daemon: changes, and requests of a client whose tokens are counted, most with no answer waited for.
@@ -151,22 +178,28 @@ static void live(struct model *m)
     unsigned steps = 1 + draw(m, 60);
 
     client_open(&traffic, m->world->port);
+    client_send(&traffic, ASK);
+    client_expect(&traffic, 200);
+    m->sent++;
     for (unsigned i = 0; i < CALLERS; i++)
         client_open(&m->callers[i].client, m->world->port);
     for (unsigned i = 0; i < steps; i++) {
-        unsigned caller = draw(m, CALLERS), kind = draw(m, 8);
-        struct caller *c = &m->callers[caller];
+        unsigned kind = draw(m, 8);
+        struct caller *c = &m->callers[draw(m, CALLERS)];
         if (kind == 0) {
-            client_send(&traffic, "GET / HTTP/1.1\r\nHost: h\r\nX-Client-ID: counted\r\n\r\n");
-        } else if (c->ahead_count == AHEAD_MAX || (kind == 1 && c->ahead_count > 0)) {
-            client_expect(&c->client, 0);
-            acknowledge(m, c);
+            client_send(&traffic, ASK);
+            m->sent++;
+        } else if (c->ahead_count == AHEAD_MAX || (kind < 4 && c->ahead_count > 0)) {
+            take_one_answer(m, c);
         } else {
-            ask_for_change(m, caller);
+            ask_for_change(m, c);
         }
     }
-    /* Not a wait for anything: the moment of the kill is drawn, too, up to two milliseconds behind the last step. */
-    nanosleep(&(struct timespec){.tv_nsec = draw(m, 2000000)}, NULL);
+    /* Each is in the middle of something. */
+    for (unsigned i = 0; i < CALLERS; i++)
+        while (m->callers[i].ahead_count < 3)
+            ask_for_change(m, &m->callers[i]);
+    pause_up_to(m, 2);
     daemon_kill(&m->world->daemon);
     /* What it had answered by then was acknowledged. */
     for (unsigned i = 0; i < CALLERS; i++) {
@@ -176,6 +209,19 @@ static void live(struct model *m)
         client_close(&c->client);
     }
     client_close(&traffic);
+}
+
+/* Some of the next processes are killed before they listen: while they load, or save what they have loaded. */
+static void come_back(struct model *m)
+{
+    const char *const argv[] = {"loadbalancer", NULL};
+
+    while (draw(m, 4) == 0) {
+        daemon_start(&m->world->daemon, m->world->dir, "loadbalancer", argv);
+        pause_up_to(m, 8);
+        daemon_kill(&m->world->daemon);
+    }
+    world_restart(m->world);
 }
 
 static double tokens_left(struct world *w)
@@ -201,15 +247,15 @@ static void test_killed_at_any_moment(void **state)
     assert_int_equal(http_request(m.world->port, "POST", "/clients/register", "", counted, NULL), 201);
     for (unsigned life = 0; life < kills; life++) {
         live(&m);
-        world_restart(m.world);
+        come_back(&m);
         check_restored(&m, life);
         double left = tokens_left(m.world);
         unsigned delivered = origin_requests(o);
         CHECK(left <= 100000.01 - delivered, "%f tokens are left after %u requests", left, delivered);
+        CHECK(left >= 100000.0 - m.sent, "%f tokens are left after %u requests", left, m.sent);
     }
-    /* It was looked at: changes were acknowledged, and some fell to a kill; requests went through. */
-    CHECK(m.changes > 5 * kills && m.lost > 0 && origin_requests(o) > kills, "%u changes, %u lost, %u requests",
-          m.changes, m.lost, origin_requests(o));
+    /* Some changes fell to a kill. */
+    CHECK(m.lost > 0, "%u changes were acknowledged, and none was lost", m.changes);
     world_finish(m.world);
 }
 
