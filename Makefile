@@ -129,13 +129,10 @@ $(BUILD)/e2e/%: tests/e2e/%.c $(HARNESS_OBJ)
 $(BUILD)/bench/%: tests/bench/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(cppflags) $(cflags) $(ldflags) -MMD -MP -o $@ $<
+	$(Q)$(CC) $(cppflags) $(cflags) $(ldflags) -MMD -MP -MF $@.d -MT $@ -o $@ $(filter %.c,$^)
 
 # Those that are origin servers.
-$(BUILD)/bench/bench_backend $(BUILD)/bench/bench_load: $(BUILD)/bench/%: tests/bench/%.c tests/bench/origin.c tests/bench/origin.h $(BUILD)/flags
-	@mkdir -p $(@D)
-	$(call say,LD,$@)
-	$(Q)$(CC) $(cppflags) $(cflags) $(ldflags) -o $@ $(filter %.c,$^)
+$(BUILD)/bench/bench_backend $(BUILD)/bench/bench_load: tests/bench/origin.c tests/bench/origin.h
 
 $(BUILD)/bench/bench_limit: tests/bench/bench_limit.c $(call libs_of,limit)
 	@mkdir -p $(@D)

@@ -136,6 +136,7 @@ CONFIG
 start_backend() {
     # shellcheck disable=SC2046  # each port is a word
     start "$load_core" backend "$build/bench/bench_backend" $b1 $b2 $b3 $(seq $many $((many + 999)))
+    await 50 "$build/bench/bench_load" -n 1 $((many + 999)) >"$dir/load.out" 2>&1 || fail "the backends do not answer"
 }
 
 start_proxy() { # NAME

@@ -7,7 +7,7 @@
 
 int main(int argc, char **argv)
 {
-    if (!origin_init())
+    if (!origin_start())
         return 1;
     for (int i = 1; i < argc; i++) {
         if (origin_listen((uint16_t)atoi(argv[i])) != 0) {

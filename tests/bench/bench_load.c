@@ -7,10 +7,13 @@
  *     -w               waits until somebody listens
  *     -s               at a fixed rate: sleeps until something is due, where others are to have the core, too
  *     -h SECONDS       holds its connections for so long at the end
- *     -b PORT          is a backend on that port as well, in the same thread: where load and backends share a core
- * there is no scheduler between them then, whose slices are longer than what a proxy takes -W SECONDS       at a fixed
- * rate: has asked for so long before it counts -p PID           prints what that process takes of the CPU, too; without
- * a rate it counts, as all the rest, only from when there were two answers for each connection
+ *     -W SECONDS       at a fixed rate: has asked for so long before anything counts
+ *     -b PORT          is a backend on that port as well
+ *     -p PID           prints what that process takes of the CPU, too
+ *
+ * With -p and no rate it counts only from when there were two answers for each connection. With -b, which may be given
+ * several times, load and backends are one thread: where they share a core there is no scheduler between them then,
+ * whose slices are longer than what a proxy takes. It never sleeps then, so that -s and -h do not go with it.
  *
  * At a fixed rate request number i is due at i / RATE, whatever became of those before it, and its latency counts from
  * then: a proxy that stalls is charged for all that had to wait (no coordinated omission). Without a rate each
@@ -35,6 +38,7 @@
 #include <unistd.h>
 
 #define BATCH      256
+#define SERVED_MAX 16
 #define LATENCIES  (8u * 1024u * 1024u)
 #define HEAD_MAX   4096u
 #define UPLOAD_MAX (16u * 1024u * 1024u)
@@ -57,8 +61,9 @@ static struct {
     const char *target;
     size_t upload;
     double rate;
-    bool close_each, waits, sleeps, serves;
-    unsigned hold, warm_up;
+    bool close_each, waits, sleeps;
+    unsigned hold, warm_up, served;
+    uint16_t serve[SERVED_MAX]; /* ports of its own */
     int pid;
 } opt = {.connections = 1, .target = "/"};
 
@@ -308,7 +313,7 @@ static void start_due(void)
  * does who is a backend as well. */
 static struct timespec pause_now(void)
 {
-    if (opt.serves)
+    if (opt.served > 0)
         return (struct timespec){0};
     if (opt.rate == 0)
         return (struct timespec){.tv_sec = 1};
@@ -343,11 +348,12 @@ static void run(void)
         if (opt.rate > 0)
             start_due();
         serve_events();
-        if (opt.serves)
+        if (opt.served > 0)
             origin_serve(0);
     }
 }
 
+/* Backends that were not there a moment ago, and connections, are found: what fails meanwhile does not count either. */
 static void warm_up(void)
 {
     uint64_t seconds = opt.seconds;
@@ -379,15 +385,17 @@ static void report(void)
     printf("\n");
 }
 
-static bool be_backend(uint16_t port)
+static bool serve(void)
 {
-    if (!opt.serves && !origin_init())
+    if (opt.served > 0 && !origin_start())
         return false;
-    opt.serves = true;
-    if (origin_listen(port) == 0)
-        return true;
-    perror("bench_load: -b");
-    return false;
+    for (unsigned i = 0; i < opt.served; i++) {
+        if (origin_listen(opt.serve[i]) != 0) {
+            perror("bench_load: -b");
+            return false;
+        }
+    }
+    return true;
 }
 
 static bool parse(int argc, char **argv)
@@ -404,8 +412,9 @@ static bool parse(int argc, char **argv)
         case 'h': opt.hold = (unsigned)atoi(optarg); break;
         case 'p': opt.pid = atoi(optarg); break;
         case 'b':
-            if (!be_backend((uint16_t)atoi(optarg)))
+            if (opt.served == SERVED_MAX)
                 return false;
+            opt.serve[opt.served++] = (uint16_t)atoi(optarg);
             break;
         case 'W': opt.warm_up = (unsigned)atoi(optarg); break;
         case 'w': opt.waits = true; break;
@@ -416,7 +425,7 @@ static bool parse(int argc, char **argv)
     }
     if (optind != argc - 1 || (opt.requests == 0) == (opt.seconds == 0) || opt.connections == 0)
         return false;
-    if (opt.warm_up > 0 && (opt.rate == 0 || opt.seconds == 0))
+    if ((opt.warm_up > 0 && (opt.rate == 0 || opt.seconds == 0)) || (opt.served > 0 && (opt.sleeps || opt.hold > 0)))
         return false;
     opt.port = (uint16_t)atoi(argv[optind]);
     return opt.upload <= UPLOAD_MAX && strlen(opt.target) < HEAD_MAX / 2;
@@ -437,7 +446,7 @@ int main(int argc, char **argv)
     conns = calloc(opt.connections, sizeof *conns);
     latencies = malloc(LATENCIES * sizeof *latencies);
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (!conns || !latencies || epoll_fd < 0)
+    if (!conns || !latencies || epoll_fd < 0 || !serve())
         return 1;
     for (unsigned i = 0; i < opt.connections; i++)
         conns[i].fd = -1;

@@ -20,7 +20,7 @@
 #define CHUNK       16384u
 
 struct conn {
-    bool listens, closes;
+    bool listens;
     uint8_t matched;                     /* bytes of CR LF CR LF seen at the end of what came so far */
     uint32_t unread;                     /* content still to come */
     uint32_t head_len;                   /* of the request's, as far as it is kept */
@@ -98,7 +98,6 @@ static const char *body_of(const struct conn *c)
 static void answer(struct conn *c)
 {
     const char *length = strcasestr(c->head, "\r\ncontent-length:"), *path = strchr(c->head, ' ');
-    const char *close = c->closes ? "Connection: close\r\n" : "";
     uint32_t n = SHORT;
     int head;
 
@@ -111,10 +110,10 @@ static void answer(struct conn *c)
         n = (uint32_t)strtoul(path + 2, NULL, 10);
     n = n < CONTENT_MAX ? n : CONTENT_MAX;
     if (path && strncmp(path, " /chunked/", 10) == 0) {
-        head = sprintf(c->out, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n%s\r\n", close);
+        head = sprintf(c->out, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
         c->content = chunked_body(n);
     } else {
-        head = sprintf(c->out, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %u\r\n%s\r\n", n, close);
+        head = sprintf(c->out, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %u\r\n\r\n", n);
         c->content = n;
     }
     c->out_len = (uint32_t)head;
@@ -141,7 +140,7 @@ static bool flush(int fd, struct conn *c)
         c->out_sent += (uint32_t)n;
     }
     c->out_len = c->out_sent = c->content = 0;
-    return !c->closes;
+    return true;
 }
 
 /* Takes what has come, to the end of a request. */
@@ -185,7 +184,7 @@ static bool serve_conn(int fd, uint32_t ready)
     return n > 0 ? take(fd, c, in, (size_t)n) : n < 0 && errno == EAGAIN;
 }
 
-bool origin_init(void)
+bool origin_start(void)
 {
     struct rlimit limit;
 

@@ -12,10 +12,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* To be called first. False when there is no memory or no descriptor for it. */
-bool origin_init(void);
+/* To be called first, once; there is one in a process, till its end. Raises the limit of descriptors to what it can
+ * use. False when there is no memory or no descriptor for it. */
+bool origin_start(void);
 
-/* Listens on 127.0.0.1, too. 0, or -1 with errno. */
+/* Listens on one more port of 127.0.0.1. 0, or -1 with errno, upon which the process is to end. */
 int origin_listen(uint16_t port);
 
 /* Waits for at most `timeout` milliseconds (-1: without end) for something to do, and does it. */
