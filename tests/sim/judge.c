@@ -68,6 +68,7 @@ struct known {
     bool flapped;           /* in that turn it changed more than once */
     uint64_t ejected_until; /* 0: not by failed requests */
     bool on_trial;          /* it has come back from that, on trial at first */
+    uint64_t untold_trial;  /* since then it may be so again, or still, without a line that says it; 0: not */
 };
 
 static struct life *lives;
@@ -151,21 +152,30 @@ static void note_availability(void)
         seen.none_until = UINT64_MAX;
 }
 
-/* Whose ejection ends while its checks keep it down is on trial once they let it come back, which no line says. */
-static bool may_be_on_trial(const struct known *k, bool available, const char *cause)
+/* A trial outlives that the checks take the backend down and let it come back, and begins without a line where the
+ * ejection is over in between. */
+static void note_trial(struct known *k, bool available, const char *cause)
 {
-    if (strncmp(cause, "ejection over", 13) == 0)
-        return true;
-    if (strncmp(cause, "answered while ejected", 22) == 0)
-        return false;
-    return k->on_trial || (available && k->ejected_until > 0);
+    bool ejected = strncmp(cause, "ejected", 7) == 0, answered = strncmp(cause, "answered", 8) == 0;
+    if (ejected || answered)
+        k->untold_trial = 0;
+    else if (k->on_trial || (available && k->ejected_until > 0))
+        k->untold_trial = sim_now();
+    k->on_trial = strncmp(cause, "ejection over", 13) == 0;
+}
+
+void judge_backend_answered(unsigned backend, uint64_t delivered_at)
+{
+    struct known *k = &seen.backends[backend];
+    if (delivered_at > k->untold_trial)
+        k->untold_trial = 0;
 }
 
 static void set_known(unsigned backend, bool available, const char *cause)
 {
     struct known *k = &seen.backends[backend];
     unsigned ms = 0;
-    k->on_trial = may_be_on_trial(k, available, cause);
+    note_trial(k, available, cause);
     k->ejected_until = sscanf(cause, "ejected for %u ms", &ms) == 1 ? sim_now() + ms * MS : 0;
     k->flapped = k->turn == process.turns;
     if (!k->flapped)
@@ -460,7 +470,8 @@ static bool may_try_ejected(const struct request *r, unsigned backend, unsigned 
     bool tried = r->failed_at & 1u << available;
     uint64_t chosen_by = r->last_attempt_at; /* and, at most, a connect before that */
     return chosen_by <= seen.backends[backend].ejected_until + world.set.connect + network_slack() &&
-           r->failed_at > 0 && (tried || seen.backends[available].on_trial);
+           r->failed_at > 0 &&
+           (tried || seen.backends[available].on_trial || seen.backends[available].untold_trial > 0);
 }
 
 /* Promise: no request goes to a backend that is known to be down while another is available. */

@@ -36,6 +36,9 @@ bool judge_none_available(const struct request *r);
  * that it stood still in was to go on. */
 bool stalled_since(uint64_t since);
 
+/* An answer of that backend has reached its client: to a request that it had at that time. */
+void judge_backend_answered(unsigned backend, uint64_t delivered_at);
+
 /* Does what the log says of its answer fit? Only once both are there. */
 void judge_check_reason(const struct request *r);
 /* May the limiter have refused it? */

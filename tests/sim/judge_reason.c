@@ -153,6 +153,8 @@ void judge_answer(struct request *r, unsigned status, bool own)
     r->own_answer = own;
     tally.answered++;
     *(own ? &tally.own : &tally.forwarded) += 1;
+    if (!own && r->served_count > 0)
+        judge_backend_answered(r->served[r->served_count - 1].backend, r->last_attempt_at);
     if (own && !is_excused(r, status))
         sim_fail("answers", "%s request %u got %u, and there was no reason for it", r->method, r->id, status);
     r->then.crowded = was_crowded(r);
