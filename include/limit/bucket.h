@@ -11,8 +11,8 @@
  * and 2^-63 units a nanosecond, which make less than half a unit in 100 years, and its reading down; the capacity
  * counts in whole units, rounded down. Hence a request that comes when the exact bucket of so many units would hold a
  * token is never refused, and what passes in an interval T is at most capacity + rate x T x (1 + 2^-52), and less than
- * two units. A unit is less than 2 ns of the rate, or than 2^-60 of a capacity that the rate takes over 100 years to
- * make. */
+ * two units. A unit is less than 3 ns of the rate, or at most 2^-60 of a capacity that the rate takes longer to make
+ * than that. */
 #ifndef LB_LIMIT_BUCKET_H
 #define LB_LIMIT_BUCKET_H
 

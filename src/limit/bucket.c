@@ -14,7 +14,7 @@ __extension__ typedef __int128 i128;
 #define SPAN_S  3200000000.0
 #define SPAN_NS UINT64_C(3200000000000000000)
 
-/* Readings, and the capacity in units, are below 2^READING_BITS. */
+/* Readings, and the capacity in units, are below 2^READING_BITS, and what rounding adds. */
 #define READING_BITS 62
 #define FRAC_MAX     60
 
@@ -172,8 +172,8 @@ static bool reached(const struct bucket_policy *p, uint64_t reading, uint64_t no
     return bucket_clock(p, now + n * NS_PER_S) >= reading;
 }
 
-/* Whole seconds until the clock shows `reading`, which it has not reached yet: an estimate in floating point, which is
- * less than one off, set right by asking the clock. */
+/* Whole seconds until the clock shows `reading`, which it has not reached yet: an estimate in floating point, set right
+ * by asking the clock; it is less than one off where a unit takes less than a second, and a unit off where not. */
 static uint64_t seconds_to(const struct bucket_policy *p, uint64_t reading, uint64_t now)
 {
     double units = (double)(reading - bucket_clock(p, now)), per_s = p->rate * (double)one_token(p);

@@ -293,6 +293,20 @@ static void bucket_extremes_hold(void **state)
         }
 }
 
+/* A rate of 2^-k makes 2^(frac - k) units a second: its slope, in 2^-63 units a nanosecond, is that rounded up. */
+static void bucket_slope_is_rounded_up_once(void **state)
+{
+    (void)state;
+    static const int ks[] = {0, 10, 50, 69, 75, 93, 94, 123, 200, 1000};
+    for (size_t i = 0; i < sizeof ks / sizeof ks[0]; i++) {
+        struct bucket_policy p;
+        bucket_policy_init(&p, 1, ldexp(1, -ks[i]));
+        int bits = p.frac + 63 - ks[i];
+        i128 scaled = bits >= 0 ? (i128)1 << bits : 1; /* less than one is rounded up, too */
+        assert_true(p.mult == (uint64_t)((scaled + NS_PER_S - 1) / NS_PER_S));
+    }
+}
+
 /* The clock never runs back, nor by more than its rate; at 10^9 a second it counts nanoseconds. */
 static void bucket_clock_is_monotone(void **state)
 {
@@ -364,6 +378,7 @@ int main(void)
         cmocka_unit_test(bucket_seconds_keep_their_promise),
         cmocka_unit_test(bucket_fill_seconds_round_as_people_do),
         cmocka_unit_test(bucket_extremes_hold),
+        cmocka_unit_test(bucket_slope_is_rounded_up_once),
         cmocka_unit_test(bucket_clock_is_monotone),
         cmocka_unit_test(bucket_set_and_shown_agree),
         cmocka_unit_test(bucket_refill_counts_time_not_seen),
