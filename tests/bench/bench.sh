@@ -3,7 +3,8 @@
 # is installed of nginx, HAProxy and h2o. Prints each figure as it comes, then the report; with FOLDER, writes it there as
 # benchmarks.md, with benchmarks.svg.
 #
-# The proxy under test has core 0, the load generator and the backends share core 1. What is compared takes turns:
+# The proxy under test has core 0; core 1 has the load generator, which is the backends as well, in one thread: two
+# processes there would take turns by the scheduler's slices, and the proxy's work come in pieces of their size. What is compared takes turns:
 # BENCH_ROUNDS rounds (default 5) of BENCH_SECONDS each (default 1). BENCH_CORES="PROXY LOAD" chooses other cores,
 # BENCH_WORKS="small large" some works only (see the list at the end). BENCH_H2O names a program that is not installed.
 set -eu
@@ -133,10 +134,11 @@ CONFIG
 
 # ---- running ----
 
+# For what needs them longer than its load.
 start_backend() {
     # shellcheck disable=SC2046  # each port is a word
     start "$load_core" backend "$build/bench/bench_backend" $b1 $b2 $b3 $(seq $many $((many + 999)))
-    await 50 "$build/bench/bench_load" -n 1 $((many + 999)) >"$dir/load.out" 2>&1 || fail "the backends do not answer"
+    await 50 "$build/bench/bench_load" -n 1 $b3 >"$dir/load.out" 2>&1 || fail "the backends do not answer"
 }
 
 start_proxy() { # NAME
@@ -160,7 +162,10 @@ stop() { # NAME
 load() { # NAME OPTIONS...
     to=$1
     shift
-    timeout 120 taskset -c "$load_core" "$build/bench/bench_load" "$@" "$(port_of "$to")" >"$dir/load.out" 2>&1
+    serve="-b $b1-$b3 -b $many-$((many + 999))"
+    [ ! -f "$dir/backend.id" ] || serve="" # there are some already
+    # shellcheck disable=SC2086  # it is words
+    timeout 120 taskset -c "$load_core" "$build/bench/bench_load" $serve "$@" "$(port_of "$to")" >"$dir/load.out" 2>&1
 }
 
 # One turn of a proxy: adds "CPU us, requests/s, p50, p99, p99.9" to its results.
@@ -178,9 +183,11 @@ compare() { # WORK "NAMES" OPTIONS...
     shift 2
     mkdir -p "$dir/results/$work"
     echo "$names" >"$dir/results/$work/order"
+    start_backend # or their checks would fail
     for name in $names; do
         start_proxy "$name"
     done
+    stop backend
     round=0
     while [ "$round" -lt "$rounds" ]; do
         for name in $names; do
@@ -259,23 +266,25 @@ run_work() { # WORK
     latency)
         [ -d "$dir/results/small" ] || run_work small
         half_rate >"$dir/rate"
-        # The load is the backends, too: between two processes on its core the scheduler's slices would be measured. It
-        # warms up, or the slowest of a hundred would be those that wait while all the connections are made.
-        stop backend
-        compare latency "ours $peers" -c 256 -d $((seconds * 5)) -W 1 -b $b1 -b $b2 -b $b3 -r "$(cat "$dir/rate")"
-        start_backend
+        # It warms up, or the slowest of a hundred would be those that wait while all the connections are made.
+        compare latency "ours $peers" -c 256 -d $((seconds * 5)) -W 1 -r "$(cat "$dir/rate")"
         ;;
     memory)
+        start_backend
         for name in ours $peers; do
             memory_of "$name"
         done
+        stop backend
         ;;
-    start) first_answer ;;
+    start)
+        start_backend
+        first_answer
+        stop backend
+        ;;
     *) fail "there is no work $1" ;;
     esac
 }
 
-start_backend
 for work in $works; do
     run_work "$work"
 done

@@ -8,7 +8,7 @@
  *     -s               at a fixed rate: sleeps until something is due, where others are to have the core, too
  *     -h SECONDS       holds its connections for so long at the end
  *     -W SECONDS       at a fixed rate: has asked for so long before anything counts
- *     -b PORT          is a backend on that port as well
+ *     -b PORT[-LAST]   is a backend on that port, or on all from that to LAST, as well
  *     -p PID           prints what that process takes of the CPU, too
  *
  * With -p and no rate it counts only from when there were two answers for each connection. With -b, which may be given
@@ -63,7 +63,9 @@ static struct {
     double rate;
     bool close_each, waits, sleeps;
     unsigned hold, warm_up, served;
-    uint16_t serve[SERVED_MAX]; /* ports of its own */
+    struct {
+        uint16_t first, last;
+    } serve[SERVED_MAX]; /* ports of its own */
     int pid;
 } opt = {.connections = 1, .target = "/"};
 
@@ -390,9 +392,11 @@ static bool serve(void)
     if (opt.served > 0 && !origin_start())
         return false;
     for (unsigned i = 0; i < opt.served; i++) {
-        if (origin_listen(opt.serve[i]) != 0) {
-            perror("bench_load: -b");
-            return false;
+        for (unsigned port = opt.serve[i].first; port <= opt.serve[i].last; port++) {
+            if (origin_listen((uint16_t)port) != 0) {
+                perror("bench_load: -b");
+                return false;
+            }
         }
     }
     return true;
@@ -414,7 +418,8 @@ static bool parse(int argc, char **argv)
         case 'b':
             if (opt.served == SERVED_MAX)
                 return false;
-            opt.serve[opt.served++] = (uint16_t)atoi(optarg);
+            opt.serve[opt.served].first = (uint16_t)atoi(optarg);
+            opt.serve[opt.served++].last = (uint16_t)atoi(strchr(optarg, '-') ? strchr(optarg, '-') + 1 : optarg);
             break;
         case 'W': opt.warm_up = (unsigned)atoi(optarg); break;
         case 'w': opt.waits = true; break;

@@ -37,7 +37,7 @@ cpu_table() { # WORK TITLE REFERENCE TARGET
 
 latency_table() {
     [ -d "$dir/results/latency" ] || return 0
-    printf '\n## Latency at a fixed rate\n\n%s requests a second over 256 connections: half of what the slowest can do; %s s each, behind one that is not counted. us from when a request was due. The load generator is the backends as well: between processes that share a core, what the scheduler gives each at a time is longer than what a proxy takes. Wanted: each at most the better of nginx and HAProxy.\n\n' "$rate" $((seconds * 5))
+    printf '\n## Latency at a fixed rate\n\n%s requests a second over 256 connections: half of what the slowest can do; %s s each, behind one that is not counted. us from when a request was due. Wanted: each at most the better of nginx and HAProxy.\n\n' "$rate" $((seconds * 5))
     printf '| | p50 | p99 | p99.9 |\n|---|---|---|---|\n'
     # shellcheck disable=SC2013  # the words are names
     for name in $(cat "$dir/results/latency/order"); do
@@ -69,7 +69,7 @@ cat <<TEXT
 
 Written by \`make bench\` ([tests/bench/bench.sh](../tests/bench/bench.sh)); run it to have these figures for your machine. What was tried, and why the code is as it is, is in [performance.md](performance.md).
 
-**Method.** The proxy has one core for itself; the load generator and three backends share another. What is compared takes turns, $rounds rounds of $seconds s each; a figure is the median, with the least and the greatest in brackets. CPU time is the proxy's, of all its threads, by \`/proc/PID/task/*/schedstat\`, over the requests answered;
+**Method.** The proxy has one core for itself; another has the load generator, which is the three backends as well, in one thread (between processes that share a core the scheduler gives each some milliseconds at a time, longer than what a proxy takes, and deals out its work in pieces of that size). What is compared takes turns, $rounds rounds of $seconds s each; a figure is the median, with the least and the greatest in brackets. CPU time is the proxy's, of all its threads, by \`/proc/PID/task/*/schedstat\`, over the requests answered;
 requests/s are bounded by the load's core as often as by the proxy's. All proxies keep connections alive on both sides, add \`X-Forwarded-For\` and write no access log; the limiter of ours is on, with limits that are not met, and writes its fields, and health checks run, where nothing else is said. HAProxy has \`splice-auto\`, nginx \`proxy_request_buffering off\`.
 The relay ([bench_relay.c](../tests/bench/bench_relay.c)) is the floor: it parses nothing, keeps a backend connection for each client, and makes only the four system calls that move the bytes. The load generator is [bench_load.c](../tests/bench/bench_load.c).
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# readme.sh BUILD: runs the README's own lines against what `make run` starts, and compares the answers with the README's.
+# readme.sh [BUILD]: runs the README's own lines against what `make run` starts, and compares the answers with the README's.
 #
 # What is run: in fenced blocks marked `console`, each line that begins with "$ "; the lines behind it, up to the next one or the
 # block's end, are what it must print. In those, ... matches anything within a line. The Russian README must show the same blocks.
@@ -9,7 +9,7 @@ export LC_ALL=C.UTF-8
 unset LISTEN BACKEND_1 BACKEND_2 BACKEND_3 CLIENTS_FILE ADMIN_ALLOW http_proxy HTTP_PROXY all_proxy ALL_PROXY
 
 repo=$(cd "$(dirname "$0")/../.." && pwd)
-build=$(cd "${1:?usage: readme.sh BUILD}" && pwd)
+build=$(cd "${1:-${LB_BUILD:?no folder given, and LB_BUILD not set}}" && pwd)
 readmes=("$repo/README.md" "$repo/docs/README.ru.md")
 ports=(8080 9001 9002 9003)
 room=$(mktemp -d)
