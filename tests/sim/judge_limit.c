@@ -75,10 +75,12 @@ static bool has_tokens_left(const struct request *r)
     return level + rate * (double)(until - last) >= 1.001;
 }
 
-/* Without memory for buckets of their own addresses share one. */
+/* Without memory for buckets of their own addresses share one; a stop keeps that for the next process, a kill does not.
+ */
 static bool may_share(const struct request *r)
 {
-    return !*client_identity(r->client) && fault_since(SHOWN_HEAP, process.begun);
+    bool anew = world.deaths > 0 && judge_was_killed(world.deaths - 1);
+    return !*client_identity(r->client) && fault_since(SHOWN_HEAP, anew ? process.begun : 0);
 }
 
 bool judge_may_refuse(const struct request *r)
