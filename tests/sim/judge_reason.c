@@ -42,14 +42,15 @@ static uint64_t least(uint64_t a, uint64_t b)
 }
 
 /* Has it taken longer to come than a time-out of the client's, or than there was in a drain? A first head's time runs
- * from the connection's begin. (What begins in a turn of the loop that stands still is not ended early by that: for
- * connections the loop remembers such turns.) */
+ * from the connection's begin. (What begins in a turn of the loop that is held up for HELD_UP or more is not ended
+ * early by that: for connections the loop remembers such turns. In others it counts from the turn's begin.) */
+#define HELD_UP (50 * MS) /* LOOP_HELD_UP */
 static bool was_slow(const struct request *r)
 {
     const struct settings *s = &world.set;
     const struct life *l = judge_life(r->life);
     bool whole = r->sent_whole && r->whole_at > 0;
-    uint64_t arrived = whole ? least(sim_now(), r->whole_at + network_slack()) : sim_now();
+    uint64_t arrived = whole ? least(sim_now(), r->whole_at + network_slack()) : sim_now() + HELD_UP;
     bool drained = l->drain_begun > 0 && arrived >= l->drain_begun + LAST_CALL;
     bool late = arrived >= r->quiet_from + s->client_header || arrived >= r->head_sent_at + s->client_body ||
                 (r->trickles && arrived >= r->sent_at + PACE_SPAN - S);
