@@ -266,6 +266,7 @@ static void on_request(const char *line)
     r->logged++;
     r->logged_status = (unsigned)status;
     r->logged_reason |= has_reason;
+    r->logged_in_drain |= judge_life(r->life)->drain_begun > 0;
     memcpy(r->reason, reason, sizeof reason);
     if (r->logged > 1)
         sim_fail("log", "request %u has two lines in the log", id);
@@ -564,8 +565,9 @@ static void check_log(unsigned index)
     }
 }
 
-/* Promise: the exit status says whether a request was cut off. One whose line has no reason, and whose answer is all
- * with the kernel, is not: to close the connection can still take from the client what is on its way (RFC 9112 9.6). */
+/* Promise: the exit status says whether a request was cut off. One whose line has no reason, or came before the drain,
+ * and whose answer is all with the kernel, is not: to close the connection can still take from the client what is on
+ * its way (RFC 9112 9.6). */
 static void check_exit(unsigned index)
 {
     const struct life *l = judge_life(index);
@@ -573,7 +575,7 @@ static void check_exit(unsigned index)
         return;
     for (uint32_t i = 0; i < count; i++) {
         const struct request *r = requests[i];
-        bool written = r->logged > 0 && !r->logged_reason && !r->unwritten;
+        bool written = r->logged > 0 && (!r->logged_reason || !r->logged_in_drain) && !r->unwritten;
         if (r->life == index && r->cut_up && !written)
             sim_fail("exit", "request %u was cut off at the deadline, and the exit status is 0", r->id);
     }

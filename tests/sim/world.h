@@ -203,7 +203,7 @@ struct request {
     bool cut_up;                /* it was cut when its process had come to the end of its drain */
     unsigned logged;            /* `request` lines for it */
     unsigned logged_status;
-    bool logged_reason;
+    bool logged_reason, logged_in_drain;
     unsigned logged_backend; /* of its last attempt; BACKENDS_MAX: none */
     unsigned failed_at;      /* at these backends (a bit each) an attempt has failed before another, says the log */
     unsigned attempts;       /* at so many backends, says the log; */
