@@ -4,7 +4,8 @@
 # benchmarks.md, with benchmarks.svg.
 #
 # The proxy under test has core 0; core 1 has the load generator, which is the backends as well, in one thread: two
-# processes there would take turns by the scheduler's slices, and the proxy's work come in pieces of their size. What is compared takes turns:
+# processes there would take turns by the scheduler's slices, and the proxy's work come in pieces of their size.
+# What is compared takes turns:
 # BENCH_ROUNDS rounds (default 5) of BENCH_SECONDS each (default 1). BENCH_CORES="PROXY LOAD" chooses other cores,
 # BENCH_WORKS="small large" some works only (see the list at the end). BENCH_H2O names a program that is not installed.
 set -eu

@@ -75,8 +75,7 @@ static bool has_tokens_left(const struct request *r)
     return level + rate * (double)(until - last) >= 1.001;
 }
 
-/* Without memory for buckets of their own addresses share one; a stop keeps that for the next process, a kill does not.
- */
+/* Without memory for buckets of their own addresses share one, which a graceful stop keeps and a kill does not. */
 static bool may_share(const struct request *r)
 {
     bool anew = world.deaths > 0 && judge_was_killed(world.deaths - 1);

@@ -50,9 +50,10 @@ static bool was_slow(const struct request *r)
     const struct settings *s = &world.set;
     const struct life *l = judge_life(r->life);
     bool whole = r->sent_whole && r->whole_at > 0;
-    uint64_t arrived = whole ? least(sim_now(), r->whole_at + network_slack()) : sim_now() + HELD_UP;
+    uint64_t arrived = whole ? least(sim_now(), r->whole_at + network_slack()) : sim_now();
+    uint64_t counted_to = whole ? arrived : arrived + HELD_UP;
     bool drained = l->drain_begun > 0 && arrived >= l->drain_begun + LAST_CALL;
-    bool late = arrived >= r->quiet_from + s->client_header || arrived >= r->head_sent_at + s->client_body ||
+    bool late = counted_to >= r->quiet_from + s->client_header || arrived >= r->head_sent_at + s->client_body ||
                 (r->trickles && arrived >= r->sent_at + PACE_SPAN - S);
     return (drained || late) && (!whole || !world.gentle);
 }
