@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/metrics.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <ftw.h>
 #include <math.h>
@@ -1550,6 +1551,17 @@ static void failed_save_at_stop_is_reported(void **state)
 }
 
 /* A save of many clients makes pauses; the stop does not wait for it, and what is then saved is newer. */
+static unsigned open_descriptors(void)
+{
+    unsigned n = 0;
+    DIR *folder = opendir("/proc/self/fd");
+    assert_non_null(folder);
+    while (readdir(folder))
+        n++;
+    closedir(folder);
+    return n;
+}
+
 static void a_save_with_pauses(void **state)
 {
     (void)state;
@@ -1569,8 +1581,10 @@ static void a_save_with_pauses(void **state)
     put_file(w.path, buf_str(&text).p);
     buf_fini(&text);
 
+    unsigned stopped = open_descriptors();
     for (unsigned whole = 0; whole < 2; whole++) {
         must_start(&w);
+        unsigned started = open_descriptors();
         uint64_t saves = metrics.store_saves, begun;
         use(&w, "c2999", 3);
         while (access(temp, F_OK) != 0) /* until the first slice is written */
@@ -1580,7 +1594,9 @@ static void a_save_with_pauses(void **state)
         while (whole && metrics.store_saves == saves)
             loop_turn(w.loop, TIMER_NEVER);
         assert_true(!whole || clock_monotonic() - begun >= 15 * NS_PER_MS); /* twenty slices */
+        assert_true(!whole || open_descriptors() == started);
         stop(&w);
+        assert_int_equal(open_descriptors(), stopped);
         must_start(&w);
         assert_int_equal(clients_total(w.lim), CLIENTS);
         expect(&w, "c2999", 10, 0.001, whole ? 4 : 7);
