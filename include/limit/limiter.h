@@ -48,7 +48,7 @@ struct limiter *limiter_new(struct loop *l, struct worker *w, struct config *con
 
 /* The time line of a limiter's buckets, for one that is to go on with them in the same boot of the machine. */
 struct limiter_time {
-    uint64_t zero;        /* CLOCK_MONOTONIC at the buckets' time 0 */
+    uint64_t zero;        /* clock_boottime() at the buckets' time 0 */
     struct instant dated; /* tells what saved_at of its clients.json means in the buckets' time */
 };
 

@@ -16,7 +16,7 @@ struct store_setup {
     struct worker *worker;
     struct client_table *table; /* to be filled, and saved from then on */
     const char *path; /* of clients.json; its journal and lock stand beside it, or beside what it is a link to */
-    uint64_t zero;    /* loop_now() at the buckets' time 0 */
+    uint64_t zero;    /* clock_boottime() at the buckets' time 0 */
     const struct instant *dated; /* store_dated() of the store that has left the files to this one; NULL: there is none,
                                     and the wall clock says how old they are */
     uint64_t save_interval; /* ns between saves of what has changed; 0: only at the end, and when the journal is long */

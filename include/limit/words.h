@@ -59,7 +59,7 @@ struct past_words {
     struct hash_key key;
     struct word_slot *slots; /* in the order of their tags */
     size_t n;
-    uint64_t zero;                       /* clock_monotonic() at the words' time 0 */
+    uint64_t zero;                       /* clock_boottime() at the words' time 0 */
     uint64_t snapshots[WORDS_SNAPSHOTS]; /* which clients.json they go with, see words_file.h */
     bool damaged;                        /* a word was looked for and found that no bucket can have had */
 };

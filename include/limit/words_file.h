@@ -17,7 +17,7 @@
 
 struct words_header {
     char magic[8];
-    uint64_t zero; /* clock_monotonic() at the words' time 0 */
+    uint64_t zero; /* clock_boottime() at the words' time 0 */
     struct hash_key key;
     uint64_t boot; /* that wrote it, as words_boot() has it */
     uint64_t sum;  /* of all before it */
@@ -62,7 +62,7 @@ enum words_fate {
     WORDS_OTHER_BOOT  /* the machine has been started anew since */
 };
 
-/* Reads what the process before has left; `now` is clock_monotonic(). With WORDS_FOUND *past is to be freed by
+/* Reads what the process before has left; `now` is clock_boottime(). With WORDS_FOUND *past is to be freed by
  * past_words_fini(). Whether it goes with the clients.json that is there is the caller's to see. */
 enum words_fate words_file_read(const struct words_file *f, uint64_t now, struct past_words *past, int *error)
     __attribute__((warn_unused_result));

@@ -110,8 +110,8 @@ static bool split(struct str text, struct line *out)
 static bool read_time(const struct line *l, struct limiter_time *out)
 {
     *out = (struct limiter_time){l->v[0], {l->v[1], l->v[2]}};
-    uint64_t mono = clock_monotonic();
-    return l->n == 3 && out->zero <= mono && out->dated.now <= mono - out->zero;
+    uint64_t boottime = clock_boottime();
+    return l->n == 3 && out->zero <= boottime && out->dated.now <= boottime - out->zero;
 }
 
 bool limiter_exported_time(struct str text, struct limiter_time *out)
@@ -130,9 +130,9 @@ static bool import_stopped(struct import *im, const struct line *l)
 /* What has passed since the stop is known to the nanosecond in the same boot, else to the wall clock. */
 static uint64_t now_there(const struct import *im, uint64_t zero)
 {
-    uint64_t mono = im->now + im->lim->zero, wall = clock_wall(), gone = im->stopped.wall_ns;
-    if (im->boot != 0 && im->boot == im->lim->kept.boot && zero <= mono && im->stopped.now <= mono - zero)
-        return mono - zero;
+    uint64_t boottime = im->now + im->lim->zero, wall = clock_wall(), gone = im->stopped.wall_ns;
+    if (im->boot != 0 && im->boot == im->lim->kept.boot && zero <= boottime && im->stopped.now <= boottime - zero)
+        return boottime - zero;
     return im->stopped.now + (wall > gone ? wall - gone : 0);
 }
 

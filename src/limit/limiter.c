@@ -37,7 +37,7 @@
  *      them was charged on (anon_change.c).
  *    - An update, like any change, is in force only once it is on disk; one that failed never was (clients.c).
  *    - Restarting. clients.json holds tokens as of saved_at; they refill for the time since then, by the wall clock,
- *      none if that has stepped back; at an upgrade by the monotonic one. After kill -9 the words themselves are found.
+ *      none if that has stepped back; at an upgrade by the buckets' own. After kill -9 the words themselves are found.
  *      Those of anonymous buckets are, after a graceful stop (docs/limiter.md has both).
  *
  * 3. A client that asks no faster than its rate is never refused, whatever v was rounded to: readings are floors of a
@@ -350,7 +350,8 @@ struct limiter *limiter_new_behind(struct loop *l, struct worker *w, struct conf
     lim->kept.fd = -1;
     lim->config = config_get(config);
     /* Time 0 lies a little back, so that moments just before now have a number. */
-    lim->zero = before ? before->zero : loop_now(l) - (loop_now(l) > NS_PER_S ? NS_PER_S : 0);
+    uint64_t now = clock_boottime();
+    lim->zero = before ? before->zero : now - (now > NS_PER_S ? NS_PER_S : 0);
     lim->id_header = str_of(config->rate_limit.client_id_header);
     timer_init(&lim->sweep, on_sweep);
     notice_init(&lim->overflow_shared, l, NOTICE_INTERVAL, log_overflow);

@@ -47,7 +47,7 @@ struct limiter {
     struct loop *loop;
     struct worker *worker;
     struct config *config;
-    uint64_t zero; /* the monotonic clock at the buckets' time 0 */
+    uint64_t zero; /* clock_boottime() at the buckets' time 0 */
     struct str id_header;
     struct client_table clients;
     struct anon_table anon;
@@ -66,10 +66,11 @@ struct limiter {
 };
 
 /* The buckets' time: the clock's, not the turn's. In a turn that is held up, requests are read that came behind its
- * begin; counted from there, they would leave the bucket what it gains since, once more. */
+ * begin; counted from there, they would leave the bucket what it gains since, once more. And the clock that goes on
+ * while the machine sleeps, as its clients do. */
 static inline uint64_t limiter_now(const struct limiter *lim)
 {
-    return clock_monotonic() - lim->zero;
+    return clock_boottime() - lim->zero;
 }
 
 /* What the peers on unix sockets are, all together; it may be registered, too. */

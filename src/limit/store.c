@@ -44,9 +44,8 @@ struct instant store_whole_ms(uint64_t now, uint64_t wall_ns)
 
 struct instant store_instant(const struct store *st)
 {
-    uint64_t wall = clock_wall(), behind = clock_monotonic() - loop_now(st->setup.loop);
-    wall -= wall > behind ? behind : 0;
-    return store_whole_ms(loop_now(st->setup.loop) - st->setup.zero, wall);
+    uint64_t now = clock_boottime() - st->setup.zero, wall = clock_wall();
+    return store_whole_ms(now, wall);
 }
 
 struct instant store_dated(const struct store *st)

@@ -464,13 +464,13 @@ static bool make_store(struct load *l, const struct store_setup *setup)
 }
 
 /* Behind another process in the same boot, the wall clock is taken to have gone on from where that one has read it, as
- * the monotonic one has: it may have been set meanwhile. */
+ * the buckets' has: it may have been set meanwhile. */
 static struct instant load_instant(const struct store *st)
 {
     const struct instant *dated = st->setup.dated;
     if (!dated)
         return store_instant(st);
-    uint64_t now = loop_now(st->setup.loop) - st->setup.zero;
+    uint64_t now = clock_boottime() - st->setup.zero;
     return now > dated->now ? store_whole_ms(now, dated->wall_ns + (now - dated->now)) : *dated;
 }
 

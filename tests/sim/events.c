@@ -493,7 +493,7 @@ __sighandler_t sim_signal(int signo, __sighandler_t handler)
 int sim_clock_gettime(clockid_t id, struct timespec *ts)
 {
     thread_spend(30);
-    if (id != CLOCK_REALTIME && id != CLOCK_MONOTONIC)
+    if (id != CLOCK_REALTIME && id != CLOCK_MONOTONIC && id != CLOCK_BOOTTIME)
         sim_fail("kernel", "clock_gettime with clock %d, which is not simulated", id);
     uint64_t now =
         id == CLOCK_REALTIME ? (uint64_t)((int64_t)sim_now() + kernel.wall_offset) : sim_now() - kernel.boot + 1000 * S;

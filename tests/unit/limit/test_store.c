@@ -78,7 +78,7 @@ static void open_world(struct world *w, uint64_t save_interval)
                                 .worker = w->worker,
                                 .table = &w->table,
                                 .path = w->path,
-                                .zero = loop_now(w->loop) - NS_PER_S,
+                                .zero = clock_boottime() - NS_PER_S,
                                 .save_interval = save_interval,
                                 .appended = on_appended,
                                 .arg = w};
@@ -143,7 +143,7 @@ static void a_lost_page_spoils_the_file(void **state)
         client_table_show(&w.table, c);
     }
     assert_true(words_file_init(&f, w.path));
-    assert_int_equal(words_file_read(&f, clock_monotonic(), &past, &error), WORDS_FOUND);
+    assert_int_equal(words_file_read(&f, clock_boottime(), &past, &error), WORDS_FOUND);
     assert_int_equal(past.n, CLIENTS);
     past_words_fini(&past);
 
@@ -156,7 +156,7 @@ static void a_lost_page_spoils_the_file(void **state)
     for (uint64_t end = loop_now(w.loop) + 10 * NS_PER_S; loop_now(w.loop) < end && metrics.store_failures == failures;)
         loop_turn(w.loop, 10 * NS_PER_MS);
     assert_int_equal(metrics.store_failures, failures + 1);
-    enum words_fate fate = words_file_read(&f, clock_monotonic(), &past, &error);
+    enum words_fate fate = words_file_read(&f, clock_boottime(), &past, &error);
     if (fate == WORDS_FOUND)
         past_words_fini(&past);
     assert_int_equal(fate, WORDS_DAMAGED);
