@@ -1,4 +1,5 @@
-/* clients.json as text: {"clients":[ one object a line ],"saved_at":"..."}. Pure functions of text and table. */
+/* clients.json as text: {"clients":[ one object a line ],"saved_at":"...","boot":"17 5000"}. Pure functions of text and
+ * table. */
 #ifndef LB_LIMIT_SNAPSHOT_H
 #define LB_LIMIT_SNAPSHOT_H
 
@@ -9,6 +10,13 @@
 struct instant {
     uint64_t now;
     uint64_t wall_ns;
+};
+
+/* What the buckets' time is counted on: the clock that runs from the machine's start on, whatever the wall clock does.
+ */
+struct boot_clock {
+    uint64_t boot; /* which start that was, as words_boot() has it; 0: nobody knows */
+    uint64_t zero; /* clock_boottime() at the buckets' time 0 */
 };
 
 /* What is wrong with a file's text, and where. */
@@ -28,12 +36,14 @@ bool snapshot_note_client(struct buf *notes, const struct client *c, const struc
     __attribute__((warn_unused_result));
 /* Appends the clients of such notes. `first`: no comma before them. */
 bool snapshot_append_clients(struct buf *out, struct str notes, bool first) __attribute__((warn_unused_result));
-bool snapshot_append_end(struct buf *out, const struct instant *at) __attribute__((warn_unused_result));
+bool snapshot_append_end(struct buf *out, const struct instant *at, const struct boot_clock *clock)
+    __attribute__((warn_unused_result));
 
-/* Adds the clients of a snapshot to an empty table, their buckets refilled for the time since it was saved. Any layout
- * that is valid JSON is taken; tokens default to the capacity, saved_at to `at`. *saved_wall_ns is saved_at, 0 where
- * there is none. False with *fault filled when it is damaged, or memory ran out: the table is then half filled. */
-bool snapshot_parse(struct str text, struct client_table *t, const struct instant *at, uint64_t *saved_wall_ns,
-                    struct text_fault *fault) __attribute__((warn_unused_result));
+/* Adds the clients of a snapshot to an empty table, their buckets refilled for the time since it was saved: as `clock`
+ * has it, where the snapshot says its reading in the same boot, else by the wall clock. Any layout that is valid JSON
+ * is taken; tokens default to the capacity, saved_at to `at`. *saved_wall_ns is saved_at, 0 where there is none. False
+ * with *fault filled when it is damaged, or memory ran out: the table is then half filled. */
+bool snapshot_parse(struct str text, struct client_table *t, const struct instant *at, const struct boot_clock *clock,
+                    uint64_t *saved_wall_ns, struct text_fault *fault) __attribute__((warn_unused_result));
 
 #endif

@@ -18,7 +18,7 @@ struct store_setup {
     const char *path; /* of clients.json; its journal and lock stand beside it, or beside what it is a link to */
     uint64_t zero;    /* clock_boottime() at the buckets' time 0 */
     const struct instant *dated; /* store_dated() of the store that has left the files to this one; NULL: there is none,
-                                    and the wall clock says how old they are */
+                                    and the files say how old they are */
     uint64_t save_interval; /* ns between saves of what has changed; 0: only at the end, and when the journal is long */
     /* The outcome of store_append(), on the loop. What the lines say is to be in the table when it returns. May append
      * again. */

@@ -18,6 +18,7 @@
  *
  * Nobody has more than before in either. */
 #include "limiter_impl.h"
+#include "store_impl.h"
 
 #include <assert.h>
 #include <string.h>
@@ -131,7 +132,8 @@ static bool import_stopped(struct import *im, const struct line *l)
 static uint64_t now_there(const struct import *im, uint64_t zero)
 {
     uint64_t boottime = im->now + im->lim->zero, wall = clock_wall(), gone = im->stopped.wall_ns;
-    if (im->boot != 0 && im->boot == im->lim->kept.boot && zero <= boottime && im->stopped.now <= boottime - zero)
+    bool same = im->boot != 0 && im->boot == im->lim->store->clock.boot;
+    if (same && zero <= boottime && im->stopped.now <= boottime - zero)
         return boottime - zero;
     return im->stopped.now + (wall > gone ? wall - gone : 0);
 }

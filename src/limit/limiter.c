@@ -36,9 +36,9 @@
  *      yet begins with what it would have had. Networks of another size begin with the highest word that any part of
  *      them was charged on (anon_change.c).
  *    - An update, like any change, is in force only once it is on disk; one that failed never was (clients.c).
- *    - Restarting. clients.json holds tokens as of saved_at; they refill for the time since then, by the wall clock,
- *      none if that has stepped back; at an upgrade by the buckets' own. After kill -9 the words themselves are found.
- *      Those of anonymous buckets are, after a graceful stop (docs/limiter.md has both).
+ *    - Restarting. clients.json holds tokens as of saved_at; they refill for the time since then, by the buckets' own
+ *      clock in the same boot of the machine, else by the wall clock, none if that has stepped back. After kill -9 the
+ *      words themselves are found. Those of anonymous buckets are, after a graceful stop (docs/limiter.md has both).
  *
  * 3. A client that asks no faster than its rate is never refused, whatever v was rounded to: readings are floors of a
  *    straight line whose slope is at least the rate, so in the time of n tokens v grows by at least n. */

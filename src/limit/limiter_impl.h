@@ -34,7 +34,6 @@ struct kept {
     struct job job;
     const struct store *store;
     char *path, *temp;
-    uint64_t boot;
     struct limiter_export at;
     struct buf piece;
     int fd; /* of the temporary; -1: there is none */

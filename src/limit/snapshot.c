@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
+typedef unsigned long long ull;
+
 /* The id stands behind it. */
 struct note {
     struct client_settings set;
@@ -48,12 +50,14 @@ bool snapshot_append_clients(struct buf *out, struct str notes, bool first)
     return true;
 }
 
-bool snapshot_append_end(struct buf *out, const struct instant *at)
+bool snapshot_append_end(struct buf *out, const struct instant *at, const struct boot_clock *clock)
 {
     char when[CLOCK_RFC3339_SIZE];
     clock_format_rfc3339(at->wall_ns, when);
-    return buf_append_str(out, STR("\n],\"saved_at\":\"")) && buf_append_str(out, str_of(when)) &&
-           buf_append_str(out, STR("\"}\n"));
+    bool ok = buf_printf(out, "\n],\"saved_at\":\"%s\"", when);
+    if (ok && clock->boot != 0)
+        ok = buf_printf(out, ",\"boot\":\"%llu %llu\"", (ull)clock->boot, (ull)(at->now + clock->zero));
+    return ok && buf_append_str(out, STR("}\n"));
 }
 
 /* ---- the scanner ---- */
@@ -64,7 +68,8 @@ struct scan {
     struct client_table *table;
     const struct instant *now;
     uint64_t saved_wall_ns;
-    bool seen_clients, seen_saved_at;
+    uint64_t boot, boottime; /* in which it was saved, and the reading of its clock */
+    bool seen_clients, seen_saved_at, seen_boot;
     struct text_fault *fault;
 };
 
@@ -237,23 +242,46 @@ static bool read_saved_at(struct scan *s)
     return ok || fail(s, start, must_be);
 }
 
-static bool read_member(struct scan *s)
+static bool read_boot(struct scan *s)
 {
     skip_space(s);
     size_t start = s->at;
-    struct json_doc *d = read_string(s, "a key is missing: \"clients\" or \"saved_at\"");
+    static const char must_be[] = "boot must be two numbers such as \"17 5000\", or be left out";
+    struct json_doc *d = read_string(s, must_be);
     if (!d)
         return false;
-    struct str key = str_of(json_string(json_root(d)));
-    bool clients = str_eq(key, STR("clients")), saved_at = str_eq(key, STR("saved_at"));
+    struct str text = str_of(json_string(json_root(d)));
+    size_t space = str_find(text, ' ');
+    bool ok = space < text.n && str_parse_u64(str_make(text.p, space), &s->boot) &&
+              str_parse_u64(str_make(text.p + space + 1, text.n - space - 1), &s->boottime);
     json_free(d);
-    if (!clients && !saved_at)
-        return fail(s, start, "this key is not known; known are \"clients\" and \"saved_at\"");
-    bool *seen = clients ? &s->seen_clients : &s->seen_saved_at;
-    if (*seen)
+    return ok || fail(s, start, must_be);
+}
+
+static bool read_member(struct scan *s)
+{
+    const struct member {
+        struct str name;
+        bool *seen;
+        bool (*read)(struct scan *s);
+    } members[] = {{STR("clients"), &s->seen_clients, read_clients},
+                   {STR("saved_at"), &s->seen_saved_at, read_saved_at},
+                   {STR("boot"), &s->seen_boot, read_boot}};
+    const struct member *m = members, *end = members + sizeof members / sizeof *members;
+    skip_space(s);
+    size_t start = s->at;
+    struct json_doc *d = read_string(s, "a key is missing: \"clients\", \"saved_at\" or \"boot\"");
+    if (!d)
+        return false;
+    while (m < end && !str_eq(str_of(json_string(json_root(d))), m->name))
+        m++;
+    json_free(d);
+    if (m == end)
+        return fail(s, start, "this key is not known; known are \"clients\", \"saved_at\" and \"boot\"");
+    if (*m->seen)
         return fail(s, start, "this key is repeated");
-    *seen = true;
-    return expect(s, ':', "a colon is missing") && (clients ? read_clients(s) : read_saved_at(s));
+    *m->seen = true;
+    return expect(s, ':', "a colon is missing") && m->read(s);
 }
 
 static bool read_all(struct scan *s)
@@ -277,15 +305,23 @@ static bool read_all(struct scan *s)
     return s->seen_clients || fail(s, s->at, "\"clients\" is missing");
 }
 
-bool snapshot_parse(struct str text, struct client_table *t, const struct instant *at, uint64_t *saved_wall_ns,
-                    struct text_fault *fault)
+/* A wall clock that has stepped back since counts as no time. */
+static uint64_t time_away(const struct scan *s, const struct boot_clock *clock)
+{
+    uint64_t boottime = s->now->now + clock->zero, wall = s->now->wall_ns;
+    if (s->seen_boot && s->boot != 0 && s->boot == clock->boot && s->boottime <= boottime)
+        return boottime - s->boottime;
+    return wall > s->saved_wall_ns ? wall - s->saved_wall_ns : 0;
+}
+
+bool snapshot_parse(struct str text, struct client_table *t, const struct instant *at, const struct boot_clock *clock,
+                    uint64_t *saved_wall_ns, struct text_fault *fault)
 {
     struct scan s = {.text = text, .table = t, .now = at, .saved_wall_ns = at->wall_ns, .fault = fault};
     fault->no_memory = false;
     if (!read_all(&s))
         return false;
-    /* A wall clock that has stepped back since counts as no time. */
-    uint64_t away = at->wall_ns > s.saved_wall_ns ? at->wall_ns - s.saved_wall_ns : 0;
+    uint64_t away = time_away(&s, clock);
     for (struct client *c = client_table_after(t, 0); c; c = client_table_next(c))
         c->slot->word = bucket_refilled(c->policy, c->slot->word, at->now, away);
     *saved_wall_ns = s.seen_saved_at ? s.saved_wall_ns : 0;

@@ -61,6 +61,7 @@ struct save {
     uint64_t pause;         /* and how long it has rest behind it */
 
     struct instant at;
+    const struct boot_clock *clock;
     uint64_t walked, walk_end; /* seq of the last client noted, and of the last one to be */
     bool first;                /* nothing is written yet */
 
@@ -94,6 +95,7 @@ struct look {
 
 struct store {
     struct store_setup setup;
+    struct boot_clock clock; /* the buckets' time is on */
     char *path, *journal_path, *lock_path;
     int lock;
     struct journal_file journal;

@@ -99,7 +99,7 @@ static bool take_lock(struct load *l)
 static bool parse_clients(struct load *l, const char *path, struct str text)
 {
     struct text_fault fault;
-    if (!snapshot_parse(text, l->st->setup.table, &l->at, &l->snapshot, &fault))
+    if (!snapshot_parse(text, l->st->setup.table, &l->at, &l->st->clock, &l->snapshot, &fault))
         return not_loaded(l, path, text, &fault);
     l->saved_wall_ns = l->snapshot ? l->snapshot : l->at.wall_ns;
     return true;
@@ -422,6 +422,7 @@ static struct store *store_new(const struct store_setup *setup, const char *path
     st->journal.path = st->journal_path;
     st->append.journal = st->save.journal = &st->journal;
     st->save.path = st->path;
+    st->save.clock = &st->clock;
     st->save.words = &st->words;
     st->save.lock_path = st->lock_path;
     st->save.lock = &st->lock;
@@ -476,10 +477,12 @@ static struct instant load_instant(const struct store *st)
 
 struct store *store_open(const struct store_setup *setup, char *error, size_t n, enum store_outcome *outcome)
 {
+    static const struct hash_key any;
     struct load l = {.error = error, .error_size = n, .outcome = outcome};
     *outcome = STORE_OPENED;
     if (!make_store(&l, setup))
         return NULL;
+    l.st->clock = (struct boot_clock){words_boot(&any), setup->zero};
     l.at = l.st->dated = load_instant(l.st);
     l.st->setup.dated = NULL;
     bool ok = take_lock(&l) && load(&l);

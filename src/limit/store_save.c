@@ -46,7 +46,7 @@ static bool make_piece(struct save *s)
     if (!snapshot_append_clients(&s->piece, buf_str(&s->notes), s->first))
         return false;
     s->first = false;
-    return !s->last_piece || snapshot_append_end(&s->piece, &s->at);
+    return !s->last_piece || snapshot_append_end(&s->piece, &s->at, s->clock);
 }
 
 /* The temporary, and what it is to replace. */

@@ -10,7 +10,6 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "limit/words_file.h"
 #include "limiter_impl.h"
 #include "store_impl.h"
 
@@ -24,11 +23,9 @@ typedef unsigned long long ull;
 
 bool kept_init(struct kept *k, const struct store *st)
 {
-    static const struct hash_key any;
     *k = (struct kept){.store = st,
                        .path = file_path_with(st->path, ".unregistered"),
                        .temp = file_path_with(st->path, ".unregistered.tmp"),
-                       .boot = words_boot(&any),
                        .fd = -1};
     return k->path && k->temp;
 }
@@ -109,9 +106,9 @@ static void piece_done(struct job *j)
 static bool fill_piece(struct limiter *lim)
 {
     struct kept *k = &lim->kept;
-    uint64_t now = limiter_now(lim), wall = clock_wall(); /* in that order everywhere */
+    ull boot = k->store->clock.boot, now = limiter_now(lim), wall = clock_wall(); /* in that order everywhere */
     buf_consume(&k->piece, k->piece.len);
-    if (!k->at.begun && !buf_printf(&k->piece, "stopped %llu %llu %llu\n", (ull)k->boot, (ull)now, (ull)wall))
+    if (!k->at.begun && !buf_printf(&k->piece, "stopped %llu %llu %llu\n", boot, now, wall))
         return false;
     if (!limiter_export(lim, &k->at, PIECE, &k->piece))
         return false;

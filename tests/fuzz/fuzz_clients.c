@@ -18,6 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const struct hash_key key = {1, 2};
 static const struct instant now = {10 * NS_PER_S, UINT64_C(1769860800) * NS_PER_S};
+static const struct boot_clock boot = {17, 5 * NS_PER_S};
 
 static void check_view(const struct client_view *v)
 {
@@ -42,7 +43,7 @@ static void check_table(const struct client_table *t, struct buf *written)
     CHECK(buf_append_str(written, SNAPSHOT_BEGIN));
     CHECK(snapshot_append_clients(written, buf_str(&notes), true));
     buf_fini(&notes);
-    CHECK(snapshot_append_end(written, &now));
+    CHECK(snapshot_append_end(written, &now, &boot));
     CHECK(n == t->shown);
 }
 
@@ -54,9 +55,9 @@ static void try_snapshot(struct str text)
     uint64_t saved;
     client_table_init(&t, &key);
     client_table_init(&again, &key);
-    if (snapshot_parse(text, &t, &now, &saved, &fault)) {
+    if (snapshot_parse(text, &t, &now, &boot, &saved, &fault)) {
         check_table(&t, &written);
-        CHECK(snapshot_parse(buf_str(&written), &again, &now, &saved, &fault));
+        CHECK(snapshot_parse(buf_str(&written), &again, &now, &boot, &saved, &fault));
         CHECK(again.shown == t.shown && saved == now.wall_ns);
     } else {
         CHECK(fault.offset <= text.n && fault.what[0] != '\0');

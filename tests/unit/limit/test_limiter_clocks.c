@@ -329,6 +329,72 @@ static void expect_tokens_of_two_seconds(struct process *p)
     expect_passing(p, 1);
 }
 
+/* In the same boot the wall clock says nothing, of registered clients neither: be it set while nobody runs, or before,
+ * when nothing is saved any more. */
+static void a_start_behind_a_step(void **state)
+{
+    (void)state;
+    struct process p;
+    open_process(&p);
+    register_named(&p);
+    for (unsigned i = 0; i < STEPS * STEPS; i++) {
+        pass(10 * NS_PER_S);
+        steps[i / STEPS]();
+        expect_passing(&p, 5);
+        stop(&p);
+        pass(NS_PER_S - NS_PER_MS);
+        start(&p);
+        steps[i % STEPS]();
+        stop(&p); /* nothing has moved */
+        steps[i / STEPS]();
+        pass(NS_PER_S);
+        start(&p);
+        expect_tokens_of_two_seconds(&p);
+    }
+    close_process(&p);
+}
+
+/* What stands behind the clients in their file. */
+static void rewrite_end(const char *with)
+{
+    char path[64];
+    struct buf text = BUF_INIT;
+    snprintf(path, sizeof path, "%s/clients.json", folder);
+    assert_int_equal(file_read(path, 1 << 20, &text), 0);
+    assert_true(buf_append(&text, "", 1));
+    const char *end = strstr(buf_bytes(&text), ",\"boot\":\"");
+    assert_non_null(end);
+    text.len = (size_t)(end - buf_bytes(&text));
+    assert_true(buf_append_str(&text, str_of(with)));
+    assert_int_equal(file_replace(path, buf_str(&text)), 0);
+    buf_fini(&text);
+}
+
+/* In another one, or where the file does not say in which it was saved (it has been written by hand, or by a system
+ * that tells no boots apart), there is nothing else. */
+static void where_the_wall_clock_is_all_there_is(void **state)
+{
+    (void)state;
+    static const char *const ends[] = {",\"boot\":\"4711 1000000000000\"}\n", "}\n"};
+    static const struct {
+        int64_t step_s;
+        unsigned passing;
+    } cases[] = {{3, 3}, {-3, 0}, {0, 0}, {1000, 5}};
+    struct process p;
+    open_process(&p);
+    register_named(&p);
+    for (unsigned i = 0; i < 8; i++) {
+        pass(10 * NS_PER_S);
+        assert_int_equal(passing(&p, NAMED), 5);
+        stop(&p);
+        rewrite_end(ends[i / 4]);
+        set_wall(cases[i % 4].step_s * (int64_t)NS_PER_S + (int64_t)NS_PER_MS);
+        start(&p);
+        assert_int_equal(passing(&p, NAMED), cases[i % 4].passing);
+    }
+    close_process(&p);
+}
+
 /* The machine has slept before, sleeps between a stop and a start, and sleeps again: what it slept counts once. */
 static void a_start_behind_a_sleep(void **state)
 {
@@ -396,9 +462,14 @@ static void an_upgrade_and_a_sleep(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_wall_clock_is_set), cmocka_unit_test(changes_and_kills_while_the_wall_clock_is_set),
-        cmocka_unit_test(the_machine_sleeps),    cmocka_unit_test(a_start_behind_a_sleep),
-        cmocka_unit_test(a_kill_and_a_sleep),    cmocka_unit_test(an_upgrade_and_a_sleep),
+        cmocka_unit_test(the_wall_clock_is_set),
+        cmocka_unit_test(changes_and_kills_while_the_wall_clock_is_set),
+        cmocka_unit_test(the_machine_sleeps),
+        cmocka_unit_test(a_start_behind_a_step),
+        cmocka_unit_test(where_the_wall_clock_is_all_there_is),
+        cmocka_unit_test(a_start_behind_a_sleep),
+        cmocka_unit_test(a_kill_and_a_sleep),
+        cmocka_unit_test(an_upgrade_and_a_sleep),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,11 +16,14 @@ static const struct hash_key key = {5, 6};
 /* 2026-01-31T12:00:00Z, ten seconds after the buckets' time 0. */
 static const struct instant now = {10 * NS_PER_S, UINT64_C(1769860800) * NS_PER_S};
 
+/* The machine had run for 50 s at time 0. */
+static const struct boot_clock boot = {4711, 50 * NS_PER_S};
+
 static bool parse(struct str text, struct client_table *t, struct text_fault *fault)
 {
     uint64_t saved;
     client_table_init(t, &key);
-    return snapshot_parse(text, t, &now, &saved, fault);
+    return snapshot_parse(text, t, &now, &boot, &saved, fault);
 }
 
 static double tokens_of(const struct client_table *t, const char *id)
@@ -54,7 +57,7 @@ static void write_all(struct buf *out, const struct client_table *t)
         assert_true(snapshot_append_clients(out, buf_str(&notes), first));
         buf_fini(&notes);
     }
-    assert_true(snapshot_append_end(out, &now));
+    assert_true(snapshot_append_end(out, &now, &boot));
 }
 
 static void there_and_back(void **state)
@@ -90,9 +93,13 @@ static void no_clients(void **state)
     struct text_fault fault;
     client_table_init(&t, &key);
     write_all(&text, &t);
-    assert_true(str_eq(buf_str(&text), STR("{\"clients\":[\n],\"saved_at\":\"2026-01-31T12:00:00.000Z\"}\n")));
+    assert_true(str_eq(buf_str(&text), STR("{\"clients\":[\n],\"saved_at\":\"2026-01-31T12:00:00.000Z\","
+                                           "\"boot\":\"4711 60000000000\"}\n")));
     assert_true(parse(buf_str(&text), &t, &fault));
     assert_int_equal(t.shown, 0);
+    buf_consume(&text, text.len);
+    assert_true(snapshot_append_end(&text, &now, &(struct boot_clock){0, 50 * NS_PER_S})); /* nobody knows which */
+    assert_true(str_eq(buf_str(&text), STR("\n],\"saved_at\":\"2026-01-31T12:00:00.000Z\"}\n")));
     buf_fini(&text);
     client_table_fini(&t);
 }
@@ -120,6 +127,42 @@ static void time_away_refills(void **state)
         assert_true(tokens_of(&t, "a") == cases[i].tokens);
         client_table_fini(&t);
     }
+}
+
+/* In the same boot its clock counts, and else the wall clock. */
+static void time_away_in_the_same_boot(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *saved, *boot;
+        double tokens;
+    } cases[] = {{"2026-01-31T12:00:00Z", "4711 57500000000", 4.5},
+                 {"2026-01-31T11:00:00Z", "4711 57500000000", 4.5},
+                 {"2026-01-31T13:00:00Z", "4711 57500000000", 4.5},
+                 {"2026-01-31T11:59:57.500Z", "4711 60000000000", 2},
+                 {"2026-01-31T11:59:57.500Z", "4711 0", 10},
+                 {"2026-01-31T11:59:57.500Z", "4711 60000000001", 4.5}, /* it has not shown that yet */
+                 {"2026-01-31T11:59:57.500Z", "4712 60000000000", 4.5},
+                 {"2026-01-31T11:59:57.500Z", "0 60000000000", 4.5}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        for (unsigned known = 0; known < 2; known++) {
+            char text[200];
+            struct client_table t;
+            struct text_fault fault;
+            uint64_t saved;
+            struct boot_clock none = {0, boot.zero};
+            client_table_init(&t, &key);
+            snprintf(text, sizeof text,
+                     "{\"clients\":[{\"client_id\":\"a\",\"capacity\":10,\"rate_per_sec\":1,\"tokens\":2}],"
+                     "\"boot\":\"%s\",\"saved_at\":\"%s\"}",
+                     cases[i].boot, cases[i].saved);
+            assert_true(snapshot_parse(str_of(text), &t, &now, known ? &boot : &none, &saved, &fault));
+            if (known)
+                assert_true(tokens_of(&t, "a") == cases[i].tokens);
+            else if (i >= 3)
+                assert_true(tokens_of(&t, "a") == 4.5);
+            client_table_fini(&t);
+        }
 }
 
 static void written_by_hand(void **state)
@@ -169,6 +212,15 @@ static void damage_is_found_and_placed(void **state)
         {"{\"clients\":[],\"saved_at\":\"yesterday\"}", 25},
         {"{\"clients\":[],\"saved_at\":7}", 25},
         {"{\"clients\":[],\"saved_at\":\"2026-01-31T12:00:00Z}", 25},
+        {"{\"clients\":[],\"boot\":7}", 21},
+        {"{\"clients\":[],\"boot\":\"\"}", 21},
+        {"{\"clients\":[],\"boot\":\"7\"}", 21},
+        {"{\"clients\":[],\"boot\":\"7 \"}", 21},
+        {"{\"clients\":[],\"boot\":\" 7\"}", 21},
+        {"{\"clients\":[],\"boot\":\"7 8 9\"}", 21},
+        {"{\"clients\":[],\"boot\":\"7 -8\"}", 21},
+        {"{\"clients\":[],\"boot\":\"7 18446744073709551616\"}", 21},
+        {"{\"clients\":[],\"boot\":\"7 8\",\"boot\":\"7 8\"}", 27},
         {"{\"clients\":[{\"client_id\":\"a\",\"capacity\":1,\"rate_per_sec\":1", 12},
         {"{\"clients\":[{\"client_id\":\"a\",\"capacity\":1,\"capacity\":1,\"rate_per_sec\":1}]}", 42},
         {"{\"clients\":[{\"client_id\":\"a\",\"capacity\":0,\"rate_per_sec\":1}]}", 40},
@@ -211,7 +263,7 @@ static void slips_are_named(void **state)
 static void every_prefix_is_damaged(void **state)
 {
     (void)state;
-    struct str text = STR("{\"clients\":[\n" ONE "\n],\"saved_at\":\"2026-01-31T12:00:00.000Z\"}");
+    struct str text = STR("{\"clients\":[\n" ONE "\n],\"saved_at\":\"2026-01-31T12:00:00.000Z\",\"boot\":\"7 8\"}");
     for (size_t n = 0; n < text.n; n++) {
         struct client_table t;
         struct text_fault fault;
@@ -226,13 +278,10 @@ static void every_prefix_is_damaged(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(there_and_back),
-        cmocka_unit_test(no_clients),
-        cmocka_unit_test(time_away_refills),
-        cmocka_unit_test(written_by_hand),
-        cmocka_unit_test(damage_is_found_and_placed),
-        cmocka_unit_test(slips_are_named),
-        cmocka_unit_test(every_prefix_is_damaged),
+        cmocka_unit_test(there_and_back),    cmocka_unit_test(no_clients),
+        cmocka_unit_test(time_away_refills), cmocka_unit_test(time_away_in_the_same_boot),
+        cmocka_unit_test(written_by_hand),   cmocka_unit_test(damage_is_found_and_placed),
+        cmocka_unit_test(slips_are_named),   cmocka_unit_test(every_prefix_is_damaged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
