@@ -154,6 +154,108 @@ static void a_long_turn_gives_nothing(void **state)
     close_world(&w);
 }
 
+/* ---- what the fields say, to the second ---- */
+
+#define TENTH ",\"rate_per_sec\":0.1}" /* a token in 10 s */
+
+/* A policy's clock moves on once in 3 ns at least: so close to an edge its two sides can be told apart. */
+#define JUST 3
+
+/* Another client for each row: registered, or of an address. */
+static enum err ask_of(struct world *w, unsigned row, bool by_name)
+{
+    char name[16];
+    snprintf(name, sizeof name, "row%u", row);
+    enum err e = ask(w, 0x0a000000 + row, by_name ? name : NULL);
+    assert_int_equal(w->answer.registered, by_name);
+    return e;
+}
+
+static void expect_text(struct world *w, unsigned fill_seconds, unsigned left, unsigned seconds)
+{
+    char wanted[LIMIT_FIELDS_MAX];
+    const char *policy = w->answer.registered ? "client" : "default";
+    snprintf(wanted, sizeof wanted, "RateLimit-Policy: \"%s\";q=%u;w=%u\r\nRateLimit: \"%s\";r=%u;t=%u\r\n", policy,
+             fill_seconds / 10, fill_seconds, policy, left, seconds);
+    if (!str_eq(str_make(w->answer.fields, w->answer.fields_len), str_of(wanted)))
+        fail_msg("not %s but %.*s", wanted, (int)w->answer.fields_len, w->answer.fields);
+}
+
+/* Time until the next token, where there is none. */
+static void an_empty_bucket_counts_down(void **state)
+{
+    static const struct {
+        uint64_t ns; /* since it was emptied */
+        unsigned seconds;
+    } rows[] = {{0, 10},
+                {1, 10},
+                {NS_PER_S - JUST, 10},
+                {NS_PER_S, 9},
+                {NS_PER_S + JUST, 9},
+                {2 * NS_PER_S - JUST, 9},
+                {2 * NS_PER_S, 8},
+                {9 * NS_PER_S - JUST, 2},
+                {9 * NS_PER_S, 1},
+                {9 * NS_PER_S + JUST, 1},
+                {10 * NS_PER_S - JUST, 1}};
+    struct world w;
+    (void)state;
+    open_world(&w, "\"default\":{\"capacity\":2" TENTH);
+    for (unsigned i = 0; i < 2 * sizeof rows / sizeof *rows; i++) {
+        const bool by_name = i % 2;
+        char name[16];
+        snprintf(name, sizeof name, "row%u", i);
+        register_client(&w, name, &(struct client_settings){.capacity = 2, .rate = 0.1});
+        now += 123456789; /* seconds of the clock's are no one's */
+        uint64_t emptied = now;
+        assert_int_equal(ask_of(&w, i, by_name), ERR_OK);
+        expect_text(&w, 20, 1, 10);
+        assert_int_equal(ask_of(&w, i, by_name), ERR_OK);
+        expect_text(&w, 20, 0, 10);
+        now = emptied + rows[i / 2].ns;
+        assert_int_equal(ask_of(&w, i, by_name), ERR_RATE_LIMITED);
+        expect_text(&w, 20, 0, rows[i / 2].seconds);
+        assert_int_equal(w.answer.retry_after_s, rows[i / 2].seconds);
+        now = emptied + 10 * NS_PER_S;
+        assert_int_equal(ask_of(&w, i, by_name), ERR_OK);
+        expect_text(&w, 20, 0, 10);
+    }
+    close_world(&w);
+}
+
+/* Time until it is full, where there is one: a token is taken, and another one later. */
+static void a_bucket_that_fills_counts_down(void **state)
+{
+    static const struct {
+        uint64_t ns; /* since the first one */
+        unsigned left, seconds;
+    } rows[] = {{0, 1, 20},
+                {NS_PER_S - JUST, 1, 20},
+                {NS_PER_S, 1, 19},
+                {NS_PER_S + JUST, 1, 19},
+                {9 * NS_PER_S - JUST, 1, 12},
+                {9 * NS_PER_S, 1, 11},
+                {10 * NS_PER_S - JUST, 1, 11},
+                {10 * NS_PER_S, 2, 10},
+                {60 * NS_PER_S, 2, 10}};
+    struct world w;
+    (void)state;
+    open_world(&w, "\"default\":{\"capacity\":3" TENTH);
+    for (unsigned i = 0; i < 2 * sizeof rows / sizeof *rows; i++) {
+        const bool by_name = i % 2;
+        char name[16];
+        snprintf(name, sizeof name, "row%u", i);
+        register_client(&w, name, &(struct client_settings){.capacity = 3, .rate = 0.1});
+        now += 123456789;
+        assert_int_equal(ask_of(&w, i, by_name), ERR_OK);
+        expect_text(&w, 30, 2, 10);
+        now += rows[i / 2].ns;
+        assert_int_equal(ask_of(&w, i, by_name), ERR_OK);
+        expect_text(&w, 30, rows[i / 2].left, rows[i / 2].seconds);
+    }
+    close_world(&w);
+}
+
 /* ---- once a minute ---- */
 
 /* The log has exactly one line of that event since the last call, about so many requests; none for 0. */
@@ -418,6 +520,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_long_turn_gives_nothing),    cmocka_unit_test(overflow_is_told_once_a_minute),
         cmocka_unit_test(shadow_is_told_once_a_minute), cmocka_unit_test(the_stop_tells_the_rest),
+        cmocka_unit_test(an_empty_bucket_counts_down),  cmocka_unit_test(a_bucket_that_fills_counts_down),
         cmocka_unit_test(flood_with_short_memory),      cmocka_unit_test(flood_of_a_small_table),
         cmocka_unit_test(flood_with_long_memory),
     };
