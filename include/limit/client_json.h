@@ -12,6 +12,7 @@ struct client_view {
     struct client_settings set;
     double tokens;
     uint64_t allowed, limited;
+    uint64_t place; /* in the order of registration */
 };
 
 /* `tokens` as they are shown and stored: rounded down to a millionth. */

@@ -101,8 +101,8 @@ void client_table_move_last(struct client_table *t, struct client *c);
 /* Takes out and frees a client; the place of one that was shown is remembered for cursors. */
 void client_table_remove(struct client_table *t, struct client *c);
 
-/* The place that an id stands for as a cursor: that of a client deleted under it lately, else that of the client, else
- * 0, the start, so that whoever walks on from there misses nobody. */
+/* The place that an id stands for as a cursor: that of the first client deleted under it that is remembered, else that
+ * of the client, else 0, the start, so that whoever walks on from there misses nobody. */
 uint64_t client_table_place(const struct client_table *t, struct str id);
 
 /* Forgets that a client of this id was deleted: from now on the id stands for the place of the one that has it. */

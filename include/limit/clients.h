@@ -40,18 +40,18 @@ void clients_cancel(struct limiter *lim, struct client_change *c);
 /* ERR_OK with *out filled, or ERR_NO_SUCH_CLIENT. */
 enum err clients_get(struct limiter *lim, const char *id, struct client_view *out) __attribute__((warn_unused_result));
 
-/* The place in the order of registration that a cursor stands for: behind it a walk goes on (NULL: at the start).
- * Whoever walks in pages, the last id of each as the cursor of the next, meets each client that stays registered
- * exactly once: a cursor works on for an id deleted since (the last 65,536 are remembered). One that was never seen, or
- * is not remembered, begins at the start: nobody is missed. */
+/* The place in the order of registration that an id stands for as a cursor: behind it a walk goes on (NULL: at the
+ * start). It works on for an id deleted since (the last 65,536 are remembered), also where that is registered anew: it
+ * stands for the first of its places, until it is handed out for another. One that was never seen, or is not
+ * remembered, begins at the start: nobody is missed. */
 uint64_t clients_place(const struct limiter *lim, const char *after);
 /* Calls fn for at most `limit` clients behind *place, and moves that on to the last of them. Places stand for the same
  * as long as the limiter lives, whoever comes and goes. Returns how many; *more tells whether clients follow. */
 size_t clients_list(const struct limiter *lim, uint64_t *place, size_t limit,
                     void (*fn)(void *arg, const struct client_view *v), void *arg, bool *more);
-/* The id of the client that was met last goes out as a cursor: it stands for that place from now on, and no longer for
- * one of a client deleted under it. Of two walks that have both been given it, one before the client was registered
- * anew and one behind that, the earlier misses those between: an id cannot stand for both places. */
+/* The id of a client goes out as the cursor for its place, and stands no longer for that of one deleted under it: a
+ * walk that has got it for that place misses those between. Only where there is no id that stands for one place alone.
+ */
 void clients_hand_out(struct limiter *lim, const char *id);
 size_t clients_total(const struct limiter *lim);
 

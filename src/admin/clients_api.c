@@ -249,7 +249,7 @@ static void on_list(const struct asked *a)
     *l = (struct listing){
         .pending = {cancel_listing}, .api = a->api, .limiters_before = a->api->limiters_before, .x = a->x};
     posted_init(&l->next, on_next_slice);
-    page_init(&l->page, a->api->lim, after[0] ? after : NULL, (size_t)limit);
+    page_init(&l->page, clients_place(a->api->lim, after[0] ? after : NULL), (size_t)limit);
     if (listing_step(l))
         return;
     *a->state = &l->pending;

@@ -1,6 +1,9 @@
 /* A page of the list of clients. A thousand of them with the longest ids, all to be escaped, are 400 KB and take some
  * milliseconds: so it is built in slices, with other work between them. Each begins behind the place where the one
- * before it ended, as pages do. */
+ * before it ended, as pages do.
+ *
+ * The last id is the cursor of the next page. One that was deleted and registered anew still stands for where it was,
+ * for a walk may have got it there: so a page that would end with such a one ends before it, if it can. */
 #include "clients_page.h"
 
 #include "base/json.h"
@@ -10,9 +13,14 @@
 
 #define SLICE 64u
 
-void page_init(struct page *p, const struct limiter *lim, const char *after, size_t limit)
+struct step {
+    struct page *page;
+    const struct limiter *lim;
+};
+
+void page_init(struct page *p, uint64_t place, size_t limit)
 {
-    *p = (struct page){.place = clients_place(lim, after), .left = limit, .body = BUF_INIT};
+    *p = (struct page){.place = place, .left = limit, .body = BUF_INIT};
     p->failed = !buf_append_str(&p->body, STR("{\"clients\":["));
 }
 
@@ -23,11 +31,29 @@ void page_fini(struct page *p)
 
 static void add_client(void *arg, const struct client_view *v)
 {
-    struct page *p = arg;
+    const struct step *step = arg;
+    struct page *p = step->page;
     bool first = p->last[0] == '\0';
     if (!p->failed)
         p->failed = !((first || buf_append_str(&p->body, STR(","))) && client_view_json(&p->body, v));
     memcpy(p->last, v->id, sizeof p->last);
+    if (clients_place(step->lim, v->id) != v->place)
+        return;
+    p->end.len = p->body.len;
+    p->end.place = v->place;
+    memcpy(p->end.id, v->id, sizeof p->end.id);
+}
+
+/* More clients follow: the page ends with a cursor. */
+static void cut_to_cursor(struct page *p, struct limiter *lim)
+{
+    if (p->end.len == 0) {
+        clients_hand_out(lim, p->last);
+        return;
+    }
+    p->body.len = p->end.len;
+    p->place = p->end.place;
+    memcpy(p->last, p->end.id, sizeof p->last);
 }
 
 static bool append_end(struct page *p, const struct limiter *lim, bool more)
@@ -40,13 +66,13 @@ static bool append_end(struct page *p, const struct limiter *lim, bool more)
 bool page_step(struct page *p, struct limiter *lim)
 {
     bool more;
-    size_t n = clients_list(lim, &p->place, p->left < SLICE ? p->left : SLICE, add_client, p, &more);
+    struct step step = {p, lim};
+    size_t n = clients_list(lim, &p->place, p->left < SLICE ? p->left : SLICE, add_client, &step, &more);
     p->left -= n;
     if (more && p->left > 0 && !p->failed)
         return false;
-    /* On the last page the last one met is no cursor: its id may be that of another walk. */
-    if (more)
-        clients_hand_out(lim, p->last);
+    if (more && !p->failed)
+        cut_to_cursor(p, lim);
     p->failed = p->failed || !append_end(p, lim, more);
     return true;
 }

@@ -10,10 +10,16 @@ struct page {
     struct buf body;
     bool failed; /* there was no memory */
     char last[CLIENT_ID_MAX + 1];
+    /* The last client in it whose id stands for its place, and the length of the body up to it; 0: there is none. */
+    struct page_end {
+        size_t len;
+        uint64_t place;
+        char id[CLIENT_ID_MAX + 1];
+    } end;
 };
 
-/* A page of at most `limit` clients behind the cursor `after` (NULL: from the start). */
-void page_init(struct page *p, const struct limiter *lim, const char *after, size_t limit);
+/* A page of at most `limit` clients behind that place (0: from the start). */
+void page_init(struct page *p, uint64_t place, size_t limit);
 void page_fini(struct page *p);
 
 /* Adds the next clients, so few that it takes some tenths of a millisecond whatever their ids are. True when that was

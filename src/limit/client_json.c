@@ -32,6 +32,7 @@ void client_view_of(const struct client *c, uint64_t now, struct client_view *ou
     out->tokens = client_tokens_shown(bucket_tokens(c->policy, c->slot->word, now));
     out->allowed = c->allowed;
     out->limited = c->limited;
+    out->place = c->seq;
 }
 
 static const char *const mode_names[CLIENT_MODES] = {"enforce", "shadow", "off"};

@@ -276,10 +276,16 @@ void client_table_forget_gone(struct client_table *t, struct str id)
         free_gone(t, g);
 }
 
-/* Without memory the place is not remembered: a cursor there starts anew, and misses nobody. */
+/* Where one of this id has gone before, that place counts on: an id that has been handed out since is forgotten there.
+ * Without memory the place is not remembered: a cursor there starts anew, and misses nobody. */
 static void remember_gone(struct client_table *t, const struct client *c)
 {
-    client_table_forget_gone(t, client_id(c));
+    struct gone *before = find_gone(t, client_id(c));
+    if (before) {
+        list_remove(&before->order);
+        list_push_back(&t->gone_order, &before->order);
+        return;
+    }
     if (t->gone.count >= CLIENTS_GONE_MAX)
         free_gone(t, container_of(t->gone_order.next, struct gone, order));
     struct gone *g = mem_try_alloc(sizeof *g);

@@ -378,6 +378,91 @@ static void pages(void **state)
     close_world(&w);
 }
 
+/* ---- walks while clients come and go ---- */
+
+/* c0 to c9, in that order. */
+static void register_ten(struct world *w)
+{
+    for (int i = 0; i < 10; i++) {
+        char body[80];
+        snprintf(body, sizeof body, "{\"client_id\":\"c%d\",\"capacity\":1,\"rate_per_sec\":1}", i);
+        assert_int_equal(do_register(w, body), 201);
+    }
+}
+
+static void come_back(struct world *w, const char *id)
+{
+    char text[80];
+    snprintf(text, sizeof text, "/clients/delete?id=%s", id);
+    assert_int_equal(call(w, METHOD_DELETE, text, ""), 200);
+    snprintf(text, sizeof text, "{\"client_id\":\"%s\",\"capacity\":1,\"rate_per_sec\":1}", id);
+    assert_int_equal(do_register(w, text), 201);
+}
+
+/* The ids on the last page that was answered, a blank behind each, then what it says of the next one. */
+static void expect_page(const char *ids, const char *end)
+{
+    char found[256] = "";
+    for (const char *at = x.body; (at = strstr(at, "\"client_id\":\"")); at++)
+        sscanf(at + 13, "%15[^\"]", found + strlen(found)), strcat(found, " ");
+    assert_string_equal(found, ids);
+    expect_said(end);
+}
+
+/* An id that went and came back, and went again, still stands for where the walk got it. */
+static void cursor_that_goes_twice(void **state)
+{
+    (void)state;
+    struct world w;
+    open_plain(&w);
+    register_ten(&w);
+    assert_int_equal(get(&w, "/clients/list?limit=4"), 200);
+    expect_page("c0 c1 c2 c3 ", "\"next\":\"c3\"}");
+    come_back(&w, "c3");
+    assert_int_equal(call(&w, METHOD_DELETE, "/clients/delete?id=c3", ""), 200);
+    assert_int_equal(get(&w, "/clients/list?after=c3"), 200);
+    expect_page("c4 c5 c6 c7 c8 c9 ", "\"next\":null}");
+    close_world(&w);
+}
+
+/* Two walks at once: the id that one has got is not given to the other for another place. */
+static void two_walks(void **state)
+{
+    (void)state;
+    struct world w;
+    open_plain(&w);
+    register_ten(&w);
+    assert_int_equal(get(&w, "/clients/list?limit=4"), 200);
+    expect_page("c0 c1 c2 c3 ", "\"next\":\"c3\"}");
+    come_back(&w, "c3");
+    assert_int_equal(do_register(&w, "{\"client_id\":\"d\",\"capacity\":1,\"rate_per_sec\":1}"), 201);
+    assert_int_equal(get(&w, "/clients/list?limit=10"), 200);
+    expect_page("c0 c1 c2 c4 c5 c6 c7 c8 c9 ", "\"next\":\"c9\"}");
+    assert_int_equal(get(&w, "/clients/list?after=c3"), 200);
+    expect_page("c4 c5 c6 c7 c8 c9 c3 d ", "\"next\":null}");
+    assert_int_equal(get(&w, "/clients/list?after=c9"), 200);
+    expect_page("c3 d ", "\"next\":null}");
+    close_world(&w);
+}
+
+/* A page of clients that have all come back has no other id to end with: walks go on all the same. */
+static void walk_over_those_who_came_back(void **state)
+{
+    (void)state;
+    struct world w;
+    open_plain(&w);
+    register_ten(&w);
+    for (int i = 0; i < 10; i++)
+        come_back(&w, (char[]){'c', (char)('0' + i), '\0'});
+    assert_int_equal(get(&w, "/clients/list?limit=1"), 200);
+    expect_page("c0 ", "\"next\":\"c0\"}");
+    assert_int_equal(get(&w, "/clients/list?limit=3&after=c0"), 200);
+    expect_page("c1 c2 c3 ", "\"next\":\"c3\"}");
+    assert_int_equal(get(&w, "/clients/list?after=c3"), 200);
+    expect_page("c4 c5 c6 c7 c8 c9 ", "\"next\":null}");
+    close_world(&w);
+}
+
 /* ---- pages in slices ---- */
 
 #define MANY 130u
@@ -657,6 +742,9 @@ int main(void)
         cmocka_unit_test(bad_bodies_name_the_field),
         cmocka_unit_test(ids_in_queries),
         cmocka_unit_test(pages),
+        cmocka_unit_test(cursor_that_goes_twice),
+        cmocka_unit_test(two_walks),
+        cmocka_unit_test(walk_over_those_who_came_back),
         cmocka_unit_test(large_pages_come_in_slices),
         cmocka_unit_test(pages_of_those_who_leave),
         cmocka_unit_test(pages_of_another_limiter),

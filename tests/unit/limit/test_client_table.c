@@ -196,6 +196,25 @@ static void cursor_of_an_id_that_came_back(void **state)
     client_table_fini(&t);
 }
 
+/* One that went again, without having been handed out in between, stands for where it was first. */
+static void cursor_of_an_id_that_went_twice(void **state)
+{
+    (void)state;
+    struct client_table t;
+    client_table_init(&t, &key);
+    for (unsigned i = 1; i <= 3; i++)
+        add_number(&t, i);
+    for (unsigned i = 0; i < 3; i++) {
+        drop(&t, "c1");
+        assert_int_equal(client_table_place(&t, STR("c1")), 1);
+        add(&t, "c1");
+    }
+    client_table_forget_gone(&t, STR("c1"));
+    drop(&t, "c1");
+    assert_int_equal(client_table_place(&t, STR("c1")), 6);
+    client_table_fini(&t);
+}
+
 static void memory_of_the_gone_is_bounded(void **state)
 {
     (void)state;
@@ -219,6 +238,7 @@ int main(void)
         cmocka_unit_test(order_agrees_with_an_array),
         cmocka_unit_test(cursors_outlive_their_clients),
         cmocka_unit_test(cursor_of_an_id_that_came_back),
+        cmocka_unit_test(cursor_of_an_id_that_went_twice),
         cmocka_unit_test(memory_of_the_gone_is_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
