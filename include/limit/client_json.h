@@ -12,7 +12,7 @@ struct client_view {
     struct client_settings set;
     double tokens;
     uint64_t allowed, limited;
-    uint64_t place; /* in the order of registration */
+    uint64_t place; /* in the order of registration; 0: not told */
 };
 
 /* `tokens` as they are shown and stored: rounded down to a millionth. */
@@ -28,14 +28,22 @@ const char *client_mode_name(enum client_mode mode);
  * {"client_id":...,"capacity":...,"rate_per_sec":...,"tokens":...,"mode":...,"allowed":...,"limited":...} */
 bool client_view_json(struct buf *out, const struct client_view *v) __attribute__((warn_unused_result));
 
-/* Appends the client as files keep it: without the totals, and without a mode that is "enforce". */
+/* Appends the client as files keep it: without the totals, without a mode that is "enforce", and without a place that
+ * is 0. */
 bool client_stored_json(struct buf *out, const struct client_view *v) __attribute__((warn_unused_result));
 
 /* Appends a number as json_append_number() does; whole ones and those of up to six decimals, which tokens are, at a
  * tenth of the cost. */
 bool client_number_json(struct buf *out, double v) __attribute__((warn_unused_result));
 
-enum client_field { CLIENT_ID = 1, CLIENT_CAPACITY = 2, CLIENT_RATE = 4, CLIENT_TOKENS = 8, CLIENT_MODE = 16 };
+enum client_field {
+    CLIENT_ID = 1,
+    CLIENT_CAPACITY = 2,
+    CLIENT_RATE = 4,
+    CLIENT_TOKENS = 8,
+    CLIENT_MODE = 16,
+    CLIENT_PLACE = 32
+};
 
 struct client_fields {
     unsigned given; /* set of enum client_field; what is not in it is 0, a mode CLIENT_ENFORCE */

@@ -11,6 +11,10 @@
 
 #define CLIENT_ID_MAX 128u
 
+/* Places in the order are numbers that files keep, exact in JSON. The largest that a file can have the table go on from
+ * leaves as many. */
+#define CLIENT_PLACE_MAX (UINT64_C(1) << 53)
+
 /* Deleted clients whose place in the order is remembered, so that their ids still work as cursors. */
 #define CLIENTS_GONE_MAX 65536u
 
@@ -30,7 +34,7 @@ struct client_settings {
 struct client { /* of variable size: client_table.c knows what stands behind it */
     struct hash_node node;
     struct word_slot *slot; /* its bucket's word, see bucket.h; tagged once the client is shown */
-    uint64_t seq;           /* number of its registration, from 1 */
+    uint64_t seq;           /* its place in the order: the number of its registration, from 1 */
     const struct bucket_policy *policy;
     uint64_t allowed, limited; /* requests since the start that were passed on; that found too little in the bucket */
     uint8_t levels;
@@ -73,6 +77,9 @@ struct client *client_table_find(const struct client_table *t, struct str id);
  * free. NULL when there is no memory. */
 struct client *client_table_add(struct client_table *t, struct str id, const struct client_settings *s)
     __attribute__((warn_unused_result));
+/* The same at that place in the order, or at the end where another client has it, or it is 0. */
+struct client *client_table_add_at(struct client_table *t, struct str id, const struct client_settings *s,
+                                   uint64_t place) __attribute__((warn_unused_result));
 void client_table_show(struct client_table *t, struct client *c);
 
 /* What other settings of a client need, got beforehand, so that putting them in force cannot fail. */
@@ -95,8 +102,8 @@ void client_table_settle(struct client_table *t, struct client *c, struct settli
 bool client_table_recall(const struct client_table *t, const struct client *c, const struct bucket_policy *p,
                          uint64_t now, uint64_t *word) __attribute__((warn_unused_result));
 
-/* Moves a client to the end of the order. */
-void client_table_move_last(struct client_table *t, struct client *c);
+/* Moves a client to that place, or to the end where another one has it, or it is 0. */
+void client_table_move(struct client_table *t, struct client *c, uint64_t place);
 
 /* Takes out and frees a client; the place of one that was shown is remembered for cursors. */
 void client_table_remove(struct client_table *t, struct client *c);

@@ -34,15 +34,17 @@ struct text_fault {
 /* Appends a note of the client with its tokens as of `at`; negative when it has used more since than it had then. */
 bool snapshot_note_client(struct buf *notes, const struct client *c, const struct instant *at)
     __attribute__((warn_unused_result));
-/* Appends the clients of such notes. `first`: no comma before them. */
-bool snapshot_append_clients(struct buf *out, struct str notes, bool first) __attribute__((warn_unused_result));
+/* Appends the clients of such notes; *last is the place of the last one written, 0 at first. Places are written where
+ * they do not follow from the one before. */
+bool snapshot_append_clients(struct buf *out, struct str notes, uint64_t *last) __attribute__((warn_unused_result));
 bool snapshot_append_end(struct buf *out, const struct instant *at, const struct boot_clock *clock)
     __attribute__((warn_unused_result));
 
 /* Adds the clients of a snapshot to an empty table, their buckets refilled for the time since it was saved: as `clock`
  * has it, where the snapshot says its reading in the same boot, else by the wall clock. Any layout that is valid JSON
- * is taken; tokens default to the capacity, saved_at to `at`. *saved_wall_ns is saved_at, 0 where there is none. False
- * with *fault filled when it is damaged, or memory ran out: the table is then half filled. */
+ * is taken; tokens default to the capacity, saved_at to `at`, and a place to the next one, as does one that is not
+ * behind the place before. *saved_wall_ns is saved_at, 0 where there is none. False with *fault filled when it is
+ * damaged, or memory ran out: the table is then half filled. */
 bool snapshot_parse(struct str text, struct client_table *t, const struct instant *at, const struct boot_clock *clock,
                     uint64_t *saved_wall_ns, struct text_fault *fault) __attribute__((warn_unused_result));
 

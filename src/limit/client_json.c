@@ -101,7 +101,7 @@ bool client_view_json(struct buf *out, const struct client_view *v)
 bool client_stored_json(struct buf *out, const struct client_view *v)
 {
     return common_json(out, v) && (v->set.mode == CLIENT_ENFORCE || mode_json(out, v->set.mode)) &&
-           buf_append_str(out, STR("}"));
+           (v->place == 0 || buf_printf(out, ",\"place\":%" PRIu64, v->place)) && buf_append_str(out, STR("}"));
 }
 
 /* ---- reading ---- */
@@ -109,6 +109,11 @@ bool client_stored_json(struct buf *out, const struct client_view *v)
 static bool any_number(double v)
 {
     return isfinite(v);
+}
+
+static bool is_place(double v)
+{
+    return v >= 1 && v <= (double)CLIENT_PLACE_MAX && v == (double)(uint64_t)v;
 }
 
 static bool take_id(const char *text, struct client_view *v)
@@ -138,13 +143,17 @@ static const struct {
     {"rate_per_sec", CLIENT_RATE, bucket_rate_is_valid, "a number above 0 and at most 1e9", NULL},
     {"tokens", CLIENT_TOKENS, any_number, "a finite number", NULL},
     {"mode", CLIENT_MODE, NULL, "\"enforce\", \"shadow\" or \"off\"", take_mode},
+    {"place", CLIENT_PLACE, is_place, "a whole number above 0", NULL},
 };
 
 #define FIELDS (sizeof fields / sizeof fields[0])
 
-static double *number_at(struct client_view *v, enum client_field bit)
+static void take_number(double number, enum client_field bit, struct client_view *v)
 {
-    return bit == CLIENT_CAPACITY ? &v->set.capacity : bit == CLIENT_RATE ? &v->set.rate : &v->tokens;
+    if (bit == CLIENT_PLACE)
+        v->place = (uint64_t)number;
+    else
+        *(bit == CLIENT_CAPACITY ? &v->set.capacity : bit == CLIENT_RATE ? &v->set.rate : &v->tokens) = number;
 }
 
 static bool fault_at(struct client_fault *fault, const struct json *at, size_t field, const char *found)
@@ -177,9 +186,10 @@ static bool read_string(const struct json *m, size_t field, struct client_view *
 static bool read_number(const struct json *m, size_t field, struct client_view *v, struct client_fault *fault)
 {
     double number = json_number(m);
-    *number_at(v, fields[field].bit) = number;
-    if (fields[field].is_valid(number))
+    if (fields[field].is_valid(number)) {
+        take_number(number, fields[field].bit, v);
         return true;
+    }
     char found[48] = "is out of range";
     struct buf text = BUF_INIT;
     if (json_append_number(&text, number)) /* "0.99", as it was written, not its nearest double */

@@ -105,9 +105,10 @@ static unsigned levels_of(uint64_t hash)
     return n;
 }
 
-static void order_append(struct client_table *t, struct client *c)
+static void order_append(struct client_table *t, struct client *c, uint64_t seq)
 {
-    c->seq = ++t->last_seq;
+    assert(seq > t->last_seq);
+    c->seq = t->last_seq = seq;
     for (unsigned i = 0; i < c->levels; i++) {
         links(c)[i] = NULL;
         if (t->last[i])
@@ -141,6 +142,29 @@ static void order_remove(struct client_table *t, struct client *c)
             t->first[i] = link_at(c, i);
         if (t->last[i] == c)
             t->last[i] = before[i];
+    }
+}
+
+/* 0, or where another one is, is the end. */
+static void order_put(struct client_table *t, struct client *c, uint64_t seq)
+{
+    struct client *before[CLIENT_LEVELS];
+    if (seq == 0 || seq > t->last_seq) {
+        order_append(t, c, seq > 0 ? seq : t->last_seq + 1);
+        return;
+    }
+    find_up_to(t, seq, before);
+    if (before[0] && before[0]->seq == seq) {
+        order_append(t, c, t->last_seq + 1);
+        return;
+    }
+    c->seq = seq;
+    for (unsigned i = 0; i < c->levels; i++) {
+        struct client **link = before[i] ? &links(before[i])[i] : &t->first[i];
+        links(c)[i] = *link;
+        *link = c;
+        if (!links(c)[i])
+            t->last[i] = c;
     }
 }
 
@@ -199,6 +223,12 @@ static struct client *client_new(struct client_table *t, struct str id, uint64_t
 
 struct client *client_table_add(struct client_table *t, struct str id, const struct client_settings *s)
 {
+    return client_table_add_at(t, id, s, 0);
+}
+
+struct client *client_table_add_at(struct client_table *t, struct str id, const struct client_settings *s,
+                                   uint64_t place)
+{
     struct settling first;
     struct ip ip;
     if (!client_table_prepare(t, s, &first))
@@ -213,7 +243,7 @@ struct client *client_table_add(struct client_table *t, struct str id, const str
     c->mode = first.mode & 3u;
     c->is_address = ip_parse(id, &ip);
     t->addresses += c->is_address;
-    order_append(t, c);
+    order_put(t, c, place);
     return c;
 }
 
@@ -243,10 +273,10 @@ bool client_table_recall(const struct client_table *t, const struct client *c, c
     return past_words_find(t->past, client_id(c), p, t->past_now, now, word);
 }
 
-void client_table_move_last(struct client_table *t, struct client *c)
+void client_table_move(struct client_table *t, struct client *c, uint64_t place)
 {
     order_remove(t, c);
-    order_append(t, c);
+    order_put(t, c, place);
 }
 
 static bool is_any(const struct hash_node *node, const void *wanted)

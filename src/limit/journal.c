@@ -125,7 +125,8 @@ static bool read_change(const struct json_doc *d, struct change *c, struct text_
     struct client_fault what;
     bool set = c->op != JOURNAL_DELETE;
     unsigned needed = set ? CLIENT_ID | CLIENT_CAPACITY | CLIENT_RATE | CLIENT_TOKENS : CLIENT_ID;
-    if (!client_fields_read(client, needed, set ? CLIENT_MODE : 0, &f, &what))
+    unsigned allowed = c->op == JOURNAL_REGISTER ? CLIENT_MODE | CLIENT_PLACE : set ? CLIENT_MODE : 0;
+    if (!client_fields_read(client, needed, allowed, &f, &what))
         return fail(fault, json_offset(d, what.at), what.what);
     c->v = f.v;
     return true;
@@ -147,15 +148,17 @@ static bool parse_line(struct str line, struct change *c, struct text_fault *fau
 }
 
 /* Registering a client that is there happens when the snapshot was begun before, and ended after it was registered. It
- * then moves to the end, where all the registrations since come in their order. */
+ * has the place that the line tells. Of a line that tells none it moves to the end, where all the registrations since
+ * come in their order. */
 static struct client *place_client(struct client_table *t, const struct change *change)
 {
+    uint64_t place = change->v.place;
     struct client *c = client_table_find(t, str_of(change->v.id));
-    if (c && change->op == JOURNAL_REGISTER)
-        client_table_move_last(t, c);
+    if (c && change->op == JOURNAL_REGISTER && c->seq != place)
+        client_table_move(t, c, place);
     if (c)
         return c;
-    c = client_table_add(t, str_of(change->v.id), &change->v.set);
+    c = client_table_add_at(t, str_of(change->v.id), &change->v.set, place);
     if (c)
         client_table_show(t, c);
     return c;

@@ -15,6 +15,7 @@ typedef unsigned long long ull;
 struct note {
     struct client_settings set;
     double tokens;
+    uint64_t place;
     size_t id_len;
 };
 
@@ -23,6 +24,7 @@ bool snapshot_note_client(struct buf *notes, const struct client *c, const struc
     struct str id = client_id(c);
     struct note n = {{c->policy->capacity, c->policy->rate, (enum client_mode)c->mode},
                      bucket_tokens(c->policy, c->slot->word, at->now),
+                     c->seq,
                      id.n};
     return buf_append(notes, &n, sizeof n) && buf_append_str(notes, id);
 }
@@ -36,15 +38,20 @@ static void take_note(struct str *notes, struct client_view *out)
     out->id[n.id_len] = '\0';
     out->set = n.set;
     out->tokens = client_tokens_shown(n.tokens);
+    out->place = n.place;
     *notes = str_make(notes->p + sizeof n + n.id_len, notes->n - sizeof n - n.id_len);
 }
 
-bool snapshot_append_clients(struct buf *out, struct str notes, bool first)
+bool snapshot_append_clients(struct buf *out, struct str notes, uint64_t *last)
 {
     struct client_view v = {.id = ""};
-    for (; notes.n > 0; first = false) {
+    while (notes.n > 0) {
         take_note(&notes, &v);
-        if (!buf_append_str(out, first ? STR("\n") : STR(",\n")) || !client_stored_json(out, &v))
+        uint64_t before = *last;
+        *last = v.place;
+        if (v.place == before + 1)
+            v.place = 0;
+        if (!buf_append_str(out, before == 0 ? STR("\n") : STR(",\n")) || !client_stored_json(out, &v))
             return false;
     }
     return true;
@@ -161,6 +168,12 @@ static struct json_doc *parse_piece(struct scan *s, size_t start)
 
 /* ---- its pieces ---- */
 
+/* The order is that of the file; what a place says beyond that is which numbers were left out. */
+static uint64_t place_behind(const struct client_table *t, uint64_t place)
+{
+    return place > t->last_seq && place <= CLIENT_PLACE_MAX / 2 ? place : 0;
+}
+
 static bool add_client(struct scan *s, const struct client_fields *f, size_t start)
 {
     struct str id = str_of(f->v.id);
@@ -169,7 +182,7 @@ static bool add_client(struct scan *s, const struct client_fields *f, size_t sta
         snprintf(s->fault->what, sizeof s->fault->what, "the client \"%s\" stands in the file twice", f->v.id);
         return false;
     }
-    struct client *c = client_table_add(s->table, id, &f->v.set);
+    struct client *c = client_table_add_at(s->table, id, &f->v.set, place_behind(s->table, f->v.place));
     if (!c) {
         s->fault->no_memory = true;
         return fail(s, start, "there is no memory for so many clients");
@@ -190,8 +203,8 @@ static bool read_client(struct scan *s)
         return false;
     struct client_fields f;
     struct client_fault fault;
-    bool ok = client_fields_read(json_root(d), CLIENT_ID | CLIENT_CAPACITY | CLIENT_RATE, CLIENT_TOKENS | CLIENT_MODE,
-                                 &f, &fault);
+    bool ok = client_fields_read(json_root(d), CLIENT_ID | CLIENT_CAPACITY | CLIENT_RATE,
+                                 CLIENT_TOKENS | CLIENT_MODE | CLIENT_PLACE, &f, &fault);
     if (ok)
         ok = add_client(s, &f, start);
     else

@@ -46,7 +46,7 @@ struct save {
     int *lock;
     int fd;                   /* of the temporary, -1 before the first piece, */
     int old;                  /* and of what it is to replace, or -1 */
-    uint64_t written, spread; /* bytes of the temporary so far, and those of them behind file_start_sync() */
+    uint64_t bytes, spread;   /* bytes of the temporary so far, and those of them behind file_start_sync() */
     struct buf notes;         /* of the clients that come next, */
     struct buf piece;         /* and their text, made by the helper thread */
     int result, journal_result, words_result;
@@ -63,7 +63,7 @@ struct save {
     struct instant at;
     const struct boot_clock *clock;
     uint64_t walked, walk_end; /* seq of the last client noted, and of the last one to be */
-    bool first;                /* nothing is written yet */
+    uint64_t written;          /* seq of the last one written; 0: nothing is */
 
     struct buf tail; /* lines that were appended since the save began: they stay in the journal */
     size_t tail_count;

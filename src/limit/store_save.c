@@ -41,11 +41,10 @@ static int keep_lock(struct save *s)
 static bool make_piece(struct save *s)
 {
     s->piece.len = 0;
-    if (s->first && !buf_append_str(&s->piece, SNAPSHOT_BEGIN))
+    if (s->written == 0 && !buf_append_str(&s->piece, SNAPSHOT_BEGIN))
         return false;
-    if (!snapshot_append_clients(&s->piece, buf_str(&s->notes), s->first))
+    if (!snapshot_append_clients(&s->piece, buf_str(&s->notes), &s->written))
         return false;
-    s->first = false;
     return !s->last_piece || snapshot_append_end(&s->piece, &s->at, s->clock);
 }
 
@@ -54,21 +53,21 @@ static int open_files(struct save *s)
 {
     s->fd = file_replace_begin(s->path);
     s->old = s->fd < 0 || s->final ? -1 : file_open_old(s->path); /* at the end nobody waits for the processor */
-    s->written = s->spread = 0;
+    s->bytes = s->spread = 0;
     return s->fd;
 }
 
 /* The old file's rest goes with the last piece. */
 static void spread_work(struct save *s)
 {
-    s->written += s->piece.len;
-    uint64_t n = s->written - s->spread;
+    s->bytes += s->piece.len;
+    uint64_t n = s->bytes - s->spread;
     if (n < SPREAD && !s->last_piece)
         return;
     file_start_sync(s->fd);
     if (s->old >= 0)
         file_forget_cached(s->old, s->spread, s->last_piece ? 0 : n);
-    s->spread = s->written;
+    s->spread = s->bytes;
 }
 
 static void close_old(struct save *s)
@@ -224,7 +223,7 @@ void store_save_prepare(struct store *st)
     s->at = store_instant(st);
     s->walked = 0;
     s->walk_end = st->setup.table->last_seq;
-    s->first = true;
+    s->written = 0;
     s->last_piece = false;
     s->tail_lost = false;
     s->tail_count = 0;

@@ -32,6 +32,7 @@ static void check_view(const struct client_view *v)
 static void check_table(const struct client_table *t, struct buf *written)
 {
     size_t n = 0;
+    uint64_t last = 0;
     struct buf notes = BUF_INIT;
     for (const struct client *c = client_table_after(t, 0); c; c = client_table_next(c), n++) {
         struct client_view v;
@@ -41,7 +42,7 @@ static void check_table(const struct client_table *t, struct buf *written)
         CHECK(snapshot_note_client(&notes, c, &now));
     }
     CHECK(buf_append_str(written, SNAPSHOT_BEGIN));
-    CHECK(snapshot_append_clients(written, buf_str(&notes), true));
+    CHECK(snapshot_append_clients(written, buf_str(&notes), &last));
     buf_fini(&notes);
     CHECK(snapshot_append_end(written, &now, &boot));
     CHECK(n == t->shown);

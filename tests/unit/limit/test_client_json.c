@@ -79,7 +79,7 @@ static void clients_are_written(void **state)
 {
     (void)state;
     struct buf out = BUF_INIT;
-    struct client_view v = {"a\"\\<", {1e9, 0.25, CLIENT_ENFORCE}, 9.5, 7, UINT64_MAX};
+    struct client_view v = {"a\"\\<", {1e9, 0.25, CLIENT_ENFORCE}, 9.5, 7, UINT64_MAX, 0};
     assert_true(client_stored_json(&out, &v));
     assert_true(str_eq(buf_str(&out), STR("{\"client_id\":\"a\\\"\\\\<\",\"capacity\":1000000000,"
                                           "\"rate_per_sec\":0.25,\"tokens\":9.5}")));
@@ -93,6 +93,12 @@ static void clients_are_written(void **state)
     assert_true(client_stored_json(&out, &v));
     assert_true(str_eq(buf_str(&out), STR("{\"client_id\":\"a\\\"\\\\<\",\"capacity\":1000000000,"
                                           "\"rate_per_sec\":0.25,\"tokens\":9.5,\"mode\":\"shadow\"}")));
+    out.len = 0;
+    v.place = UINT64_C(9007199254740992);
+    assert_true(client_stored_json(&out, &v));
+    assert_true(str_eq(buf_str(&out), STR("{\"client_id\":\"a\\\"\\\\<\",\"capacity\":1000000000,"
+                                          "\"rate_per_sec\":0.25,\"tokens\":9.5,\"mode\":\"shadow\","
+                                          "\"place\":9007199254740992}")));
     buf_fini(&out);
 }
 

@@ -138,7 +138,7 @@ static void order_agrees_with_an_array(void **state)
         struct client *c = client_table_find(&t, str_of(text));
         assert_int_equal(c != NULL, at < n);
         if (c && rng >> 30 == 0) {
-            client_table_move_last(&t, c);
+            client_table_move(&t, c, 0);
             memmove(order + at, order + at + 1, (n - at - 1) * sizeof order[0]);
             order[n - 1] = id;
         } else if (c) {

@@ -535,6 +535,42 @@ static void crash_loses_nothing_acknowledged(void **state)
     close_world(&w);
 }
 
+static void expect_next(void *arg, const struct client_view *v)
+{
+    const char **expected = arg;
+    char found[160];
+    snprintf(found, sizeof found, "%s %llu", v->id, (unsigned long long)v->place);
+    assert_non_null(*expected);
+    assert_memory_equal(found, *expected, strlen(found));
+    *expected += strlen(found) + 1;
+}
+
+/* A place in the order is the same number behind every end of the process, whoever has gone before it. */
+static void places_outlive_the_process(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w);
+    for (const char *id = "abcdef"; *id; id++)
+        assert_int_equal(do_register(&w, (char[]){*id, '\0'}, 1, 1), ERR_OK);
+    assert_int_equal(do_delete(&w, "a"), ERR_OK);
+    assert_int_equal(do_delete(&w, "c"), ERR_OK);
+    assert_int_equal(do_register(&w, "c", 1, 1), ERR_OK);
+    assert_int_equal(do_update(&w, "d", 2, NAN), ERR_OK);
+    for (int round = 0; round < 6; round++) {
+        if (round % 3 == 2)
+            stop(&w);
+        else
+            crash(&w);
+        must_start(&w);
+        const char *expected = "b 2\0d 4\0e 5\0f 6\0c 7\0";
+        uint64_t place = 0;
+        bool more;
+        assert_int_equal(clients_list(w.lim, &place, 9, expect_next, &expected, &more), 5);
+    }
+    close_world(&w);
+}
+
 static void words_name(const struct world *w, char out[80])
 {
     snprintf(out, 80, "%s.tokens", w->path);
@@ -1706,6 +1742,7 @@ int main(void)
         cmocka_unit_test(pages_miss_nobody_who_stays),
         cmocka_unit_test(lists_and_cursors),
         cmocka_unit_test(crash_loses_nothing_acknowledged),
+        cmocka_unit_test(places_outlive_the_process),
         cmocka_unit_test(registrations_are_written_with_their_tokens),
         cmocka_unit_test(damaged_words_do_not_count),
         cmocka_unit_test(words_that_are_not_kept_leave_no_file),

@@ -14,11 +14,18 @@ static const struct hash_key key = {7, 8};
 
 static const struct instant now = {100 * NS_PER_S, UINT64_C(1769860800) * NS_PER_S};
 
-static void line(struct buf *out, enum journal_op op, const char *id, double capacity, double tokens, uint64_t ago_s)
+static void placed_line(struct buf *out, enum journal_op op, const char *id, double capacity, double tokens,
+                        uint64_t ago_s, uint64_t place)
 {
-    struct client_view v = {.set = {capacity, 1, CLIENT_ENFORCE}, .tokens = tokens};
+    struct client_view v = {.set = {capacity, 1, CLIENT_ENFORCE}, .tokens = tokens, .place = place};
     memcpy(v.id, id, strlen(id) + 1);
     assert_true(journal_append(out, op, &v, now.wall_ns - ago_s * NS_PER_S));
+}
+
+/* As they were before places were in them. */
+static void line(struct buf *out, enum journal_op op, const char *id, double capacity, double tokens, uint64_t ago_s)
+{
+    placed_line(out, op, id, capacity, tokens, ago_s, 0);
 }
 
 static void expect_order(const struct client_table *t, const char *const ids[], unsigned n)
@@ -89,6 +96,54 @@ static void order_over_a_later_snapshot(void **state)
     client_table_fini(&t);
     buf_fini(&text);
     buf_fini(&all);
+}
+
+static void expect_places(const struct client_table *t, const char *const ids[], const uint64_t places[], unsigned n)
+{
+    expect_order(t, ids, n);
+    for (unsigned i = 0; i < n; i++)
+        assert_int_equal(client_table_find(t, str_of(ids[i]))->seq, places[i]);
+}
+
+/* Places are those of the process that wrote the lines, where a number was left out, too; and over a snapshot that saw
+ * some of the lines, or all of them. */
+static void places_are_replayed(void **state)
+{
+    (void)state;
+    struct buf text = BUF_INIT;
+    struct client_table t;
+    size_t good;
+    placed_line(&text, JOURNAL_REGISTER, "a", 10, 10, 9, 1);
+    placed_line(&text, JOURNAL_REGISTER, "b", 10, 10, 9, 2);
+    placed_line(&text, JOURNAL_REGISTER, "c", 10, 10, 9, 5);
+    placed_line(&text, JOURNAL_DELETE, "b", 0, 0, 8, 0);
+    placed_line(&text, JOURNAL_REGISTER, "b", 10, 10, 7, 6);
+    placed_line(&text, JOURNAL_REGISTER, "d", 10, 10, 7, 9);
+    client_table_init(&t, &key);
+    for (unsigned times = 0; times < 3; times++) {
+        assert_int_equal(replay(buf_str(&text), &t, 100, &good), JOURNAL_WHOLE);
+        expect_places(&t, (const char *[]){"a", "c", "b", "d"}, (uint64_t[]){1, 5, 6, 9}, 4);
+        assert_int_equal(t.last_seq, 9);
+    }
+    client_table_fini(&t);
+    buf_fini(&text);
+}
+
+/* A place that another client has is none: the end is. */
+static void place_that_is_taken(void **state)
+{
+    (void)state;
+    struct buf text = BUF_INIT;
+    struct client_table t;
+    size_t good;
+    placed_line(&text, JOURNAL_REGISTER, "a", 10, 10, 9, 3);
+    placed_line(&text, JOURNAL_REGISTER, "b", 10, 10, 9, 3);
+    placed_line(&text, JOURNAL_REGISTER, "c", 10, 10, 9, 2);
+    client_table_init(&t, &key);
+    assert_int_equal(replay(buf_str(&text), &t, 100, &good), JOURNAL_WHOLE);
+    expect_places(&t, (const char *[]){"c", "a", "b"}, (uint64_t[]){2, 3, 4}, 3);
+    client_table_fini(&t);
+    buf_fini(&text);
 }
 
 /* Lines older than the snapshot know the settings, but not the tokens. */
@@ -263,10 +318,16 @@ static void lines_that_say_nothing_are_damage(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(changes_are_made_again),           cmocka_unit_test(order_over_a_later_snapshot),
-        cmocka_unit_test(older_lines_leave_the_tokens),     cmocka_unit_test(every_cut_leaves_whole_lines),
-        cmocka_unit_test(every_flipped_byte_is_damage),     cmocka_unit_test(lines_that_say_nothing_are_damage),
-        cmocka_unit_test(holes_in_the_last_group_are_torn), cmocka_unit_test(other_holes_are_damage),
+        cmocka_unit_test(changes_are_made_again),
+        cmocka_unit_test(order_over_a_later_snapshot),
+        cmocka_unit_test(places_are_replayed),
+        cmocka_unit_test(place_that_is_taken),
+        cmocka_unit_test(older_lines_leave_the_tokens),
+        cmocka_unit_test(every_cut_leaves_whole_lines),
+        cmocka_unit_test(every_flipped_byte_is_damage),
+        cmocka_unit_test(lines_that_say_nothing_are_damage),
+        cmocka_unit_test(holes_in_the_last_group_are_torn),
+        cmocka_unit_test(other_holes_are_damage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -47,14 +48,14 @@ static struct client *add(struct client_table *t, const char *id, double capacit
 
 static void write_all(struct buf *out, const struct client_table *t)
 {
-    bool first = true;
+    uint64_t last = 0;
     assert_true(buf_append_str(out, SNAPSHOT_BEGIN));
     /* Two at a time, the last perhaps alone. */
-    for (struct client *c = client_table_after(t, 0); c; first = false) {
+    for (struct client *c = client_table_after(t, 0); c;) {
         struct buf notes = BUF_INIT;
         for (int i = 0; i < 2 && c; i++, c = client_table_next(c))
             assert_true(snapshot_note_client(&notes, c, &now));
-        assert_true(snapshot_append_clients(out, buf_str(&notes), first));
+        assert_true(snapshot_append_clients(out, buf_str(&notes), &last));
         buf_fini(&notes);
     }
     assert_true(snapshot_append_end(out, &now, &boot));
@@ -83,6 +84,70 @@ static void there_and_back(void **state)
     buf_fini(&text);
     client_table_fini(&t);
     client_table_fini(&back);
+}
+
+static void expect_places(const struct client_table *t, const char *ids, const uint64_t places[])
+{
+    const struct client *c = client_table_after(t, 0);
+    for (size_t i = 0; ids[i]; i++, c = client_table_next(c)) {
+        assert_non_null(c);
+        assert_int_equal(client_id(c).p[0], ids[i]);
+        assert_int_equal(c->seq, places[i]);
+    }
+    assert_null(c);
+}
+
+/* Places are said where they do not follow from the order alone, and are the same behind a load. */
+static void places_come_back(void **state)
+{
+    (void)state;
+    struct client_table t, back;
+    struct buf text = BUF_INIT;
+    struct text_fault fault;
+    client_table_init(&t, &key);
+    for (const char *id = "abcdefgh"; *id; id++)
+        add(&t, (char[]){*id, '\0'}, 1, 1);
+    write_all(&text, &t);
+    assert_true(buf_append(&text, "", 1));
+    assert_null(strstr(buf_str(&text).p, "place"));
+    for (const char *id = "adeh"; *id; id++)
+        client_table_remove(&t, client_table_find(&t, str_make(id, 1)));
+    buf_fini(&text);
+    write_all(&text, &t);
+    assert_true(buf_append(&text, "", 1));
+    assert_non_null(strstr(buf_str(&text).p, "\"client_id\":\"b\",\"capacity\":1,\"rate_per_sec\":1,\"tokens\":1,"
+                                             "\"place\":2},\n"));
+    assert_non_null(strstr(buf_str(&text).p, "\"client_id\":\"c\",\"capacity\":1,\"rate_per_sec\":1,\"tokens\":1},\n"));
+    text.len--;
+    assert_true(parse(buf_str(&text), &back, &fault));
+    expect_places(&back, "bcfg", (uint64_t[]){2, 3, 6, 7});
+    assert_int_equal(add(&back, "i", 1, 1)->seq, 8);
+    buf_fini(&text);
+    client_table_fini(&t);
+    client_table_fini(&back);
+}
+
+#define PLACED(id, place) "{\"client_id\":\"" id "\",\"capacity\":1,\"rate_per_sec\":1,\"place\":" place "}"
+
+/* The order of a file that somebody has edited counts, not what it says of places. */
+static void places_by_hand(void **state)
+{
+    (void)state;
+    struct client_table t;
+    struct text_fault fault;
+    assert_true(parse(STR("{\"clients\":[" PLACED("a", "9") "," PLACED("b", "9") "," PLACED("c", "2") "," PLACED(
+                          "d", "9007199254740992") "," PLACED("e", "20") "]}"),
+                      &t, &fault));
+    expect_places(&t, "abcde", (uint64_t[]){9, 10, 11, 12, 20});
+    client_table_fini(&t);
+    static const char *const bad[] = {"0", "-1", "1.5", "9007199254740994", "1e300", "\"1\"", "null"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        char text[160];
+        snprintf(text, sizeof text, "{\"clients\":[" PLACED("a", "%s") "]}", bad[i]);
+        assert_false(parse(str_of(text), &t, &fault));
+        assert_non_null(strstr(fault.what, "place"));
+        client_table_fini(&t);
+    }
 }
 
 static void no_clients(void **state)
@@ -278,10 +343,16 @@ static void every_prefix_is_damaged(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(there_and_back),    cmocka_unit_test(no_clients),
-        cmocka_unit_test(time_away_refills), cmocka_unit_test(time_away_in_the_same_boot),
-        cmocka_unit_test(written_by_hand),   cmocka_unit_test(damage_is_found_and_placed),
-        cmocka_unit_test(slips_are_named),   cmocka_unit_test(every_prefix_is_damaged),
+        cmocka_unit_test(there_and_back),
+        cmocka_unit_test(places_come_back),
+        cmocka_unit_test(places_by_hand),
+        cmocka_unit_test(no_clients),
+        cmocka_unit_test(time_away_refills),
+        cmocka_unit_test(time_away_in_the_same_boot),
+        cmocka_unit_test(written_by_hand),
+        cmocka_unit_test(damage_is_found_and_placed),
+        cmocka_unit_test(slips_are_named),
+        cmocka_unit_test(every_prefix_is_damaged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
