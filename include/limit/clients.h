@@ -46,7 +46,8 @@ enum err clients_get(struct limiter *lim, const char *id, struct client_view *ou
  * remembered, begins at the start: nobody is missed. */
 uint64_t clients_place(const struct limiter *lim, const char *after);
 /* Calls fn for at most `limit` clients behind *place, and moves that on to the last of them. Places stand for the same
- * as long as the limiter lives, whoever comes and goes. Returns how many; *more tells whether clients follow. */
+ * whoever comes and goes, behind a restart, too: whoever walks on from the place of the last client of a page meets
+ * each that stays registered exactly once. Returns how many; *more tells whether clients follow. */
 size_t clients_list(const struct limiter *lim, uint64_t *place, size_t limit,
                     void (*fn)(void *arg, const struct client_view *v), void *arg, bool *more);
 /* The id of a client goes out as the cursor for its place, and stands no longer for that of one deleted under it: a

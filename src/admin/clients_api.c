@@ -8,6 +8,7 @@
 #include "clients_page.h"
 #include "limit/check.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 
 #define PREFIX STR("/clients/")
@@ -18,8 +19,7 @@
 struct clients_api {
     struct loop *loop;
     struct config *config;
-    struct limiter *lim;      /* NULL: limiting is off */
-    unsigned limiters_before; /* that have been replaced */
+    struct limiter *lim; /* NULL: limiting is off */
     struct local_handler handler;
     char refusal[REFUSAL_MAX];
 };
@@ -43,8 +43,8 @@ struct listing {
     struct pending pending;
     struct posted next;
     struct page page;
+    uint64_t limit;
     struct clients_api *api;
-    unsigned limiters_before; /* when it was begun: places are those of one limiter */
     struct local_exchange *x;
 };
 
@@ -58,11 +58,16 @@ static void refuse(struct local_exchange *x, enum err e, const char *detail)
     local_answer_err(x, e, STR(""), detail);
 }
 
-static void answer_json(struct local_exchange *x, unsigned status, struct str body)
+static void answer_json_with(struct local_exchange *x, unsigned status, struct str fields, struct str body)
 {
     struct local_answer a = {
-        .status = status, .content_type = STR("application/json"), .fields = STR(""), .body = body, .reason = ""};
+        .status = status, .content_type = STR("application/json"), .fields = fields, .body = body, .reason = ""};
     local_answer(x, &a);
+}
+
+static void answer_json(struct local_exchange *x, unsigned status, struct str body)
+{
+    answer_json_with(x, status, STR(""), body);
 }
 
 /* Builds the answer in `body`, which it empties. */
@@ -211,18 +216,25 @@ static void cancel_listing(struct clients_api *api, struct pending *p)
     listing_free(l);
 }
 
-/* True when it has been answered. */
+/* What follows a page is told by its place (RFC 8288): an id may come to be another client's, or be forgotten. */
+static void answer_page(const struct listing *l)
+{
+    char link[96] = "";
+    if (l->page.more)
+        snprintf(link, sizeof link, "Link: </clients/list?limit=%" PRIu64 "&place=%" PRIu64 ">; rel=\"next\"\r\n",
+                 l->limit, l->page.place);
+    answer_json_with(l->x, 200, str_of(link), buf_str(&l->page.body));
+}
+
+/* True when it has been answered. Where the clients have been loaded anew meanwhile, places are what they were. */
 static bool listing_step(struct listing *l)
 {
-    struct clients_api *api = l->api;
-    if (l->limiters_before != api->limiters_before)
-        refuse(l->x, ERR_STORE_FAILED, "The clients have been loaded anew; ask again.");
-    else if (!page_step(&l->page, api->lim))
+    if (!page_step(&l->page, l->api->lim))
         return false;
-    else if (l->page.failed)
+    if (l->page.failed)
         refuse(l->x, ERR_INTERNAL, NULL);
     else
-        answer_json(l->x, 200, buf_str(&l->page.body));
+        answer_page(l);
     listing_free(l);
     return true;
 }
@@ -238,18 +250,17 @@ static void on_next_slice(struct posted *p)
 static void on_list(const struct asked *a)
 {
     char after[CLIENT_ID_MAX + 1];
-    uint64_t limit;
-    if (!asked_limit(a, &limit) || !asked_id(a, "after", after))
+    uint64_t limit, place;
+    if (!asked_limit(a, &limit) || !asked_start(a, after, &place))
         return;
     struct listing *l = mem_try_alloc(sizeof *l);
     if (!l) {
         refuse(a->x, ERR_INTERNAL, NULL);
         return;
     }
-    *l = (struct listing){
-        .pending = {cancel_listing}, .api = a->api, .limiters_before = a->api->limiters_before, .x = a->x};
+    *l = (struct listing){.pending = {cancel_listing}, .limit = limit, .api = a->api, .x = a->x};
     posted_init(&l->next, on_next_slice);
-    page_init(&l->page, clients_place(a->api->lim, after[0] ? after : NULL), (size_t)limit);
+    page_init(&l->page, after[0] ? clients_place(a->api->lim, after) : place, (size_t)limit);
     if (listing_step(l))
         return;
     *a->state = &l->pending;
@@ -423,7 +434,6 @@ void clients_api_set_config(struct clients_api *api, struct config *config)
 void clients_api_set_limiter(struct clients_api *api, struct limiter *lim)
 {
     api->lim = lim;
-    api->limiters_before++;
 }
 
 const struct local_handler *clients_api_handler(const struct clients_api *api)

@@ -102,6 +102,22 @@ bool asked_need_id(const struct asked *a, char id[CLIENT_ID_MAX + 1])
     return asked_id(a, "id", id) && (id[0] != '\0' || refuse_parameter(a, "id", "is missing"));
 }
 
+bool asked_start(const struct asked *a, char after[CLIENT_ID_MAX + 1], uint64_t *place)
+{
+    struct str value;
+    *place = 0;
+    if (!asked_id(a, "after", after))
+        return false;
+    enum found found = find_parameter(a->query, "place", &value);
+    if (found == FOUND_NONE)
+        return true;
+    if (found == FOUND_TWICE)
+        return refuse_parameter(a, "place", "is repeated");
+    if (after[0] != '\0')
+        return refuse_parameter(a, "place", "and the parameter after exclude each other");
+    return str_parse_u64(value, place) || refuse_parameter(a, "place", "must be a whole number");
+}
+
 bool asked_limit(const struct asked *a, uint64_t *limit)
 {
     struct str value;

@@ -24,6 +24,10 @@ bool asked_id(const struct asked *a, const char *name, char id[CLIENT_ID_MAX + 1
 /* The id that get, check and delete need. */
 bool asked_need_id(const struct asked *a, char id[CLIENT_ID_MAX + 1]) __attribute__((warn_unused_result));
 
+/* Where a page is to begin: `after` as asked_id() has it, or, where that is "", behind *place. */
+bool asked_start(const struct asked *a, char after[CLIENT_ID_MAX + 1], uint64_t *place)
+    __attribute__((warn_unused_result));
+
 /* The page size. */
 bool asked_limit(const struct asked *a, uint64_t *limit) __attribute__((warn_unused_result));
 

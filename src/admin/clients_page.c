@@ -56,23 +56,22 @@ static void cut_to_cursor(struct page *p, struct limiter *lim)
     memcpy(p->last, p->end.id, sizeof p->last);
 }
 
-static bool append_end(struct page *p, const struct limiter *lim, bool more)
+static bool append_end(struct page *p, const struct limiter *lim)
 {
     return buf_printf(&p->body, "],\"total\":%zu,\"next\":", clients_total(lim)) &&
-           (more ? json_append_string(&p->body, str_of(p->last)) : buf_append_str(&p->body, STR("null"))) &&
+           (p->more ? json_append_string(&p->body, str_of(p->last)) : buf_append_str(&p->body, STR("null"))) &&
            buf_append_str(&p->body, STR("}\n"));
 }
 
 bool page_step(struct page *p, struct limiter *lim)
 {
-    bool more;
     struct step step = {p, lim};
-    size_t n = clients_list(lim, &p->place, p->left < SLICE ? p->left : SLICE, add_client, &step, &more);
+    size_t n = clients_list(lim, &p->place, p->left < SLICE ? p->left : SLICE, add_client, &step, &p->more);
     p->left -= n;
-    if (more && p->left > 0 && !p->failed)
+    if (p->more && p->left > 0 && !p->failed)
         return false;
-    if (more && !p->failed)
+    if (p->more && !p->failed)
         cut_to_cursor(p, lim);
-    p->failed = p->failed || !append_end(p, lim, more);
+    p->failed = p->failed || !append_end(p, lim);
     return true;
 }

@@ -9,6 +9,7 @@ struct page {
     size_t left;    /* clients that it has room for */
     struct buf body;
     bool failed; /* there was no memory */
+    bool more;   /* clients follow it */
     char last[CLIENT_ID_MAX + 1];
     /* The last client in it whose id stands for its place, and the length of the body up to it; 0: there is none. */
     struct page_end {
@@ -23,7 +24,7 @@ void page_init(struct page *p, uint64_t place, size_t limit);
 void page_fini(struct page *p);
 
 /* Adds the next clients, so few that it takes some tenths of a millisecond whatever their ids are. True when that was
- * all: `body` is the answer then, or it has failed. All calls for a page are for the same limiter. */
+ * all: `body` is the answer then, or it has failed. */
 bool page_step(struct page *p, struct limiter *lim) __attribute__((warn_unused_result));
 
 #endif

@@ -386,6 +386,90 @@ static void test_walk_beside_a_list(void **state)
     world_finish(w);
 }
 
+static void come_back(struct world *w, const char *id)
+{
+    char target[64];
+
+    snprintf(target, sizeof target, "/clients/delete?id=%s", id);
+    expect(w, "DELETE", target, NULL, 200);
+    put_client(w, id, 10, 1);
+}
+
+/* A page of a walk: counts who is on it, and leaves the target that its link gives, "" where there is none. */
+static void walk_on(struct world *w, char target[100], unsigned seen[20])
+{
+    struct client c;
+    char request[200];
+    cJSON *doc;
+    const cJSON *one;
+
+    client_open(&c, w->port);
+    snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: h\r\n\r\n", target);
+    client_send(&c, request);
+    const struct message *r = client_expect(&c, 200);
+    const char *link = message_field(r, "Link");
+    target[0] = '\0';
+    if (link)
+        assert_int_equal(sscanf(link, "<%99[^>]>; rel=\"next\"", target), 1);
+    doc = cJSON_Parse(r->body.p);
+    assert_true(cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(doc, "next")) == !link);
+    cJSON_ArrayForEach(one, cJSON_GetObjectItemCaseSensitive(doc, "clients"))
+    {
+        unsigned number;
+
+        assert_int_equal(sscanf(log_field(one, "client_id"), "user%u", &number), 1);
+        seen[number]++;
+    }
+    cJSON_Delete(doc);
+    client_close(&c);
+}
+
+/* Two walks by their links, over deletions, registrations anew, a kill, a stop and an upgrade: each meets everybody who
+ * stays exactly once. */
+static void test_walks_over_every_end(void **state)
+{
+    struct world *w = *state;
+    char one[100] = "/clients/list?limit=3", two[100] = "/clients/list?limit=2";
+    unsigned by_one[20] = {0}, by_two[20] = {0};
+
+    start(w);
+    for (int i = 0; i < 20; i++) {
+        char id[32];
+
+        snprintf(id, sizeof id, "user%d", i);
+        put_client(w, id, 10, 1);
+    }
+    for (int step = 0; one[0] || two[0]; step++) {
+        if (one[0])
+            walk_on(w, one, by_one);
+        if (two[0] && step > 0)
+            walk_on(w, two, by_two);
+        if (step == 0) {
+            come_back(w, "user2");
+            expect(w, "DELETE", "/clients/delete?id=user0", NULL, 200);
+            daemon_kill(&w->daemon);
+            world_restart(w);
+        } else if (step == 1) {
+            come_back(w, "user1");
+            come_back(w, "user5");
+            world_stop(w);
+            world_restart(w);
+        } else if (step == 2) {
+            expect(w, "DELETE", "/clients/delete?id=user3", NULL, 200);
+            expect(w, "DELETE", "/clients/delete?id=user8", NULL, 200);
+            come_back(w, "user2");
+        }
+        assert_true(step < 20);
+    }
+    for (int i = 0; i < 20; i++) {
+        bool stays = i != 0 && i != 1 && i != 2 && i != 3 && i != 5 && i != 8;
+
+        if (stays && (by_one[i] != 1 || by_two[i] != 1))
+            fail_msg("user%d was met %u and %u times", i, by_one[i], by_two[i]);
+    }
+    world_finish(w);
+}
+
 /* Killed right behind the answer, every change is there after the restart. */
 static void test_changes_survive_kill_9(void **state)
 {
@@ -658,6 +742,7 @@ int main(void)
         WORLD_TEST(test_addresses_as_ids),
         WORLD_TEST(test_list_in_pages),
         WORLD_TEST(test_walk_beside_a_list),
+        WORLD_TEST(test_walks_over_every_end),
         WORLD_TEST(test_changes_survive_kill_9),
         WORLD_TEST(test_tokens_survive_a_graceful_restart),
         WORLD_TEST(test_unregistered_ones_survive_it_too),

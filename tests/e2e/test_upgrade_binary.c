@@ -245,6 +245,41 @@ static void test_tokens_are_exact(void **state)
     world_finish(w);
 }
 
+/* A page's link leads on in the new process, though its last client has gone and come back. */
+static void test_a_walk_goes_on(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+    char next[64];
+
+    world_origin(w, script, NULL, NULL);
+    world_start(w, QUIET);
+    for (int i = 0; i < 6; i++) {
+        char json[96];
+        snprintf(json, sizeof json, "{\"client_id\":\"u%d\",\"capacity\":1,\"rate_per_sec\":1}", i % 5);
+        if (i == 5) /* u0 once more, behind the others */
+            assert_int_equal(http_request(w->port, "DELETE", "/clients/delete?id=u0", "", NULL, NULL), 200);
+        assert_int_equal(http_request(w->port, "POST", "/clients/register", "", json, NULL), 201);
+    }
+    client_open(&c, w->port);
+    client_send(&c, "GET /clients/list?limit=3 HTTP/1.1\r\nHost: h\r\n\r\n");
+    const struct message *page = client_expect(&c, 200);
+    assert_non_null(strstr(page->body.p, "\"next\":\"u3\""));
+    assert_non_null(message_field(page, "Link"));
+    assert_int_equal(sscanf(message_field(page, "Link"), "<%63[^>]>; rel=\"next\"", next), 1);
+    client_close(&c);
+    assert_int_equal(http_request(w->port, "DELETE", "/clients/delete?id=u3", "", NULL, NULL), 200);
+    go_on_with(w, upgrade(w));
+    client_open(&c, w->port);
+    client_sendf(&c, "GET %s HTTP/1.1\r\nHost: h\r\n\r\n", next);
+    page = client_expect(&c, 200);
+    assert_memory_equal(page->body.p, "{\"clients\":[{\"client_id\":\"u4\",", 30);
+    assert_non_null(strstr(page->body.p, "{\"client_id\":\"u0\","));
+    assert_non_null(strstr(page->body.p, "],\"total\":4,\"next\":null}"));
+    client_close(&c);
+    world_finish(w);
+}
+
 static int get_from(struct world *w, const char *source_ip)
 {
     struct client c;
@@ -1273,6 +1308,7 @@ int main(void)
         WORLD_TEST(test_nothing_fails),
         WORLD_TEST(test_bytes_go_over),
         WORLD_TEST(test_tokens_are_exact),
+        WORLD_TEST(test_a_walk_goes_on),
         WORLD_TEST(test_buckets_go_over),
         WORLD_TEST(test_unix_socket),
         WORLD_TEST(test_another_address),

@@ -463,6 +463,66 @@ static void walk_over_those_who_came_back(void **state)
     close_world(&w);
 }
 
+/* ---- places ---- */
+
+static void expect_link(const char *target)
+{
+    char link[64];
+    snprintf(link, sizeof link, "Link: <%s>; rel=\"next\"\r\n", target);
+    assert_string_equal(x.fields, link);
+}
+
+/* The link goes on from a place, whatever its client's id stands for. */
+static void links_go_on_from_a_place(void **state)
+{
+    (void)state;
+    struct world w;
+    char target[64] = "/clients/list?limit=1";
+    open_plain(&w);
+    register_ten(&w);
+    assert_int_equal(get(&w, "/clients/list?limit=4"), 200);
+    expect_link("/clients/list?limit=4&place=4");
+    for (int i = 0; i < 10; i++)
+        come_back(&w, (char[]){'c', (char)('0' + i), '\0'});
+    for (int i = 0; i < 10; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "c%d ", i);
+        assert_int_equal(get(&w, target), 200);
+        expect_page(id, "\"total\":10,");
+        if (i == 9)
+            break;
+        snprintf(target, sizeof target, "/clients/list?limit=1&place=%d", 11 + i);
+        expect_link(target);
+    }
+    assert_string_equal(x.fields, "");
+    assert_int_equal(get(&w, "/clients/list?limit=2&place=4"), 200);
+    expect_page("c0 c1 ", "\"total\":10,");
+    assert_int_equal(get(&w, "/clients/list?place=0"), 200);
+    expect_page("c0 c1 c2 c3 c4 c5 c6 c7 c8 c9 ", "\"next\":null}");
+    assert_int_equal(get(&w, "/clients/list?place=18446744073709551615"), 200);
+    expect_page("", "\"next\":null}");
+    close_world(&w);
+}
+
+static void bad_places(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"place=",          "place",
+                                      "place=x",         "place=-1",
+                                      "place=1.5",       "place=18446744073709551616",
+                                      "place=1&place=1", "place=1&after=c1",
+                                      "after=c1&place=1"};
+    struct world w;
+    open_plain(&w);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        char target[64];
+        snprintf(target, sizeof target, "/clients/list?%s", bad[i]);
+        assert_int_equal(get(&w, target), 400);
+        expect_said("The parameter place ");
+    }
+    close_world(&w);
+}
+
 /* ---- pages in slices ---- */
 
 #define MANY 130u
@@ -544,6 +604,32 @@ static void pages_of_those_who_leave(void **state)
 }
 
 /* Places in one limiter mean nothing in the next one. */
+static void closed(void *arg, bool ok)
+{
+    assert_true(ok);
+    *(bool *)arg = true;
+}
+
+/* As an upgrade does that fails later. */
+static void let_go(struct world *w)
+{
+    bool ended = false;
+    limiter_close(w->lim, closed, &ended);
+    while (!ended)
+        loop_turn(w->loop, TIMER_NEVER);
+}
+
+static void load_anew(struct world *w)
+{
+    char error[256];
+    enum store_outcome outcome;
+    limiter_free(w->lim);
+    w->lim = limiter_new(w->loop, w->worker, w->config, error, sizeof error, &outcome);
+    assert_non_null(w->lim);
+    clients_api_set_limiter(w->api, w->lim);
+}
+
+/* It goes on where it was. */
 static void pages_of_another_limiter(void **state)
 {
     (void)state;
@@ -552,12 +638,18 @@ static void pages_of_another_limiter(void **state)
     void *listing = NULL;
     open_plain(&w);
     register_many(&w);
+    let_go(&w);
     begin(&w, METHOD_GET, "/clients/list?limit=1000", STR(""), &page, &listing);
-    clients_api_set_limiter(w.api, w.lim);
+    load_anew(&w);
     assert_int_equal(page.answers, 0);
-    loop_turn(w.loop, 0);
-    assert_int_equal(page.answers, 1);
-    assert_int_equal(page.status, 503);
+    while (page.answers == 0)
+        loop_turn(w.loop, 0);
+    assert_int_equal(page.status, 200);
+    for (unsigned i = 0; i < MANY; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "c%u", i);
+        assert_int_equal(times_listed(page.body, id), 1);
+    }
     close_world(&w);
 }
 
@@ -745,6 +837,8 @@ int main(void)
         cmocka_unit_test(cursor_that_goes_twice),
         cmocka_unit_test(two_walks),
         cmocka_unit_test(walk_over_those_who_came_back),
+        cmocka_unit_test(links_go_on_from_a_place),
+        cmocka_unit_test(bad_places),
         cmocka_unit_test(large_pages_come_in_slices),
         cmocka_unit_test(pages_of_those_who_leave),
         cmocka_unit_test(pages_of_another_limiter),
