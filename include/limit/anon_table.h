@@ -22,6 +22,7 @@ struct anon_table {
     unsigned ipv6_prefix; /* IPv6 addresses count by networks of this size */
     struct anon_shard *shards;
     size_t shard_mask, sweep_at;
+    uint64_t *least; /* for each shard what no word in it is below, under a tree of minima: anon_table.c */
     size_t count, max;
     uint64_t *overflow;
 };

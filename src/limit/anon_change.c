@@ -40,7 +40,8 @@ bool anon_table_stage(const struct anon_table *t, const struct bucket_policy *po
         return true; /* the shards stay */
     fresh->shards = mem_try_alloc(shards * sizeof *fresh->shards);
     fresh->shard_mask = shards - 1;
-    if (fresh->shards && reserve_shards(t, fresh))
+    fresh->least = anon_least_new(shards);
+    if (fresh->shards && fresh->least && reserve_shards(t, fresh))
         return true;
     anon_table_fini(fresh);
     return false;
@@ -61,10 +62,14 @@ static void move_shards(struct anon_table *t, struct anon_table *fresh)
         mem_free(s->v);
     }
     mem_free(t->shards);
+    mem_free(t->least);
     t->shards = fresh->shards;
+    t->least = fresh->least;
     t->shard_mask = fresh->shard_mask;
     t->sweep_at = 0;
+    anon_least_forget(t);
     fresh->shards = NULL;
+    fresh->least = NULL;
 }
 
 /* A word of 0 marks a free place; 1 is a full bucket, too. */
@@ -83,6 +88,7 @@ static void convert_all(struct anon_table *t, const struct bucket_policy *to, ui
     for (size_t i = 0; i < ANON_OVERFLOWS; i++)
         t->overflow[i] = converted(t, to, t->overflow[i], now);
     t->policy = *to;
+    anon_least_forget(t);
 }
 
 /* An old network's key may be a new one's: it has what every newcomer begins with. Keys that are nobody's any more go
@@ -93,6 +99,7 @@ static void level_networks(struct anon_table *t)
         for (uint32_t j = 0; j < t->shards[i].cap; j++)
             if (t->shards[i].v[j].word != 0 && !ip_is_v4(&t->shards[i].v[j].key))
                 t->shards[i].v[j].word = *anon_overflow_of(t, &t->shards[i].v[j].key);
+    anon_least_forget(t);
 }
 
 /* Networks of another size are other clients. What an address was charged for is in the bucket of its old network or in

@@ -17,6 +17,10 @@ struct anon_shard {
     uint32_t n, cap;
 };
 
+/* `least` for so many empty shards, NULL without memory; and what is known when words have become lower: nothing. */
+uint64_t *anon_least_new(size_t shards);
+void anon_least_forget(struct anon_table *t);
+
 /* How many shards a table of `max` entries has: a power of two. */
 size_t anon_shards_for(size_t max);
 
@@ -26,16 +30,27 @@ static inline uint64_t anon_hash(const struct anon_table *t, const struct ip *ke
 }
 
 /* The upper half of the hash chooses the shard, the lower one the place in it. */
+static inline size_t anon_shard_at(const struct anon_table *t, uint64_t hash)
+{
+    return (hash >> 32) & t->shard_mask;
+}
+
 static inline struct anon_shard *anon_shard_of(const struct anon_table *t, uint64_t hash)
 {
-    return &t->shards[(hash >> 32) & t->shard_mask];
+    return &t->shards[anon_shard_at(t, hash)];
+}
+
+/* Where a search begins. */
+static inline uint32_t anon_home(const struct anon_shard *s, uint64_t hash)
+{
+    return (uint32_t)((hash & UINT32_MAX) * s->cap >> 32);
 }
 
 /* The entry of `key`, or the free place where it belongs. The shard must have places. */
 static inline struct anon_entry *anon_probe(const struct anon_shard *s, uint64_t hash, const struct ip *key)
 {
     assert(s->v);
-    uint32_t i = (uint32_t)((hash & UINT32_MAX) * s->cap >> 32);
+    uint32_t i = anon_home(s, hash);
     while (s->v[i].word != 0 && !ip_eq(&s->v[i].key, key))
         i = i + 1 < s->cap ? i + 1 : 0;
     return &s->v[i];

@@ -110,6 +110,131 @@ static void full_table_shares_by_network(void **state)
     anon_table_fini(&t);
 }
 
+/* Takes a token for a newcomer; false when it had to share. */
+static bool gets_its_own(struct anon_table *t, unsigned n, uint64_t now)
+{
+    struct ip ip = v4(n);
+    uint64_t word;
+    bool shared;
+    assert_true(anon_table_take(t, &ip, now, &word, &shared));
+    return !shared;
+}
+
+/* Of sixteen shards one has a full bucket, wherever that is: nobody shares before it has been given away. */
+static void newcomers_share_only_when_all_are_busy(void **state)
+{
+    (void)state;
+    enum { MAX = 4096 };
+    struct anon_table t;
+    for (unsigned idle = 0; idle < MAX; idle += 97) {
+        init(&t, 10, 1, MAX);
+        assert_true(take(&t, v4(idle), 0));
+        for (unsigned i = 0; i < MAX; i++)
+            if (i != idle)
+                assert_true(take(&t, v4(i), NS_PER_S));
+        assert_int_equal(t.count, MAX);
+        assert_false(gets_its_own(&t, 1u << 31, NS_PER_S / 2));
+        assert_true(gets_its_own(&t, 2u << 24, NS_PER_S + NS_PER_S / 2));
+        assert_false(gets_its_own(&t, 3u << 24, NS_PER_S + NS_PER_S / 2));
+        assert_int_equal(t.count, MAX);
+        anon_table_fini(&t);
+    }
+}
+
+/* So it is where they all were thought to be full by now, and have been used since. */
+static void used_again_is_busy_again(void **state)
+{
+    (void)state;
+    enum { MAX = 4096 };
+    struct anon_table t;
+    for (unsigned idle = 0; idle < MAX; idle += 97) {
+        init(&t, 10, 1, MAX);
+        for (unsigned i = 0; i < MAX; i++)
+            assert_true(take(&t, v4(i), 0));
+        for (unsigned i = 0; i < MAX; i++)
+            if (i != idle)
+                assert_true(take(&t, v4(i), NS_PER_S / 2));
+        assert_true(gets_its_own(&t, 2u << 24, NS_PER_S));
+        assert_false(gets_its_own(&t, 3u << 24, NS_PER_S));
+        anon_table_fini(&t);
+    }
+}
+
+/* An address that is registered leaves a place, and one that is put back is no earlier full than it was. */
+static void those_who_leave_make_room(void **state)
+{
+    (void)state;
+    enum { MAX = 4096 };
+    struct anon_table t;
+    struct ip ip = v4(77);
+    init(&t, 10, 0.001, MAX);
+    for (unsigned i = 0; i < MAX; i++)
+        assert_true(take(&t, v4(i), NS_PER_S));
+    assert_false(gets_its_own(&t, 2u << 24, NS_PER_S));
+    uint64_t word = anon_table_leave(&t, &ip);
+    assert_true(gets_its_own(&t, 3u << 24, NS_PER_S));
+    assert_false(gets_its_own(&t, 4u << 24, NS_PER_S));
+    anon_table_join(&t, &ip, word, NS_PER_S);
+    assert_int_equal(t.count, MAX);
+    anon_table_fini(&t);
+}
+
+/* When all are busy, a flood of new addresses costs no sweep. */
+static void a_flood_does_not_sweep(void **state)
+{
+    (void)state;
+    enum { MAX = 4096, FLOOD = 2000 };
+    struct anon_table t;
+    init(&t, 10, 1, MAX);
+    for (unsigned i = 0; i < MAX; i++)
+        assert_true(take(&t, v4(i), NS_PER_S));
+    size_t at = t.sweep_at;
+    for (unsigned i = 0; i < FLOOD; i++) {
+        assert_false(gets_its_own(&t, (2 + i) << 16, NS_PER_S));
+        assert_int_equal(t.sweep_at, at);
+    }
+    anon_table_fini(&t);
+}
+
+static void expect_all_found(const struct anon_table *t, uint64_t now)
+{
+    struct anon_export e = {.words = true};
+    struct buf text = BUF_INIT;
+    assert_true(anon_table_export(t, now, &e, SIZE_MAX, &text));
+    struct str rest = buf_str(&text);
+    while (rest.n > 0 && rest.p[0] != '*') {
+        struct ip ip;
+        uint64_t word;
+        size_t blank = str_find(rest, ' '), end = str_find(rest, '\n');
+        assert_true(ip_parse(str_make(rest.p, blank), &ip));
+        assert_true(str_parse_u64(str_make(rest.p + blank + 1, end - blank - 1), &word));
+        assert_true(anon_table_peek(t, &ip) == word);
+        rest = str_make(rest.p + end + 1, rest.n - end - 1);
+    }
+    buf_fini(&text);
+}
+
+/* Buckets that are given away one at a time, in whatever order, leave all others to be found. */
+static void nobody_is_lost(void **state)
+{
+    (void)state;
+    enum { MAX = 900, STEPS = 60000 };
+    struct anon_table t;
+    unsigned rng = 3;
+    uint64_t now = 0;
+    init(&t, 1000, 10, MAX);
+    for (unsigned i = 0; i < STEPS; i++) {
+        rng = rng * 1664525 + 1013904223;
+        for (unsigned n = rng >> 28; n > 0; n--)
+            (void)!take(&t, v4((rng >> 10) % 20000), now);
+        now += (rng >> 20) * 1000 * (i / 20000); /* all at one moment first, then slowly, then faster */
+        if (i % 500 == 0)
+            expect_all_found(&t, now);
+        assert_true(t.count <= MAX);
+    }
+    anon_table_fini(&t);
+}
+
 /* A bucket of its own begins with what the overflow bucket held. */
 static void coming_back_from_overflow_gives_nothing(void **state)
 {
@@ -196,6 +321,11 @@ int main(void)
         cmocka_unit_test(ipv6_counts_by_prefix),
         cmocka_unit_test(many_addresses_grow_and_are_swept),
         cmocka_unit_test(full_table_shares_by_network),
+        cmocka_unit_test(newcomers_share_only_when_all_are_busy),
+        cmocka_unit_test(used_again_is_busy_again),
+        cmocka_unit_test(those_who_leave_make_room),
+        cmocka_unit_test(a_flood_does_not_sweep),
+        cmocka_unit_test(nobody_is_lost),
         cmocka_unit_test(coming_back_from_overflow_gives_nothing),
         cmocka_unit_test(bound_holds_under_eviction),
         cmocka_unit_test(leaving_and_joining),
