@@ -44,11 +44,11 @@ struct save {
     struct words_file *words;
     const char *lock_path;
     int *lock;
-    int fd;                   /* of the temporary, -1 before the first piece, */
-    int old;                  /* and of what it is to replace, or -1 */
-    uint64_t bytes, spread;   /* bytes of the temporary so far, and those of them behind file_start_sync() */
-    struct buf notes;         /* of the clients that come next, */
-    struct buf piece;         /* and their text, made by the helper thread */
+    int fd;                 /* of the temporary, -1 before the first piece, */
+    int old;                /* and of what it is to replace, or -1 */
+    uint64_t bytes, spread; /* bytes of the temporary so far, and those of them behind file_start_sync() */
+    struct buf notes;       /* of the clients that come next, */
+    struct buf piece;       /* and their text, made by the helper thread */
     int result, journal_result, words_result;
     bool last_piece, final; /* final: the journal is removed */
     bool words_gone;        /* somebody has removed their file, */

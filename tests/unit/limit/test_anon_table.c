@@ -196,6 +196,24 @@ static void a_flood_does_not_sweep(void **state)
     anon_table_fini(&t);
 }
 
+/* Behind an overflow bucket that is empty, as a stop leaves it, a newcomer waits for one token, whoever else comes; and
+ * then no more, at its rate. */
+static void empty_overflow_costs_one_token(void **state)
+{
+    (void)state;
+    struct anon_table t;
+    struct ip ip = v4(1);
+    uint64_t now = 100 * NS_PER_S;
+    init(&t, 10, 1, 4096);
+    anon_table_raise_network(&t, &ip, bucket_clock(&t.policy, now) + bucket_clock(&t.policy, 10 * NS_PER_S));
+    for (unsigned i = 1; i <= 100; i++)
+        assert_false(take(&t, v4(i), now));
+    for (unsigned turn = 1; turn <= 20; turn++)
+        for (unsigned i = 1; i <= 100; i++)
+            assert_true(take(&t, v4(i), now + turn * (NS_PER_S + 10)));
+    anon_table_fini(&t);
+}
+
 static void expect_all_found(const struct anon_table *t, uint64_t now)
 {
     struct anon_export e = {.words = true};
@@ -325,6 +343,7 @@ int main(void)
         cmocka_unit_test(used_again_is_busy_again),
         cmocka_unit_test(those_who_leave_make_room),
         cmocka_unit_test(a_flood_does_not_sweep),
+        cmocka_unit_test(empty_overflow_costs_one_token),
         cmocka_unit_test(nobody_is_lost),
         cmocka_unit_test(coming_back_from_overflow_gives_nothing),
         cmocka_unit_test(bound_holds_under_eviction),
