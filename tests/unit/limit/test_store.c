@@ -105,17 +105,32 @@ static void close_world(struct world *w)
     nftw(w->folder, remove_one, 8, FTW_DEPTH);
 }
 
-/* Appends one change that takes `n` bytes, and waits until it is on disk. */
-static void append(struct world *w, size_t n)
+/* Appends so many changes that take `n` bytes, and waits until they are on disk. */
+static void append_changes(struct world *w, size_t count, size_t n)
 {
     struct buf line = BUF_INIT;
     unsigned before = w->appended;
     assert_true(buf_reserve(&line, n));
     memset(buf_tail(&line), ' ', n);
     buf_added(&line, n);
-    store_append(w->store, &line, 1);
+    store_append(w->store, &line, count);
     while (w->appended == before)
         loop_turn(w->loop, TIMER_NEVER);
+}
+
+static void append(struct world *w, size_t n)
+{
+    append_changes(w, 1, n);
+}
+
+static struct client *add_client(struct world *w, unsigned number)
+{
+    char id[16];
+    snprintf(id, sizeof id, "c%u", number);
+    struct client *c = client_table_add(&w->table, str_of(id), &(struct client_settings){10, 1, CLIENT_ENFORCE});
+    assert_non_null(c);
+    client_table_show(&w->table, c);
+    return c;
 }
 
 #define CLIENTS 600u /* with words in three pages of 4 KiB */
@@ -135,13 +150,8 @@ static void a_lost_page_spoils_the_file(void **state)
         skip();
     }
     open_world(&w, 20 * NS_PER_MS);
-    for (unsigned i = 0; i < CLIENTS; i++) {
-        char id[16];
-        snprintf(id, sizeof id, "c%u", i);
-        c = client_table_add(&w.table, str_of(id), &(struct client_settings){10, 1, CLIENT_ENFORCE});
-        assert_non_null(c);
-        client_table_show(&w.table, c);
-    }
+    for (unsigned i = 0; i < CLIENTS; i++)
+        c = add_client(&w, i);
     assert_true(words_file_init(&f, w.path));
     assert_int_equal(words_file_read(&f, clock_boottime(), &past, &error), WORDS_FOUND);
     assert_int_equal(past.n, CLIENTS);
@@ -184,6 +194,25 @@ static void a_long_journal_is_folded_in(void **state)
             append(&w, 4 * MIB);
         assert_false(is_saved(&w, 50 * NS_PER_MS));
         append(&w, 1);
+        assert_true(is_saved(&w, 10 * NS_PER_S));
+    }
+    close_world(&w);
+}
+
+/* And when it has ten lines for each client and ten thousand besides, and no sooner: short as they are, and though
+ * there is but a client or two. */
+static void a_journal_of_many_lines_is_folded_in(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, 3600 * NS_PER_S);
+    for (unsigned clients = 0; clients <= 500; clients += 250) {
+        while (w.table.shown < clients)
+            add_client(&w, (unsigned)w.table.shown);
+        append_changes(&w, 1, 100);
+        append_changes(&w, 10000 + 10 * clients - 1, 100);
+        assert_false(is_saved(&w, 50 * NS_PER_MS));
+        append_changes(&w, 1, 100);
         assert_true(is_saved(&w, 10 * NS_PER_S));
     }
     close_world(&w);
@@ -253,9 +282,8 @@ static void a_failed_save_waits_a_second(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_lost_page_spoils_the_file),
-        cmocka_unit_test(a_long_journal_is_folded_in),
-        cmocka_unit_test(a_failed_save_leaves_it_to_do),
+        cmocka_unit_test(a_lost_page_spoils_the_file),          cmocka_unit_test(a_long_journal_is_folded_in),
+        cmocka_unit_test(a_journal_of_many_lines_is_folded_in), cmocka_unit_test(a_failed_save_leaves_it_to_do),
         cmocka_unit_test(a_failed_save_waits_a_second),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
