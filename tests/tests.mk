@@ -23,7 +23,7 @@ check:
 	@$(MAKE) --no-print-directory e2e
 
 # Those that take long begin first, so that at the end nobody waits for one alone.
-E2E_LONG := test_websocket test_clients_gone test_upgrade_binary test_real_large test_forward test_conformance test_real_early \
+E2E_LONG := test_million test_websocket test_clients_gone test_upgrade_binary test_real_large test_forward test_conformance test_real_early \
             test_lifecycle test_hangs test_real_load test_reload_load test_odd_orders test_reload test_pace test_balance test_tokens \
             test_killed test_real_servers test_real_git
 E2E_RUN   = $(addprefix $(BUILD)/e2e/,$(E2E_LONG)) $(filter-out $(addprefix %/,$(E2E_LONG)),$(E2E_BIN))

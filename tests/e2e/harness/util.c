@@ -276,6 +276,37 @@ uint64_t proc_cpu_ns(pid_t pid)
     return ns;
 }
 
+unsigned proc_cpu_ms(pid_t pid)
+{
+    char path[64];
+    struct bytes text;
+    const char *behind_name;
+    unsigned long user = 0, kernel = 0;
+
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    text = file_content(path);
+    behind_name = strrchr(text.p, ')');
+    CHECK(behind_name &&
+              sscanf(behind_name, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &kernel) == 2,
+          "%s: %s", path, text.p);
+    bytes_free(&text);
+    return (unsigned)((user + kernel) * 1000 / (unsigned long)sysconf(_SC_CLK_TCK));
+}
+
+bool proc_forget_peak(pid_t pid)
+{
+    char path[64];
+    int fd;
+    bool done;
+
+    snprintf(path, sizeof path, "/proc/%d/clear_refs", (int)pid);
+    fd = open(path, O_WRONLY | O_CLOEXEC);
+    done = fd >= 0 && write(fd, "5", 1) == 1;
+    if (fd >= 0)
+        close(fd);
+    return done;
+}
+
 struct digest {
     EVP_MD_CTX *ctx;
 };

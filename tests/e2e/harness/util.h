@@ -54,10 +54,14 @@ void dir_remove(const char *dir);
 struct bytes file_content(const char *path);
 void file_put(const char *path, const char *content);
 
-/* Of a process: a line of /proc/PID/status in KiB ("VmRSS", "VmHWM"), its open descriptors, its CPU time in ns. */
+/* Of a process: a line of /proc/PID/status in KiB ("VmRSS", "VmHWM"), its open descriptors, the CPU time of its first
+ * thread in ns, and of all its threads in ms, to the kernel's tick. */
 long proc_kib(pid_t pid, const char *key);
 int proc_fds(pid_t pid);
 uint64_t proc_cpu_ns(pid_t pid);
+unsigned proc_cpu_ms(pid_t pid);
+/* From now on its VmHWM is that of the time from now on. False where that may not be asked for. */
+bool proc_forget_peak(pid_t pid);
 
 /* SHA-256, fed piece by piece; the result as hexadecimal text. */
 struct digest;
