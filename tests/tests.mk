@@ -44,6 +44,16 @@ $(BUILD)/unit/harness/%: tests/unit/harness/%.c $(REFERENCE_OBJ)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(cppflags) -Itests/e2e $(cflags) $(ldflags) -MMD -MP -o $@ $< $(REFERENCE_OBJ) -lcmocka
 
+# ---- a disk that does as it is told ----
+
+# Stands before libc in the daemon, whatever that is built with.
+$(BUILD)/e2e/disk_shim.so: tests/e2e/disk_shim.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(cppflags) $(e2eflags) -fPIC -shared -MMD -MP -MF $@.d -MT $@ -o $@ $<
+
+$(BUILD)/e2e/test_journal: | $(BUILD)/e2e/disk_shim.so
+
 # ---- conformance ----
 
 CONFORMANCE_OBJ := $(patsubst tests/e2e/%.c,$(BUILD)/obj/e2e/%.o,$(wildcard tests/e2e/conformance/*.c))
