@@ -60,4 +60,9 @@ struct client_fault {
 bool client_fields_read(const struct json *object, unsigned needed, unsigned allowed, struct client_fields *out,
                         struct client_fault *fault) __attribute__((warn_unused_result));
 
+/* Reads the client at the front of `text` where it stands there as client_stored_json() writes it, byte for byte but
+ * for the digits of its numbers: its length, and *out as client_fields_read() would give it, at a thirtieth of the
+ * cost. 0: nothing is said. It may be a client in another form, or none. */
+size_t client_stored_read(struct str text, struct client_fields *out) __attribute__((warn_unused_result));
+
 #endif

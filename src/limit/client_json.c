@@ -249,3 +249,82 @@ bool client_fields_read(const struct json *object, unsigned needed, unsigned all
             return fault_at(fault, object, i, "is missing");
     return true;
 }
+
+/* ---- reading what the store has written ---- */
+
+/* Any number of so many digits is whole in a double, and so is the power of ten that it is divided by: their quotient
+ * is the nearest double, as strtod() would find it. */
+#define DIGITS_MAX 15u
+
+static const double powers_of_ten[DIGITS_MAX + 1] = {1,   1e1, 1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                                     1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15};
+
+/* Takes what stands at the front of the rest, if it does. */
+static bool take(struct str *rest, struct str what)
+{
+    if (!str_starts_with(*rest, what))
+        return false;
+    *rest = str_make(rest->p + what.n, rest->n - what.n);
+    return true;
+}
+
+/* Takes digits, one more than there may be at most; how many. */
+static size_t take_digits(struct str *rest, uint64_t *n)
+{
+    size_t i = 0;
+    for (; i < rest->n && i <= DIGITS_MAX && rest->p[i] >= '0' && rest->p[i] <= '9'; i++)
+        *n = *n * 10 + (uint64_t)(rest->p[i] - '0');
+    *rest = str_make(rest->p + i, rest->n - i);
+    return i;
+}
+
+static bool take_number(struct str *rest, double *v)
+{
+    uint64_t n = 0;
+    bool zero = str_starts_with(*rest, STR("0"));
+    size_t whole = take_digits(rest, &n), decimals = 0;
+    if (whole == 0 || (zero && whole > 1))
+        return false;
+    if (take(rest, STR(".")) && (decimals = take_digits(rest, &n)) == 0)
+        return false;
+    if (whole + decimals > DIGITS_MAX)
+        return false;
+    *v = (double)n / powers_of_ten[decimals];
+    return true;
+}
+
+/* An id that needs no escape, up to its closing quote. */
+static bool take_plain_id(struct str *rest, char out[CLIENT_ID_MAX + 1])
+{
+    size_t n = str_find(str_make(rest->p, rest->n > CLIENT_ID_MAX + 1 ? CLIENT_ID_MAX + 1 : rest->n), '"');
+    struct str id = str_make(rest->p, n);
+    if (n > CLIENT_ID_MAX || str_find(id, '\\') < n || !client_id_canonical(id, out))
+        return false;
+    *rest = str_make(rest->p + n, rest->n - n);
+    return true;
+}
+
+static bool take_stored_mode(struct str *rest, struct client_fields *out)
+{
+    if (!take(rest, STR(",\"mode\":\"")))
+        return true;
+    unsigned i = 0;
+    while (i < CLIENT_MODES && !take(rest, str_of(mode_names[i])))
+        i++;
+    out->v.set.mode = (enum client_mode)i;
+    out->given |= CLIENT_MODE;
+    return i < CLIENT_MODES && take(rest, STR("\""));
+}
+
+size_t client_stored_read(struct str text, struct client_fields *out)
+{
+    struct str rest = text;
+    struct client_settings *set = &out->v.set;
+    *out = (struct client_fields){.given = CLIENT_ID | CLIENT_CAPACITY | CLIENT_RATE | CLIENT_TOKENS};
+    bool ok = take(&rest, STR("{\"client_id\":\"")) && take_plain_id(&rest, out->v.id) &&
+              take(&rest, STR("\",\"capacity\":")) && take_number(&rest, &set->capacity) &&
+              take(&rest, STR(",\"rate_per_sec\":")) && take_number(&rest, &set->rate) &&
+              take(&rest, STR(",\"tokens\":")) && take_number(&rest, &out->v.tokens) && take_stored_mode(&rest, out) &&
+              take(&rest, STR("}"));
+    return ok && bucket_capacity_is_valid(set->capacity) && bucket_rate_is_valid(set->rate) ? text.n - rest.n : 0;
+}

@@ -1,5 +1,6 @@
 /* clients.json: written a client at a time, and read likewise, so that a file of any size needs no tree of its own.
- * A small scanner cuts the text into the objects of the array; each is then parsed strictly. */
+ * A small scanner cuts the text into the objects of the array; each that is not just as it would be written is then
+ * parsed strictly. */
 #include "limit/snapshot.h"
 
 #include "base/clock.h"
@@ -193,7 +194,8 @@ static bool add_client(struct scan *s, const struct client_fields *f, size_t sta
     return true;
 }
 
-static bool read_client(struct scan *s)
+/* In whatever form JSON allows. */
+static bool read_any_client(struct scan *s)
 {
     size_t start = s->at;
     if (!skip_object(s))
@@ -211,6 +213,16 @@ static bool read_client(struct scan *s)
         fail(s, start + json_offset(d, fault.at), fault.what);
     json_free(d);
     return ok;
+}
+
+/* Nearly all are as they were written here, and a start is waited for. */
+static bool read_client(struct scan *s)
+{
+    size_t start = s->at;
+    struct client_fields f;
+    size_t n = client_stored_read(str_make(s->text.p + start, s->text.n - start), &f);
+    s->at += n;
+    return n > 0 ? add_client(s, &f, start) : read_any_client(s);
 }
 
 static bool read_clients(struct scan *s)
