@@ -15,6 +15,10 @@
 int file_read(const char *path, size_t max, struct buf *out) __attribute__((warn_unused_result));
 /* The same, and waits for whoever writes. */
 int file_read_stream(const char *path, size_t max, struct buf *out) __attribute__((warn_unused_result));
+/* Opens a file to be read piece by piece: the descriptor, or -errno as file_read() has it. */
+int file_open_to_read(const char *path) __attribute__((warn_unused_result));
+/* Up to `n` bytes: how many, 0 at the end, or -errno. */
+ssize_t file_read_some(int fd, char *p, size_t n) __attribute__((warn_unused_result));
 /* What a result of these says, for people. */
 const char *file_why(int result);
 
@@ -64,8 +68,6 @@ int file_write_all(int fd, struct str s) __attribute__((warn_unused_result));
  * from `from` on (0: to the end) as far as the disk has them; whoever reads them gets them from there. */
 void file_start_sync(int fd);
 void file_forget_cached(int fd, uint64_t from, uint64_t n);
-/* Opens for reading; a FIFO does not keep us. */
-int file_open_old(const char *path) __attribute__((warn_unused_result));
 int file_sync_data(int fd) __attribute__((warn_unused_result));
 int file_truncate(int fd, uint64_t size) __attribute__((warn_unused_result));
 int64_t file_size(int fd) __attribute__((warn_unused_result));

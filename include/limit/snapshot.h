@@ -6,6 +6,8 @@
 #include "base/buf.h"
 #include "limit/client_table.h"
 
+#include <sys/types.h>
+
 /* One moment on both clocks: the buckets' and the wall's, the latter to the millisecond, as it is stored. */
 struct instant {
     uint64_t now;
@@ -23,6 +25,7 @@ struct boot_clock {
 struct text_fault {
     size_t offset;
     bool no_memory; /* nothing is wrong with the text: memory ran out */
+    int unreadable; /* likewise: it could not be read, -errno */
     char what[224];
 };
 
@@ -47,5 +50,15 @@ bool snapshot_append_end(struct buf *out, const struct instant *at, const struct
  * damaged, or memory ran out: the table is then half filled. */
 bool snapshot_parse(struct str text, struct client_table *t, const struct instant *at, const struct boot_clock *clock,
                     uint64_t *saved_wall_ns, struct text_fault *fault) __attribute__((warn_unused_result));
+
+/* Gives up to `n` more bytes of a text: how many, 0 at its end, or -errno. */
+struct snapshot_source {
+    ssize_t (*read)(void *arg, char *p, size_t n);
+    void *arg;
+};
+
+/* The same of a text that comes piece by piece: no more of it is kept than a piece, and a client that is longer. */
+bool snapshot_read(const struct snapshot_source *source, struct client_table *t, const struct instant *at,
+                   const struct boot_clock *clock, uint64_t *saved_wall_ns, struct text_fault *fault) __attribute__((warn_unused_result));
 
 #endif

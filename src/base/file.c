@@ -40,7 +40,7 @@ static int open_at_once(const char *path, int flags)
     return fd == -EWOULDBLOCK ? file_open(path, flags, 0) : fd;
 }
 
-static ssize_t read_some(int fd, char *p, size_t n)
+ssize_t file_read_some(int fd, char *p, size_t n)
 {
     ssize_t got;
     do
@@ -119,7 +119,7 @@ static int read_all(int fd, size_t max, bool streams, struct buf *out)
     for (;;) {
         if (!buf_reserve(out, step))
             return -ENOMEM;
-        ssize_t n = read_some(fd, buf_tail(out), step);
+        ssize_t n = file_read_some(fd, buf_tail(out), step);
         if (n <= 0)
             return (int)n;
         total += (size_t)n;
@@ -140,6 +140,16 @@ static int read_and_close(int fd, size_t max, bool streams, struct buf *out)
     if (r < 0)
         out->len = before;
     return r;
+}
+
+int file_open_to_read(const char *path)
+{
+    int fd = open_at_once(path, O_RDONLY);
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) < 0 || !is_stream(&st))
+        return fd;
+    file_close(fd);
+    return -ESPIPE;
 }
 
 int file_read(const char *path, size_t max, struct buf *out)
@@ -262,7 +272,7 @@ int file_copy_content(int from, int to)
     ssize_t n = block ? 0 : -ENOMEM;
     if (block && (lseek(from, 0, SEEK_SET) < 0 || lseek(to, 0, SEEK_SET) < 0))
         n = -errno;
-    while (n >= 0 && (n = read_some(from, block, BLOCK_SIZE)) > 0) {
+    while (n >= 0 && (n = file_read_some(from, block, BLOCK_SIZE)) > 0) {
         int r = file_write_all(to, str_make(block, (size_t)n));
         if (r < 0)
             n = r;
@@ -439,11 +449,6 @@ int file_write_all(int fd, struct str s)
         s = str_make(s.p + n, s.n - (size_t)n);
     }
     return 0;
-}
-
-int file_open_old(const char *path)
-{
-    return open_at_once(path, O_RDONLY);
 }
 
 void file_start_sync(int fd)

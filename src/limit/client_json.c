@@ -148,7 +148,7 @@ static const struct {
 
 #define FIELDS (sizeof fields / sizeof fields[0])
 
-static void take_number(double number, enum client_field bit, struct client_view *v)
+static void set_number(double number, enum client_field bit, struct client_view *v)
 {
     if (bit == CLIENT_PLACE)
         v->place = (uint64_t)number;
@@ -187,7 +187,7 @@ static bool read_number(const struct json *m, size_t field, struct client_view *
 {
     double number = json_number(m);
     if (fields[field].is_valid(number)) {
-        take_number(number, fields[field].bit, v);
+        set_number(number, fields[field].bit, v);
         return true;
     }
     char found[48] = "is out of range";
@@ -316,6 +316,18 @@ static bool take_stored_mode(struct str *rest, struct client_fields *out)
     return i < CLIENT_MODES && take(rest, STR("\""));
 }
 
+static bool take_stored_place(struct str *rest, struct client_fields *out)
+{
+    double place;
+    if (!take(rest, STR(",\"place\":")))
+        return true;
+    if (!take_number(rest, &place) || !is_place(place))
+        return false;
+    out->v.place = (uint64_t)place;
+    out->given |= CLIENT_PLACE;
+    return true;
+}
+
 size_t client_stored_read(struct str text, struct client_fields *out)
 {
     struct str rest = text;
@@ -325,6 +337,6 @@ size_t client_stored_read(struct str text, struct client_fields *out)
               take(&rest, STR("\",\"capacity\":")) && take_number(&rest, &set->capacity) &&
               take(&rest, STR(",\"rate_per_sec\":")) && take_number(&rest, &set->rate) &&
               take(&rest, STR(",\"tokens\":")) && take_number(&rest, &out->v.tokens) && take_stored_mode(&rest, out) &&
-              take(&rest, STR("}"));
+              take_stored_place(&rest, out) && take(&rest, STR("}"));
     return ok && bucket_capacity_is_valid(set->capacity) && bucket_rate_is_valid(set->rate) ? text.n - rest.n : 0;
 }

@@ -272,6 +272,7 @@ enum journal_end journal_replay(struct str text, struct client_table *t, const s
 {
     struct line l;
     *good = 0;
+    fault->unreadable = 0;
     fault->no_memory = false;
     for (size_t next = 0; next_line(text, &next, &l); *good = next) {
         struct change change;

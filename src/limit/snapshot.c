@@ -70,16 +70,70 @@ bool snapshot_append_end(struct buf *out, const struct instant *at, const struct
 
 /* ---- the scanner ---- */
 
+/* A text that is read piece by piece is at hand from what is still needed of it on. Places are those in the whole. */
 struct scan {
-    struct str text;
-    size_t at;
+    struct str text; /* what is at hand */
+    size_t at;       /* in that */
+    size_t held;     /* from where on it is still needed, if that is before `at`; NOTHING: it is not */
+    size_t before;   /* bytes of the whole before what is at hand */
+    const struct snapshot_source *source; /* NULL: there is no more */
+    struct buf piece;
     struct client_table *table;
     const struct instant *now;
+    const struct boot_clock *clock;
     uint64_t saved_wall_ns;
     uint64_t boot, boottime; /* in which it was saved, and the reading of its clock */
     bool seen_clients, seen_saved_at, seen_boot;
     struct text_fault *fault;
 };
+
+#define NOTHING SIZE_MAX
+
+/* What is asked for at a time. */
+#define PIECE ((size_t)128 * 1024)
+
+/* No client is longer as it is written here: its id has 128 bytes, a number 25. */
+#define STORED_MAX 512u
+
+/* Gets more of the text, and lets go of what is not needed any more. False at its end. */
+static bool more(struct scan *s)
+{
+    if (!s->source)
+        return false;
+    size_t over = s->held < s->at ? s->held : s->at;
+    buf_consume(&s->piece, over);
+    s->at -= over;
+    s->held -= s->held == NOTHING ? 0 : over;
+    s->before += over;
+    bool room = buf_reserve(&s->piece, PIECE);
+    ssize_t n = room ? s->source->read(s->source->arg, buf_tail(&s->piece), PIECE) : 0;
+    s->fault->no_memory |= !room;
+    s->fault->unreadable = n < 0 ? (int)n : 0;
+    if (n > 0)
+        buf_added(&s->piece, (size_t)n);
+    else
+        s->source = NULL;
+    s->text = buf_str(&s->piece);
+    return n > 0;
+}
+
+static bool at_end(struct scan *s)
+{
+    return s->at == s->text.n && !more(s);
+}
+
+/* The scan's place in the whole text. */
+static size_t place(const struct scan *s)
+{
+    return s->before + s->at;
+}
+
+/* The same; from there on all stays at hand, up to parse_piece(). */
+static size_t hold(struct scan *s)
+{
+    s->held = s->at;
+    return place(s);
+}
 
 static bool fail(struct scan *s, size_t offset, const char *what)
 {
@@ -91,13 +145,13 @@ static bool fail(struct scan *s, size_t offset, const char *what)
 /* What must stand at `offset` does not; where that was looked for up to the end, the file is not whole. */
 static bool missing(struct scan *s, size_t offset, const char *what)
 {
-    return fail(s, offset, s->at == s->text.n ? "the file ends too early: it is cut off" : what);
+    return fail(s, offset, at_end(s) ? "the file ends too early: it is cut off" : what);
 }
 
 /* The byte at the scan's place, or 0 at the end: a NUL in the text is refused like any byte that fits nowhere. */
-static char here(const struct scan *s)
+static char here(struct scan *s)
 {
-    return s->at < s->text.n ? s->text.p[s->at] : '\0';
+    return at_end(s) ? '\0' : s->text.p[s->at];
 }
 
 static void skip_space(struct scan *s)
@@ -110,7 +164,7 @@ static void skip_space(struct scan *s)
 static bool take(struct scan *s, char c)
 {
     skip_space(s);
-    if (s->at == s->text.n || here(s) != c)
+    if (at_end(s) || here(s) != c)
         return false;
     s->at++;
     return true;
@@ -118,21 +172,23 @@ static bool take(struct scan *s, char c)
 
 static bool expect(struct scan *s, char c, const char *what)
 {
-    return take(s, c) || missing(s, s->at, what);
+    return take(s, c) || missing(s, place(s), what);
 }
 
 /* Goes over a string, from its opening quote on. False when it does not end. */
 static bool skip_string(struct scan *s)
 {
-    for (s->at++; s->at < s->text.n; s->at++) {
-        if (here(s) == '\\')
-            s->at++;
+    bool escaped = false;
+    for (s->at++; !at_end(s); s->at++) {
+        if (escaped)
+            escaped = false;
+        else if (here(s) == '\\')
+            escaped = true;
         else if (here(s) == '"') {
             s->at++;
             return true;
         }
     }
-    s->at = s->text.n;
     return false;
 }
 
@@ -140,7 +196,7 @@ static bool skip_string(struct scan *s)
 static bool skip_object(struct scan *s)
 {
     size_t depth = 0;
-    while (s->at < s->text.n) {
+    while (!at_end(s)) {
         char c = here(s);
         if (c == '"') {
             if (!skip_string(s))
@@ -156,11 +212,12 @@ static bool skip_object(struct scan *s)
     return false;
 }
 
-/* Parses the piece of text from `start` to the scan's place; NULL with the fault filled. */
+/* Parses what is held, from `start` to the scan's place; NULL with the fault filled. */
 static struct json_doc *parse_piece(struct scan *s, size_t start)
 {
     struct json_error e;
-    struct json_doc *d = json_parse(str_make(s->text.p + start, s->at - start), false, &e);
+    struct json_doc *d = json_parse(str_make(s->text.p + (start - s->before), place(s) - start), false, &e);
+    s->held = NOTHING;
     if (!d)
         fail(s, start + e.offset, e.what);
     s->fault->no_memory |= !d && e.no_memory;
@@ -197,7 +254,7 @@ static bool add_client(struct scan *s, const struct client_fields *f, size_t sta
 /* In whatever form JSON allows. */
 static bool read_any_client(struct scan *s)
 {
-    size_t start = s->at;
+    size_t start = hold(s);
     if (!skip_object(s))
         return fail(s, start, "this object does not end: the file is cut off");
     struct json_doc *d = parse_piece(s, start);
@@ -218,9 +275,11 @@ static bool read_any_client(struct scan *s)
 /* Nearly all are as they were written here, and a start is waited for. */
 static bool read_client(struct scan *s)
 {
-    size_t start = s->at;
+    while (s->text.n - s->at < STORED_MAX && more(s))
+        ;
+    size_t start = place(s);
     struct client_fields f;
-    size_t n = client_stored_read(str_make(s->text.p + start, s->text.n - start), &f);
+    size_t n = client_stored_read(str_make(s->text.p + s->at, s->text.n - s->at), &f);
     s->at += n;
     return n > 0 ? add_client(s, &f, start) : read_any_client(s);
 }
@@ -234,7 +293,7 @@ static bool read_clients(struct scan *s)
     do {
         skip_space(s);
         if (here(s) != '{')
-            return missing(s, s->at,
+            return missing(s, place(s),
                            here(s) == ']' ? "no client follows the comma before this" : "a client must be an object");
         if (!read_client(s))
             return false;
@@ -246,7 +305,7 @@ static bool read_clients(struct scan *s)
 static struct json_doc *read_string(struct scan *s, const char *otherwise)
 {
     skip_space(s);
-    size_t start = s->at;
+    size_t start = hold(s);
     if (here(s) == '"' && skip_string(s))
         return parse_piece(s, start);
     (void)missing(s, start, otherwise);
@@ -256,7 +315,7 @@ static struct json_doc *read_string(struct scan *s, const char *otherwise)
 static bool read_saved_at(struct scan *s)
 {
     skip_space(s);
-    size_t start = s->at;
+    size_t start = place(s);
     static const char must_be[] = "saved_at must be a time such as \"2026-01-31T12:34:56.789Z\"";
     struct json_doc *d = read_string(s, must_be);
     if (!d)
@@ -270,7 +329,7 @@ static bool read_saved_at(struct scan *s)
 static bool read_boot(struct scan *s)
 {
     skip_space(s);
-    size_t start = s->at;
+    size_t start = place(s);
     static const char must_be[] = "boot must be two numbers such as \"17 5000\", or be left out";
     struct json_doc *d = read_string(s, must_be);
     if (!d)
@@ -294,7 +353,7 @@ static bool read_member(struct scan *s)
                    {STR("boot"), &s->seen_boot, read_boot}};
     const struct member *m = members, *end = members + sizeof members / sizeof *members;
     skip_space(s);
-    size_t start = s->at;
+    size_t start = place(s);
     struct json_doc *d = read_string(s, "a key is missing: \"clients\", \"saved_at\" or \"boot\"");
     if (!d)
         return false;
@@ -312,9 +371,11 @@ static bool read_member(struct scan *s)
 static bool read_all(struct scan *s)
 {
     skip_space(s);
-    if (s->at == s->text.n)
-        return fail(s, s->at, "the file is empty");
-    if (str_starts_with(s->text, STR("\xef\xbb\xbf")))
+    if (at_end(s))
+        return fail(s, place(s), "the file is empty");
+    while (s->text.n - s->at < 3 && more(s))
+        ;
+    if (place(s) == 0 && str_starts_with(s->text, STR("\xef\xbb\xbf")))
         return fail(s, 0, "the file begins with a byte order mark");
     if (!expect(s, '{', "the file must hold an object"))
         return false;
@@ -325,30 +386,53 @@ static bool read_all(struct scan *s)
     if (!expect(s, '}', "the object must go on with a comma or end here"))
         return false;
     skip_space(s);
-    if (s->at != s->text.n)
-        return fail(s, s->at, "something follows the end of the object");
-    return s->seen_clients || fail(s, s->at, "\"clients\" is missing");
+    if (!at_end(s))
+        return fail(s, place(s), "something follows the end of the object");
+    return s->seen_clients || fail(s, place(s), "\"clients\" is missing");
 }
 
 /* A wall clock that has stepped back since counts as no time. */
-static uint64_t time_away(const struct scan *s, const struct boot_clock *clock)
+static uint64_t time_away(const struct scan *s)
 {
-    uint64_t boottime = s->now->now + clock->zero, wall = s->now->wall_ns;
-    if (s->seen_boot && s->boot != 0 && s->boot == clock->boot && s->boottime <= boottime)
+    uint64_t boottime = s->now->now + s->clock->zero, wall = s->now->wall_ns;
+    if (s->seen_boot && s->boot != 0 && s->boot == s->clock->boot && s->boottime <= boottime)
         return boottime - s->boottime;
     return wall > s->saved_wall_ns ? wall - s->saved_wall_ns : 0;
+}
+
+static bool read_snapshot(struct scan *s, uint64_t *saved_wall_ns)
+{
+    *s->fault = (struct text_fault){0};
+    bool ok = read_all(s) && s->fault->unreadable == 0 && !s->fault->no_memory;
+    buf_fini(&s->piece);
+    if (!ok)
+        return false;
+    uint64_t away = time_away(s);
+    for (struct client *c = client_table_after(s->table, 0); c; c = client_table_next(c))
+        c->slot->word = bucket_refilled(c->policy, c->slot->word, s->now->now, away);
+    *saved_wall_ns = s->seen_saved_at ? s->saved_wall_ns : 0;
+    return true;
+}
+
+static struct scan scan_into(struct client_table *t, const struct instant *at, const struct boot_clock *clock,
+                             struct text_fault *fault)
+{
+    return (struct scan){
+        .held = NOTHING, .table = t, .now = at, .clock = clock, .saved_wall_ns = at->wall_ns, .fault = fault};
 }
 
 bool snapshot_parse(struct str text, struct client_table *t, const struct instant *at, const struct boot_clock *clock,
                     uint64_t *saved_wall_ns, struct text_fault *fault)
 {
-    struct scan s = {.text = text, .table = t, .now = at, .saved_wall_ns = at->wall_ns, .fault = fault};
-    fault->no_memory = false;
-    if (!read_all(&s))
-        return false;
-    uint64_t away = time_away(&s, clock);
-    for (struct client *c = client_table_after(t, 0); c; c = client_table_next(c))
-        c->slot->word = bucket_refilled(c->policy, c->slot->word, at->now, away);
-    *saved_wall_ns = s.seen_saved_at ? s.saved_wall_ns : 0;
-    return true;
+    struct scan s = scan_into(t, at, clock, fault);
+    s.text = text;
+    return read_snapshot(&s, saved_wall_ns);
+}
+
+bool snapshot_read(const struct snapshot_source *source, struct client_table *t, const struct instant *at,
+                   const struct boot_clock *clock, uint64_t *saved_wall_ns, struct text_fault *fault)
+{
+    struct scan s = scan_into(t, at, clock, fault);
+    s.source = source;
+    return read_snapshot(&s, saved_wall_ns);
 }

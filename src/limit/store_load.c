@@ -96,26 +96,47 @@ static bool take_lock(struct load *l)
 
 /* ---- clients.json ---- */
 
-static bool parse_clients(struct load *l, const char *path, struct str text)
+struct source {
+    int fd;
+    size_t total;
+};
+
+static ssize_t read_more(void *arg, char *p, size_t n)
 {
-    struct text_fault fault;
-    if (!snapshot_parse(text, l->st->setup.table, &l->at, &l->st->clock, &l->snapshot, &fault))
-        return not_loaded(l, path, text, &fault);
-    l->saved_wall_ns = l->snapshot ? l->snapshot : l->at.wall_ns;
-    return true;
+    struct source *f = arg;
+    ssize_t got = file_read_some(f->fd, p, n);
+    f->total += got > 0 ? (size_t)got : 0;
+    return f->total > FILE_MAX ? -EFBIG : got;
+}
+
+/* Where in the file that is can be said only by reading it again. */
+static bool clients_not_loaded(struct load *l, const char *path, const struct text_fault *fault)
+{
+    if (fault->unreadable < 0)
+        return fail(l, STORE_UNUSABLE, "%s: %s", path, file_why(fault->unreadable));
+    struct buf text = BUF_INIT;
+    int r = fault->no_memory ? 0 : file_read(path, FILE_MAX, &text);
+    if (r == 0)
+        not_loaded(l, path, buf_str(&text), fault);
+    else
+        fail(l, STORE_DAMAGED, "%s: at byte %zu: %s", path, fault->offset, fault->what);
+    buf_fini(&text);
+    return false;
 }
 
 /* Loads one of the files, if it is there: *there says so. One that cannot be read now may be whole all the same. */
 static bool load_file(struct load *l, const char *path, bool *there)
 {
-    struct buf text = BUF_INIT;
-    int r = file_read(path, FILE_MAX, &text);
-    *there = r != -ENOENT;
-    bool ok = r == -ENOENT || (r == 0 && parse_clients(l, path, buf_str(&text)));
-    if (r < 0 && r != -ENOENT)
-        fail(l, STORE_UNUSABLE, "%s: %s", path, file_why(r));
-    buf_fini(&text);
-    return ok;
+    struct source f = {.fd = file_open_to_read(path)};
+    struct text_fault fault;
+    *there = f.fd != -ENOENT;
+    if (f.fd < 0)
+        return f.fd == -ENOENT || fail(l, STORE_UNUSABLE, "%s: %s", path, file_why(f.fd));
+    bool ok = snapshot_read(&(struct snapshot_source){read_more, &f}, l->st->setup.table, &l->at, &l->st->clock,
+                            &l->snapshot, &fault);
+    file_close(f.fd);
+    l->saved_wall_ns = l->snapshot ? l->snapshot : l->at.wall_ns;
+    return ok || clients_not_loaded(l, path, &fault);
 }
 
 static bool load_clients(struct load *l)

@@ -52,7 +52,7 @@ static bool make_piece(struct save *s)
 static int open_files(struct save *s)
 {
     s->fd = file_replace_begin(s->path);
-    s->old = s->fd < 0 || s->final ? -1 : file_open_old(s->path); /* at the end nobody waits for the processor */
+    s->old = s->fd < 0 || s->final ? -1 : file_open_to_read(s->path); /* at the end nobody waits for the processor */
     s->bytes = s->spread = 0;
     return s->fd;
 }

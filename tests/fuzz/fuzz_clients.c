@@ -48,6 +48,31 @@ static void check_table(const struct client_table *t, struct buf *written)
     CHECK(n == t->shown);
 }
 
+/* A few bytes at a time. */
+static ssize_t read_some(void *arg, char *p, size_t n)
+{
+    struct str *rest = arg;
+    n = n < 5 ? n : 5;
+    n = n < rest->n ? n : rest->n;
+    if (n > 0)
+        memcpy(p, rest->p, n);
+    *rest = str_make(rest->p + n, rest->n - n);
+    return (ssize_t)n;
+}
+
+/* In pieces it is the same text. */
+static void try_pieces(struct str text, bool taken, const struct client_table *t, const struct text_fault *fault)
+{
+    struct client_table again;
+    struct text_fault now_fault;
+    uint64_t saved;
+    client_table_init(&again, &key);
+    CHECK(snapshot_read(&(struct snapshot_source){read_some, &text}, &again, &now, &boot, &saved, &now_fault) == taken);
+    CHECK(again.shown == t->shown);
+    CHECK(taken || (now_fault.offset == fault->offset && strcmp(now_fault.what, fault->what) == 0));
+    client_table_fini(&again);
+}
+
 static void try_snapshot(struct str text)
 {
     struct client_table t, again;
@@ -56,7 +81,9 @@ static void try_snapshot(struct str text)
     uint64_t saved;
     client_table_init(&t, &key);
     client_table_init(&again, &key);
-    if (snapshot_parse(text, &t, &now, &boot, &saved, &fault)) {
+    bool taken = snapshot_parse(text, &t, &now, &boot, &saved, &fault);
+    try_pieces(text, taken, &t, &fault);
+    if (taken) {
         check_table(&t, &written);
         CHECK(snapshot_parse(buf_str(&written), &again, &now, &boot, &saved, &fault));
         CHECK(again.shown == t.shown && saved == now.wall_ns);

@@ -131,6 +131,7 @@ static void test_read(void **state)
     (void)state;
     struct buf b = BUF_INIT;
     assert_int_equal(file_read(path, 100, &b), -ENOENT);
+    assert_int_equal(file_open_to_read(path), -ENOENT);
     assert_int_equal(file_read(folder, 100, &b), -EISDIR);
     assert_int_equal(file_replace(path, STR("12345")), 0);
     assert_true(buf_append(&b, "0", 1));
@@ -530,6 +531,8 @@ static void test_a_fifo_keeps_nobody(void **state)
     assert_int_equal(mkfifo(path, 0600), 0);
     assert_int_equal(file_read(path, 100, &b), -ESPIPE);
     assert_int_equal(file_read("/dev/zero", 100, &b), -ESPIPE);
+    assert_int_equal(file_open_to_read(path), -ESPIPE);
+    assert_int_equal(file_open_to_read("/dev/zero"), -ESPIPE);
     assert_int_equal(file_open_append(path), -ENXIO);
     int reader = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC), fd = file_open_append(path);
     assert_true(fd >= 0);
@@ -593,9 +596,9 @@ static void test_hints_change_nothing(void **state)
 {
     char still[12] = "";
     (void)state;
-    assert_int_equal(file_open_old(path), -ENOENT);
+    assert_int_equal(file_open_to_read(path), -ENOENT);
     assert_int_equal(file_replace(path, STR("old content")), 0);
-    int old = file_open_old(path), fd = file_replace_begin(path);
+    int old = file_open_to_read(path), fd = file_replace_begin(path);
     assert_true(old >= 0);
     assert_true(fd >= 0);
     assert_int_equal(file_write_all(fd, STR("new content")), 0);

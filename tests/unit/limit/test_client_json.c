@@ -155,7 +155,7 @@ static size_t expect_as_parsed(const char *text)
         return 0;
     struct json_doc *d = json_parse(str_make(text, n), false, &e);
     assert_non_null(d);
-    assert_true(client_fields_read(json_root(d), CLIENT_ID | SETTINGS, CLIENT_TOKENS | CLIENT_MODE, &wanted, &fault));
+    assert_true(client_fields_read(json_root(d), CLIENT_ID | SETTINGS, CLIENT_TOKENS | CLIENT_MODE | CLIENT_PLACE, &wanted, &fault));
     json_free(d);
     assert_int_equal(is.given, wanted.given);
     assert_string_equal(is.v.id, wanted.v.id);
@@ -163,6 +163,7 @@ static size_t expect_as_parsed(const char *text)
     assert_memory_equal(&is.v.set.rate, &wanted.v.set.rate, sizeof(double));
     assert_memory_equal(&is.v.tokens, &wanted.v.tokens, sizeof(double));
     assert_int_equal(is.v.set.mode, wanted.v.set.mode);
+    assert_true(is.v.place == wanted.v.place);
     return n;
 }
 
@@ -180,6 +181,8 @@ static void stored_clients_are_read_the_short_way(void **state)
         STORED("a", "1", "1", "0.1", ",\"mode\":\"shadow\"}"),
         STORED("a", "1", "1", "0.3", ",\"mode\":\"off\"}"),
         STORED("a", "1", "1", "123456789012345", ",\"mode\":\"enforce\"}"),
+        STORED("a", "1", "1", "1", ",\"place\":7}"),
+        STORED("a", "1", "1", "1", ",\"mode\":\"off\",\"place\":999999999999999}"),
         STORED("a", "1", "1", "1", "}}} and whatever follows"),
     };
     static const char *const long_way[] = {
@@ -192,6 +195,11 @@ static void stored_clients_are_read_the_short_way(void **state)
         STORED("a", "1", "1", "1", ",\"mode\":\"offf\"}"),
         STORED("a", "1", "1", "1", ",\"mode\":\"off\",\"mode\":\"off\"}"),
         STORED("a", "1", "1", "1", ",\"other\":1}"),
+        STORED("a", "1", "1", "1", ",\"place\":0}"),
+        STORED("a", "1", "1", "1", ",\"place\":1.5}"),
+        STORED("a", "1", "1", "1", ",\"place\":-1}"),
+        STORED("a", "1", "1", "1", ",\"place\":1234567890123456}"),
+        STORED("a", "1", "1", "1", ",\"place\":7,\"mode\":\"off\"}"),
         STORED("", "1", "1", "1", "}"),
         STORED("a b", "1", "1", "1", "}"),
         STORED("a\\u0062", "1", "1", "1", "}"),
@@ -255,6 +263,7 @@ static void both_ways_agree(void **state)
         v.set.rate = (double)(1 + next_random(&random) % 1000000000) / (i % 4 ? 1e6 : 3e6);
         v.set.mode = (enum client_mode)(i % CLIENT_MODES);
         v.tokens = client_tokens_shown((double)next_random(&random) / 1e6 - (i % 7 ? 0 : 1e5));
+        v.place = i % 3 ? 0 : 1 + next_random(&random) % 1000000;
         snprintf(v.id, sizeof v.id, "client-%u", i);
         assert_true(client_stored_json(&text, &v) && buf_append(&text, "", 1));
         char *bytes = buf_bytes(&text);

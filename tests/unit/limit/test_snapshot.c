@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "limit/client_json.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -20,11 +21,72 @@ static const struct instant now = {10 * NS_PER_S, UINT64_C(1769860800) * NS_PER_
 /* The machine had run for 50 s at time 0. */
 static const struct boot_clock boot = {4711, 50 * NS_PER_S};
 
+/* A text that comes in pieces of `piece` bytes, and fails with `error`, where that is set, instead of its end. */
+struct pieces {
+    struct str rest;
+    size_t piece;
+    int error;
+};
+
+static ssize_t read_piece(void *arg, char *p, size_t n)
+{
+    struct pieces *from = arg;
+    if (from->rest.n == 0)
+        return from->error;
+    n = n < from->piece ? n : from->piece;
+    n = n < from->rest.n ? n : from->rest.n;
+    memcpy(p, from->rest.p, n);
+    from->rest = str_make(from->rest.p + n, from->rest.n - n);
+    return (ssize_t)n;
+}
+
+static bool read_in_pieces(struct str text, size_t piece, int error, struct client_table *t, uint64_t *saved,
+                           struct text_fault *fault)
+{
+    struct pieces from = {text, piece, error};
+    client_table_init(t, &key);
+    return snapshot_read(&(struct snapshot_source){read_piece, &from}, t, &now, &boot, saved, fault);
+}
+
+static void expect_same_clients(const struct client_table *a, const struct client_table *b)
+{
+    const struct client *x = client_table_after(a, 0), *y = client_table_after(b, 0);
+    for (; x && y; x = client_table_next(x), y = client_table_next(y)) {
+        assert_true(str_eq(client_id(x), client_id(y)) && x->slot->word == y->slot->word);
+        assert_true(x->policy->capacity == y->policy->capacity && x->policy->rate == y->policy->rate);
+        assert_int_equal(x->mode, y->mode);
+    }
+    assert_true(!x && !y);
+}
+
+/* However it comes, it is the same text: the same clients, or the same fault in the same place. */
+static void expect_same_in_pieces(struct str text, const struct client_table *t, bool taken, uint64_t saved,
+                                  const struct text_fault *fault)
+{
+    static const size_t pieces[] = {1, 2, 3, 7, 64, 500};
+    for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
+        struct client_table again;
+        struct text_fault now_fault;
+        uint64_t now_saved = 0;
+        assert_int_equal(read_in_pieces(text, pieces[i], 0, &again, &now_saved, &now_fault), taken);
+        if (!taken) {
+            assert_string_equal(now_fault.what, fault->what);
+            assert_int_equal(now_fault.offset, fault->offset);
+        } else {
+            assert_int_equal(now_saved, saved);
+        }
+        expect_same_clients(t, &again);
+        client_table_fini(&again);
+    }
+}
+
 static bool parse(struct str text, struct client_table *t, struct text_fault *fault)
 {
-    uint64_t saved;
+    uint64_t saved = 0;
     client_table_init(t, &key);
-    return snapshot_parse(text, t, &now, &boot, &saved, fault);
+    bool taken = snapshot_parse(text, t, &now, &boot, &saved, fault);
+    expect_same_in_pieces(text, t, taken, saved, fault);
+    return taken;
 }
 
 static double tokens_of(const struct client_table *t, const char *id)
@@ -340,6 +402,43 @@ static void every_prefix_is_damaged(void **state)
     }
 }
 
+/* More clients than a piece holds, in the form that is written and in others. */
+static void longer_than_a_piece(void **state)
+{
+    (void)state;
+    struct client_table t;
+    struct text_fault fault;
+    struct buf text = BUF_INIT;
+    assert_true(buf_append_str(&text, SNAPSHOT_BEGIN));
+    for (unsigned i = 0; i < 20000; i++)
+        assert_true(
+            buf_printf(&text, "%s{\"client_id\":\"client-%05u\",%s\"capacity\":%u,\"rate_per_sec\":0.5,\"tokens\":1%s}",
+                       i ? ",\n" : "\n", i, i % 5 ? "" : " ", 1 + i % 7, i % 3 ? "" : ",\"mode\":\"off\""));
+    assert_true(snapshot_append_end(&text, &now, &boot));
+    assert_true(parse(buf_str(&text), &t, &fault));
+    assert_int_equal(t.shown, 20000);
+    client_table_fini(&t);
+    buf_fini(&text);
+}
+
+/* What cannot be read is no damage, wherever it ends. */
+static void unreadable_is_not_damaged(void **state)
+{
+    (void)state;
+    struct str text = STR("{\"clients\":[\n" ONE "\n],\"saved_at\":\"2026-01-31T12:00:00.000Z\"}\n");
+    for (size_t n = 0; n <= text.n; n++) {
+        struct client_table t;
+        struct text_fault fault;
+        uint64_t saved;
+        assert_false(read_in_pieces(str_make(text.p, n), 10, -EIO, &t, &saved, &fault));
+        assert_int_equal(fault.unreadable, -EIO);
+        client_table_fini(&t);
+        assert_int_equal(read_in_pieces(str_make(text.p, n), 10, 0, &t, &saved, &fault), n >= text.n - 1);
+        assert_int_equal(fault.unreadable, 0);
+        client_table_fini(&t);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -353,6 +452,8 @@ int main(void)
         cmocka_unit_test(damage_is_found_and_placed),
         cmocka_unit_test(slips_are_named),
         cmocka_unit_test(every_prefix_is_damaged),
+        cmocka_unit_test(longer_than_a_piece),
+        cmocka_unit_test(unreadable_is_not_damaged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
