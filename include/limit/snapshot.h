@@ -59,6 +59,7 @@ struct snapshot_source {
 
 /* The same of a text that comes piece by piece: no more of it is kept than a piece, and a client that is longer. */
 bool snapshot_read(const struct snapshot_source *source, struct client_table *t, const struct instant *at,
-                   const struct boot_clock *clock, uint64_t *saved_wall_ns, struct text_fault *fault) __attribute__((warn_unused_result));
+                   const struct boot_clock *clock, uint64_t *saved_wall_ns, struct text_fault *fault)
+    __attribute__((warn_unused_result));
 
 #endif

@@ -155,7 +155,8 @@ static size_t expect_as_parsed(const char *text)
         return 0;
     struct json_doc *d = json_parse(str_make(text, n), false, &e);
     assert_non_null(d);
-    assert_true(client_fields_read(json_root(d), CLIENT_ID | SETTINGS, CLIENT_TOKENS | CLIENT_MODE | CLIENT_PLACE, &wanted, &fault));
+    assert_true(client_fields_read(json_root(d), CLIENT_ID | SETTINGS, CLIENT_TOKENS | CLIENT_MODE | CLIENT_PLACE,
+                                   &wanted, &fault));
     json_free(d);
     assert_int_equal(is.given, wanted.given);
     assert_string_equal(is.v.id, wanted.v.id);

@@ -442,18 +442,12 @@ static void unreadable_is_not_damaged(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(there_and_back),
-        cmocka_unit_test(places_come_back),
-        cmocka_unit_test(places_by_hand),
-        cmocka_unit_test(no_clients),
-        cmocka_unit_test(time_away_refills),
-        cmocka_unit_test(time_away_in_the_same_boot),
-        cmocka_unit_test(written_by_hand),
-        cmocka_unit_test(damage_is_found_and_placed),
-        cmocka_unit_test(slips_are_named),
-        cmocka_unit_test(every_prefix_is_damaged),
-        cmocka_unit_test(longer_than_a_piece),
-        cmocka_unit_test(unreadable_is_not_damaged),
+        cmocka_unit_test(there_and_back),      cmocka_unit_test(places_come_back),
+        cmocka_unit_test(places_by_hand),      cmocka_unit_test(no_clients),
+        cmocka_unit_test(time_away_refills),   cmocka_unit_test(time_away_in_the_same_boot),
+        cmocka_unit_test(written_by_hand),     cmocka_unit_test(damage_is_found_and_placed),
+        cmocka_unit_test(slips_are_named),     cmocka_unit_test(every_prefix_is_damaged),
+        cmocka_unit_test(longer_than_a_piece), cmocka_unit_test(unreadable_is_not_damaged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
