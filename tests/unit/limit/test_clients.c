@@ -571,6 +571,79 @@ static void places_outlive_the_process(void **state)
     close_world(&w);
 }
 
+struct order {
+    unsigned n;
+    struct {
+        char id[8];
+        uint64_t place;
+    } at[320];
+};
+
+static void note_place(void *arg, const struct client_view *v)
+{
+    struct order *o = arg;
+    assert_true(o->n < sizeof o->at / sizeof o->at[0] && strlen(v->id) < sizeof o->at[0].id);
+    memcpy(o->at[o->n].id, v->id, strlen(v->id));
+    o->at[o->n++].place = v->place;
+}
+
+static void note_order(const struct world *w, struct order *o)
+{
+    uint64_t place = 0;
+    bool more;
+    *o = (struct order){0};
+    (void)!clients_list(w->lim, &place, 320, note_place, o, &more);
+    assert_false(more);
+}
+
+/* Changes at random, several at once and in the middle of saves: whenever the process ends, and however, the next one
+ * has all in the same places. */
+static void the_order_outlives_the_process(void **state)
+{
+    (void)state;
+    enum { IDS = 20, AT_ONCE = 4, OTHERS = 300 /* so that a save has three slices */ };
+    struct world w;
+    static struct order before, behind;
+    static struct waiter others[OTHERS];
+    unsigned rng = 11;
+    open_world(&w);
+    w.save_interval = "20ms";
+    for (unsigned i = 0; i < OTHERS; i++) {
+        char id[8];
+        snprintf(id, sizeof id, "o%u", i);
+        begin_register(&w, &others[i], id, 10, 1);
+    }
+    for (unsigned i = 0; i < OTHERS; i++)
+        assert_int_equal(wait_for(&w, &others[i]), ERR_OK);
+    for (unsigned round = 0; round < 20; round++) {
+        stop(&w);
+        must_start(&w);
+        for (unsigned step = 0; step < 15; step++) {
+            struct waiter waiters[AT_ONCE];
+            for (unsigned i = 0; i < AT_ONCE; i++) {
+                char id[8];
+                rng = rng * 1664525 + 1013904223;
+                snprintf(id, sizeof id, "c%u", (rng >> 9) % IDS);
+                if (rng >> 31)
+                    begin_register(&w, &waiters[i], id, 10, 1);
+                else
+                    begin_delete(&w, &waiters[i], id);
+            }
+            for (unsigned i = 0; i < AT_ONCE; i++)
+                (void)wait_for(&w, &waiters[i]);
+        }
+        note_order(&w, &before);
+        if (rng >> 30 & 1)
+            crash(&w);
+        else
+            stop(&w);
+        must_start(&w);
+        note_order(&w, &behind);
+        assert_memory_equal(&before, &behind, sizeof before);
+    }
+    close_world(&w);
+}
+
 static void words_name(const struct world *w, char out[80])
 {
     snprintf(out, 80, "%s.tokens", w->path);
@@ -1743,6 +1816,7 @@ int main(void)
         cmocka_unit_test(lists_and_cursors),
         cmocka_unit_test(crash_loses_nothing_acknowledged),
         cmocka_unit_test(places_outlive_the_process),
+        cmocka_unit_test(the_order_outlives_the_process),
         cmocka_unit_test(registrations_are_written_with_their_tokens),
         cmocka_unit_test(damaged_words_do_not_count),
         cmocka_unit_test(words_that_are_not_kept_leave_no_file),
