@@ -190,13 +190,27 @@ $(BUILD)/sim: $(SIM_OBJ) $(BUILD)/obj/sim-daemon.o
 SOURCES := $(wildcard src/*.c src/*/*.c src/*/*.h include/*.h include/*/*.h tests/unit/*/*.c tests/e2e/*.[ch] \
              tests/e2e/harness/*.[ch] tests/e2e/conformance/*.[ch] tests/fuzz/*.[ch] tests/bench/*.[ch] tests/sim/*.[ch] tests/chaos/*.[ch])
 
+# The longest begins first.
+LINTS := lint-tidy lint-layers lint-cppcheck lint-shell lint-format
+.PHONY: $(LINTS)
 lint: packages-build+lint+test
 	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory $(PARALLEL) $(LINTS)
+
+lint-layers:
 	@tests/lint/layers.sh $(BUILD)
+
+lint-format:
 	@clang-format --dry-run --Werror $(SOURCES)
+
+lint-shell:
 	@shellcheck -x -P SCRIPTDIR .ci/run .ci/install-packages $$(find src tests -name '*.sh')
+
+lint-cppcheck:
 	@cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
 	  --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -DLB_VERSION='"x"' -D_GNU_SOURCE -Iinclude src
+
+lint-tidy:
 	@tests/lint/tidy.sh src/*.c src/*/*.c
 
 format:

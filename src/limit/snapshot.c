@@ -7,10 +7,9 @@
 #include "base/json.h"
 #include "limit/client_json.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-
-typedef unsigned long long ull;
 
 /* The id stands behind it. */
 struct note {
@@ -64,7 +63,7 @@ bool snapshot_append_end(struct buf *out, const struct instant *at, const struct
     clock_format_rfc3339(at->wall_ns, when);
     bool ok = buf_printf(out, "\n],\"saved_at\":\"%s\"", when);
     if (ok && clock->boot != 0)
-        ok = buf_printf(out, ",\"boot\":\"%llu %llu\"", (ull)clock->boot, (ull)(at->now + clock->zero));
+        ok = buf_printf(out, ",\"boot\":\"%" PRIu64 " %" PRIu64 "\"", clock->boot, at->now + clock->zero);
     return ok && buf_append_str(out, STR("}\n"));
 }
 
