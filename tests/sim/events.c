@@ -369,8 +369,9 @@ int sim_timerfd_settime(int fd, int flags, const struct itimerspec *spec, struct
         sim_fail("kernel", "a use of timerfd that is not simulated");
     t->expired = 0;
     event_cancel(&t->event);
+    uint64_t zero = kernel.boot + kernel.slept;
     if (at > 0)
-        event_set(&t->event, at + kernel.boot > 1000 * S ? at + kernel.boot - 1000 * S : 0);
+        event_set(&t->event, at + zero > 1000 * S ? at + zero - 1000 * S : 0);
     t->waits = at > 0 && t->event.at > sim_now();
     return (int)syscall_end("timerfd_settime", 0);
 }
@@ -495,8 +496,11 @@ int sim_clock_gettime(clockid_t id, struct timespec *ts)
     thread_spend(30);
     if (id != CLOCK_REALTIME && id != CLOCK_MONOTONIC && id != CLOCK_BOOTTIME)
         sim_fail("kernel", "clock_gettime with clock %d, which is not simulated", id);
-    uint64_t now =
-        id == CLOCK_REALTIME ? (uint64_t)((int64_t)sim_now() + kernel.wall_offset) : sim_now() - kernel.boot + 1000 * S;
+    uint64_t now = sim_now() - kernel.boot + 1000 * S;
+    if (id == CLOCK_REALTIME)
+        now = (uint64_t)((int64_t)sim_now() + kernel.wall_offset);
+    else if (id == CLOCK_MONOTONIC)
+        now -= kernel.slept;
     *ts = (struct timespec){.tv_sec = (time_t)(now / S), .tv_nsec = (long)(now % S)};
     return 0;
 }

@@ -50,6 +50,12 @@ static void least_terms(unsigned client, double *capacity, double *rate)
     *rate = (*name ? s->named_rate[named] : address ? s->registered_rate : limits_least_rate()) / 1e9;
 }
 
+/* Only in another boot of the machine is it asked how long nobody decided. */
+static bool wall_clock_counts(void)
+{
+    return world.wall_steps > 0 && world.power_cuts > 0;
+}
+
 /* Promise: a bucket begins full, and fills at its rate. Was there surely a token for the request? One is the least that
  * there can have been, with each of the others taken as late as may be. Nothing is said where clients may have to share
  * a bucket, or a clock was not right. */
@@ -62,7 +68,7 @@ static bool has_tokens_left(const struct request *r)
     uint64_t until = r->sent_at > 10 * MS ? r->sent_at - 10 * MS : 0, last = 0;
     if (!*name && world.set.max_tracked < 100)
         return false;
-    if (world.wall_steps > 0 || stalled_since(r->sent_at))
+    if (wall_clock_counts() || stalled_since(r->sent_at))
         rate = 0;
     size_t n;
     uint64_t *at = tokens_taken(r, until, &n);
@@ -170,7 +176,8 @@ bool judge_start_is_unsure(void)
  * them is lost, too. */
 static unsigned lost_buckets(void)
 {
-    return world.deaths - world.clean_stops + world.wall_steps + world.unsure_starts + judge_start_is_unsure();
+    unsigned steps = wall_clock_counts() ? world.power_cuts : 0;
+    return world.deaths - world.clean_stops + steps + world.unsure_starts + judge_start_is_unsure();
 }
 
 static void check_address(unsigned client, unsigned crashes)
@@ -188,7 +195,7 @@ void judge_check_limits(void)
         return;
     /* What a power cut may give back: tokens of a snapshot that is save_interval old; and a kill, where a call for the
      * file that they are in has failed. */
-    unsigned crashes = world.power_cuts + world.wall_steps + world.lossy_stops;
+    unsigned crashes = world.power_cuts + world.lossy_stops;
     if (fault_since(SHOWN_DISK | SHOWN_HEAP | SHOWN_DESCRIPTORS | SHOWN_SYNC, 0))
         crashes += world.kills;
     for (unsigned i = 0; i < NAMED_MAX; i++) {

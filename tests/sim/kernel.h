@@ -66,7 +66,8 @@ struct kernel {
     unsigned chunk;              /* network: 0 whole pieces, 1 random cuts, 2 a few bytes at a time */
     uint64_t latency;            /* of a connection, typical */
     uint64_t slow_at;            /* when the last slow call of the disk ends, or has ended */
-    uint64_t boot;               /* sim_now() at the last boot: the monotonic clock's zero */
+    uint64_t boot;               /* sim_now() at the last boot: zero of the clocks that count from it, */
+    uint64_t slept;              /* and what the machine has slept since, which the monotonic one does not count */
     int64_t wall_offset;         /* of the wall clock */
     unsigned fd_hard_limit;
     void (*named)(void); /* or NULL: told when the process has made or renamed a name on the disk */

@@ -72,6 +72,7 @@ void operator_boot(void)
     char id[64];
     int n = snprintf(id, sizeof id, "00000000-0000-4000-8000-%012" PRIx64 "\n", sim_now() & UINT64_C(0xffffffffffff));
     kernel.boot = sim_now();
+    kernel.slept = 0;
     disk_put("proc/sys/kernel/random/boot_id", id, (size_t)n);
 }
 
@@ -129,13 +130,30 @@ static void do_rotate(struct deed *d)
         process_signal(SIGUSR1);
 }
 
+static void step_wall_clock(struct rng *r)
+{
+    int64_t by = (int64_t)rng_spread(r, 1, 7200 * S);
+    kernel.wall_offset += rng_chance(r, 500) ? by : -by;
+    world.wall_steps++;
+    trace("wall-clock-steps ns", by, 0, 0);
+}
+
 static void do_wall_step(struct deed *d)
 {
     (void)d;
-    int64_t by = (int64_t)rng_spread(&stream, 1, 7200 * S);
-    kernel.wall_offset += rng_chance(&stream, 500) ? by : -by;
-    world.wall_steps++;
-    trace("wall-clock-steps ns", by, 0, 0);
+    step_wall_clock(&stream);
+}
+
+/* The machine sleeps, by which one of its clocks stands still, and somebody sets another one. */
+void operator_turns_clocks(uint64_t ns)
+{
+    struct rng r = rng_of("clocks", world.deaths);
+    if (world.gentle || world.phase != PHASE_CHAOS)
+        return;
+    if (rng_chance(&r, 500))
+        kernel.slept += rng_below(&r, ns);
+    if (rng_chance(&r, 200))
+        step_wall_clock(&r);
 }
 
 static void do_stall_log(struct deed *d)

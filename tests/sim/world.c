@@ -190,6 +190,13 @@ static void check_exit(void)
     callers_check_files();
 }
 
+static void restart_later(void)
+{
+    uint64_t later = rng_spread(&operator_stream, MS, 400 * MS);
+    event_set_in(&restart_event, later);
+    operator_turns_clocks(later);
+}
+
 static void on_process_end(void)
 {
     /* One that does not wait for its threads any longer goes as if it were killed, with a status. */
@@ -217,7 +224,7 @@ static void on_process_end(void)
     if (world.phase == PHASE_STOP)
         engine_stop();
     else
-        event_set_in(&restart_event, rng_spread(&operator_stream, MS, 400 * MS));
+        restart_later();
 }
 
 /* ---- bounds, looked at in each turn ---- */

@@ -102,6 +102,8 @@ void operator_plan(void);
 /* The machine starts: its clock is at zero, its boot has a name of its own. */
 void operator_boot(void);
 void operator_cut_power(void);
+/* What befalls the clocks while nobody runs, for so long. */
+void operator_turns_clocks(uint64_t ns);
 /* SIGHUP. */
 void operator_reload(void);
 /* SIGTERM or SIGINT, of which it is noted that an end is due. */
