@@ -61,13 +61,9 @@ void file_narrow(int fd, const char *with);
 /* Makes the names in the folder of `path` durable: fsync(2) of a file does not reach the name that it is found by. */
 int file_sync_folder(const char *path) __attribute__((warn_unused_result));
 int file_write_all(int fd, struct str s) __attribute__((warn_unused_result));
-/* What replaces a large file in pieces makes the kernel work long without a pause, in a thread that others on its
- * processor wait for: when it syncs all that was written at once, and when the old file's pages are freed. These two
- * spread that over the pieces. They only hint, so a failure is nobody's loss; file_replace_commit() tells of those that
- * matter. The first has the disk begin with what was written so far. The second has the page cache forget `n` bytes
- * from `from` on (0: to the end) as far as the disk has them; whoever reads them gets them from there. */
+/* Has the disk begin with what was written so far. What is synced all at once keeps the thread in the kernel for
+ * milliseconds, and so others on its processor. It only hints: what fails is told by the sync to come. */
 void file_start_sync(int fd);
-void file_forget_cached(int fd, uint64_t from, uint64_t n);
 int file_sync_data(int fd) __attribute__((warn_unused_result));
 int file_truncate(int fd, uint64_t size) __attribute__((warn_unused_result));
 int64_t file_size(int fd) __attribute__((warn_unused_result));

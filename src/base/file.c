@@ -456,12 +456,6 @@ void file_start_sync(int fd)
     (void)sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 }
 
-void file_forget_cached(int fd, uint64_t from, uint64_t n)
-{
-    if (from <= INT64_MAX && n <= INT64_MAX)
-        (void)posix_fadvise(fd, (off_t)from, (off_t)n, POSIX_FADV_DONTNEED);
-}
-
 int file_sync_data(int fd)
 {
     int r;

@@ -44,11 +44,10 @@ struct save {
     struct words_file *words;
     const char *lock_path;
     int *lock;
-    int fd;                 /* of the temporary, -1 before the first piece, */
-    int old;                /* and of what it is to replace, or -1 */
-    uint64_t bytes, spread; /* bytes of the temporary so far, and those of them behind file_start_sync() */
-    struct buf notes;       /* of the clients that come next, */
-    struct buf piece;       /* and their text, made by the helper thread */
+    int fd;           /* of the temporary, -1 before the first piece */
+    size_t unsynced;  /* bytes of it that the disk has not been asked for yet */
+    struct buf notes; /* of the clients that come next, */
+    struct buf piece; /* and their text, made by the helper thread */
     int result, journal_result, words_result;
     bool last_piece, final; /* final: the journal is removed */
     bool words_gone;        /* somebody has removed their file, */
@@ -57,8 +56,7 @@ struct save {
     struct file_mark mark;  /* of clients.json as it was loaded, or as the last save has left it, */
     bool marked;            /* if that could be seen */
     const char *foreign;    /* NULL, or what somebody else has done to it since */
-    unsigned slice;         /* clients that are noted in one turn of the loop, */
-    uint64_t pause;         /* and how long it has rest behind it */
+    unsigned slice;         /* clients that are noted in one turn of the loop */
 
     struct instant at;
     const struct boot_clock *clock;

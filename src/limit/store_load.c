@@ -436,7 +436,7 @@ static struct store *store_new(const struct store_setup *setup, const char *path
     if (!st)
         return NULL;
     st->setup = *setup;
-    st->lock = st->journal.fd = st->save.fd = st->save.old = -1;
+    st->lock = st->journal.fd = st->save.fd = -1;
     st->path = file_path_with(path, "");
     st->journal_path = file_path_with(path, ".journal");
     st->lock_path = file_path_with(path, ".lock");

@@ -8,16 +8,13 @@
 #include <stdio.h>
 
 /* Clients noted in one turn of the loop, at least, some hundredths of a millisecond. Where that would take more than
- * half of save_interval, the slices are larger, and then the pauses shorter: the helper thread, which may have only the
- * loop's processor to run on, has a tenth of a millisecond of work with the largest. A save begins when half of
- * save_interval has passed, so tokens in clients.json are never older than the whole. A last save, or one that changes
- * wait for, is made without pauses. */
+ * half of save_interval, the slices are larger. A save begins when half of it has passed, so tokens in clients.json are
+ * never older than the whole. A last save, or one that changes wait for, is made without pauses. */
 #define SLICE       128u
-#define SLICE_MOST  1024u
 #define SLICE_FINAL 4096u
 
-/* Bytes between two of file_start_sync(): some tenths of a millisecond of the kernel's work. */
-#define SPREAD (1u << 20)
+/* Bytes between two of file_start_sync(). */
+#define SYNC_EVERY (1u << 20)
 
 /* ---- on the helper thread ---- */
 
@@ -48,32 +45,14 @@ static bool make_piece(struct save *s)
     return !s->last_piece || snapshot_append_end(&s->piece, &s->at, s->clock);
 }
 
-/* The temporary, and what it is to replace. */
-static int open_files(struct save *s)
+/* Else the sync at the end has all of it to do. */
+static void begin_sync(struct save *s)
 {
-    s->fd = file_replace_begin(s->path);
-    s->old = s->fd < 0 || s->final ? -1 : file_open_to_read(s->path); /* at the end nobody waits for the processor */
-    s->bytes = s->spread = 0;
-    return s->fd;
-}
-
-/* The old file's rest goes with the last piece. */
-static void spread_work(struct save *s)
-{
-    s->bytes += s->piece.len;
-    uint64_t n = s->bytes - s->spread;
-    if (n < SPREAD && !s->last_piece)
+    s->unsynced += s->piece.len;
+    if (s->unsynced < SYNC_EVERY)
         return;
     file_start_sync(s->fd);
-    if (s->old >= 0)
-        file_forget_cached(s->old, s->spread, s->last_piece ? 0 : n);
-    s->spread = s->bytes;
-}
-
-static void close_old(struct save *s)
-{
-    file_close(s->old);
-    s->old = -1;
+    s->unsynced = 0;
 }
 
 void store_save_write(struct job *j)
@@ -83,11 +62,11 @@ void store_save_write(struct job *j)
     if (s->result == 0 && !make_piece(s))
         s->result = -ENOMEM;
     if (s->result == 0 && s->fd < 0)
-        s->result = open_files(s);
+        s->fd = s->result = file_replace_begin(s->path);
     if (s->result >= 0)
         s->result = file_write_all(s->fd, buf_str(&s->piece));
     if (s->result >= 0)
-        spread_work(s);
+        begin_sync(s);
 }
 
 void store_save_abort(struct job *j)
@@ -98,7 +77,6 @@ void store_save_abort(struct job *j)
     else
         file_close(s->fd); /* a temporary of that name is perhaps another process' by now */
     s->fd = -1;
-    close_old(s);
 }
 
 /* Puts a new journal, which holds the tail alone, in the old one's place. */
@@ -152,7 +130,6 @@ void store_save_commit(struct job *j)
     else
         file_close(s->fd);
     s->fd = -1;
-    close_old(s);
     /* What was clean is not, when somebody has taken the files away. */
     if (!replaces && s->result == 0 && (s->relocked || (s->some && !file_exists(s->path))))
         s->result = -ESTALE;
@@ -209,12 +186,12 @@ void store_look(struct store *st)
     worker_submit(st->setup.worker, &st->look.job, look_work, look_done);
 }
 
-/* Pauses and their slices take up to half of save_interval, a pause and its slice up to two of the pause. */
-static void set_pace(struct save *s, uint64_t save_interval, uint64_t clients)
+static unsigned slice_of(const struct store *st)
 {
-    uint64_t pauses = save_interval / 4 / SAVE_PACE, slice = pauses > 0 ? clients / pauses + 1 : SLICE_MOST;
-    s->slice = s->final ? SLICE_FINAL : slice < SLICE ? SLICE : slice > SLICE_MOST ? SLICE_MOST : (unsigned)slice;
-    s->pause = slice <= SLICE_MOST && pauses > 0 ? SAVE_PACE : save_interval / 4 / (clients / SLICE_MOST + 1);
+    /* A pause and its slice take up to two SAVE_PACEs. */
+    uint64_t pauses = st->setup.save_interval / 4 / SAVE_PACE, clients = st->setup.table->shown;
+    uint64_t n = pauses > 0 ? clients / pauses + 1 : SLICE_FINAL;
+    return n < SLICE ? SLICE : n > SLICE_FINAL ? SLICE_FINAL : (unsigned)n;
 }
 
 void store_save_prepare(struct store *st)
@@ -230,8 +207,9 @@ void store_save_prepare(struct store *st)
     s->final = st->closing;
     s->relocked = false;
     s->some = st->setup.table->shown > 0;
-    set_pace(s, st->setup.save_interval, st->setup.table->shown);
-    s->fd = s->old = -1;
+    s->slice = s->final ? SLICE_FINAL : slice_of(st);
+    s->fd = -1;
+    s->unsynced = 0;
     st->save_wanted = false;
     st->tokens_moved = false;
 }

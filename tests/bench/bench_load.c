@@ -13,7 +13,7 @@
  *
  * With -p and no rate it counts only from when there were two answers for each connection. With -b, which may be given
  * several times, load and backends are one thread: where they share a core there is no scheduler between them then,
- * whose slices are longer than what a proxy takes. It never sleeps then, so that -s and -h do not go with it.
+ * whose slices are longer than what a proxy takes. It sleeps then with -s alone, and -h does not go with it.
  *
  * At a fixed rate request number i is due at i / RATE, whatever became of those before it, and its latency counts from
  * then: a proxy that stalls is charged for all that had to wait (no coordinated omission). Without a rate each
@@ -315,7 +315,7 @@ static void start_due(void)
  * does who is a backend as well. */
 static struct timespec pause_now(void)
 {
-    if (opt.served > 0)
+    if (opt.served > 0 && !opt.sleeps)
         return (struct timespec){0};
     if (opt.rate == 0)
         return (struct timespec){.tv_sec = 1};
@@ -336,6 +336,8 @@ static void serve_events(void)
     }
     for (int i = 0; i < n; i++) {
         struct conn *c = events[i].data.ptr;
+        if (!c) /* the backend's, which run() serves */
+            continue;
         if (c->fd >= 0 && (events[i].events & EPOLLOUT) && c->unsent > 0)
             send_on(c);
         if (c->fd >= 0 && (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
@@ -399,6 +401,10 @@ static bool serve(void)
             }
         }
     }
+    if (opt.served > 0 && opt.sleeps) {
+        struct epoll_event e = {.events = EPOLLIN};
+        return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, origin_fd(), &e) == 0;
+    }
     return true;
 }
 
@@ -430,7 +436,8 @@ static bool parse(int argc, char **argv)
     }
     if (optind != argc - 1 || (opt.requests == 0) == (opt.seconds == 0) || opt.connections == 0)
         return false;
-    if ((opt.warm_up > 0 && (opt.rate == 0 || opt.seconds == 0)) || (opt.served > 0 && (opt.sleeps || opt.hold > 0)))
+    if ((opt.warm_up > 0 && (opt.rate == 0 || opt.seconds == 0)) || (opt.served > 0 && opt.hold > 0) ||
+        (opt.sleeps && opt.rate == 0))
         return false;
     opt.port = (uint16_t)atoi(argv[optind]);
     return opt.upload <= UPLOAD_MAX && strlen(opt.target) < HEAD_MAX / 2;

@@ -197,6 +197,11 @@ bool origin_start(void)
     return conns && epoll_fd >= 0;
 }
 
+int origin_fd(void)
+{
+    return epoll_fd;
+}
+
 void origin_serve(int timeout)
 {
     static struct epoll_event events[BATCH];

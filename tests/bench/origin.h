@@ -19,6 +19,9 @@ bool origin_start(void);
 /* Listens on one more port of 127.0.0.1. 0, or -1 with errno, upon which the process is to end. */
 int origin_listen(uint16_t port);
 
+/* A descriptor that epoll says is readable when origin_serve() has something to do. */
+int origin_fd(void);
+
 /* Waits for at most `timeout` milliseconds (-1: without end) for something to do, and does it. */
 void origin_serve(int timeout);
 

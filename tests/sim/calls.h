@@ -121,7 +121,6 @@ int sim_fsync(int fd);
 int sim_fdatasync(int fd);
 int sim_ftruncate(int fd, off_t size);
 int sim_posix_fallocate(int fd, off_t offset, off_t n);
-int sim_posix_fadvise(int fd, off_t offset, off_t n, int advice);
 int sim_sync_file_range(int fd, off_t offset, off_t n, unsigned flags);
 /* What is open as a file on the disk. */
 struct inode *file_inode(int fd, const char *call);

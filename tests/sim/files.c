@@ -423,17 +423,7 @@ int sim_ftruncate(int fd, off_t size)
     return (int)file_end(d, "ftruncate", e ? e : disk_truncate(d->inode, (uint64_t)size));
 }
 
-/* Both may do nothing: what is written goes to the disk at any time, with the writeback, and nothing else is asked of
- * them. Only that the descriptor is a file's counts. */
-int sim_posix_fadvise(int fd, off_t offset, off_t n, int advice)
-{
-    (void)offset, (void)n;
-    if (advice != POSIX_FADV_DONTNEED)
-        sim_fail("kernel", "an advice that is not simulated");
-    (void)need_disk_file(fd, "posix_fadvise");
-    return 0;
-}
-
+/* It may do nothing: what is written goes to the disk at any time, with the writeback. */
 int sim_sync_file_range(int fd, off_t offset, off_t n, unsigned flags)
 {
     (void)offset, (void)n;
