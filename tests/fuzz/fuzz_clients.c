@@ -120,8 +120,8 @@ static void try_client(struct str text)
     struct json_doc *d = json_parse(text, false, &e);
     if (!d)
         return;
-    if (client_fields_read(json_root(d), CLIENT_ID | CLIENT_CAPACITY | CLIENT_RATE, CLIENT_TOKENS | CLIENT_MODE, &f,
-                           &fault)) {
+    if (client_fields_read(json_root(d), CLIENT_ID | CLIENT_CAPACITY | CLIENT_RATE,
+                           CLIENT_TOKENS | CLIENT_MODE | CLIENT_PLACE, &f, &fault)) {
         CHECK(journal_append(&line, JOURNAL_REGISTER, &f.v, now.wall_ns));
         CHECK(journal_append(&line, JOURNAL_DELETE, &f.v, now.wall_ns));
         try_journal(buf_str(&line));
@@ -143,11 +143,11 @@ static void try_stored(struct str text)
         return;
     CHECK(n <= text.n);
     struct json_doc *d = json_parse(str_make(text.p, n), false, &e);
-    CHECK(d && client_fields_read(json_root(d), CLIENT_ID | CLIENT_CAPACITY | CLIENT_RATE, CLIENT_TOKENS | CLIENT_MODE,
-                                  &parsed, &fault));
+    CHECK(d && client_fields_read(json_root(d), CLIENT_ID | CLIENT_CAPACITY | CLIENT_RATE,
+                                  CLIENT_TOKENS | CLIENT_MODE | CLIENT_PLACE, &parsed, &fault));
     CHECK(is.given == parsed.given && strcmp(is.v.id, parsed.v.id) == 0 && is.v.tokens == parsed.v.tokens);
     CHECK(is.v.set.capacity == parsed.v.set.capacity && is.v.set.rate == parsed.v.set.rate &&
-          is.v.set.mode == parsed.v.set.mode);
+          is.v.set.mode == parsed.v.set.mode && is.v.place == parsed.v.place);
     json_free(d);
 }
 
