@@ -104,7 +104,7 @@ $(BUILD)/obj/%.o: src/%.c $(BUILD)/flags
 
 # The programs that drive the daemon start it, and others, hundreds of times; with the sanitizers a fork costs them more
 # than all else. It is the daemon that is looked at: they are without, and know how it was built.
-e2eflags  = $(filter-out -fsanitize=% -fno-sanitize-recover=%,$(cflags)) $(if $(SAN),-DDAEMON_IS_SANITIZED)
+e2eflags  = $(filter-out -fsanitize=% -fno-sanitize-recover=%,$(cflags)) $(if $(SAN)$(COVERAGE),-DDAEMON_IS_INSTRUMENTED)
 e2elink   = $(filter-out -fsanitize=%,$(ldflags))
 
 $(BUILD)/obj/e2e/%.o: tests/e2e/%.c $(BUILD)/flags

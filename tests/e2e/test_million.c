@@ -1,5 +1,6 @@
 /* A million registered clients: what they cost at the start, in memory and at the stop, and that each of them is there,
- * once, for whoever asks for the list page by page. Under a sanitizer there are fewer, and only the latter counts. */
+ * once, for whoever asks for the list page by page. Where the daemon is instrumented there are fewer, and only the
+ * latter counts. */
 #include "harness/world.h"
 
 #include <errno.h>
@@ -14,7 +15,8 @@
 
 /* What is promised. */
 #define LOAD_CPU_MS    3000u
-#define STOP_MS        2000u         /* of CPU time, and of time */
+#define STOP_CPU_MS    2000u
+#define STOP_MS        5000u         /* a save at the stop has as long, whatever the disk */
 #define MEMORY_MAX_KIB (128L * 1024) /* at the start, too */
 #define PAGES_MAX_KIB  (6L * 1024)   /* what the pages on their way may take */
 #define LIVES          3u            /* the best of so many counts, where it is about time */
@@ -43,7 +45,7 @@ static unsigned least(unsigned a, unsigned b)
 
 static bool in_time(const struct times *t)
 {
-    return is_instrumented() || (t->load_cpu <= LOAD_CPU_MS && t->stop_cpu <= STOP_MS && t->stop <= STOP_MS);
+    return is_instrumented() || (t->load_cpu <= LOAD_CPU_MS && t->stop_cpu <= STOP_CPU_MS && t->stop <= STOP_MS);
 }
 
 /* ---- begin and end of a process ---- */

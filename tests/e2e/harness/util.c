@@ -22,10 +22,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifdef DAEMON_IS_SANITIZED
-#define IS_SANITIZED true
+#ifdef DAEMON_IS_INSTRUMENTED
+#define IS_INSTRUMENTED true
 #else
-#define IS_SANITIZED false
+#define IS_INSTRUMENTED false
 #endif
 
 #define PATIENCE_MS              10000
@@ -47,7 +47,7 @@ bool is_valgrind_run(void)
 
 bool is_instrumented(void)
 {
-    return IS_SANITIZED || is_valgrind_run();
+    return IS_INSTRUMENTED || is_valgrind_run();
 }
 
 bool is_big_run(void)

@@ -15,7 +15,7 @@ int patience_ms(void);
 /* True when the programs under test run under valgrind (LB_VALGRIND=1). */
 bool is_valgrind_run(void);
 
-/* True where memory and speed mean nothing: under a sanitizer or valgrind. */
+/* True where memory and speed mean nothing: under a sanitizer, valgrind, or where coverage is counted. */
 bool is_instrumented(void);
 
 /* True when the long variants of tests are asked for (LB_E2E_BIG=1). */
