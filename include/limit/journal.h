@@ -10,7 +10,7 @@
 enum journal_op { JOURNAL_REGISTER, JOURNAL_UPDATE, JOURNAL_DELETE };
 
 /* Appends the line of one change made at `wall_ns` to its group, the lines that go to disk together: `group` begins
- * with the first of them. For a deletion only the id of `v` counts; a place only for a registration. */
+ * with the first of them. For a deletion only the id of `v` counts. */
 bool journal_append(struct buf *group, enum journal_op op, const struct client_view *v, uint64_t wall_ns)
     __attribute__((warn_unused_result));
 

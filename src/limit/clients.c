@@ -257,8 +257,6 @@ static void view_after(const struct limiter *lim, const struct change *change, c
     client_view_of(c, at->now, v);
     if (updated)
         v->set = change->set;
-    if (change->op != JOURNAL_REGISTER)
-        v->place = 0;
     v->tokens = client_tokens_shown(bucket_tokens(to, word, at->now));
 }
 

@@ -125,8 +125,7 @@ static bool read_change(const struct json_doc *d, struct change *c, struct text_
     struct client_fault what;
     bool set = c->op != JOURNAL_DELETE;
     unsigned needed = set ? CLIENT_ID | CLIENT_CAPACITY | CLIENT_RATE | CLIENT_TOKENS : CLIENT_ID;
-    unsigned allowed = c->op == JOURNAL_REGISTER ? CLIENT_MODE | CLIENT_PLACE : set ? CLIENT_MODE : 0;
-    if (!client_fields_read(client, needed, allowed, &f, &what))
+    if (!client_fields_read(client, needed, set ? CLIENT_MODE | CLIENT_PLACE : 0, &f, &what))
         return fail(fault, json_offset(d, what.at), what.what);
     c->v = f.v;
     return true;
@@ -149,7 +148,8 @@ static bool parse_line(struct str line, struct change *c, struct text_fault *fau
 
 /* Registering a client that is there happens when the snapshot was begun before, and ended after it was registered. It
  * has the place that the line tells. Of a line that tells none it moves to the end, where all the registrations since
- * come in their order. */
+ * come in their order. One that is changed and is not there was deleted before the snapshot came to it, as a line to
+ * come says; until then it has its place, not that of another one who comes between. */
 static struct client *place_client(struct client_table *t, const struct change *change)
 {
     uint64_t place = change->v.place;

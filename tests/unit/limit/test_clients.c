@@ -626,6 +626,8 @@ static void the_order_outlives_the_process(void **state)
                 snprintf(id, sizeof id, "c%u", (rng >> 9) % IDS);
                 if (rng >> 31)
                     begin_register(&w, &waiters[i], id, 10, 1);
+                else if (rng >> 30)
+                    begin_update(&w, &waiters[i], id, 20, NAN);
                 else
                     begin_delete(&w, &waiters[i], id);
             }
@@ -633,7 +635,7 @@ static void the_order_outlives_the_process(void **state)
                 (void)wait_for(&w, &waiters[i]);
         }
         note_order(&w, &before);
-        if (rng >> 30 & 1)
+        if (rng >> 29 & 1)
             crash(&w);
         else
             stop(&w);

@@ -129,6 +129,27 @@ static void places_are_replayed(void **state)
     buf_fini(&text);
 }
 
+/* A client that a save has found deleted, though it was changed and deleted while the save went on, takes nobody's place
+ * for the time between. */
+static void change_of_a_deleted_client_takes_no_place(void **state)
+{
+    (void)state;
+    struct buf text = BUF_INIT, snapshot = BUF_INIT;
+    struct client_table t;
+    size_t good;
+    placed_line(&snapshot, JOURNAL_REGISTER, "b", 10, 10, 9, 2);
+    placed_line(&text, JOURNAL_UPDATE, "a", 20, 10, 8, 1);
+    placed_line(&text, JOURNAL_REGISTER, "c", 10, 10, 7, 3);
+    placed_line(&text, JOURNAL_DELETE, "a", 0, 0, 6, 0);
+    client_table_init(&t, &key);
+    assert_int_equal(replay(buf_str(&snapshot), &t, 100, &good), JOURNAL_WHOLE);
+    assert_int_equal(replay(buf_str(&text), &t, 100, &good), JOURNAL_WHOLE);
+    expect_places(&t, (const char *[]){"b", "c"}, (uint64_t[]){2, 3}, 2);
+    client_table_fini(&t);
+    buf_fini(&text);
+    buf_fini(&snapshot);
+}
+
 /* A place that another client has is none: the end is. */
 static void place_that_is_taken(void **state)
 {
@@ -321,6 +342,7 @@ int main(void)
         cmocka_unit_test(changes_are_made_again),
         cmocka_unit_test(order_over_a_later_snapshot),
         cmocka_unit_test(places_are_replayed),
+        cmocka_unit_test(change_of_a_deleted_client_takes_no_place),
         cmocka_unit_test(place_that_is_taken),
         cmocka_unit_test(older_lines_leave_the_tokens),
         cmocka_unit_test(every_cut_leaves_whole_lines),
