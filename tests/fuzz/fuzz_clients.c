@@ -123,6 +123,7 @@ static void try_client(struct str text)
     if (client_fields_read(json_root(d), CLIENT_ID | CLIENT_CAPACITY | CLIENT_RATE,
                            CLIENT_TOKENS | CLIENT_MODE | CLIENT_PLACE, &f, &fault)) {
         CHECK(journal_append(&line, JOURNAL_REGISTER, &f.v, now.wall_ns));
+        CHECK(journal_append(&line, JOURNAL_UPDATE, &f.v, now.wall_ns));
         CHECK(journal_append(&line, JOURNAL_DELETE, &f.v, now.wall_ns));
         try_journal(buf_str(&line));
     } else {

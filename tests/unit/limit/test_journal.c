@@ -129,8 +129,8 @@ static void places_are_replayed(void **state)
     buf_fini(&text);
 }
 
-/* A client that a save has found deleted, though it was changed and deleted while the save went on, takes nobody's place
- * for the time between. */
+/* A client that a save has found deleted, though it was changed and deleted while the save went on, takes nobody's
+ * place for the time between. */
 static void change_of_a_deleted_client_takes_no_place(void **state)
 {
     (void)state;
