@@ -157,6 +157,45 @@ static void all_are_found_again(void **state)
     }
 }
 
+/* What is full under the new settings leaves, and makes room, in whatever shards it stands by now. */
+static void who_is_full_then_makes_room(void **state)
+{
+    (void)state;
+    static const size_t rooms[] = {1000, 4096, 20000};
+    for (unsigned i = 0; i < sizeof rooms / sizeof *rooms; i++) {
+        struct anon_table t;
+        struct ip newcomer = v4(1u << 31);
+        uint64_t word;
+        bool shared;
+        init(&t, 10, 0.001, 1000, 64);
+        for (unsigned n = 0; n < 1000; n++)
+            assert_true(take(&t, v4(n), 0));
+        change(&t, 10, 1000, rooms[i], 64, 0);
+        change(&t, 10, 1000, 1000, 64, 0);
+        assert_int_equal(t.count, 1000);
+        assert_true(anon_table_take(&t, &newcomer, NS_PER_S, &word, &shared) && !shared);
+        for (unsigned turn = 0; turn < 64; turn++)
+            anon_table_sweep(&t, NS_PER_S);
+        assert_int_equal(t.count, 1);
+        anon_table_fini(&t);
+    }
+}
+
+/* Where no word is converted either, but only moved. */
+static void who_is_full_when_moved_makes_room(void **state)
+{
+    (void)state;
+    struct anon_table t;
+    init(&t, 10, 1, 1000, 64);
+    for (unsigned n = 0; n < 1000; n++)
+        assert_true(take(&t, v4(n), 0));
+    change(&t, 10, 1, 20000, 64, 0);
+    for (unsigned turn = 0; turn < 64; turn++)
+        anon_table_sweep(&t, NS_PER_S);
+    assert_int_equal(t.count, 0);
+    anon_table_fini(&t);
+}
+
 static void who_goes_no_further_has_changed_nothing(void **state)
 {
     (void)state;
@@ -237,6 +276,8 @@ int main(void)
         cmocka_unit_test(all_are_found_again),
         cmocka_unit_test(buckets_are_told),
         cmocka_unit_test(overflow_buckets_are_told),
+        cmocka_unit_test(who_is_full_then_makes_room),
+        cmocka_unit_test(who_is_full_when_moved_makes_room),
         cmocka_unit_test(who_goes_no_further_has_changed_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
