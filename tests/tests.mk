@@ -25,14 +25,17 @@ check:
 # Those that take long begin first, so that at the end nobody waits for one alone.
 E2E_LONG := test_million test_websocket test_clients_gone test_upgrade_binary test_real_large test_forward test_conformance test_real_early \
             test_lifecycle test_hangs test_real_load test_reload_load test_odd_orders test_reload test_pace test_balance test_tokens \
-            test_killed test_real_servers test_real_git
+            test_killed test_real_servers test_real_git test_journal
 E2E_RUN   = $(addprefix $(BUILD)/e2e/,$(E2E_LONG)) $(filter-out $(addprefix %/,$(E2E_LONG)),$(E2E_BIN))
 
+UNIT_LONG := limit/test_limiter_time limit/test_clients upstream/test_back_h1 event/test_log_writer net/test_io
+UNIT_RUN   = $(addprefix $(BUILD)/unit/,$(UNIT_LONG)) $(filter-out $(addprefix %/,$(UNIT_LONG)),$(UNIT_BIN))
+
 unit: $(UNIT_BIN)
-	@tests/run.sh $(UNIT_BIN)
+	@tests/run.sh $(UNIT_RUN)
 
 e2e: all $(E2E_BIN)
-	@LB_BUILD=$(abspath $(BUILD)) TEST_JOBS=$${TEST_JOBS:-3} tests/run.sh tests/e2e/readme.sh $(E2E_RUN)
+	@LB_BUILD=$(abspath $(BUILD)) TEST_JOBS=$${TEST_JOBS:-$(if $(SAN),3,4)} tests/run.sh tests/e2e/readme.sh $(E2E_RUN)
 
 # ---- the harness's own ----
 
