@@ -142,7 +142,7 @@ $(BUILD)/fuzz-replay/%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(call libs_of,a
 # lie in sections of their own, so that a new start finds them as new. Without what they hold for LTO: with it nm shows
 # the symbols of that, which are others.
 SIM_OBJ    := $(patsubst tests/sim/%.c,$(BUILD)/obj/sim/%.o,$(wildcard tests/sim/*.c))
-SIM_SEEDS  ?= 1-3000
+SIM_SEEDS  ?= 1-2000
 SIM_RENAME := --remove-section '.gnu.lto_*' --keep-global-symbol=daemon_main --rename-section .data=daemon_data --rename-section .data.rel.local=daemon_data_rel --rename-section .bss=daemon_bss
 
 # First the seeds that have found something before, then a range.
