@@ -75,6 +75,7 @@ bool limiter_export(const struct limiter *lim, struct limiter_export *e, size_t 
 struct import {
     struct limiter *lim;
     uint64_t now;
+    uint64_t wall;               /* read before that, or what passes between would count twice */
     bool kept;                   /* it comes from a file, */
     uint64_t boot;               /* written in that boot of the machine, */
     struct instant stopped;      /* at that moment; */
@@ -131,7 +132,7 @@ static bool import_stopped(struct import *im, const struct line *l)
 /* What has passed since the stop is known to the nanosecond in the same boot, else to the wall clock. */
 static uint64_t now_there(const struct import *im, uint64_t zero)
 {
-    uint64_t boottime = im->now + im->lim->zero, wall = clock_wall(), gone = im->stopped.wall_ns;
+    uint64_t boottime = im->now + im->lim->zero, wall = im->wall, gone = im->stopped.wall_ns;
     bool same = im->boot != 0 && im->boot == im->lim->store->clock.boot;
     if (same && zero <= boottime && im->stopped.now <= boottime - zero)
         return boottime - zero;
@@ -289,7 +290,8 @@ bool limiter_import(struct limiter *lim, struct str text)
 
 const char *limiter_import_kept(struct limiter *lim, struct str text)
 {
-    struct import im = {.lim = lim, .now = limiter_now(lim), .kept = true};
+    struct import im = {.lim = lim, .wall = clock_wall(), .kept = true};
+    im.now = limiter_now(lim);
     if (!import_lines(&im, text) || !im.ended)
         return "damaged";
     return im.damaged ? "some of the words in it are damaged" : NULL;

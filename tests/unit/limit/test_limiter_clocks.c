@@ -22,8 +22,13 @@
 /* What everything that is linked here takes for the kernel's clocks. */
 static uint64_t awake, asleep, wall;
 
+/* How long it takes to read one: the process may be held up before the next. */
+static uint64_t reading;
+
 int clock_gettime(clockid_t id, struct timespec *ts)
 {
+    awake += reading;
+    wall += reading;
     uint64_t t = id == CLOCK_REALTIME ? wall : id == CLOCK_BOOTTIME ? awake + asleep : awake;
     ts->tv_sec = (time_t)(t / NS_PER_S);
     ts->tv_nsec = (long)(t % NS_PER_S);
@@ -459,6 +464,47 @@ static void an_upgrade_and_a_sleep(void **state)
     close_process(&p);
 }
 
+/* The boot in which the file of unregistered clients was written is another one. */
+static void change_boot_of_unregistered(void)
+{
+    char path[80];
+    struct buf text = BUF_INIT, other = BUF_INIT;
+    snprintf(path, sizeof path, "%s/clients.json.unregistered", folder);
+    assert_int_equal(file_read(path, 1 << 20, &text), 0);
+    assert_true(buf_append(&text, "", 1));
+    char *boot = strstr(buf_bytes(&text), "stopped ");
+    assert_non_null(boot);
+    boot += strlen("stopped ");
+    assert_true(buf_append(&other, buf_bytes(&text), (size_t)(boot - buf_bytes(&text))));
+    assert_true(buf_append_str(&other, STR("4711")) && buf_append_str(&other, str_of(strchr(boot, ' '))));
+    assert_int_equal(file_replace(path, buf_str(&other)), 0);
+    buf_fini(&other);
+    buf_fini(&text);
+}
+
+/* In another boot, or of a file without one, the wall clock says how old the tokens are. What passes between its
+ * reading and that of the buckets' clock is not counted twice. */
+static void a_start_held_up_between_two_readings(void **state)
+{
+    (void)state;
+    struct process p;
+    open_process(&p);
+    register_named(&p);
+    expect_passing(&p, 5);
+    uint64_t emptied = awake;
+    stop(&p);
+    rewrite_end("}\n");
+    change_boot_of_unregistered();
+    reading = 20 * NS_PER_MS;
+    start(&p);
+    reading = 0;
+    uint64_t since = awake - emptied, seconds = since / NS_PER_S;
+    assert_in_range(seconds, 0, 4);
+    pass((seconds + 1) * NS_PER_S - since - NS_PER_MS); /* a thousandth of a second before the next token */
+    expect_passing(&p, (unsigned)seconds);
+    close_process(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -467,6 +513,7 @@ int main(void)
         cmocka_unit_test(the_machine_sleeps),
         cmocka_unit_test(a_start_behind_a_step),
         cmocka_unit_test(where_the_wall_clock_is_all_there_is),
+        cmocka_unit_test(a_start_held_up_between_two_readings),
         cmocka_unit_test(a_start_behind_a_sleep),
         cmocka_unit_test(a_kill_and_a_sleep),
         cmocka_unit_test(an_upgrade_and_a_sleep),
