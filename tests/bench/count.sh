@@ -64,7 +64,8 @@ measure() { # NAME OPTIONS...
     measure upload-4KiB -u 4096
     measure response-64KiB -t /65536
     measure chunked-64KiB -t /chunked/65536
-    measure new-connection -C
+    # Apart from each other: whether the end of one connection and the next one are met in one turn would be chance.
+    measure new-connection -C -s -r 500
     # What the limiter costs in all that: the same as keep-alive, without its fields, and without any limit.
     configure "${limit% \}}, \"headers\": \"off\" }"
     measure without-fields
