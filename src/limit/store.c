@@ -222,7 +222,7 @@ static void save_step(struct store *st);
 
 static void save_go_on(struct store *st)
 {
-    bool haste = st->broken || st->save.final || journal_is_long(st) || st->save.tail.len > TAIL_MAX / 4;
+    bool haste = st->broken || st->save.final || st->save.tail.len > TAIL_MAX / 4;
     /* Without memory for the timer there is no pause. */
     if (haste || !loop_arm(st->setup.loop, &st->pace, loop_now(st->setup.loop) + SAVE_PACE))
         save_step(st);

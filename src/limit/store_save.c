@@ -7,10 +7,11 @@
 #include <errno.h>
 #include <stdio.h>
 
-/* Clients noted in one turn of the loop, at least, some hundredths of a millisecond. Where that would take more than
- * half of save_interval, the slices are larger. A save begins when half of it has passed, so tokens in clients.json are
- * never older than the whole. A last save, or one that changes wait for, is made without pauses. */
-#define SLICE       128u
+/* Clients noted in one turn of the loop, some hundredths of a millisecond, between two pauses. The helper thread has a
+ * quarter of a millisecond of work with them: what shares a processor with it waits no longer than that for it. A
+ * million take 5 s so, half of the default save_interval; with larger slices requests wait, docs/performance.md. A last
+ * save, or one that changes wait for, is made without pauses. */
+#define SLICE       300u
 #define SLICE_FINAL 4096u
 
 /* Bytes between two of file_start_sync(). */
@@ -186,14 +187,6 @@ void store_look(struct store *st)
     worker_submit(st->setup.worker, &st->look.job, look_work, look_done);
 }
 
-static unsigned slice_of(const struct store *st)
-{
-    /* A pause and its slice take up to two SAVE_PACEs. */
-    uint64_t pauses = st->setup.save_interval / 4 / SAVE_PACE, clients = st->setup.table->shown;
-    uint64_t n = pauses > 0 ? clients / pauses + 1 : SLICE_FINAL;
-    return n < SLICE ? SLICE : n > SLICE_FINAL ? SLICE_FINAL : (unsigned)n;
-}
-
 void store_save_prepare(struct store *st)
 {
     struct save *s = &st->save;
@@ -207,7 +200,7 @@ void store_save_prepare(struct store *st)
     s->final = st->closing;
     s->relocked = false;
     s->some = st->setup.table->shown > 0;
-    s->slice = s->final ? SLICE_FINAL : slice_of(st);
+    s->slice = s->final ? SLICE_FINAL : SLICE;
     s->fd = -1;
     s->unsynced = 0;
     st->save_wanted = false;

@@ -14,8 +14,7 @@ build=$(cd "$1" && pwd)
 rounds=${ROUNDS:-5} seconds=${SECONDS_EACH:-6} clients=${CLIENTS:-1000000} rate=${RATE:-5000} interval=${SAVE_INTERVAL:-2ms}
 
 # The balancer has a core for itself, which its helper threads share; the load, which is the backend as well, has another,
-# and sleeps when nothing is due: see docs/performance.md. The interval of 2 ms makes the slices of a save as large as they
-# get.
+# and sleeps when nothing is due: see docs/performance.md.
 begin stalls
 need_two_cores
 
@@ -65,31 +64,20 @@ measure() { # NAME PORT
     awk '{ print $8, $10, $12, $14 }' "$dir/load.out" >>"$dir/$1.results"
 }
 
-inode_of() { # FOLDER
-    stat -c %i "$dir/$1/clients.json"
-}
-
-# Says how many saves there were meanwhile, for without one the figures are of nothing.
-count_saves() { # NAME
-    before=$(inode_of "$1") saves=0
-    while :; do
-        sleep 0.1
-        now=$(inode_of "$1" 2>/dev/null || echo "$before")
-        [ "$now" = "$before" ] || saves=$((saves + 1))
-        before=$now
-        echo "$saves" >"$dir/saves"
+# The thread that writes has used so many ms: without any, there was no save, and the figures are of nothing. It is asked
+# before and behind a round, for who looks while requests wait makes them wait.
+written() { # NAME
+    for task in "/proc/$(cat "$dir/$1.id")"/task/*; do
+        [ "$(cat "$task/comm")" != disk ] || awk '{ printf "%d\n", $1 / 1000000 }' "$task/schedstat"
     done
 }
 
 round=0
 while [ "$round" -lt "$rounds" ]; do
     measure calm "$base"
-    count_saves saving &
-    counter=$!
+    before=$(written saving)
     measure saving $((base + 1))
-    kill "$counter"
-    wait "$counter" 2>/dev/null || true
-    cat "$dir/saves" >>"$dir/saves.results"
+    echo $(($(written saving) - before)) >>"$dir/written.results"
     load "$dir/list.out" -s -c 1 -r 50 -d "$seconds" -t '/clients/list?limit=1000' "$base" &
     lister=$!
     measure listing "$base"
@@ -112,5 +100,5 @@ echo "$clients clients, $rate requests/s, $rounds rounds of $seconds s, in us:"
 for name in calm saving listing; do
     echo "  $name: p50 $(say $name 1), p99 $(say $name 2), p99.9 $(say $name 3), longest $(say $name 4)"
 done
-echo "  saves begun and ended in a round: $(tr '\n' ' ' <"$dir/saves.results")"
+echo "  ms of CPU that saves took in a round: $(tr '\n' ' ' <"$dir/written.results")"
 echo "  p99 while saving / p99 calm: $(ratio 2) (wanted: at most 1.5)"
