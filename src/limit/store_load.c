@@ -29,6 +29,7 @@ struct load {
     bool missing; /* there is no clients.json, nor a copy of it */
     bool unsaved; /* the save has failed: it is made later, and copies stay until then */
     bool torn;    /* behind journal_length there is what is to be cut off */
+    bool journal; /* there was one */
     struct past_words past;
     char *error;
     size_t error_size;
@@ -289,23 +290,24 @@ static bool load_journal(struct load *l)
     struct buf text = BUF_INIT;
     int r = file_read(st->journal_path, FILE_MAX, &text);
     bool ok = r == -ENOENT || (r == 0 && replay(l, buf_str(&text)));
+    l->journal = r != -ENOENT;
     buf_fini(&text);
     if (r < 0 && r != -ENOENT)
         return fail(l, STORE_UNUSABLE, "%s: %s", st->journal_path, file_why(r));
     return ok;
 }
 
-/* Opened before anything is served: what may not be written is known at once. What has been read is synced although it
- * is there: a process that was killed may have created the file, or renamed it into its place, and not lived to sync
- * that; or it has cut off a group that could not be synced, which the disk may still hold: what is shown as gone from
- * here on must not come back with the next power cut. */
+/* Opened before anything is served: what may not be written is known at once. A new one is synced with its folder by
+ * that. One that has been read is synced although it is there: a process that was killed may have created the file, or
+ * renamed it into its place, and not lived to sync that; or it has cut off a group that could not be synced, which the
+ * disk may still hold: what is shown as gone from here on must not come back with the next power cut. */
 static bool open_journal(struct load *l)
 {
     struct store *st = l->st;
     int r = st->journal.fd = file_open_append_with(st->journal_path, st->path);
-    if (r >= 0)
+    if (r >= 0 && l->journal)
         r = file_sync_data(st->journal.fd);
-    if (r >= 0)
+    if (r >= 0 && l->journal)
         r = file_sync_folder(st->journal_path);
     return r >= 0 || not_written(l, st->journal_path, r);
 }

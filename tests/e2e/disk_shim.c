@@ -51,6 +51,7 @@ static int sync_with(const char *name, int fd)
     int (*real)(int) = (int (*)(int))(uintptr_t)dlsym(RTLD_NEXT, name);
     bool is_journal = name_ends(fd, ".journal");
 
+    atomic_fetch_add(&disk->syncs, 1);
     if (is_journal) {
         unsigned ms = atomic_load(&disk->slow_ms);
         nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L}, NULL);

@@ -9,7 +9,8 @@
 
 struct disk_shim {
     atomic_uint slow_ms;          /* what each sync of the journal takes */
-    atomic_uint journal_syncs;    /* how many there have been, failed ones, too */
+    atomic_uint syncs;            /* how many there have been, failed ones, too, */
+    atomic_uint journal_syncs;    /* and of the journal */
     atomic_bool journal_fails;    /* EIO for each sync of the journal ... */
     atomic_bool temporaries_fail; /* ... of a file that is to replace another ... */
     atomic_bool all_fails;        /* ... and for each sync there is */

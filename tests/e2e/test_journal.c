@@ -263,6 +263,31 @@ static void test_one_registers_what_all_register(void **state)
     world_finish(w);
 }
 
+/* ---- the syncs of a start ---- */
+
+/* On a slow disk each takes its time before anything is served. What there was is synced; what is new is nothing but
+ * the journal's name. */
+static void test_syncs_of_a_start(void **state)
+{
+    struct world *w = *state;
+
+    start(w);
+    assert_int_equal(atomic_load(&disk->syncs), 1);
+    assert_int_equal(register_one(w, 0), 201);
+    assert_int_equal(atomic_load(&disk->syncs), 2);
+    daemon_kill(&w->daemon);
+    atomic_store(&disk->journal_syncs, 0);
+    world_restart(w);
+    assert_true(atomic_load(&disk->journal_syncs) >= 1);
+    daemon_signal(&w->daemon, SIGTERM);
+    daemon_wait(&w->daemon);
+    atomic_store(&disk->syncs, 0);
+    world_restart(w); /* the stop has left no journal */
+    assert_int_equal(atomic_load(&disk->syncs), 1);
+    expect_exactly(w, 1);
+    world_finish(w);
+}
+
 /* ---- a sync that fails ---- */
 
 static void expect_refused(struct world *w, const char *method, const char *target, const char *content)
@@ -517,9 +542,13 @@ static void test_bad_line_before_the_last(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_changes_share_a_sync),      TEST(test_one_registers_what_all_register),
-        TEST(test_sync_of_the_journal_fails), TEST(test_all_syncs_fail),
-        TEST(test_last_line_is_torn),         TEST(test_torn_where_nothing_can_be_saved),
+        TEST(test_syncs_of_a_start),
+        TEST(test_changes_share_a_sync),
+        TEST(test_one_registers_what_all_register),
+        TEST(test_sync_of_the_journal_fails),
+        TEST(test_all_syncs_fail),
+        TEST(test_last_line_is_torn),
+        TEST(test_torn_where_nothing_can_be_saved),
         TEST(test_bad_line_before_the_last),
     };
 
