@@ -66,6 +66,7 @@ struct known {
     uint64_t turn;          /* since that turn's end */
     bool before;            /* what was known until then */
     bool flapped;           /* in that turn it changed more than once */
+    uint64_t unavailable;   /* until then; UINT64_MAX: it is so now */
     uint64_t ejected_until; /* 0: not by failed requests */
     bool on_trial;          /* it has come back from that, on trial at first */
     uint64_t untold_trial;  /* since then it may be so again, or still, without a line that says it; 0: not */
@@ -180,6 +181,10 @@ static void set_known(unsigned backend, bool available, const char *cause)
     k->flapped = k->turn == process.turns;
     if (!k->flapped)
         k->before = k->available;
+    if (!available)
+        k->unavailable = UINT64_MAX;
+    else if (!k->available)
+        k->unavailable = sim_now();
     k->available = available;
     k->turn = process.turns;
     note_availability();
@@ -449,6 +454,14 @@ void judge_own_answer(unsigned in_life, unsigned status)
 bool judge_none_available(const struct request *r)
 {
     return seen.none_until >= r->sent_at || seen.lagging || fault_since(SHOWN_HEAP, process.begun);
+}
+
+bool judge_was_unavailable(unsigned backend, uint64_t since)
+{
+    for (unsigned i = 0; i < BACKENDS_MAX; i++)
+        if ((backend == i || backend == BACKENDS_MAX) && seen.backends[i].unavailable >= since)
+            return true;
+    return false;
 }
 
 /* ---- deliveries ---- */

@@ -32,6 +32,8 @@ uint32_t request_count(void);
 bool judge_is_killed(const struct request *r);
 /* Was there a moment, while it was under way, in which no backend was known to be available? */
 bool judge_none_available(const struct request *r);
+/* Was there a moment since then in which that backend (BACKENDS_MAX: any) was known not to be available? */
+bool judge_was_unavailable(unsigned backend, uint64_t since);
 /* Has the loop stood still in mid-turn, longer than a time-out can be? Some 200 ms before `since` count, too: the turn
  * that it stood still in was to go on. */
 bool stalled_since(uint64_t since);
