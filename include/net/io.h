@@ -104,6 +104,10 @@ bool io_has_unread(const struct io *io);
  * it asks the socket: bytes that nobody has received, or an end. */
 bool io_is_sent_to(const struct io *io);
 
+/* Has the other end acknowledged all that the kernel was given for it? Else a reset, which is what bytes that come
+ * behind io_close() are answered by, could destroy that. Asks the socket. */
+bool io_is_acked(const struct io *io);
+
 /* True when the other end is known to send no more, IO_EOF told or not. */
 bool io_is_eof(const struct io *io);
 

@@ -50,6 +50,10 @@ bool sock_is_quiet(int fd);
 /* The same look: 1 when a byte waits, 0 at the end, -EAGAIN when neither, else -errno, which is told only once. */
 int sock_look(int fd) __attribute__((warn_unused_result));
 
+/* Has the other end not yet acknowledged all that was sent (over a unix socket: not yet received it)? False where that
+ * cannot be seen. */
+bool sock_has_unacked(int fd);
+
 int sock_shutdown_write(int fd);
 void sock_close(int fd);
 /* Closes so that the other end sees a reset (SO_LINGER with zero time); a unix socket just closes. */

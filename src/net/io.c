@@ -320,6 +320,11 @@ bool io_is_sent_to(const struct io *io)
     return io->in.len > 0 || (unseen && !sock_is_quiet(io->watch.fd));
 }
 
+bool io_is_acked(const struct io *io)
+{
+    return !sock_has_unacked(io->watch.fd);
+}
+
 int io_errno(const struct io *io)
 {
     return io->error;

@@ -130,10 +130,12 @@ void front_h1_end_closing_of(struct crowd_group *g)
 
 /* Ends a connection whose response has been sent. Closing with unread bytes, or while the client still sends, would
  * make the kernel send a reset that can destroy the response: then it lingers. So it does when it is we who end the
- * connection and the client does not know yet: its next request may be on its way (RFC 9112 section 9.6). */
+ * connection and the client does not know yet: its next request may be on its way (RFC 9112 section 9.6). Of one that
+ * is idle that is no harm, once the client has all responses: it may be slower to take them than the idle time is long.
+ */
 void front_close_politely(struct front_h1 *f)
 {
-    bool expected = f->said_last || f->eof || f->state == FRONT_IDLE;
+    bool expected = f->said_last || f->eof || (f->state == FRONT_IDLE && io_is_acked(f->io));
     if (expected && f->up_ended && io_unsent(f->io) == 0 && !io_is_sent_to(f->io))
         front_close(f);
     else

@@ -45,6 +45,43 @@ static void test_who_writes_first_reads_the_refusal(void **state)
     world_finish(w);
 }
 
+/* ---- idle, for all that the balancer knows ---- */
+
+#define LARGE   20000u /* fits into the kernel's buffer, not into the client's */
+#define IDLE_MS 100
+
+static void large_script(struct origin_conn *c)
+{
+    char *content = malloc(LARGE + 1);
+    assert_non_null(content);
+    memset(content, 'x', LARGE);
+    content[LARGE] = '\0';
+    while (origin_read(c) && origin_answer(c, content))
+        ;
+    free(content);
+}
+
+/* A client that is slow to take its response for longer than a connection may be idle, and asks once more: what it has
+ * asked comes too late, but does not destroy the response that it is reading. */
+static void test_idle_is_not_who_still_takes_its_response(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    world_origin(w, large_script, NULL, NULL);
+    world_start(w, "\"timeouts\": {\"client_idle\": \"100ms\"}, \"log\": {\"format\": \"json\"}");
+    client_open_narrow(&c, w->port, 2048);
+    client_send(&c, "GET /first HTTP/1.1\r\nHost: h\r\n\r\n");
+    daemon_expect_event(&w->daemon, 0, "request", "target=/first status=200");
+    usleep(3 * IDLE_MS * 1000); /* the time that is over then is what this is about */
+    client_send(&c, "GET /second HTTP/1.1\r\nHost: h\r\n\r\n");
+    client_expect(&c, 200);
+    assert_int_equal(c.response.body.n, LARGE);
+    client_expect_end(&c);
+    client_close(&c);
+    world_finish(w);
+}
+
 /* Has its answer and the end of the connection, and just does not close it. */
 static void open_and_be_refused(struct client *c, int port)
 {
@@ -169,6 +206,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WORLD_TEST(test_who_writes_first_reads_the_refusal),
+        WORLD_TEST(test_idle_is_not_who_still_takes_its_response),
         WORLD_TEST(test_closing_connections_are_counted),
         WORLD_TEST(test_steady_content_behind_an_answer_is_ended),
         WORLD_TEST(test_a_stop_does_not_wait_long_for_content),

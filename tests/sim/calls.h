@@ -172,6 +172,7 @@ ssize_t sim_send(int fd, const void *p, size_t n, int flags);
 ssize_t sim_sendmsg(int fd, const struct msghdr *m, int flags);
 int sim_shutdown(int fd, int how);
 int sim_setsockopt(int fd, int level, int option, const void *value, socklen_t n);
+int sim_ioctl(int fd, unsigned long request, ...);
 int sim_getsockopt(int fd, int level, int option, void *value, socklen_t *n);
 int sim_getsockname(int fd, struct sockaddr *a, socklen_t *n);
 

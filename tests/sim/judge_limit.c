@@ -50,10 +50,11 @@ static void least_terms(unsigned client, double *capacity, double *rate)
     *rate = (*name ? s->named_rate[named] : address ? s->registered_rate : limits_least_rate()) / 1e9;
 }
 
-/* Only in another boot of the machine is it asked how long nobody decided. */
+/* Only in another boot of the machine is it asked how long nobody decided, or where a start had no descriptor to read
+ * which boot it is. */
 static bool wall_clock_counts(void)
 {
-    return world.wall_steps > 0 && world.power_cuts > 0;
+    return world.wall_steps > 0 && (world.power_cuts > 0 || fault_since(SHOWN_DESCRIPTORS, 0));
 }
 
 /* Promise: a bucket begins full, and fills at its rate. Was there surely a token for the request? One is the least that

@@ -378,9 +378,14 @@ void finish_end(struct end *e)
 }
 
 /* Over a unix socket the sender pays for what the other side has not read yet. */
+size_t end_unacked(const struct end *e)
+{
+    return e->tx.len + (e->conn->local ? other(e)->rx.len : 0);
+}
+
 size_t end_room(const struct end *e)
 {
-    size_t used = e->tx.len + (e->conn->local ? other(e)->rx.len : 0);
+    size_t used = end_unacked(e);
     return e->tx_room > used ? e->tx_room - used : 0;
 }
 

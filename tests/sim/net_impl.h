@@ -122,6 +122,7 @@ void close_end(struct end *e, bool reset);
 /* Does SO_LINGER 0 make a close of it a reset? Not over a unix socket. */
 bool can_reset(const struct end *e);
 /* How many more bytes may be written. */
+size_t end_unacked(const struct end *e);
 size_t end_room(const struct end *e);
 void finish_end(struct end *e);
 size_t write_end(struct end *e, const void *p, size_t n);

@@ -3,8 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 static bool is_writable(const struct end *e)
 {
@@ -483,6 +486,19 @@ int sim_setsockopt(int fd, int level, int option, const void *value, socklen_t n
         s->reuse_port = *(const int *)value != 0;
     }
     return (int)syscall_end("setsockopt", 0);
+}
+
+int sim_ioctl(int fd, unsigned long request, ...)
+{
+    syscall_begin("ioctl", fd, (int)request);
+    struct sock *s = need_sock(fd, "ioctl");
+    if (request != SIOCOUTQ || !s->end)
+        sim_fail("kernel", "a use of ioctl that is not simulated");
+    va_list ap;
+    va_start(ap, request);
+    *va_arg(ap, int *) = (int)end_unacked(s->end);
+    va_end(ap);
+    return (int)syscall_end("ioctl", 0);
 }
 
 int sim_getsockopt(int fd, int level, int option, void *value, socklen_t *n)

@@ -409,6 +409,7 @@ static void test_send_and_receive(void **state)
     struct iovec iov[] = {{"he", 2}, {"", 0}, {"llo", 3}};
     assert_int_equal(sock_recv(pair[1], got, sizeof got), -EAGAIN);
     assert_true(sock_is_quiet(pair[1]));
+    assert_false(sock_has_unacked(pair[0]));
     assert_int_equal(sock_send(pair[0], iov, 3, false), 5);
     wait_for(pair[1], POLLIN);
     assert_false(sock_is_quiet(pair[1]));
@@ -436,6 +437,7 @@ static void test_full(void **state)
     while ((n = sock_send(pair[0], &iov, 1, false)) > 0)
         ;
     assert_int_equal(n, -EAGAIN);
+    assert_true(sock_has_unacked(pair[0])); /* there is more than the other side has room for */
     sock_close(pair[0]);
     sock_close(pair[1]);
 }
@@ -464,6 +466,7 @@ static void test_bad_descriptor(void **state)
     struct addr a;
     char byte = 0;
     struct iovec iov = {&byte, 1};
+    assert_false(sock_has_unacked(-1));
     assert_int_equal(sock_accept(-1, &a), -EBADF);
     assert_int_equal(sock_recv(-1, &byte, 1), -EBADF);
     assert_int_equal(sock_send(-1, &iov, 1, false), -EBADF);
