@@ -18,8 +18,9 @@
 
 /* ---- what is said at its end ---- */
 
-static void log_totals(const struct backend *be)
+static void log_totals(struct backend *be)
 {
+    notice_flush(&be->keep.stray); /* behind the totals nothing is told of it any more */
     log_begin(LOG_INFO, "backend_totals");
     log_str("backend", backend_name(be));
     log_u64("attempts", be->totals.attempts);

@@ -1,6 +1,7 @@
 /* A backend that sends content behind a response that has none. */
 #include "harness/world.h"
 
+#include <signal.h>
 #include <string.h>
 
 /* Answers HEAD, and once it may, sends the content, too. GET is answered as it should be. */
@@ -52,10 +53,40 @@ static void test_content_behind_head(void **state)
     world_finish(w);
 }
 
+/* Every response has a byte too many. */
+static void generous_script(struct origin_conn *c)
+{
+    while (origin_read(c) && origin_send(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok!"))
+        ;
+}
+
+/* What is still to be told at the stop comes before the last line, and before the backend's totals. */
+static void test_told_before_stop(void **state)
+{
+    struct world *w = *state;
+    struct client c;
+
+    world_origin(w, generous_script, NULL, NULL);
+    world_start(w, NULL);
+    client_open(&c, w->port);
+    for (int i = 0; i < 3; i++)
+        ask(&c, "GET");
+    client_close(&c);
+    daemon_signal(&w->daemon, SIGTERM);
+    assert_int_equal(daemon_wait(&w->daemon), 0);
+    daemon_expect_event(&w->daemon, 0, "stop", NULL);
+    size_t n = daemon_mark(&w->daemon);
+    assert_string_equal(log_field(w->daemon.lines[n - 1], "event"), "stop");
+    assert_string_equal(log_field(w->daemon.lines[n - 4], "event"), "backend_stray_bytes");
+    assert_string_equal(log_field(w->daemon.lines[n - 4], "connections"), "2");
+    world_finish(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         WORLD_TEST(test_content_behind_head),
+        WORLD_TEST(test_told_before_stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
