@@ -18,9 +18,10 @@
  * exchange is over (exchange_end), for it alone knows when the client has it all.
  *
  * Back-pressure: when a backend takes no more, or is not there yet and 64 KiB are kept, the carrier stops reading
- * content; when the carrier is full, the backend's connection stops being read. So at most 64 KiB of kept content, 8
- * KiB of trailers each way, and on each of the two connections the high-water mark (64 KiB) and what one turn can add
- * to it (64 KiB) are held for an exchange, whatever either side does: 340 KiB with the exchange itself and its head.
+ * content; when the carrier is full, the backend's connection stops being read. So at most 64 KiB of kept content and
+ * what one more read brings (64 KiB), 8 KiB of trailers each way, and on each of the two connections the high-water
+ * mark (64 KiB) and what one turn can add to it (64 KiB) are held for an exchange, whatever either side does: 400 KiB
+ * with the exchange itself and its head.
  *
  * Sending again: as long as no response head has been passed on and `kept` holds all the content so far, attempt.c may
  * begin anew at another backend. So nothing is kept once that cannot be any more: behind the first byte that has left
