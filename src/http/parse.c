@@ -376,6 +376,8 @@ enum err parse_request(struct str head, struct request *out)
     enum err e = read_request_line(head, out);
     if (e == ERR_OK)
         e = read_method(out);
+    else if (e == ERR_VERSION_NOT_SUPPORTED)
+        (void)read_method(out); /* it says whether the answer may have content */
     if (e == ERR_OK)
         e = target_split(out->target, out->method == METHOD_OPTIONS, &target);
     if (e == ERR_OK)

@@ -213,7 +213,8 @@ static void test_loop_detected(void **state)
     world_finish(w);
 }
 
-/* A response to HEAD has no content (RFC 9110 section 9.3.2), not even where the rest of its head is malformed. */
+/* A response to HEAD has no content (RFC 9110 section 9.3.2), not even where the rest of its head is malformed or
+ * names another version. */
 static void test_malformed_head_request(void **state)
 {
     struct world *w = *state;
@@ -227,6 +228,11 @@ static void test_malformed_head_request(void **state)
     client_expect_end(&c);
     client_close(&c);
     daemon_expect_event(&w->daemon, 0, "request", "status=400 method=HEAD target=/a reason=bad_field");
+    client_open(&c, w->port);
+    client_send(&c, "HEAD /a HTTP/2.0\r\nHost: h\r\n\r\n");
+    client_expect_head_response(&c, 505);
+    client_expect_end(&c);
+    client_close(&c);
     world_finish(w);
 }
 

@@ -165,6 +165,9 @@ static void versions_are_1_0_to_1_9(void **state)
     ASSERT_REFUSED("GET / HTTP/2.0\r\nHost: a\r\n\r\n", VERSION_NOT_SUPPORTED);
     ASSERT_REFUSED("GET / HTTP/3.1\r\nHost: a\r\n\r\n", VERSION_NOT_SUPPORTED);
     ASSERT_REFUSED("PRI * HTTP/2.0\r\n\r\n", VERSION_NOT_SUPPORTED);
+    /* The answer to a HEAD has no content, whatever it is. */
+    assert_err(PARSE("HEAD / HTTP/2.0\r\nHost: a\r\n\r\n", &r), ERR_VERSION_NOT_SUPPORTED);
+    assert_int_equal(r.method, METHOD_HEAD);
 }
 
 static void targets_have_three_forms(void **state)
