@@ -19,7 +19,7 @@ struct client_view {
 double client_tokens_shown(double tokens);
 
 /* The client with its tokens as of `now`. */
-void client_view_of(const struct client *c, uint64_t now, struct client_view *out);
+void client_view_of(const struct client_table *t, const struct client *c, uint64_t now, struct client_view *out);
 
 /* "enforce", "shadow", "off" */
 const char *client_mode_name(enum client_mode mode);

@@ -33,17 +33,17 @@ struct client_settings {
 
 struct client { /* of variable size: client_table.c knows what stands behind it */
     struct hash_node node;
-    struct word_slot *slot; /* its bucket's word, see bucket.h; tagged once the client is shown */
-    uint64_t seq;           /* its place in the order: the number of its registration, from 1 */
+    uint64_t seq; /* its place in the order: the number of its registration, from 1 */
     const struct bucket_policy *policy;
     uint64_t allowed, limited; /* requests since the start that were passed on; that found too little in the bucket */
+    uint32_t slot;             /* of its bucket's word, see client_word(); tagged once the client is shown */
     uint8_t levels;
     uint8_t id_len;
     uint8_t mode : 2;                         /* enum client_mode */
     bool shown : 1, busy : 1, is_address : 1; /* busy: a change of it is on its way to disk */
     bool exact : 1;                           /* while loading: its word is what a killed process had */
 };
-_Static_assert(sizeof(struct client) == 64, "a million of them");
+_Static_assert(sizeof(struct client) == 56, "a million of them");
 
 struct client_table {
     struct hash_key key;
@@ -66,6 +66,12 @@ void client_table_fini(struct client_table *t);
 
 struct str client_id(const struct client *c);
 
+/* The word of the client's bucket, see bucket.h. */
+static inline uint64_t *client_word(const struct client_table *t, const struct client *c)
+{
+    return &words_at(&t->words, c->slot)->word;
+}
+
 /* Checks an id (1 to 128 visible ASCII characters) and writes its canonical form with a zero (addresses in canonical
  * spelling). */
 bool client_id_canonical(struct str id, char out[CLIENT_ID_MAX + 1]) __attribute__((warn_unused_result));
@@ -85,7 +91,7 @@ void client_table_show(struct client_table *t, struct client *c);
 /* What other settings of a client need, got beforehand, so that putting them in force cannot fail. */
 struct settling {
     const struct bucket_policy *policy; /* NULL: nothing is held */
-    struct word_slot *slot;
+    uint32_t slot;                      /* 0: none */
     enum client_mode mode;
 };
 

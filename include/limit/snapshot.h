@@ -35,8 +35,8 @@ struct text_fault {
  * its clients, and the one that writes the file makes text of that. */
 
 /* Appends a note of the client with its tokens as of `at`; negative when it has used more since than it had then. */
-bool snapshot_note_client(struct buf *notes, const struct client *c, const struct instant *at)
-    __attribute__((warn_unused_result));
+bool snapshot_note_client(struct buf *notes, const struct client_table *t, const struct client *c,
+                          const struct instant *at) __attribute__((warn_unused_result));
 /* Appends the clients of such notes; *last is the place of the last one written, 0 at first. Places are written where
  * they do not follow from the one before. */
 bool snapshot_append_clients(struct buf *out, struct str notes, uint64_t *last) __attribute__((warn_unused_result));

@@ -17,13 +17,26 @@ struct word_slot {
     uint64_t word;
 };
 
-struct word_chunk;
+/* A slot is known by its number: the chunk that it is in, counted from 1, and its place there. 0 is no slot's. A number
+ * takes half of what a pointer does, and each client has one. */
+#define WORDS_CHUNK  4096u
+#define WORDS_CHUNKS (UINT32_MAX / WORDS_CHUNK)
+
+struct word_chunk {
+    struct word_slot *slots;
+    uint32_t below; /* the chunk with room that was added before it; 0: there is none */
+    uint32_t used, n;
+    bool own; /* nobody else's memory */
+};
 
 struct words {
-    struct hash_key key;      /* of the tags */
-    struct word_slot **given; /* slots given back */
+    struct hash_key key;       /* of the tags */
+    struct word_chunk *chunks; /* the first is none */
+    uint32_t last;             /* of the chunks */
+    uint32_t open;             /* of those with room the one added last; 0: there is none */
+    size_t chunk_cap;
+    uint32_t *given; /* slots given back */
     size_t given_count, given_cap;
-    struct word_chunk *chunks; /* the first has room, or none has */
     size_t room;               /* slots that can be taken without a chunk more */
     bool unkept;               /* a slot was taken that no file holds */
     bool (*extend)(void *arg); /* called before that, to add slots instead; NULL: no such way */
@@ -34,19 +47,25 @@ void words_init(struct words *w, const struct hash_key *key);
 /* Frees what is the pool's own; what was added is only let go of. */
 void words_fini(struct words *w);
 
-/* Adds `n` slots of zeros that somebody else owns. False when there is no memory. */
+/* Adds `n` slots of zeros (1 to WORDS_CHUNK) that somebody else owns. False when there is no memory, or no number. */
 bool words_add(struct words *w, struct word_slot *slots, size_t n) __attribute__((warn_unused_result));
 
-/* A slot without a tag, whose word is that of a full bucket. Once the pool has none, it makes a chunk of its own
- * memory, and notes that in `unkept`. NULL when there is no memory. */
-struct word_slot *words_take(struct words *w) __attribute__((warn_unused_result));
+/* The number of a slot without a tag, whose word is that of a full bucket. Once the pool has none, it makes a chunk of
+ * its own memory, and notes that in `unkept`. 0 when there is no memory. */
+uint32_t words_take(struct words *w) __attribute__((warn_unused_result));
+
+/* Where a slot is; it stays there. */
+static inline struct word_slot *words_at(const struct words *w, uint32_t slot)
+{
+    return &w->chunks[slot / WORDS_CHUNK].slots[slot % WORDS_CHUNK];
+}
 
 /* The slot holds the word of that client under those settings from now on. A process that is killed meanwhile leaves a
  * slot without a tag, or all of it. */
-void words_set(const struct words *w, struct word_slot *s, struct str id, const struct bucket_policy *p, uint64_t word);
+void words_set(const struct words *w, uint32_t slot, struct str id, const struct bucket_policy *p, uint64_t word);
 
 /* Takes a slot back. Without memory to remember it, it is lost to the pool. */
-void words_give(struct words *w, struct word_slot *s);
+void words_give(struct words *w, uint32_t slot);
 
 /* What a slot of that client under those settings is tagged with; never 0. */
 uint64_t words_tag(const struct hash_key *key, struct str id, const struct bucket_policy *p);

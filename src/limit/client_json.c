@@ -23,13 +23,13 @@ double client_tokens_shown(double tokens)
     return (double)((double)whole > scaled ? whole - 1 : whole) / MILLIONTHS;
 }
 
-void client_view_of(const struct client *c, uint64_t now, struct client_view *out)
+void client_view_of(const struct client_table *t, const struct client *c, uint64_t now, struct client_view *out)
 {
     struct str id = client_id(c);
     memcpy(out->id, id.p, id.n);
     out->id[id.n] = '\0';
     out->set = (struct client_settings){c->policy->capacity, c->policy->rate, (enum client_mode)c->mode};
-    out->tokens = client_tokens_shown(bucket_tokens(c->policy, c->slot->word, now));
+    out->tokens = client_tokens_shown(bucket_tokens(c->policy, *client_word(t, c), now));
     out->allowed = c->allowed;
     out->limited = c->limited;
     out->place = c->seq;

@@ -252,7 +252,7 @@ void client_table_show(struct client_table *t, struct client *c)
     assert(!c->shown);
     c->shown = true;
     t->shown++;
-    words_set(&t->words, c->slot, client_id(c), c->policy, c->slot->word);
+    words_set(&t->words, c->slot, client_id(c), c->policy, *client_word(t, c));
 }
 
 void client_table_settle(struct client_table *t, struct client *c, struct settling *ch, uint64_t word)

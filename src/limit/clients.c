@@ -164,9 +164,9 @@ static void put_registration_in_force(struct limiter *lim, struct client *c)
 {
     if (c->is_address) {
         struct ip ip = address_of(c);
-        c->slot->word = word_of_registration(lim, c->policy, anon_table_leave(&lim->anon, &ip));
+        *client_word(&lim->clients, c) = word_of_registration(lim, c->policy, anon_table_leave(&lim->anon, &ip));
     } else if (is_unix(c)) {
-        c->slot->word = word_of_registration(lim, c->policy, lim->unix_word);
+        *client_word(&lim->clients, c) = word_of_registration(lim, c->policy, lim->unix_word);
     }
     client_table_show(&lim->clients, c);
     metrics.clients_registered++;
@@ -175,14 +175,15 @@ static void put_registration_in_force(struct limiter *lim, struct client *c)
 static void put_update_in_force(struct limiter *lim, struct change *change)
 {
     struct client *c = change->client;
-    uint64_t word = bucket_converted(c->policy, change->to.policy, c->slot->word, limiter_now(lim));
+    uint64_t word = bucket_converted(c->policy, change->to.policy, *client_word(&lim->clients, c), limiter_now(lim));
     client_table_settle(&lim->clients, c, &change->to, word);
     metrics.clients_updated++;
 }
 
 static void put_deletion_in_force(struct limiter *lim, struct client *c)
 {
-    uint64_t now = limiter_now(lim), word = bucket_converted(c->policy, &lim->anon.policy, c->slot->word, now);
+    uint64_t now = limiter_now(lim);
+    uint64_t word = bucket_converted(c->policy, &lim->anon.policy, *client_word(&lim->clients, c), now);
     if (c->is_address) {
         struct ip ip = address_of(c);
         anon_table_join(&lim->anon, &ip, word, now);
@@ -202,7 +203,7 @@ static void put_in_force(struct limiter *lim, struct change *change)
         put_registration_in_force(lim, c);
     else if (change->op == JOURNAL_UPDATE)
         put_update_in_force(lim, change);
-    client_view_of(c, limiter_now(lim), &view);
+    client_view_of(&lim->clients, c, limiter_now(lim), &view);
     if (change->op == JOURNAL_DELETE)
         put_deletion_in_force(lim, c);
     log_change(change->op == JOURNAL_REGISTER ? "client_registered"
@@ -247,14 +248,14 @@ static void view_after(const struct limiter *lim, const struct change *change, c
     const struct client *c = change->client;
     bool updated = change->op == JOURNAL_UPDATE;
     const struct bucket_policy *to = updated ? change->to.policy : c->policy;
-    uint64_t word = bucket_converted(c->policy, to, c->slot->word, limiter_now(lim));
+    uint64_t word = bucket_converted(c->policy, to, *client_word(&lim->clients, c), limiter_now(lim));
     if (change->op == JOURNAL_REGISTER && c->is_address) {
         struct ip ip = address_of(c);
         word = word_of_registration(lim, to, anon_table_peek(&lim->anon, &ip));
     } else if (change->op == JOURNAL_REGISTER && is_unix(c)) {
         word = word_of_registration(lim, to, lim->unix_word);
     }
-    client_view_of(c, at->now, v);
+    client_view_of(&lim->clients, c, at->now, v);
     if (updated)
         v->set = change->set;
     v->tokens = client_tokens_shown(bucket_tokens(to, word, at->now));
@@ -366,7 +367,7 @@ enum err clients_get(struct limiter *lim, const char *id, struct client_view *ou
     const struct client *c = client_table_find(&lim->clients, str_of(id));
     if (!c || !c->shown)
         return ERR_NO_SUCH_CLIENT;
-    client_view_of(c, limiter_now(lim), out);
+    client_view_of(&lim->clients, c, limiter_now(lim), out);
     return ERR_OK;
 }
 
@@ -382,7 +383,7 @@ size_t clients_list(const struct limiter *lim, uint64_t *place, size_t limit,
     size_t n = 0;
     for (; c && n < limit; c = client_table_next(c), n++) {
         struct client_view v;
-        client_view_of(c, limiter_now(lim), &v);
+        client_view_of(&lim->clients, c, limiter_now(lim), &v);
         fn(arg, &v);
         *place = c->seq;
     }

@@ -177,7 +177,7 @@ static bool apply_setting(struct client_table *t, const struct change *change, c
     if (client_table_recall(t, c, to.policy, at->now, &word)) {
         c->exact = true;
     } else if (c->exact || older) {
-        word = bucket_converted(c->policy, to.policy, c->slot->word, at->now);
+        word = bucket_converted(c->policy, to.policy, *client_word(t, c), at->now);
     } else {
         uint64_t away = at->wall_ns > change->wall_ns ? at->wall_ns - change->wall_ns : 0;
         word = bucket_refilled(to.policy, bucket_word(to.policy, change->v.tokens, at->now), at->now, away);

@@ -164,8 +164,8 @@ uint64_t limiter_retry_after(const struct bucket_policy *p, uint64_t word, uint6
 static void ask_registered(struct limiter *lim, struct client *c, struct limit_answer *out)
 {
     bool off = c->mode == CLIENT_OFF, shadow = c->mode == CLIENT_SHADOW;
-    uint64_t now = limiter_now(lim);
-    bool passed = off || bucket_take(c->policy, &c->slot->word, now);
+    uint64_t now = limiter_now(lim), *word = client_word(&lim->clients, c);
+    bool passed = off || bucket_take(c->policy, word, now);
     if (passed && !off)
         store_note_tokens(lim->store);
     c->allowed += passed || shadow;
@@ -179,7 +179,7 @@ static void ask_registered(struct limiter *lim, struct client *c, struct limit_a
     }
     /* A client whose limit is not kept is not told to keep it. */
     if (!off && !shadow)
-        answer_from_bucket(lim, c->policy, c->slot->word, passed, now, out);
+        answer_from_bucket(lim, c->policy, *word, passed, now, out);
 }
 
 /* The sweep runs only while there is something to sweep. */

@@ -211,9 +211,10 @@ int store_save_fill(struct store *st)
 {
     struct save *s = &st->save;
     s->notes.len = 0;
-    struct client *c = client_table_after(st->setup.table, s->walked);
+    const struct client_table *t = st->setup.table;
+    const struct client *c = client_table_after(t, s->walked);
     for (unsigned i = 0; i < s->slice && c && c->seq <= s->walk_end; i++, c = client_table_next(c)) {
-        if (!snapshot_note_client(&s->notes, c, &s->at))
+        if (!snapshot_note_client(&s->notes, t, c, &s->at))
             return -ENOMEM;
         s->walked = c->seq;
     }

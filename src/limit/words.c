@@ -12,13 +12,6 @@
 #define OWN_CHUNK 1024u
 #define ID_MAX    128u
 
-struct word_chunk {
-    struct word_chunk *next;
-    struct word_slot *slots;
-    size_t used, n;
-    struct word_slot own[]; /* where nobody else owns them */
-};
-
 void words_init(struct words *w, const struct hash_key *key)
 {
     *w = (struct words){.key = *key};
@@ -26,59 +19,71 @@ void words_init(struct words *w, const struct hash_key *key)
 
 void words_fini(struct words *w)
 {
-    while (w->chunks) {
-        struct word_chunk *c = w->chunks;
-        w->chunks = c->next;
-        mem_free(c);
-    }
+    for (uint32_t i = 1; i <= w->last; i++)
+        if (w->chunks[i].own)
+            mem_free(w->chunks[i].slots);
+    mem_free(w->chunks);
     mem_free(w->given);
     *w = (struct words){.key = w->key};
 }
 
-static void push_chunk(struct words *w, struct word_chunk *c, size_t n)
+/* An array of `*cap` members, `n` of them in use, with room for one more: the same one, perhaps elsewhere, or NULL. */
+static void *reserve(void *array, size_t n, size_t *cap, size_t size)
 {
-    c->n = n;
-    c->next = w->chunks;
-    w->chunks = c;
+    if (n < *cap)
+        return array;
+    size_t more = *cap ? 2 * *cap : 64;
+    void *fresh = mem_try_alloc(more * size);
+    if (!fresh)
+        return NULL;
+    if (array)
+        memcpy(fresh, array, n * size);
+    mem_free(array);
+    *cap = more;
+    return fresh;
+}
+
+static bool push_chunk(struct words *w, struct word_slot *slots, size_t n, bool own)
+{
+    assert(n > 0 && n <= WORDS_CHUNK);
+    if (w->last == WORDS_CHUNKS)
+        return false;
+    struct word_chunk *chunks = reserve(w->chunks, w->last + 1, &w->chunk_cap, sizeof *chunks);
+    if (!chunks)
+        return false;
+    w->chunks = chunks;
+    chunks[++w->last] = (struct word_chunk){slots, w->open, 0, (uint32_t)n, own};
+    w->open = w->last;
     w->room += n;
+    return true;
 }
 
 bool words_add(struct words *w, struct word_slot *slots, size_t n)
 {
-    struct word_chunk *c = mem_try_alloc(sizeof *c);
-    if (!c)
-        return false;
-    c->slots = slots;
-    push_chunk(w, c, n);
-    return true;
+    return push_chunk(w, slots, n, false);
 }
 
 static bool add_own(struct words *w)
 {
-    struct word_chunk *c = mem_try_alloc(sizeof *c + OWN_CHUNK * sizeof(struct word_slot));
-    if (!c)
+    struct word_slot *slots = mem_try_alloc(OWN_CHUNK * sizeof *slots);
+    if (!slots || !push_chunk(w, slots, OWN_CHUNK, true)) {
+        mem_free(slots);
         return false;
-    c->slots = c->own;
-    push_chunk(w, c, OWN_CHUNK);
+    }
     w->unkept = true;
     return true;
 }
 
-/* A chunk that has been used up goes behind those that have room. */
-static struct word_slot *fresh_slot(struct words *w)
+/* Of the chunk that was added last: so slots of a file that could be made longer again come before our own. */
+static uint32_t fresh_slot(struct words *w)
 {
-    struct word_chunk *c = w->chunks;
-    assert(c && c->used < c->n);
-    struct word_slot *s = &c->slots[c->used++];
-    if (c->used == c->n && c->next && c->next->used < c->next->n) {
-        struct word_chunk **end = &c->next;
-        w->chunks = c->next;
-        while (*end)
-            end = &(*end)->next;
-        *end = c;
-        c->next = NULL;
-    }
-    return s;
+    uint32_t at = w->open;
+    assert(at > 0);
+    struct word_chunk *c = &w->chunks[at];
+    uint32_t slot = at * WORDS_CHUNK + c->used++;
+    if (c->used == c->n)
+        w->open = c->below;
+    return slot;
 }
 
 uint64_t words_tag(const struct hash_key *key, struct str id, const struct bucket_policy *p)
@@ -92,19 +97,20 @@ uint64_t words_tag(const struct hash_key *key, struct str id, const struct bucke
     return tag ? tag : 1;
 }
 
-struct word_slot *words_take(struct words *w)
+uint32_t words_take(struct words *w)
 {
     bool extended = w->room == 0 && w->extend && w->extend(w->extend_arg);
     if (!extended && w->room == 0 && !add_own(w))
-        return NULL;
-    struct word_slot *s = w->given_count > 0 ? w->given[--w->given_count] : fresh_slot(w);
+        return 0;
+    uint32_t slot = w->given_count > 0 ? w->given[--w->given_count] : fresh_slot(w);
     w->room--;
-    s->word = 0;
-    return s;
+    words_at(w, slot)->word = 0;
+    return slot;
 }
 
-void words_set(const struct words *w, struct word_slot *s, struct str id, const struct bucket_policy *p, uint64_t word)
+void words_set(const struct words *w, uint32_t slot, struct str id, const struct bucket_policy *p, uint64_t word)
 {
+    struct word_slot *s = words_at(w, slot);
     /* The process may be killed between any two instructions: the order of the stores is all that counts. */
     s->tag = 0;
     atomic_signal_fence(memory_order_seq_cst);
@@ -114,28 +120,14 @@ void words_set(const struct words *w, struct word_slot *s, struct str id, const 
     atomic_signal_fence(memory_order_seq_cst);
 }
 
-static bool reserve_given(struct words *w)
+void words_give(struct words *w, uint32_t slot)
 {
-    if (w->given_count < w->given_cap)
-        return true;
-    size_t cap = w->given_cap ? 2 * w->given_cap : 64;
-    struct word_slot **more = mem_try_alloc(cap * sizeof(struct word_slot *));
-    if (!more)
-        return false;
-    if (w->given_count > 0)
-        memcpy(more, w->given, w->given_count * sizeof(struct word_slot *));
-    mem_free(w->given);
-    w->given = more;
-    w->given_cap = cap;
-    return true;
-}
-
-void words_give(struct words *w, struct word_slot *s)
-{
-    s->tag = 0;
-    if (!reserve_given(w))
+    words_at(w, slot)->tag = 0;
+    uint32_t *given = reserve(w->given, w->given_count, &w->given_cap, sizeof *given);
+    if (!given)
         return;
-    w->given[w->given_count++] = s;
+    w->given = given;
+    given[w->given_count++] = slot;
     w->room++;
 }
 

@@ -18,6 +18,7 @@
 
 _Static_assert(sizeof(struct words_header) % sizeof(struct word_slot) == 0, "slots begin behind the header");
 _Static_assert(WORDS_PIECE % FILE_MAP_UNIT == 0, "a piece can be mapped");
+_Static_assert(PIECE_SLOTS <= WORDS_CHUNK, "a piece is a chunk of the pool");
 
 /* One for each boot of a Linux kernel, see random(4). Containers see the kernel's, but where something of their own is
  * mounted over it, as systemd-nspawn does at each of their starts: then words count within one start of the container,

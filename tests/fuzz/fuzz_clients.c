@@ -36,10 +36,10 @@ static void check_table(const struct client_table *t, struct buf *written)
     struct buf notes = BUF_INIT;
     for (const struct client *c = client_table_after(t, 0); c; c = client_table_next(c), n++) {
         struct client_view v;
-        client_view_of(c, now.now, &v);
+        client_view_of(t, c, now.now, &v);
         check_view(&v);
         CHECK(client_table_find(t, client_id(c)) == c);
-        CHECK(snapshot_note_client(&notes, c, &now));
+        CHECK(snapshot_note_client(&notes, t, c, &now));
     }
     CHECK(buf_append_str(written, SNAPSHOT_BEGIN));
     CHECK(snapshot_append_clients(written, buf_str(&notes), &last));

@@ -41,7 +41,7 @@ static void expect_order(const struct client_table *t, const char *const ids[], 
 static double tokens_of(const struct client_table *t, const char *id)
 {
     struct client_view v;
-    client_view_of(client_table_find(t, str_of(id)), now.now, &v);
+    client_view_of(t, client_table_find(t, str_of(id)), now.now, &v);
     return v.tokens;
 }
 

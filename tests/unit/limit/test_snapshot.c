@@ -52,7 +52,7 @@ static void expect_same_clients(const struct client_table *a, const struct clien
 {
     const struct client *x = client_table_after(a, 0), *y = client_table_after(b, 0);
     for (; x && y; x = client_table_next(x), y = client_table_next(y)) {
-        assert_true(str_eq(client_id(x), client_id(y)) && x->slot->word == y->slot->word);
+        assert_true(str_eq(client_id(x), client_id(y)) && *client_word(a, x) == *client_word(b, y));
         assert_true(x->policy->capacity == y->policy->capacity && x->policy->rate == y->policy->rate);
         assert_int_equal(x->mode, y->mode);
     }
@@ -95,7 +95,7 @@ static double tokens_of(const struct client_table *t, const char *id)
     const struct client *c = client_table_find(t, str_of(id));
     assert_non_null(c);
     assert_true(c->shown);
-    client_view_of(c, now.now, &v);
+    client_view_of(t, c, now.now, &v);
     return v.tokens;
 }
 
@@ -104,7 +104,7 @@ static struct client *add(struct client_table *t, const char *id, double capacit
     struct client *c = client_table_add(t, str_of(id), &(struct client_settings){capacity, 1, CLIENT_ENFORCE});
     assert_non_null(c);
     client_table_show(t, c);
-    c->slot->word = bucket_word(c->policy, tokens, now.now);
+    *client_word(t, c) = bucket_word(c->policy, tokens, now.now);
     return c;
 }
 
@@ -116,7 +116,7 @@ static void write_all(struct buf *out, const struct client_table *t)
     for (struct client *c = client_table_after(t, 0); c;) {
         struct buf notes = BUF_INIT;
         for (int i = 0; i < 2 && c; i++, c = client_table_next(c))
-            assert_true(snapshot_note_client(&notes, c, &now));
+            assert_true(snapshot_note_client(&notes, t, c, &now));
         assert_true(snapshot_append_clients(out, buf_str(&notes), &last));
         buf_fini(&notes);
     }

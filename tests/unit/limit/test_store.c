@@ -160,7 +160,7 @@ static void a_lost_page_spoils_the_file(void **state)
     /* Somebody cuts all but the first page off, and gives room back: the header is as it was, the rest is not. */
     uint64_t failures = metrics.store_failures;
     assert_int_equal(truncate(w.tokens, PAGE), 0);
-    c->slot->word = 1;
+    *client_word(&w.table, c) = 1;
     assert_int_equal(truncate(w.tokens, WORDS_PIECE), 0);
     assert_true(file_map_is_lost());
     for (uint64_t end = loop_now(w.loop) + 10 * NS_PER_S; loop_now(w.loop) < end && metrics.store_failures == failures;)

@@ -51,24 +51,28 @@ static int remove_folder(void **state)
 static void slots_are_taken_and_given(void **state)
 {
     struct words w;
-    struct word_slot *slots[3000];
+    static uint32_t slots[100000];
+    static struct word_slot *at[100000];
     (void)state;
     words_init(&w, &key);
-    for (unsigned i = 0; i < 3000; i++) {
+    for (unsigned i = 0; i < 100000; i++) {
         slots[i] = words_take(&w);
-        assert_non_null(slots[i]);
-        assert_int_equal(slots[i]->tag, 0);
-        slots[i]->word = i;
-        slots[i]->tag = 1;
+        assert_true(slots[i] > 0);
+        at[i] = words_at(&w, slots[i]);
+        assert_int_equal(at[i]->tag, 0);
+        at[i]->word = i;
+        at[i]->tag = 1;
     }
     assert_true(w.unkept);
-    for (unsigned i = 0; i < 3000; i++) /* no two are the same */
-        assert_int_equal(slots[i]->word, i);
+    for (unsigned i = 0; i < 100000; i++) { /* no two are the same, and each stays where it was */
+        assert_ptr_equal(words_at(&w, slots[i]), at[i]);
+        assert_int_equal(at[i]->word, i);
+    }
     size_t room = w.room;
     words_give(&w, slots[7]);
-    assert_int_equal(slots[7]->tag, 0);
+    assert_int_equal(at[7]->tag, 0);
     assert_int_equal(w.room, room + 1);
-    assert_ptr_equal(words_take(&w), slots[7]);
+    assert_int_equal(words_take(&w), slots[7]);
     assert_int_equal(w.room, room);
     words_fini(&w);
 }
@@ -81,12 +85,57 @@ static void added_slots_come_first(void **state)
     words_init(&w, &key);
     assert_true(words_add(&w, own, 4));
     for (unsigned i = 0; i < 4; i++) {
-        struct word_slot *s = words_take(&w);
+        struct word_slot *s = words_at(&w, words_take(&w));
         assert_true(s >= own && s < own + 4);
     }
     assert_false(w.unkept);
-    assert_non_null(words_take(&w));
+    assert_true(words_take(&w) > 0);
     assert_true(w.unkept);
+    words_fini(&w);
+}
+
+/* What a file holds comes before what is left of our own memory, which still is taken behind it. */
+static void slots_added_later_come_first(void **state)
+{
+    static struct word_slot more[WORDS_CHUNK];
+    struct words w;
+    (void)state;
+    words_init(&w, &key);
+    uint32_t first = words_take(&w);
+    size_t left = w.room;
+    assert_true(left > 0);
+    assert_true(words_add(&w, more, WORDS_CHUNK));
+    for (size_t i = 0; i < WORDS_CHUNK; i++) {
+        struct word_slot *s = words_at(&w, words_take(&w));
+        assert_true(s >= more && s < more + WORDS_CHUNK);
+        assert_int_equal(s->tag, 0);
+        s->tag = 1;
+    }
+    for (; left > 0; left--) {
+        uint32_t slot = words_take(&w);
+        assert_true(slot > 0 && slot != first);
+        assert_true(words_at(&w, slot) < more || words_at(&w, slot) >= more + WORDS_CHUNK);
+    }
+    assert_int_equal(w.room, 0);
+    words_fini(&w);
+}
+
+/* Where the numbers end: nothing is added, and what there is stays. */
+static void more_slots_than_numbers_are_refused(void **state)
+{
+    static struct word_slot one;
+    struct words w;
+    (void)state;
+    words_init(&w, &key);
+    for (uint32_t i = 0; i < WORDS_CHUNKS; i++)
+        if (!words_add(&w, &one, 1))
+            fail();
+    assert_false(words_add(&w, &one, 1));
+    assert_int_equal(w.room, WORDS_CHUNKS);
+    for (uint32_t i = 0; i < WORDS_CHUNKS; i++)
+        if (words_at(&w, words_take(&w)) != &one)
+            fail();
+    assert_int_equal(words_take(&w), 0);
     words_fini(&w);
 }
 
@@ -105,7 +154,7 @@ static void an_empty_pool_asks_first(void **state)
     words_init(&w, &key);
     w.extend = give_more;
     w.extend_arg = &w;
-    assert_non_null(words_take(&w));
+    assert_true(words_take(&w) > 0);
     assert_false(w.unkept);
     words_fini(&w);
 }
@@ -222,7 +271,7 @@ static void a_file_outlives_its_process(void **state)
     int error;
     (void)state;
     begin(&f, &w, 1000);
-    struct word_slot *a = words_take(&w), *b = words_take(&w);
+    uint32_t a = words_take(&w), b = words_take(&w);
     words_set(&w, a, STR("a"), &p, bucket_word(&p, 3, 5 * NS_PER_S));
     words_set(&w, b, STR("b"), &p, bucket_word(&p, 4, 5 * NS_PER_S));
     words_give(&w, b);
@@ -232,7 +281,8 @@ static void a_file_outlives_its_process(void **state)
     words_file_note(&f, 42, true);
     words_file_note(&f, 43, false);
     words_file_note(&f, 44, false);
-    assert_true(bucket_take(&p, &a->word, 5 * NS_PER_S)); /* after it was installed, and without another word */
+    assert_true(
+        bucket_take(&p, &words_at(&w, a)->word, 5 * NS_PER_S)); /* after it was installed, and without another word */
     end(&f, &w);
 
     assert_true(words_file_init(&f, clients));
@@ -409,6 +459,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(slots_are_taken_and_given),
         cmocka_unit_test(added_slots_come_first),
+        cmocka_unit_test(slots_added_later_come_first),
+        cmocka_unit_test(more_slots_than_numbers_are_refused),
         cmocka_unit_test(an_empty_pool_asks_first),
         cmocka_unit_test(tags_tell_clients_and_settings_apart),
         cmocka_unit_test(words_are_found_again),
