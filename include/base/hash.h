@@ -19,7 +19,8 @@ uint64_t hash_bytes(const struct hash_key *key, const void *p, size_t n);
 
 struct hash_node { /* embedded in an entry */
     struct hash_node *next;
-    uint64_t hash;
+    uint32_t hash; /* the low half: no table has more slots than that tells apart */
+    uint32_t rest; /* the entry's own, for there would be a hole here; the table leaves it alone */
 };
 
 struct hash_table {
@@ -43,7 +44,7 @@ void hash_table_fini(struct hash_table *t);
 /* The entry with that hash for which eq(entry, wanted) holds, or NULL. Never allocates. */
 struct hash_node *hash_table_find(const struct hash_table *t, uint64_t hash, hash_eq_fn *eq, const void *wanted);
 
-/* Puts `node` in with node->hash = hash; the caller has seen that no equal one is there. False when there is no memory
+/* Puts `node` in under that hash; the caller has seen that no equal one is there. False when there is no memory
  * for the slots. */
 bool hash_table_insert(struct hash_table *t, struct hash_node *node, uint64_t hash) __attribute__((warn_unused_result));
 

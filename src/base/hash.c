@@ -114,7 +114,7 @@ void hash_table_fini(struct hash_table *t)
 
 static struct hash_node *find_in_chain(struct hash_node *n, uint64_t hash, hash_eq_fn *eq, const void *wanted)
 {
-    while (n && !(n->hash == hash && eq(n, wanted)))
+    while (n && !(n->hash == (uint32_t)hash && eq(n, wanted)))
         n = n->next;
     return n;
 }
@@ -166,7 +166,7 @@ static void grow_further(struct hash_table *t)
 static void begin_growth(struct hash_table *t)
 {
     size_t n = t->slots ? 2 * (t->mask + 1) : SLOTS_FIRST;
-    struct hash_node **slots = calloc(n, sizeof(struct hash_node *));
+    struct hash_node **slots = n - 1 <= UINT32_MAX ? calloc(n, sizeof(struct hash_node *)) : NULL;
 
     if (!slots)
         return;
@@ -182,10 +182,10 @@ bool hash_table_insert(struct hash_table *t, struct hash_node *node, uint64_t ha
     grow_further(t);
     if (!t->slots || (t->count > t->mask && !t->old_slots))
         begin_growth(t);
-    /* Without memory for more slots the chains just become longer. */
+    /* Without more slots, be it for want of memory, the chains just become longer. */
     if (!t->slots)
         return false;
-    node->hash = hash;
+    node->hash = (uint32_t)hash;
     push(t, node);
     t->count++;
     return true;

@@ -10,7 +10,7 @@
 
 /* The place of a deleted client. Its id is not kept: 64 bits of keyed hash stand for it. */
 struct gone {
-    struct hash_node node;
+    struct hash_node node; /* with the high half of the hash */
     struct list order;
     uint64_t seq;
 };
@@ -279,16 +279,15 @@ void client_table_move(struct client_table *t, struct client *c, uint64_t place)
     order_put(t, c, place);
 }
 
-static bool is_any(const struct hash_node *node, const void *wanted)
+static bool has_hash(const struct hash_node *node, const void *wanted)
 {
-    (void)node;
-    (void)wanted;
-    return true;
+    return node->rest == *(const uint64_t *)wanted >> 32;
 }
 
 static struct gone *find_gone(const struct client_table *t, struct str id)
 {
-    struct hash_node *n = hash_table_find(&t->gone, hash_id(t, id), is_any, NULL);
+    uint64_t hash = hash_id(t, id);
+    struct hash_node *n = hash_table_find(&t->gone, hash, has_hash, &hash);
     return n ? container_of(n, struct gone, node) : NULL;
 }
 
@@ -319,10 +318,12 @@ static void remember_gone(struct client_table *t, const struct client *c)
     if (t->gone.count >= CLIENTS_GONE_MAX)
         free_gone(t, container_of(t->gone_order.next, struct gone, order));
     struct gone *g = mem_try_alloc(sizeof *g);
-    if (!g || !hash_table_insert(&t->gone, &g->node, c->node.hash)) {
+    uint64_t hash = hash_id(t, client_id(c));
+    if (!g || !hash_table_insert(&t->gone, &g->node, hash)) {
         mem_free(g);
         return;
     }
+    g->node.rest = (uint32_t)(hash >> 32);
     g->seq = c->seq;
     list_push_back(&t->gone_order, &g->order);
 }

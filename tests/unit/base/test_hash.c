@@ -183,13 +183,37 @@ static void test_equal_hashes(void **state)
     hash_table_fini(&t);
 }
 
+/* Hashes that differ in the high half only are one to the table, and what is the entry's own stays the entry's. */
+static void test_half_a_hash(void **state)
+{
+    enum { N = 1000 };
+    static struct entry entries[N];
+    struct hash_table t;
+
+    (void)state;
+    hash_table_init(&t);
+    for (unsigned i = 0; i < N; i++) {
+        entries[i].key = i;
+        entries[i].node.rest = ~i;
+        assert_true(hash_table_insert(&t, &entries[i].node, (uint64_t)i << 32 | i / 2));
+    }
+    for (unsigned i = 0; i < N; i++) {
+        assert_ptr_equal(hash_table_find(&t, (uint64_t)i << 32 | i / 2, key_is, &i), &entries[i].node);
+        assert_int_equal(entries[i].node.rest, ~i);
+    }
+    for (unsigned i = 0; i < N; i++)
+        hash_table_remove(&t, &entries[i].node);
+    assert_int_equal(t.count, 0);
+    hash_table_fini(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reference_vectors), cmocka_unit_test(test_key_and_length_matter),
         cmocka_unit_test(test_empty_table),       cmocka_unit_test(test_everything_is_found_while_it_grows),
         cmocka_unit_test(test_like_the_model),    cmocka_unit_test(test_growth_is_spread),
-        cmocka_unit_test(test_equal_hashes),
+        cmocka_unit_test(test_equal_hashes),      cmocka_unit_test(test_half_a_hash),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -215,6 +215,27 @@ static void cursor_of_an_id_that_went_twice(void **state)
     client_table_fini(&t);
 }
 
+/* The table's nodes hold the low half of a hash; a place that is remembered is found by all of it. */
+static void cursors_of_equal_half_hashes(void **state)
+{
+    (void)state;
+    struct client_table t;
+    const char *a = "c18858", *b = "c351563";
+    assert_int_equal((uint32_t)hash_bytes(&key, a, strlen(a)), (uint32_t)hash_bytes(&key, b, strlen(b)));
+    client_table_init(&t, &key);
+    add(&t, a);
+    drop(&t, a);
+    assert_int_equal(client_table_place(&t, str_of(a)), 1);
+    assert_int_equal(client_table_place(&t, str_of(b)), 0);
+    add(&t, b);
+    assert_int_equal(client_table_place(&t, str_of(b)), 2);
+    assert_null(client_table_find(&t, str_of(a)));
+    drop(&t, b);
+    assert_int_equal(client_table_place(&t, str_of(a)), 1);
+    assert_int_equal(client_table_place(&t, str_of(b)), 2);
+    client_table_fini(&t);
+}
+
 static void memory_of_the_gone_is_bounded(void **state)
 {
     (void)state;
@@ -239,6 +260,7 @@ int main(void)
         cmocka_unit_test(cursors_outlive_their_clients),
         cmocka_unit_test(cursor_of_an_id_that_came_back),
         cmocka_unit_test(cursor_of_an_id_that_went_twice),
+        cmocka_unit_test(cursors_of_equal_half_hashes),
         cmocka_unit_test(memory_of_the_gone_is_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
