@@ -31,13 +31,14 @@
 struct bucket_policy {
     double capacity, rate; /* tokens, tokens a second: as the user gave them */
     uint64_t mult;         /* the clock is (now x mult) >> BUCKET_SLOPE_BITS */
-    uint8_t frac;          /* bits of a token's fraction: as many as 100 years leave room for */
+    uint64_t frac : 8;     /* bits of a token's fraction: as many as 100 years leave room for */
+    uint64_t rest : 56;    /* of whoever keeps the policy, for there would be a hole here; bucket.c leaves it alone */
 };
 
 bool bucket_capacity_is_valid(double capacity);
 bool bucket_rate_is_valid(double rate);
 
-/* Derives the rest from valid settings. */
+/* Makes the policy of valid settings. */
 void bucket_policy_init(struct bucket_policy *p, double capacity, double rate);
 
 /* The policy's clock at `now`; stands still after about 100 years. */

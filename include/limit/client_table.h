@@ -6,14 +6,15 @@
 #include "base/hash.h"
 #include "base/list.h"
 #include "base/str.h"
-#include "limit/policies.h"
+#include "limit/bucket.h"
 #include "limit/words.h"
 
 #define CLIENT_ID_MAX 128u
 
 /* Places in the order are numbers that files keep, exact in JSON. The largest that a file can have the table go on from
  * leaves as many. */
-#define CLIENT_PLACE_MAX (UINT64_C(1) << 53)
+#define CLIENT_PLACE_MAX  (UINT64_C(1) << 53)
+#define CLIENT_PLACE_BITS 54
 
 /* Deleted clients whose place in the order is remembered, so that their ids still work as cursors. */
 #define CLIENTS_GONE_MAX 65536u
@@ -31,19 +32,18 @@ struct client_settings {
     enum client_mode mode;
 };
 
-struct client { /* of variable size: client_table.c knows what stands behind it */
-    struct hash_node node;
-    uint64_t seq; /* its place in the order: the number of its registration, from 1 */
-    const struct bucket_policy *policy;
-    uint64_t allowed, limited; /* requests since the start that were passed on; that found too little in the bucket */
-    uint32_t slot;             /* of its bucket's word, see client_word(); tagged once the client is shown */
-    uint8_t levels;
-    uint8_t id_len;
-    uint8_t mode : 2;                         /* enum client_mode */
-    bool shown : 1, busy : 1, is_address : 1; /* busy: a change of it is on its way to disk */
-    bool exact : 1;                           /* while loading: its word is what a killed process had */
+struct client {                  /* of variable size: client_table.c knows what stands behind it */
+    struct hash_node node;       /* with the slot of its bucket's word: client_word() */
+    struct bucket_policy policy; /* with the requests that found too little in the bucket: client_limited() */
+    uint64_t levels : 4;
+    uint64_t mode : 2;                            /* enum client_mode */
+    uint64_t shown : 1, busy : 1, is_address : 1; /* busy: a change of it is on its way to disk */
+    uint64_t exact : 1;                           /* while loading: its word is what a killed process had */
+    uint64_t seq : CLIENT_PLACE_BITS;             /* its place in the order: the number of its registration, from 1 */
+    uint64_t id_len : 8;
+    uint64_t allowed : 56; /* requests since the start that were passed on: a million a second for 2000 years */
 };
-_Static_assert(sizeof(struct client) == 56, "a million of them");
+_Static_assert(sizeof(struct client) == 64, "a million of them");
 
 struct client_table {
     struct hash_key key;
@@ -55,7 +55,6 @@ struct client_table {
     struct hash_table gone;
     struct list gone_order;
     struct words words;
-    struct policies policies;
     /* While loading: what a killed process has left of the words, and the moment on their time line; else NULL. */
     struct past_words *past;
     uint64_t past_now;
@@ -66,10 +65,16 @@ void client_table_fini(struct client_table *t);
 
 struct str client_id(const struct client *c);
 
-/* The word of the client's bucket, see bucket.h. */
+/* The word of the client's bucket, see bucket.h; its slot is tagged once the client is shown. */
 static inline uint64_t *client_word(const struct client_table *t, const struct client *c)
 {
-    return &words_at(&t->words, c->slot)->word;
+    return &words_at(&t->words, c->node.rest)->word;
+}
+
+/* Requests since the start that found too little in the bucket. */
+static inline uint64_t client_limited(const struct client *c)
+{
+    return c->policy.rest;
 }
 
 /* Checks an id (1 to 128 visible ASCII characters) and writes its canonical form with a zero (addresses in canonical
@@ -90,8 +95,8 @@ void client_table_show(struct client_table *t, struct client *c);
 
 /* What other settings of a client need, got beforehand, so that putting them in force cannot fail. */
 struct settling {
-    const struct bucket_policy *policy; /* NULL: nothing is held */
-    uint32_t slot;                      /* 0: none */
+    struct bucket_policy policy;
+    uint32_t slot; /* 0: nothing is held */
     enum client_mode mode;
 };
 

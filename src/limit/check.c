@@ -39,7 +39,7 @@ static void check_registered(const struct limiter *lim, const struct client *cli
 {
     c->registered = true;
     c->mode = (enum client_mode)client->mode;
-    ask_bucket(lim, client->policy, *client_word(&lim->clients, client), c);
+    ask_bucket(lim, &client->policy, *client_word(&lim->clients, client), c);
     if (c->mode == CLIENT_OFF)
         c->reason = CHECK_OFF;
     else if (c->mode == CLIENT_SHADOW && c->reason == CHECK_RATE_LIMITED)

@@ -28,10 +28,10 @@ void client_view_of(const struct client_table *t, const struct client *c, uint64
     struct str id = client_id(c);
     memcpy(out->id, id.p, id.n);
     out->id[id.n] = '\0';
-    out->set = (struct client_settings){c->policy->capacity, c->policy->rate, (enum client_mode)c->mode};
-    out->tokens = client_tokens_shown(bucket_tokens(c->policy, *client_word(t, c), now));
+    out->set = (struct client_settings){c->policy.capacity, c->policy.rate, (enum client_mode)c->mode};
+    out->tokens = client_tokens_shown(bucket_tokens(&c->policy, *client_word(t, c), now));
     out->allowed = c->allowed;
-    out->limited = c->limited;
+    out->limited = client_limited(c);
     out->place = c->seq;
 }
 

@@ -59,7 +59,6 @@ void client_table_init(struct client_table *t, const struct hash_key *key)
     /* The words' key stands in their file, so it is another one. */
     struct hash_key words = {hash_siphash24(key, "words 0", 7), hash_siphash24(key, "words 1", 7)};
     words_init(&t->words, &words);
-    policies_init(&t->policies, key);
 }
 
 void client_table_fini(struct client_table *t)
@@ -74,7 +73,6 @@ void client_table_fini(struct client_table *t)
     hash_table_fini(&t->by_id);
     hash_table_fini(&t->gone);
     words_fini(&t->words);
-    policies_fini(&t->policies);
 }
 
 static uint64_t hash_id(const struct client_table *t, struct str id)
@@ -105,10 +103,17 @@ static unsigned levels_of(uint64_t hash)
     return n;
 }
 
+static void set_place(struct client *c, uint64_t seq)
+{
+    assert(seq >> CLIENT_PLACE_BITS == 0);
+    c->seq = seq & ((UINT64_C(1) << CLIENT_PLACE_BITS) - 1);
+}
+
 static void order_append(struct client_table *t, struct client *c, uint64_t seq)
 {
     assert(seq > t->last_seq);
-    c->seq = t->last_seq = seq;
+    set_place(c, seq);
+    t->last_seq = seq;
     for (unsigned i = 0; i < c->levels; i++) {
         links(c)[i] = NULL;
         if (t->last[i])
@@ -158,7 +163,7 @@ static void order_put(struct client_table *t, struct client *c, uint64_t seq)
         order_append(t, c, t->last_seq + 1);
         return;
     }
-    c->seq = seq;
+    set_place(c, seq);
     for (unsigned i = 0; i < c->levels; i++) {
         struct client **link = before[i] ? &links(before[i])[i] : &t->first[i];
         links(c)[i] = *link;
@@ -191,17 +196,14 @@ struct client *client_table_next(const struct client *c)
 
 bool client_table_prepare(struct client_table *t, const struct client_settings *s, struct settling *out)
 {
-    *out = (struct settling){policies_get(&t->policies, s->capacity, s->rate), words_take(&t->words), s->mode};
-    if (out->policy && out->slot)
-        return true;
-    client_table_unprepare(t, out);
-    return false;
+    *out = (struct settling){.slot = words_take(&t->words), .mode = s->mode};
+    bucket_policy_init(&out->policy, s->capacity, s->rate);
+    return out->slot > 0;
 }
 
 void client_table_unprepare(struct client_table *t, struct settling *ch)
 {
-    policies_put(&t->policies, ch->policy);
-    if (ch->slot)
+    if (ch->slot > 0)
         words_give(&t->words, ch->slot);
     *ch = (struct settling){0};
 }
@@ -215,10 +217,20 @@ static struct client *client_new(struct client_table *t, struct str id, uint64_t
         return NULL;
     }
     assert(id.n <= CLIENT_ID_MAX);
-    c->levels = (uint8_t)levels;
-    c->id_len = (uint8_t)id.n;
+    c->levels = levels & 15u;
+    c->id_len = id.n & 255u;
     memcpy(links(c) + levels, id.p, id.n);
     return c;
+}
+
+/* What the client has counted stays. */
+static void take_over(struct client *c, struct settling *ch)
+{
+    ch->policy.rest = c->policy.rest;
+    c->policy = ch->policy;
+    c->node.rest = ch->slot;
+    c->mode = ch->mode & 3u;
+    *ch = (struct settling){0};
 }
 
 struct client *client_table_add(struct client_table *t, struct str id, const struct client_settings *s)
@@ -238,9 +250,7 @@ struct client *client_table_add_at(struct client_table *t, struct str id, const 
         client_table_unprepare(t, &first);
         return NULL;
     }
-    c->policy = first.policy;
-    c->slot = first.slot;
-    c->mode = first.mode & 3u;
+    take_over(c, &first);
     c->is_address = ip_parse(id, &ip);
     t->addresses += c->is_address;
     order_put(t, c, place);
@@ -252,19 +262,15 @@ void client_table_show(struct client_table *t, struct client *c)
     assert(!c->shown);
     c->shown = true;
     t->shown++;
-    words_set(&t->words, c->slot, client_id(c), c->policy, *client_word(t, c));
+    words_set(&t->words, c->node.rest, client_id(c), &c->policy, *client_word(t, c));
 }
 
 void client_table_settle(struct client_table *t, struct client *c, struct settling *ch, uint64_t word)
 {
     assert(c->shown);
-    words_set(&t->words, ch->slot, client_id(c), ch->policy, word);
-    words_give(&t->words, c->slot);
-    policies_put(&t->policies, c->policy);
-    c->slot = ch->slot;
-    c->policy = ch->policy;
-    c->mode = ch->mode & 3u;
-    *ch = (struct settling){0};
+    words_set(&t->words, ch->slot, client_id(c), &ch->policy, word);
+    words_give(&t->words, c->node.rest);
+    take_over(c, ch);
 }
 
 bool client_table_recall(const struct client_table *t, const struct client *c, const struct bucket_policy *p,
@@ -337,8 +343,7 @@ void client_table_remove(struct client_table *t, struct client *c)
     t->addresses -= c->is_address;
     order_remove(t, c);
     hash_table_remove(&t->by_id, &c->node);
-    words_give(&t->words, c->slot);
-    policies_put(&t->policies, c->policy);
+    words_give(&t->words, c->node.rest);
     mem_free(c);
 }
 

@@ -164,9 +164,9 @@ static void put_registration_in_force(struct limiter *lim, struct client *c)
 {
     if (c->is_address) {
         struct ip ip = address_of(c);
-        *client_word(&lim->clients, c) = word_of_registration(lim, c->policy, anon_table_leave(&lim->anon, &ip));
+        *client_word(&lim->clients, c) = word_of_registration(lim, &c->policy, anon_table_leave(&lim->anon, &ip));
     } else if (is_unix(c)) {
-        *client_word(&lim->clients, c) = word_of_registration(lim, c->policy, lim->unix_word);
+        *client_word(&lim->clients, c) = word_of_registration(lim, &c->policy, lim->unix_word);
     }
     client_table_show(&lim->clients, c);
     metrics.clients_registered++;
@@ -175,7 +175,7 @@ static void put_registration_in_force(struct limiter *lim, struct client *c)
 static void put_update_in_force(struct limiter *lim, struct change *change)
 {
     struct client *c = change->client;
-    uint64_t word = bucket_converted(c->policy, change->to.policy, *client_word(&lim->clients, c), limiter_now(lim));
+    uint64_t word = bucket_converted(&c->policy, &change->to.policy, *client_word(&lim->clients, c), limiter_now(lim));
     client_table_settle(&lim->clients, c, &change->to, word);
     metrics.clients_updated++;
 }
@@ -183,7 +183,7 @@ static void put_update_in_force(struct limiter *lim, struct change *change)
 static void put_deletion_in_force(struct limiter *lim, struct client *c)
 {
     uint64_t now = limiter_now(lim);
-    uint64_t word = bucket_converted(c->policy, &lim->anon.policy, *client_word(&lim->clients, c), now);
+    uint64_t word = bucket_converted(&c->policy, &lim->anon.policy, *client_word(&lim->clients, c), now);
     if (c->is_address) {
         struct ip ip = address_of(c);
         anon_table_join(&lim->anon, &ip, word, now);
@@ -247,8 +247,8 @@ static void view_after(const struct limiter *lim, const struct change *change, c
 {
     const struct client *c = change->client;
     bool updated = change->op == JOURNAL_UPDATE;
-    const struct bucket_policy *to = updated ? change->to.policy : c->policy;
-    uint64_t word = bucket_converted(c->policy, to, *client_word(&lim->clients, c), limiter_now(lim));
+    const struct bucket_policy *to = updated ? &change->to.policy : &c->policy;
+    uint64_t word = bucket_converted(&c->policy, to, *client_word(&lim->clients, c), limiter_now(lim));
     if (change->op == JOURNAL_REGISTER && c->is_address) {
         struct ip ip = address_of(c);
         word = word_of_registration(lim, to, anon_table_peek(&lim->anon, &ip));
@@ -266,9 +266,9 @@ static void complete(struct change *c)
 {
     const struct client *now = c->client;
     if (!(c->given & CLIENT_CAPACITY))
-        c->set.capacity = now->policy->capacity;
+        c->set.capacity = now->policy.capacity;
     if (!(c->given & CLIENT_RATE))
-        c->set.rate = now->policy->rate;
+        c->set.rate = now->policy.rate;
     if (!(c->given & CLIENT_MODE))
         c->set.mode = (enum client_mode)now->mode;
 }

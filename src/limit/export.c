@@ -310,7 +310,7 @@ void limiter_inherit(struct limiter *lim, struct limiter *from)
         struct client *same = client_table_find(&lim->clients, client_id(c));
         if (same) {
             same->allowed = c->allowed;
-            same->limited = c->limited;
+            same->policy.rest = c->policy.rest;
         }
     }
 }

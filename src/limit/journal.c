@@ -174,13 +174,13 @@ static bool apply_setting(struct client_table *t, const struct change *change, c
     if (!c || !client_table_prepare(t, &change->v.set, &to))
         return false;
     bool older = t->shown == before && change->wall_ns < saved_wall_ns;
-    if (client_table_recall(t, c, to.policy, at->now, &word)) {
+    if (client_table_recall(t, c, &to.policy, at->now, &word)) {
         c->exact = true;
     } else if (c->exact || older) {
-        word = bucket_converted(c->policy, to.policy, *client_word(t, c), at->now);
+        word = bucket_converted(&c->policy, &to.policy, *client_word(t, c), at->now);
     } else {
         uint64_t away = at->wall_ns > change->wall_ns ? at->wall_ns - change->wall_ns : 0;
-        word = bucket_refilled(to.policy, bucket_word(to.policy, change->v.tokens, at->now), at->now, away);
+        word = bucket_refilled(&to.policy, bucket_word(&to.policy, change->v.tokens, at->now), at->now, away);
     }
     client_table_settle(t, c, &to, word);
     return true;

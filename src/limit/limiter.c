@@ -76,11 +76,20 @@ static void write_policy(struct head_writer *w, struct str name, const struct bu
     write_str(w, STR(";r="));
 }
 
+/* Which of the texts is for policies of those numbers: theirs are mixed by multiplying with the golden ratio. */
+static size_t text_place(const struct bucket_policy *p)
+{
+    const uint64_t golden = UINT64_C(0x9e3779b97f4a7c15);
+    uint64_t capacity, rate;
+    memcpy(&capacity, &p->capacity, sizeof capacity);
+    memcpy(&rate, &p->rate, sizeof rate);
+    return ((capacity * golden ^ rate) * golden) >> (64 - POLICY_TEXT_BITS);
+}
+
 /* Written once for many requests. */
 static void write_client_policy(struct limiter *lim, struct head_writer *w, const struct bucket_policy *p)
 {
-    size_t places = sizeof lim->texts / sizeof lim->texts[0];
-    struct policy_text *t = &lim->texts[(uintptr_t)p / sizeof *p % places];
+    struct policy_text *t = &lim->texts[text_place(p)];
     if (t->capacity != p->capacity || t->rate != p->rate) {
         struct head_writer own = head_writer_on(t->text, sizeof t->text);
         write_policy(&own, CLIENT_POLICY, p);
@@ -165,11 +174,13 @@ static void ask_registered(struct limiter *lim, struct client *c, struct limit_a
 {
     bool off = c->mode == CLIENT_OFF, shadow = c->mode == CLIENT_SHADOW;
     uint64_t now = limiter_now(lim), *word = client_word(&lim->clients, c);
-    bool passed = off || bucket_take(c->policy, word, now);
+    bool passed = off || bucket_take(&c->policy, word, now);
     if (passed && !off)
         store_note_tokens(lim->store);
-    c->allowed += passed || shadow;
-    c->limited += !passed;
+    if (passed || shadow)
+        c->allowed++;
+    if (!passed)
+        c->policy.rest++;
     out->client_id = client_id(c);
     out->registered = true;
     if (shadow && !passed) {
@@ -179,7 +190,7 @@ static void ask_registered(struct limiter *lim, struct client *c, struct limit_a
     }
     /* A client whose limit is not kept is not told to keep it. */
     if (!off && !shadow)
-        answer_from_bucket(lim, c->policy, *word, passed, now, out);
+        answer_from_bucket(lim, &c->policy, *word, passed, now, out);
 }
 
 /* The sweep runs only while there is something to sweep. */

@@ -22,6 +22,8 @@ struct changes {
     void *closed_arg;
 };
 
+#define POLICY_TEXT_BITS 4
+
 /* The RateLimit fields of a policy for registered clients, up to the tokens: what depends on its numbers alone. */
 struct policy_text {
     double capacity, rate; /* 0: nothing is here yet */
@@ -53,7 +55,7 @@ struct limiter {
     uint64_t unix_word;      /* the bucket of the peers on unix sockets */
     char default_fields[96]; /* of the default policy, up to the tokens */
     size_t default_fields_len;
-    struct policy_text texts[16]; /* of the policies in use lately */
+    struct policy_text texts[1 << POLICY_TEXT_BITS]; /* of the policies in use lately */
     struct changes changes;
     struct store *store;
     struct kept kept;

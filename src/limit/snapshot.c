@@ -23,8 +23,8 @@ bool snapshot_note_client(struct buf *notes, const struct client_table *t, const
                           const struct instant *at)
 {
     struct str id = client_id(c);
-    struct note n = {{c->policy->capacity, c->policy->rate, (enum client_mode)c->mode},
-                     bucket_tokens(c->policy, *client_word(t, c), at->now),
+    struct note n = {{c->policy.capacity, c->policy.rate, (enum client_mode)c->mode},
+                     bucket_tokens(&c->policy, *client_word(t, c), at->now),
                      c->seq,
                      id.n};
     return buf_append(notes, &n, sizeof n) && buf_append_str(notes, id);
@@ -246,7 +246,7 @@ static bool add_client(struct scan *s, const struct client_fields *f, size_t sta
         return fail(s, start, "there is no memory for so many clients");
     }
     if (f->given & CLIENT_TOKENS)
-        *client_word(s->table, c) = bucket_word(c->policy, f->v.tokens, s->now->now);
+        *client_word(s->table, c) = bucket_word(&c->policy, f->v.tokens, s->now->now);
     client_table_show(s->table, c);
     return true;
 }
@@ -409,7 +409,7 @@ static bool read_snapshot(struct scan *s, uint64_t *saved_wall_ns)
         return false;
     uint64_t away = time_away(s);
     for (struct client *c = client_table_after(s->table, 0); c; c = client_table_next(c))
-        *client_word(s->table, c) = bucket_refilled(c->policy, *client_word(s->table, c), s->now->now, away);
+        *client_word(s->table, c) = bucket_refilled(&c->policy, *client_word(s->table, c), s->now->now, away);
     *saved_wall_ns = s->seen_saved_at ? s->saved_wall_ns : 0;
     return true;
 }

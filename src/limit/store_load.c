@@ -230,7 +230,7 @@ static void recall_words(struct load *l)
     t->past = past;
     t->past_now = l->at.now + l->st->setup.zero - past->zero;
     for (struct client *c = client_table_after(t, 0); c; c = client_table_next(c)) {
-        c->exact = client_table_recall(t, c, c->policy, l->at.now, client_word(t, c));
+        c->exact = client_table_recall(t, c, &c->policy, l->at.now, client_word(t, c));
         l->st->tokens_moved |= c->exact;
     }
 }

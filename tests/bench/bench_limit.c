@@ -89,7 +89,17 @@ static struct ip address_of(unsigned i)
     return ip;
 }
 
-static void write_clients(const char *folder)
+/* Few plans for all, as usual, or other numbers for each, of which none is like another's. */
+enum plans { SHARED, OWN };
+
+static struct client_settings settings_of(unsigned i, enum plans plans)
+{
+    if (plans == OWN)
+        return (struct client_settings){1000000 + i, 1 + i / 7.0, CLIENT_ENFORCE};
+    return (struct client_settings){1000000, 1 + i % 3, CLIENT_ENFORCE};
+}
+
+static void write_clients(const char *folder, enum plans plans)
 {
     char path[512];
     snprintf(path, sizeof path, "%s/clients.json", folder);
@@ -99,9 +109,10 @@ static void write_clients(const char *folder)
     fputs("{\"clients\":[\n", f);
     for (unsigned i = 0; i < CLIENTS; i++) {
         char name[17];
+        struct client_settings s = settings_of(i, plans);
         name_of(i, name);
-        fprintf(f, "%s{\"client_id\":\"%s\",\"capacity\":1000000,\"rate_per_sec\":%u,\"tokens\":1000000}\n",
-                i ? "," : "", name, 1 + i % 3);
+        fprintf(f, "%s{\"client_id\":\"%s\",\"capacity\":%.17g,\"rate_per_sec\":%.17g,\"tokens\":1000000}\n",
+                i ? "," : "", name, s.capacity, s.rate);
     }
     if (fputs("]}\n", f) < 0 || fclose(f) != 0)
         die("clients.json cannot be written");
@@ -179,9 +190,8 @@ static void say_table(const char *what, uint64_t bytes, const struct steps *s)
            (double)s->longest / 1e3, s->over, STEP_MS);
 }
 
-static void fill_clients(const char *folder)
+static void fill_clients(const char *what, enum plans plans)
 {
-    (void)folder;
     static struct client_table t;
     static const struct hash_key key = {1, 2};
     struct steps steps = {0};
@@ -189,18 +199,31 @@ static void fill_clients(const char *folder)
     client_table_init(&t, &key);
     for (unsigned i = 0; i < CLIENTS; i++) {
         char name[17];
+        struct client_settings s = settings_of(i, plans);
         name_of(i, name);
         uint64_t begun = used();
-        struct client *c = client_table_add(&t, str_of(name), &(struct client_settings){10, 1 + i % 3, CLIENT_ENFORCE});
+        struct client *c = client_table_add(&t, str_of(name), &s);
         if (!c)
             die("no memory");
         client_table_show(&t, c);
         note_step(&steps, used() - begun);
     }
     uint64_t bytes = resident() - before;
-    say_table("registered, 16-byte id, in memory", bytes, &steps);
+    say_table(what, bytes, &steps);
     check_size(bytes, REGISTERED_MAX);
     client_table_fini(&t);
+}
+
+static void fill_few_plans(const char *folder)
+{
+    (void)folder;
+    fill_clients("registered, 16-byte id, in memory", SHARED);
+}
+
+static void fill_own_settings(const char *folder)
+{
+    (void)folder;
+    fill_clients("... each with its own settings", OWN);
 }
 
 static void fill_anonymous(const char *folder)
@@ -284,16 +307,27 @@ static void flood_small(const char *folder)
     flood_table("flood, not full again, 1000 places", 1000, 10, 0.001);
 }
 
-static void load(const char *folder)
+static void load(const char *folder, const char *what, enum plans plans)
 {
     struct bench b;
-    write_clients(folder);
+    write_clients(folder, plans);
     uint64_t before = resident(), begun = clock_monotonic();
     open_bench(&b, folder, "off");
     uint64_t bytes = resident() - before;
-    printf("%-34s %5.1f bytes each; loaded in %.2f s\n", "registered, with all that is theirs", (double)bytes / CLIENTS,
+    printf("%-34s %5.1f bytes each; loaded in %.2f s\n", what, (double)bytes / CLIENTS,
            (double)(clock_monotonic() - begun) / 1e9);
     check_size(bytes, REGISTERED_MAX);
+}
+
+static void load_own_settings(const char *folder)
+{
+    load(folder, "... each with its own settings", OWN);
+}
+
+/* What it leaves is what decisions are made on. */
+static void load_few_plans(const char *folder)
+{
+    load(folder, "registered, with all that is theirs", SHARED);
 }
 
 /* What a cold decision cannot be faster than: memory as large as the million clients take, of which each place says
@@ -376,9 +410,9 @@ static void run(void (*fn)(const char *folder), const char *folder)
 
 int main(int argc, char **argv)
 {
-    static void (*const parts[])(const char *folder) = {fill_clients, fill_anonymous, flood_default,
-                                                        flood_slow,   flood_small,    load,
-                                                        chase,        decide_bare,    decide_with_fields};
+    static void (*const parts[])(const char *folder) = {
+        fill_few_plans,    fill_own_settings, fill_anonymous, flood_default, flood_slow,        flood_small,
+        load_own_settings, load_few_plans,    chase,          decide_bare,   decide_with_fields};
     if (argc != 2)
         die("usage: bench_limit FOLDER");
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)

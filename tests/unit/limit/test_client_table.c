@@ -78,7 +78,7 @@ static void table_finds_what_was_added(void **state)
         struct client *c = client_table_find(&t, str_of(id));
         assert_non_null(c);
         assert_true(str_eq(client_id(c), str_of(id)));
-        assert_true(c->policy->capacity == 10);
+        assert_true(c->policy.capacity == 10);
     }
     assert_null(client_table_find(&t, STR("c5000")));
     assert_null(client_table_find(&t, STR("c")));
@@ -196,6 +196,47 @@ static void cursor_of_an_id_that_came_back(void **state)
     client_table_fini(&t);
 }
 
+/* Each client has settings of its own, and what it has counted outlives them. */
+static void other_settings_are_put_in_force(void **state)
+{
+    (void)state;
+    struct client_table t;
+    struct settling to;
+    client_table_init(&t, &key);
+    struct client *a = add(&t, "a"), *b = add(&t, "b");
+    a->allowed = 5;
+    a->policy.rest = 7;
+    assert_true(client_table_prepare(&t, &(struct client_settings){20, 0.5, CLIENT_SHADOW}, &to));
+    client_table_settle(&t, a, &to, 9);
+    assert_int_equal(to.slot, 0);
+    client_table_unprepare(&t, &to); /* nothing is held any more */
+    assert_true(a->policy.capacity == 20 && a->policy.rate == 0.5 && b->policy.capacity == 10);
+    assert_int_equal(a->mode, CLIENT_SHADOW);
+    assert_int_equal(*client_word(&t, a), 9);
+    assert_int_equal(*client_word(&t, b), 0);
+    assert_int_equal(a->allowed, 5);
+    assert_int_equal(client_limited(a), 7);
+    assert_true(str_eq(client_id(a), STR("a")));
+    client_table_fini(&t);
+}
+
+/* Behind the largest place that a file can give, the order goes on. */
+static void largest_place_is_not_the_last(void **state)
+{
+    (void)state;
+    struct client_table t;
+    client_table_init(&t, &key);
+    struct client *a = client_table_add_at(&t, STR("a"), &settings, CLIENT_PLACE_MAX);
+    assert_non_null(a);
+    client_table_show(&t, a);
+    struct client *b = add(&t, "b");
+    assert_true(a->seq == CLIENT_PLACE_MAX && b->seq == CLIENT_PLACE_MAX + 1);
+    assert_ptr_equal(client_table_after(&t, CLIENT_PLACE_MAX), b);
+    client_table_remove(&t, a);
+    assert_ptr_equal(client_table_after(&t, 0), b);
+    client_table_fini(&t);
+}
+
 /* One that went again, without having been handed out in between, stands for where it was first. */
 static void cursor_of_an_id_that_went_twice(void **state)
 {
@@ -260,6 +301,8 @@ int main(void)
         cmocka_unit_test(cursors_outlive_their_clients),
         cmocka_unit_test(cursor_of_an_id_that_came_back),
         cmocka_unit_test(cursor_of_an_id_that_went_twice),
+        cmocka_unit_test(other_settings_are_put_in_force),
+        cmocka_unit_test(largest_place_is_not_the_last),
         cmocka_unit_test(cursors_of_equal_half_hashes),
         cmocka_unit_test(memory_of_the_gone_is_bounded),
     };

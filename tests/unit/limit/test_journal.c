@@ -181,7 +181,7 @@ static void older_lines_leave_the_tokens(void **state)
     assert_int_equal(replay(buf_str(&first), &t, 100, &good), JOURNAL_WHOLE);
     assert_int_equal(replay(buf_str(&text), &t, 20, &good), JOURNAL_WHOLE);
     assert_true(tokens_of(&t, "a") == 1);
-    assert_true(client_table_find(&t, STR("a"))->policy->capacity == 5);
+    assert_true(client_table_find(&t, STR("a"))->policy.capacity == 5);
     client_table_fini(&t);
     buf_fini(&first);
     buf_fini(&text);

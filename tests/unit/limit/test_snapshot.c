@@ -53,7 +53,7 @@ static void expect_same_clients(const struct client_table *a, const struct clien
     const struct client *x = client_table_after(a, 0), *y = client_table_after(b, 0);
     for (; x && y; x = client_table_next(x), y = client_table_next(y)) {
         assert_true(str_eq(client_id(x), client_id(y)) && *client_word(a, x) == *client_word(b, y));
-        assert_true(x->policy->capacity == y->policy->capacity && x->policy->rate == y->policy->rate);
+        assert_true(x->policy.capacity == y->policy.capacity && x->policy.rate == y->policy.rate);
         assert_int_equal(x->mode, y->mode);
     }
     assert_true(!x && !y);
@@ -104,7 +104,7 @@ static struct client *add(struct client_table *t, const char *id, double capacit
     struct client *c = client_table_add(t, str_of(id), &(struct client_settings){capacity, 1, CLIENT_ENFORCE});
     assert_non_null(c);
     client_table_show(t, c);
-    *client_word(t, c) = bucket_word(c->policy, tokens, now.now);
+    *client_word(t, c) = bucket_word(&c->policy, tokens, now.now);
     return c;
 }
 
