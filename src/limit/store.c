@@ -222,7 +222,10 @@ static void save_step(struct store *st);
 
 static void save_go_on(struct store *st)
 {
-    bool haste = st->broken || st->save.final || st->save.tail.len > TAIL_MAX / 4;
+    bool many = st->save.tail.len > TAIL_MAX / 4;
+    bool haste = st->broken || st->save.final || many;
+    if (many)
+        store_save_hasten(&st->save);
     /* Without memory for the timer there is no pause. */
     if (haste || !loop_arm(st->setup.loop, &st->pace, loop_now(st->setup.loop) + SAVE_PACE))
         save_step(st);
@@ -374,6 +377,15 @@ static bool save_is_due(const struct store *st)
     return st->save_wanted && st->save.state == SAVE_NONE && loop_now(st->setup.loop) >= st->retry_at;
 }
 
+/* Each slice of a save stands in the helper thread's queue behind a sync, as long as changes come without a break: that
+ * makes the save long, and what comes meanwhile could outgrow the tail, save after save, so that no journal ever became
+ * shorter. So changes wait for the rest of the save when the tail is half full; the other half has room for all that
+ * can wait. */
+static bool tail_is_filling(const struct store *st)
+{
+    return st->save.state == SAVE_WRITING && st->save.tail.len > TAIL_MAX / 2;
+}
+
 /* Starts what can be started now. A save begins and ends only between appends. */
 static void pump(struct store *st)
 {
@@ -390,7 +402,7 @@ static void pump(struct store *st)
         return;
     if (st->broken)
         append_to_broken(st);
-    else
+    else if (!tail_is_filling(st))
         append_start(st);
 }
 

@@ -142,6 +142,9 @@ void store_save_prepare(struct store *st);
 /* Notes the next clients for store_save_write(); sets last_piece with the last of them. 0 or -ENOMEM. */
 int store_save_fill(struct store *st) __attribute__((warn_unused_result));
 
+/* Makes the slices that are still to come as large as those of a last save. */
+void store_save_hasten(struct save *s);
+
 /* Frees the buffers of a save that has ended. */
 void store_save_release(struct save *s);
 

@@ -10,7 +10,7 @@
 /* Clients noted in one turn of the loop, some hundredths of a millisecond, between two pauses. The helper thread has a
  * quarter of a millisecond of work with them: what shares a processor with it waits no longer than that for it. A
  * million take 5 s so, half of the default save_interval; with larger slices requests wait, docs/performance.md. A last
- * save, or one that changes wait for, is made without pauses. */
+ * save, one that changes wait for, and the rest of one during which many come, is made without pauses. */
 #define SLICE       300u
 #define SLICE_FINAL 4096u
 
@@ -220,6 +220,11 @@ int store_save_fill(struct store *st)
     }
     s->last_piece = !c || c->seq > s->walk_end;
     return 0;
+}
+
+void store_save_hasten(struct save *s)
+{
+    s->slice = SLICE_FINAL;
 }
 
 void store_save_release(struct save *s)

@@ -1718,6 +1718,52 @@ static void a_save_with_pauses(void **state)
     close_world(&w);
 }
 
+static struct buf many_clients(unsigned n)
+{
+    struct buf text = BUF_INIT;
+    assert_true(buf_append_str(&text, STR("{\"clients\":[")));
+    for (unsigned i = 0; i < n; i++)
+        assert_true(
+            buf_printf(&text, "%s\n{\"client_id\":\"%0128u\",\"capacity\":10,\"rate_per_sec\":1}", i ? "," : "", i));
+    assert_true(buf_append(&text, "\n]}\n", 5)); /* with its zero */
+    return text;
+}
+
+/* However many changes come during a save, it ends, and what is left of the journal is not more than the tail. */
+static void a_save_among_changes(void **state)
+{
+    (void)state;
+    enum { CLIENTS = 150000, CHANGES = 1000, TAIL_MAX = 16 << 20 };
+    struct world w;
+    static struct waiter waiters[CHANGES];
+    struct stat st;
+    open_world(&w);
+    crash(&w);
+    w.save_interval = "1ms";
+    struct buf text = many_clients(CLIENTS);
+    put_file(w.path, buf_str(&text).p);
+    buf_fini(&text);
+    must_start(&w);
+
+    double capacity = 11;
+    for (unsigned i = 0; i < CHANGES; i++)
+        waiters[i].ended = true;
+    for (uint64_t saves = metrics.store_saves; metrics.store_saves == saves; capacity++) {
+        for (unsigned i = 0; i < CHANGES; i++) {
+            char id[136];
+            snprintf(id, sizeof id, "%0128u", i);
+            if (waiters[i].ended)
+                begin_update(&w, &waiters[i], id, capacity, 1);
+        }
+        loop_turn(w.loop, TIMER_NEVER);
+    }
+    assert_int_equal(stat(w.journal, &st), 0);
+    assert_true(st.st_size <= TAIL_MAX);
+    for (unsigned i = 0; i < CHANGES; i++)
+        assert_int_equal(wait_for(&w, &waiters[i]), ERR_OK);
+    close_world(&w);
+}
+
 /* Nothing is to be saved, it seems; but somebody has taken the files away. */
 static void the_stop_saves_what_has_gone(void **state)
 {
@@ -1855,6 +1901,7 @@ int main(void)
         cmocka_unit_test(failed_save_at_stop_is_not_tried_again),
         cmocka_unit_test(failed_save_at_stop_is_reported),
         cmocka_unit_test(a_save_with_pauses),
+        cmocka_unit_test(a_save_among_changes),
         cmocka_unit_test(the_stop_saves_what_has_gone),
         cmocka_unit_test(without_the_lock_nothing_is_written),
         cmocka_unit_test(saves_while_changes_go_on),
