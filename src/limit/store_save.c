@@ -14,6 +14,10 @@
 #define SLICE       300u
 #define SLICE_FINAL 4096u
 
+/* Behind a sync that changes wait for. That takes several milliseconds on most disks, in which the thread has nothing
+ * to do; with small slices a save would last as long as thousands of syncs. */
+#define SLICE_BEHIND 1200u
+
 /* Bytes between two of file_start_sync(). */
 #define SYNC_EVERY (1u << 20)
 
@@ -207,13 +211,19 @@ void store_save_prepare(struct store *st)
     st->tokens_moved = false;
 }
 
+static unsigned slice_now(const struct store *st)
+{
+    unsigned n = st->save.slice;
+    return st->append.state == APPEND_RUNNING && n < SLICE_BEHIND ? SLICE_BEHIND : n;
+}
+
 int store_save_fill(struct store *st)
 {
     struct save *s = &st->save;
     s->notes.len = 0;
     const struct client_table *t = st->setup.table;
     const struct client *c = client_table_after(t, s->walked);
-    for (unsigned i = 0; i < s->slice && c && c->seq <= s->walk_end; i++, c = client_table_next(c)) {
+    for (unsigned left = slice_now(st); left > 0 && c && c->seq <= s->walk_end; left--, c = client_table_next(c)) {
         if (!snapshot_note_client(&s->notes, t, c, &s->at))
             return -ENOMEM;
         s->walked = c->seq;

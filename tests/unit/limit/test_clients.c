@@ -13,6 +13,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,6 +44,16 @@ int ftruncate(int fd, off_t n)
         return -1;
     }
     return (int)syscall(SYS_ftruncate, fd, n);
+}
+
+/* A disk that is slow. */
+static atomic_uint sync_takes_ms;
+
+int fdatasync(int fd)
+{
+    if (sync_takes_ms > 0)
+        usleep(sync_takes_ms * 1000);
+    return (int)syscall(SYS_fdatasync, fd);
 }
 
 struct world {
@@ -1764,6 +1775,36 @@ static void a_save_among_changes(void **state)
     close_world(&w);
 }
 
+/* Where a sync takes long, and one follows the other, a save does not stand behind each of them with a small slice. */
+static void a_save_among_syncs(void **state)
+{
+    (void)state;
+    enum { CLIENTS = 30000 };
+    struct world w;
+    struct waiter waiter = {.ended = true};
+    open_world(&w);
+    crash(&w);
+    w.save_interval = "1ms";
+    struct buf text = many_clients(CLIENTS);
+    put_file(w.path, buf_str(&text).p);
+    buf_fini(&text);
+    must_start(&w);
+
+    uint64_t saves = metrics.store_saves, syncs = metrics.store_syncs;
+    sync_takes_ms = 5;
+    for (double capacity = 11; metrics.store_saves == saves; capacity++) {
+        char id[136];
+        snprintf(id, sizeof id, "%0128u", 7u);
+        if (waiter.ended)
+            begin_update(&w, &waiter, id, capacity, 1);
+        loop_turn(w.loop, TIMER_NEVER);
+    }
+    sync_takes_ms = 0;
+    assert_in_range(metrics.store_syncs - syncs, 1, CLIENTS / 600);
+    assert_int_equal(wait_for(&w, &waiter), ERR_OK);
+    close_world(&w);
+}
+
 /* Nothing is to be saved, it seems; but somebody has taken the files away. */
 static void the_stop_saves_what_has_gone(void **state)
 {
@@ -1902,6 +1943,7 @@ int main(void)
         cmocka_unit_test(failed_save_at_stop_is_reported),
         cmocka_unit_test(a_save_with_pauses),
         cmocka_unit_test(a_save_among_changes),
+        cmocka_unit_test(a_save_among_syncs),
         cmocka_unit_test(the_stop_saves_what_has_gone),
         cmocka_unit_test(without_the_lock_nothing_is_written),
         cmocka_unit_test(saves_while_changes_go_on),
