@@ -25,12 +25,16 @@ static bool was_in_trouble(const struct request *r)
 #define KEPT_MAX 65536u
 
 /* Has it lost its connection, perhaps, to a backend (BACKENDS_MAX: any) that closed it at that moment? What may be sent
- * twice, and has been kept, is given a fresh one then, unless that backend is down by now, for what others met there.
- */
+ * twice, and has been kept, is given a fresh one then, unless that same backend is down by now, for what others met
+ * there. */
 static bool met_close(const struct request *r, unsigned backend)
 {
-    bool replaced = r->idempotent && r->length <= KEPT_MAX && !judge_was_unavailable(backend, r->sent_at);
-    return !replaced && backend_closed_kept_since(backend, r->sent_at);
+    bool kept = r->idempotent && r->length <= KEPT_MAX;
+    for (unsigned i = 0; i < world.set.backends; i++)
+        if ((backend == i || backend == BACKENDS_MAX) && backend_closed_kept_since(i, r->sent_at) &&
+            (!kept || judge_was_unavailable(i, r->sent_at)))
+            return true;
+    return false;
 }
 
 bool stalled_since(uint64_t since)
