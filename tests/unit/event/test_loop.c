@@ -498,8 +498,9 @@ static void test_cancelled_timer_does_not_fire(void **state)
     (void)state;
     timer_init(&s.timer, stopper_fire);
     timer_init(&end.timer, stopper_fire);
-    assert_true(loop_arm(loop, &s.timer, loop_now(loop) + NS_PER_MS));
-    assert_true(loop_arm(loop, &end.timer, loop_now(loop) + 3 * NS_PER_MS));
+    /* Far enough away that a machine which stands still for a moment does not let it fire before it is cancelled. */
+    assert_true(loop_arm(loop, &s.timer, loop_now(loop) + 200 * NS_PER_MS));
+    assert_true(loop_arm(loop, &end.timer, loop_now(loop) + 210 * NS_PER_MS));
     turn();
     loop_cancel(loop, &s.timer);
     loop_run(loop);
