@@ -217,6 +217,7 @@ static struct client *client_new(struct client_table *t, struct str id, uint64_t
         return NULL;
     }
     assert(id.n <= CLIENT_ID_MAX);
+    _Static_assert(CLIENT_LEVELS < 16 && CLIENT_ID_MAX < 256, "they fit into their bits");
     c->levels = levels & 15u;
     c->id_len = id.n & 255u;
     memcpy(links(c) + levels, id.p, id.n);
