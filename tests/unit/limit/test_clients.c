@@ -1740,6 +1740,17 @@ static struct buf many_clients(unsigned n)
     return text;
 }
 
+static void open_with_many(struct world *w, unsigned n)
+{
+    struct buf text = many_clients(n);
+    open_world(w);
+    crash(w);
+    w->save_interval = "1ms";
+    put_file(w->path, buf_str(&text).p);
+    buf_fini(&text);
+    must_start(w);
+}
+
 /* However many changes come during a save, it ends, and what is left of the journal is not more than the tail. */
 static void a_save_among_changes(void **state)
 {
@@ -1748,13 +1759,7 @@ static void a_save_among_changes(void **state)
     struct world w;
     static struct waiter waiters[CHANGES];
     struct stat st;
-    open_world(&w);
-    crash(&w);
-    w.save_interval = "1ms";
-    struct buf text = many_clients(CLIENTS);
-    put_file(w.path, buf_str(&text).p);
-    buf_fini(&text);
-    must_start(&w);
+    open_with_many(&w, CLIENTS);
 
     double capacity = 11;
     for (unsigned i = 0; i < CHANGES; i++)
@@ -1782,13 +1787,7 @@ static void a_save_among_syncs(void **state)
     enum { CLIENTS = 30000 };
     struct world w;
     struct waiter waiter = {.ended = true};
-    open_world(&w);
-    crash(&w);
-    w.save_interval = "1ms";
-    struct buf text = many_clients(CLIENTS);
-    put_file(w.path, buf_str(&text).p);
-    buf_fini(&text);
-    must_start(&w);
+    open_with_many(&w, CLIENTS);
 
     uint64_t saves = metrics.store_saves, syncs = metrics.store_syncs;
     sync_takes_ms = 5;
