@@ -120,8 +120,16 @@ void posted_init(struct posted *p, posted_fn *run);
 /* Runs p->run once after the handlers of this turn; posting what is posted already does nothing. What a posted callback
  * posts runs in the next iteration, which then does not wait. */
 void loop_post(struct loop *l, struct posted *p);
-/* Takes a posted callback back; harmless when it is not posted. */
+/* Takes a posted or staged callback back; harmless when it is neither. */
 void loop_unpost(struct loop *l, struct posted *p);
+
+/* Stages: what a turn does for many is done for all of them, one after the other, before the next thing is done for
+ * any, so that the code of each is still in the processor's caches when it runs again (Larus and Parkes, "Using Cohort
+ * Scheduling to Enhance Server Performance", USENIX 2002). Behind the handlers, and behind the posted callbacks, there
+ * are up to LOOP_PASSES passes; each runs what has been staged before it began. What is left then, is left to the next
+ * ones, and the loop does not wait before. Takes `p` out of where it was posted; it must not be staged. */
+#define LOOP_PASSES 3
+void loop_stage(struct loop *l, struct posted *p);
 
 /* Frees an object at the end of this iteration, by d->reclaim(d), which may post and reclaim, but logs nothing: the
  * log's hook has run. Once for each object. */
@@ -131,9 +139,12 @@ void loop_reclaim(struct loop *l, struct dead *d, dead_fn *reclaim);
 void loop_add_hook(struct loop *l, struct loop_hook *h, loop_hook_fn *run);
 void loop_remove_hook(struct loop *l, struct loop_hook *h);
 
-/* The loop's one large scratch buffer, for one callback at a time: nothing in it survives the callback. */
+/* Room for LOOP_SCRATCH_SIZE bytes that is the loop's. What is written there stays until the end of the callback, and
+ * what of it is lent (the first `n` bytes) until the end of the next pass of stages, which comes soon when
+ * much has been lent. */
 #define LOOP_SCRATCH_SIZE (64u * 1024u)
 char *loop_scratch(struct loop *l);
+void loop_lend(struct loop *l, size_t n);
 
 /* Callable from any thread: runs `run` on the loop's thread once, soon. Used by the helper threads, through a slot for
  * each: struct loop_wakeup is embedded, and several wakes before the call count as one. Adding and removing is for the

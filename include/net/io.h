@@ -13,6 +13,9 @@
  * Writing. io_write() sends at once what the socket takes; the rest is copied to the unsent buffer and sent when the
  * socket drains, then the handler gets IO_DRAINED. The writer bounds it: it stops its source when io_is_full().
  *
+ * Stages. What has been received in a turn is told behind all that is received in it, and what is written by handlers
+ * then is sent behind them, if it is short and the endpoint is deferring: see loop_stage().
+ *
  * Relaying. What is to be sent on as it comes need not be looked at: direct, the handler hears IO_WAITING while the
  * bytes are still in the socket, and moves them to another endpoint by io_relay().
  *
@@ -121,6 +124,11 @@ bool io_is_eof(const struct io *io);
 bool io_write(struct io *io, const struct iovec *iov, int n, bool more);
 bool io_write_str(struct io *io, struct str s, bool more);
 bool io_flush(struct io *io);
+
+/* Deferring, a short message is not sent by io_write() but later in the turn, together with those of other endpoints:
+ * until then it is unsent, and IO_DRAINED follows. io_flush() and the like send it at once, io_close() loses it. Not
+ * where unread bytes wait: who sends one message behind the other is answered as they are handled. */
+void io_set_deferring(struct io *io, bool on);
 
 /* From here on in this callback a few bytes only join the unsent buffer, and do not make it full, until io_relay() to
  * it or io_flush(), one of which must come. */

@@ -5,7 +5,8 @@
  *        +----------------------------------------------------------------------------------+
  *        v                                                                                  |
  *     wait in epoll -> read the clock -> handlers -> timers -> posted -> hooks -> reclaim --+
- *        ^   ^   ^                         |  ^         |         |        |         |
+ *        ^   ^   ^                       (stages)        |     (stages)    |         |
+ *        |   |   |                         |  ^         |         |        |         |
  *        |   |   |                         |  |         |         |        |         v
  *        |   |   +-- sockets, signalfd ----+  |         |         |        |      free(object)
  *        |   +------ eventfd <- other threads: loop_wake()        |        +- the log's lines are taken
@@ -36,6 +37,12 @@
  *
  * - What is posted runs after the handlers and timers of this turn, on an empty stack. What is posted from there on
  * runs in the next turn, which does not wait. So no chain of posts can keep the loop from its descriptors.
+ *
+ * - Stages. Behind the handlers, and once more behind what is posted, come the passes of what is staged: what all
+ *   endpoints have received is told, then what all have answered is sent, then all are told that it has been. One
+ *   request at a time, the code of each step would have been driven out of the processor's caches by the other steps,
+ *   the kernel's among them, until the next request comes to it. The scratch buffer bounds how many go together: it is
+ *   lent to those whose bytes have not been told yet, and when much of it is, their passes come at once.
  *
  * - A timer that is armed by a timer's own callback for a time that has come already fires in the next turn, for the
  * same reason.
@@ -266,7 +273,7 @@ void loop_wake(struct loop_wakeup *w)
 /* epoll's time-out: milliseconds, rounded up so that a short wait does not become a spin. */
 static int wait_ms(const struct loop *l, uint64_t max_wait_ns)
 {
-    if (!list_empty(&l->posted))
+    if (!list_empty(&l->posted) || !list_empty(&l->staged))
         return 0;
     if (l->soon_count > 0) {
         uint64_t due = l->soon[l->soon_first].due - l->now;
@@ -308,7 +315,9 @@ static void run_handlers(struct loop *l)
         struct watch *w = e->data.ptr;
         if (w)
             w->on_ready(w, from_epoll(e->events));
+        loop_return_lent(l);
     }
+    loop_run_stages(l);
 }
 
 static void run_timers(struct loop *l)
@@ -354,6 +363,7 @@ void loop_turn(struct loop *l, uint64_t max_wait_ns)
     run_handlers(l);
     run_timers(l);
     loop_run_posted(l);
+    loop_run_stages(l);
     loop_run_hooks(l);
     loop_reclaim_dead(l);
     note_end(l);
@@ -396,7 +406,15 @@ uint64_t loop_noted(const struct loop *l, uint64_t noted)
 
 char *loop_scratch(struct loop *l)
 {
-    return l->scratch;
+    return l->scratch + l->lent;
+}
+
+void loop_lend(struct loop *l, size_t n)
+{
+    const size_t line = 64; /* of the processor's cache: two messages share none */
+
+    l->lent += (n + line - 1) / line * line;
+    assert(l->lent < LENT_MAX + LOOP_SCRATCH_SIZE);
 }
 
 /* Birth and death. */
@@ -426,11 +444,12 @@ struct loop *loop_new(void)
     l->timer_set_for = TIMER_NEVER;
     timer_heap_init(&l->timers);
     list_init(&l->posted);
+    list_init(&l->staged);
     list_init(&l->hooks);
     list_init(&l->dead);
     list_init(&l->wakeups);
     l->now = l->ended = clock_monotonic();
-    l->scratch = mem_try_alloc(LOOP_SCRATCH_SIZE);
+    l->scratch = mem_try_alloc(LENT_MAX + LOOP_SCRATCH_SIZE);
     if (l->scratch && open_descriptors(l))
         return l;
     int saved = errno;

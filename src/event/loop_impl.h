@@ -41,17 +41,32 @@ struct loop {
     uint64_t timer_tells;     /* up to when all that was ready stands before it in epoll's queue, once it is ready */
     bool firing;
 
-    struct list posted, hooks, dead;
+    struct list posted, staged, hooks, dead;
     struct list wakeups;
     struct watch wakeup_watch; /* the eventfd */
     bool stopped;
     char *scratch;
+    size_t lent; /* the first so many bytes of it */
 };
+
+/* So much of the scratch buffer is lent before the passes come that it is returned in. Messages up to then are handled
+ * together; what is longer by itself is handled at once, while it is in the caches. */
+#define LENT_MAX (16u * 1024u)
 
 /* ---- loop_posted.c ---- */
 
 /* Runs what has been posted up to now; what that posts is left to the next turn. */
 void loop_run_posted(struct loop *l);
+
+/* The passes of what is staged. */
+void loop_run_stages(struct loop *l);
+
+/* The same where so much has been lent that it should be returned. */
+static inline void loop_return_lent(struct loop *l)
+{
+    if (l->lent >= LENT_MAX)
+        loop_run_stages(l);
+}
 
 /* Runs the hooks, in the order in which they were added. */
 void loop_run_hooks(struct loop *l);

@@ -29,7 +29,33 @@ void loop_run_posted(struct loop *l)
     while ((e = list_pop_front(&batch))) {
         struct posted *p = container_of(e, struct posted, link);
         p->run(p);
+        loop_return_lent(l);
     }
+}
+
+void loop_stage(struct loop *l, struct posted *p)
+{
+    list_remove(&p->link);
+    list_push_back(&l->staged, &p->link);
+}
+
+static void run_pass(struct loop *l)
+{
+    struct list batch, *e;
+
+    list_init(&batch);
+    list_splice_back(&batch, &l->staged);
+    while ((e = list_pop_front(&batch))) {
+        struct posted *p = container_of(e, struct posted, link);
+        p->run(p);
+    }
+    l->lent = 0;
+}
+
+void loop_run_stages(struct loop *l)
+{
+    for (int i = 0; i < LOOP_PASSES && (!list_empty(&l->staged) || l->lent > 0); i++)
+        run_pass(l);
 }
 
 void loop_add_hook(struct loop *l, struct loop_hook *h, loop_hook_fn *run)

@@ -12,10 +12,18 @@
  *      send     <-----------  unsent (own block)  <-- what the kernel refused --  io_write
  *       buffer       \--------------------------- straight from the caller ------/
  *
- * The cheap path. A request comes and goes with one recv() and one send() and nothing else: no epoll_ctl(), no clock,
- * no allocation, no copy. The bytes lie in the loop's scratch buffer, which `in` borrows while the handler looks
- * at them; an endpoint that waits owns no block at all. A block exists only for what a handler left or the kernel
- * refused, and goes as soon as it is empty.
+ * The cheap path. A request comes and goes with one recv() and one send() and nothing else: no epoll_ctl(), no clock.
+ * The bytes lie in the loop's scratch buffer, which `in` borrows until the handler has looked at them; an endpoint that
+ * waits owns no block at all. A block exists only for what a handler left, for a short message until its pass comes,
+ * and for what the kernel refused, and goes as soon as it is empty.
+ *
+ * Stages (loop.c says what for). on_ready() only receives, and puts the endpoint into the next pass; run_stage() does
+ * the one thing that is due there, and puts it into the next one where more is. So an exchange goes
+ *
+ *      on_ready: recv | pass 1: IO_READABLE, io_write | pass 2: send | pass 3: IO_DRAINED
+ *
+ * with all others that are as far beside it. In between anything may happen to the endpoint by another's handler: it is
+ * closed (then it is in no pass), paused (then its bytes are kept), given to another owner, or written to.
  *
  * What the watch waits for. io_needs() says what the endpoint could use now. What it needs more is asked of epoll at
  * once (io_ask()), what it needs no more only when epoll tells it unasked (on_ready()): most pauses end before that,
@@ -149,24 +157,59 @@ static void on_ready(struct watch *w, unsigned ready)
         io_on_readable(io);
 }
 
+void io_stage(struct io *io)
+{
+    if (io->staged)
+        return;
+    io->staged = true;
+    loop_stage(io->loop, &io->posted);
+}
+
+/* One step of an exchange, of all endpoints that are as far in this turn: the bytes that have come, or the sending of
+ * those that were written, or that they are gone. */
+static void run_stage(struct io *io)
+{
+    if (io->drained) {
+        io->drained = false;
+        io->fn(io->owner, io, IO_DRAINED);
+        if (io->closed)
+            return;
+    }
+    if (io->received)
+        io_tell_received(io);
+    else if (io->deferred)
+        io_send_deferred(io);
+    if (io->closed)
+        return;
+    if (io->deferred || io->drained)
+        io_stage(io);
+    else if (io->reread || (io->eof && !io->eof_told) || (io->broken && !io->broken_told))
+        loop_post(io->loop, &io->posted); /* it was, perhaps, before it was staged */
+}
+
 /* What an accepted connection has brought along; only then is it known what epoll is to be asked for. */
 static void read_first(struct io *io)
 {
     io->fresh = false;
     if (needs_read(io))
         io_on_readable(io);
-    if (!io->closed)
+    if (!io->closed && !io->received)
         io_ask(io);
 }
 
 /* Tells what has been noted, in the order in which the owner must hear it. */
-static void tell_due(struct posted *p)
+static void run_posted(struct posted *p)
 {
     struct io *io = container_of(p, struct io, posted);
+    if (io->staged) {
+        io->staged = false;
+        run_stage(io);
+        return;
+    }
     if (io->fresh) {
         read_first(io);
-        if (io->closed || !list_empty(&io->posted.link))
-            return; /* the rest has its turn: io_read_later() */
+        if (io->closed || io->staged || !list_empty(&io->posted.link))
+            return; /* the rest has its turn */
     }
     if (io_reread_is_due(io) && !io->broken_told) {
         io_tell_readable(io);
@@ -199,7 +242,7 @@ static struct io *new_io(struct loop *l, int fd, io_fn *fn, void *owner)
     io->owner = owner;
     watch_init(&io->watch, fd, on_ready);
     timer_init(&io->timer, io_on_timer);
-    posted_init(&io->posted, tell_due);
+    posted_init(&io->posted, run_posted);
     return io;
 }
 
@@ -276,6 +319,7 @@ static void end(struct io *io, void (*close_fd)(int fd))
     loop_unpost(io->loop, &io->posted);
     close_fd(io->watch.fd);
     buf_fini(&io->unsent);
+    io->staged = io->received = io->deferred = io->drained = false;
     if (--count == 0)
         relay_close_pipe();
     loop_reclaim(io->loop, &io->dead, reclaim);
@@ -298,6 +342,9 @@ void io_set_owner(struct io *io, io_fn *fn, void *owner)
     io->fn = fn;
     io->owner = owner;
     io->direct = false;
+    /* Nobody who has begun since waits for that. */
+    io->drained = false;
+    io->deferred &= io->unsent.len > 0;
     io_set_patient(io, false);
 }
 

@@ -36,6 +36,11 @@ struct io {
     int error;                         /* why it is broken */
     bool connecting : 1;               /* the connect has not completed */
     bool paused : 1;                   /* by the owner */
+    bool staged : 1;                   /* run_stage() comes */
+    bool received : 1;                 /* IO_READABLE is due, in the first pass, for what has just come */
+    bool defers : 1;                   /* short messages */
+    bool deferred : 1;                 /* what is unsent is to be sent in the next pass, not by LOOP_WRITE */
+    bool drained : 1;                  /* ... and has been: IO_DRAINED is due, in the pass behind that */
     bool lent : 1;                     /* `in` is the loop's scratch buffer, not a block of ours */
     bool reread : 1;                   /* IO_READABLE is due for what is kept */
     bool eof : 1;                      /* FIN received */
@@ -71,6 +76,9 @@ void io_ask(struct io *io);
 void io_fail(struct io *io, int error);
 void io_fail_sending(struct io *io, int error);
 
+/* run_stage() comes, in the next pass of the loop's. */
+void io_stage(struct io *io);
+
 /* ---- io_read.c ---- */
 
 /* What waits in the socket may be received: calls the handler, which may close. */
@@ -78,6 +86,9 @@ void io_on_readable(struct io *io);
 
 /* Calls the handler for what is unread, and keeps what it leaves. */
 void io_tell_readable(struct io *io);
+
+/* The same for what io_on_readable() has received. */
+void io_tell_received(struct io *io);
 
 /* Delivers what came before the connection broke by sending. */
 void io_salvage(struct io *io);
@@ -92,6 +103,9 @@ void io_note_nothing(struct io *io, ssize_t result);
 
 /* The socket may take more: sends what is unsent, and tells the handler when that was all or it goes too slowly. */
 void io_on_writable(struct io *io);
+
+/* Sends what waits for this pass, as far as the kernel takes it. */
+void io_send_deferred(struct io *io);
 
 /* Sends FIN at once: nothing is unsent. */
 void io_send_fin(struct io *io);

@@ -74,20 +74,25 @@ static void tell_late(struct io *io)
     io->fn(io->owner, io, IO_TIMEOUT_READ);
 }
 
-/* One recv(), and the handler when it brought bytes. Returns what recv() did. */
+/* One recv(). Returns what it did. */
 static ssize_t receive(struct io *io)
 {
     char *scratch = loop_scratch(io->loop);
     ssize_t n = sock_recv(io->watch.fd, scratch, io->sips ? IO_SIP : LOOP_SCRATCH_SIZE);
-    if (n <= 0)
-        return n;
-    if (!take_in(io, scratch, (size_t)n)) {
+    if (n > 0 && !take_in(io, scratch, (size_t)n))
         io_fail(io, ENOMEM);
-        return n;
-    }
-    io_tell_readable(io);
-    tell_late(io);
     return n;
+}
+
+void io_tell_received(struct io *io)
+{
+    io->received = false;
+    if (io->in.len > 0 && !io->paused) {
+        io_tell_readable(io);
+        tell_late(io);
+    } else {
+        keep_rest(io);
+    }
 }
 
 /* Asks the owner first whether it moves what is waiting. True when it has, or has closed. */
@@ -106,15 +111,21 @@ void io_on_readable(struct io *io)
     if (is_moved(io))
         return;
     ssize_t n = receive(io);
-    if (n <= 0)
+    if (n <= 0) {
         io_note_nothing(io, n);
+        return;
+    }
+    if (io->lent)
+        loop_lend(io->loop, (size_t)n);
+    io->received = true;
+    io_stage(io);
 }
 
 /* The other end can add nothing, so the receive buffer bounds it. */
 void io_salvage(struct io *io)
 {
     while (io->salvage && !io->closed && !io->paused && !io->eof && io->in.len <= IO_KEPT_MAX && receive(io) > 0)
-        ;
+        io_tell_received(io);
 }
 
 /* --- what the owner takes, sets and asks ------------------------------------------------------------------------ */

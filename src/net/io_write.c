@@ -7,7 +7,8 @@
 #include <errno.h>
 #include <string.h>
 
-#define JOINED_MAX 1024u
+#define JOINED_MAX   1024u
+#define DEFERRED_MAX 4096u
 
 static size_t total(const struct iovec *iov, int n)
 {
@@ -103,6 +104,7 @@ static bool transmit(struct io *io, const struct iovec *iov, int n, bool more)
         return keep_unsent(io, iov, n, (size_t)sent);
     if (io->unsent.len > 0)
         buf_fini(&io->unsent);
+    io->deferred = false;
     return true;
 }
 
@@ -137,6 +139,20 @@ void io_on_writable(struct io *io)
     io->fn(io->owner, io, IO_DRAINED);
 }
 
+void io_send_deferred(struct io *io)
+{
+    io->deferred = false;
+    if (io->broken || io->blocked)
+        return;
+    io->drained = transmit(io, NULL, 0, false) && !io->blocked;
+}
+
+static bool may_defer(const struct io *io, const struct iovec *iov, int n)
+{
+    size_t all = io->unsent.len + total(iov, n);
+    return io->defers && io->in.len == 0 && all > 0 && all <= DEFERRED_MAX;
+}
+
 /* --- what the owner writes and asks ----------------------------------------------------------------------------- */
 
 bool io_write(struct io *io, const struct iovec *iov, int n, bool more)
@@ -145,15 +161,27 @@ bool io_write(struct io *io, const struct iovec *iov, int n, bool more)
     if (io->broken)
         return false;
     more |= io->held;
-    if (!more && !io->connecting && !io->blocked)
+    io->drained = false; /* of what was written before: it is this, now, that the owner waits for, if for any */
+    if (more || io->connecting || io->blocked)
+        return queue(io, iov, n, 0) && (more || io_flush(io));
+    if (!may_defer(io, iov, n))
         return transmit(io, iov, n, false);
-    return queue(io, iov, n, 0) && (more || io_flush(io));
+    if (!queue(io, iov, n, 0))
+        return false;
+    io->deferred = true;
+    io_stage(io);
+    return true;
 }
 
 bool io_write_str(struct io *io, struct str s, bool more)
 {
     struct iovec one = {.iov_base = (char *)s.p, .iov_len = s.n};
     return io_write(io, &one, 1, more);
+}
+
+void io_set_deferring(struct io *io, bool on)
+{
+    io->defers = on;
 }
 
 void io_hold(struct io *io)

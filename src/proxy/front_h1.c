@@ -378,6 +378,7 @@ static struct front_h1 *front_new(struct proxy *px, int fd, const struct peer *p
     io_set_read_timeout(f->io, IO_BY, px->draining ? PROXY_LAST_CALL : px->config->timeouts.client_header);
     io_set_write_timeout(f->io, px->config->timeouts.client_write);
     io_set_min_rate(f->io, true);
+    io_set_deferring(f->io, true);
     return f;
 }
 

@@ -94,8 +94,10 @@ static bool connect_next(struct back_conn *c, int *error)
         int at = (c->addr_first + c->addrs_tried++) % be->addr_count;
         c->addr_id = be->addr_ids[at];
         c->io = connect_to(c, &be->addrs[at], share > 0 ? share : 1, error);
-        if (c->io)
+        if (c->io) {
+            io_set_deferring(c->io, true);
             return true;
+        }
     }
     return false;
 }

@@ -225,6 +225,12 @@ void pool_put(struct back_conn *c)
     pool_trim(be->upstream); /* perhaps this very one */
 }
 
+/* It has ended, or said something: that is told later in this turn, and what it was is learnt then. */
+static bool is_stirring(const struct back_conn *c)
+{
+    return io_has_unread(c->io) || io_is_eof(c->io) || io_errno(c->io) != 0;
+}
+
 struct back_conn *pool_get(struct backend *be, bool sure, const struct back_events *ev, void *arg)
 {
     if (sure && loop_now(be->upstream->loop) < be->keep.shy_until) {
@@ -232,8 +238,10 @@ struct back_conn *pool_get(struct backend *be, bool sure, const struct back_even
             pool_close(container_of(be->idle.prev, struct back_conn, link));
         return NULL;
     }
-    while (!list_empty(&be->idle)) {
-        struct back_conn *c = container_of(be->idle.next, struct back_conn, link);
+    LIST_EACH (it, &be->idle) {
+        struct back_conn *c = container_of(it, struct back_conn, link);
+        if (is_stirring(c))
+            continue;
         bool look = sure || loop_now(be->upstream->loop) - c->begun > LOOK_AFTER;
         if (look && !io_is_quiet(c->io)) {
             pool_close(c);

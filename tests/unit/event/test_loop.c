@@ -390,6 +390,7 @@ static void test_free_reclaims(void **state)
 struct chain {
     struct posted posted;
     int runs, limit;
+    struct step *staged;
 };
 
 static void chain_run(struct posted *p)
@@ -413,6 +414,112 @@ static void test_posting_from_posted_waits_for_the_next_turn(void **state)
     }
     turn();
     assert_int_equal(c.runs, 3);
+}
+
+/* ---- stages ---- */
+
+struct step {
+    struct posted posted;
+    int runs, limit;
+    struct step *other; /* staged by it */
+};
+
+static int ran[64], steps;
+
+static void step_run(struct posted *p)
+{
+    struct step *s = container_of(p, struct step, posted);
+
+    assert_true(steps < 64);
+    ran[steps++] = s->limit;
+    if (++s->runs < s->limit)
+        loop_stage(loop, p);
+    if (s->other)
+        loop_stage(loop, &s->other->posted);
+    s->other = NULL;
+}
+
+static void step_init(struct step *s, int limit)
+{
+    *s = (struct step){.limit = limit};
+    posted_init(&s->posted, step_run);
+}
+
+/* Each pass runs what was staged before it; what is left behind the last one is run in the next turn, which does not
+ * wait. */
+static void test_stages_run_in_passes(void **state)
+{
+    struct step a, b, c;
+    static const int passes[] = {9, 2, 9, 3, 2, 9, 3};
+
+    (void)state;
+    steps = 0;
+    step_init(&a, 9);
+    step_init(&b, 2);
+    step_init(&c, 3);
+    a.other = &c;
+    loop_stage(loop, &a.posted);
+    loop_stage(loop, &b.posted);
+    loop_turn(loop, TIMER_NEVER);
+    /* The passes behind the handlers, of which there are three; behind the posted callbacks there are three more. */
+    assert_memory_equal(ran, passes, sizeof passes);
+    assert_int_equal(a.runs, 2 * LOOP_PASSES);
+    loop_turn(loop, TIMER_NEVER);
+    assert_int_equal(a.runs, 9);
+    assert_int_equal(b.runs, 2);
+    assert_int_equal(c.runs, 3);
+    turn();
+    assert_int_equal(steps, 14);
+}
+
+static void chain_stages(struct posted *p)
+{
+    struct step *s = container_of(p, struct chain, posted)->staged;
+
+    loop_stage(loop, &s->posted);
+}
+
+/* What has been posted may be staged: then it runs once, in its pass. What has been staged may be taken back. */
+static void test_posted_and_staged(void **state)
+{
+    struct step a, b;
+    struct chain c = {.staged = &b};
+
+    (void)state;
+    steps = 0;
+    step_init(&a, 1);
+    step_init(&b, 1);
+    loop_post(loop, &a.posted);
+    loop_stage(loop, &a.posted);
+    turn();
+    assert_int_equal(a.runs, 1);
+    posted_init(&c.posted, chain_stages);
+    loop_post(loop, &c.posted);
+    turn();
+    assert_int_equal(b.runs, 1); /* behind the posted callbacks of the same turn */
+    loop_stage(loop, &a.posted);
+    loop_unpost(loop, &a.posted);
+    turn();
+    assert_int_equal(a.runs, 1);
+}
+
+/* What is lent of the scratch buffer is not given again before a pass. */
+static void test_lent(void **state)
+{
+    struct step a;
+    char *first = loop_scratch(loop);
+
+    (void)state;
+    step_init(&a, 1);
+    loop_lend(loop, 100);
+    assert_true(loop_scratch(loop) >= first + 100);
+    memset(loop_scratch(loop), 'x', LOOP_SCRATCH_SIZE);
+    loop_stage(loop, &a.posted);
+    turn();
+    assert_ptr_equal(loop_scratch(loop), first);
+    loop_lend(loop, 1); /* whoever had it has gone */
+    turn();
+    assert_ptr_equal(loop_scratch(loop), first);
 }
 
 struct remover {
@@ -741,6 +848,9 @@ int main(void)
         LOOP_TEST(test_free_reclaims),
         LOOP_TEST(test_posting_from_posted_waits_for_the_next_turn),
         LOOP_TEST(test_unpost),
+        LOOP_TEST(test_stages_run_in_passes),
+        LOOP_TEST(test_posted_and_staged),
+        LOOP_TEST(test_lent),
         LOOP_TEST(test_timer_wakes_the_loop),
         LOOP_TEST(test_timer_put_off_is_not_lost),
         LOOP_TEST(test_cancelled_timer_does_not_fire),

@@ -1909,7 +1909,7 @@ static void use_scarce(struct world *w, struct scarce *s, struct str block)
 }
 
 /* One life of an endpoint in which allocation number `fail` fails. False when there are not so many. */
-static bool live_with_failure(size_t fail, struct str block, bool linger)
+static bool live_with_failure(size_t fail, struct str block, bool linger, bool deferring)
 {
     struct world w;
     struct scarce s = {0};
@@ -1922,8 +1922,10 @@ static bool live_with_failure(size_t fail, struct str block, bool linger)
     kernel.fail_allocation = fail;
     kernel.counting = true;
     s.io = io_new(w.loop, pair[0], on_scarce, &s);
-    if (s.io)
+    if (s.io) {
+        io_set_deferring(s.io, deferring);
         use_scarce(&w, &s, block);
+    }
     if (s.io && linger)
         (void)io_close_lingering(s.io, &(struct io_lingering){.idle_ns = NS_PER_S, .total_ns = NS_PER_S});
     else if (s.io && !s.failed)
@@ -1945,9 +1947,9 @@ static void test_out_of_memory(void **state)
 {
     (void)state;
     static char bytes[256 * 1024];
-    for (int linger = 0; linger < 2; linger++) {
+    for (int kind = 0; kind < 4; kind++) {
         size_t fail = 0;
-        while (live_with_failure(fail, str_make(bytes, sizeof bytes), linger))
+        while (live_with_failure(fail, str_make(bytes, sizeof bytes), kind % 2, kind / 2))
             fail++;
         assert_true(fail >= 5); /* the endpoint, the timer, what is kept, twice what is unsent */
     }
@@ -2043,6 +2045,7 @@ static void run_stream(unsigned seed, bool tcp, int buffer, size_t cut)
         assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
     struct stream s = {.data = data};
     s.from = io_new(l, pair[0], on_source, &s);
+    io_set_deferring(s.from, seed % 2);
     s.to = io_new(l, pair[1], on_sink, &s);
     kernel.cut = cut;
     stream_write(&s);

@@ -181,6 +181,7 @@ static void send_get(struct world *w, enum method m)
 {
     struct back_request r = {.head = STR("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), .method = m};
     back_send_head(w->conn, &r, false);
+    loop_turn(w->loop, 0); /* short messages leave in its passes */
 }
 
 /* Answers with `p`, in pieces of `piece` bytes, each seen by the loop before the next. */
@@ -528,6 +529,7 @@ static void expect_sent(struct world *w, const char *text)
     uint64_t end = clock_monotonic() + 5 * NS_PER_S;
     while (n < wanted) {
         assert_true(clock_monotonic() < end);
+        loop_turn(w->loop, 0);
         ssize_t more = sock_recv(w->fd, got + n, wanted - n);
         if (more > 0)
             n += (size_t)more;
@@ -616,6 +618,7 @@ static void ask_to_switch(struct world *w, const char *text)
                              .method = METHOD_GET,
                              .upgrade = true};
     back_send_head(w->conn, &r, false);
+    loop_turn(w->loop, 0);
     char got[200];
     assert_true(sock_recv(w->fd, got, sizeof got) > 0);
     answer(w, text, 1000);

@@ -160,6 +160,7 @@ static void begin(struct world *w, struct lease *l, unsigned at, bool sure)
     }
     struct back_request r = {.head = STR("GET / HTTP/1.1\r\n\r\n"), .method = METHOD_GET};
     back_send_head(l->conn, &r, false);
+    loop_turn(w->loop, 0); /* short messages leave in its passes */
     for (unsigned i = 0; i < w->accepted && l->fd < 0; i++)
         l->fd = takes_request(w->fds[i]) ? w->fds[i] : -1;
     assert_true(l->fd >= 0);
@@ -393,6 +394,56 @@ static void what_outlives_it_is_no_time_out(void **state)
     close_world(&w);
 }
 
+struct taker {
+    struct watch watch;
+    struct world *world;
+    struct lease lease;
+    bool taken;
+};
+
+static void take_one(struct watch *watch, unsigned ready)
+{
+    struct taker *t = container_of(watch, struct taker, watch);
+    (void)ready;
+    loop_unwatch(t->world->loop, watch);
+    t->lease = (struct lease){.world = t->world, .fd = -1};
+    t->lease.conn = pool_get(t->world->backends[0], false, &events, &t->lease);
+    t->taken = true;
+}
+
+/* What an idle connection says has been received in this turn, and is told later in it: its bytes are no answer to a
+ * request that is sent in between. */
+static void one_that_stirs_is_not_given(void **state)
+{
+    (void)state;
+    struct world w;
+    struct lease l[2];
+    struct taker t = {.world = &w};
+    open_world(&w, 100);
+    for (unsigned i = 0; i < 2; i++)
+        begin(&w, &l[i], 0, false);
+    for (unsigned i = 0; i < 2; i++)
+        end(&l[i]);
+    check_idle(&w, 2, 0, 0, 2);
+    int pair[2];
+    assert_int_equal(pipe(pair), 0);
+    watch_init(&t.watch, pair[0], take_one);
+    assert_true(loop_watch(w.loop, &t.watch, LOOP_READ));
+    assert_int_equal(write(l[1].fd, "stray", 5), 5); /* the one that would be next */
+    assert_int_equal(write(pair[1], "x", 1), 1);
+    turn_until(&w, &t.taken);
+    assert_non_null(t.lease.conn);
+    check_idle(&w, 0, 0, 0, 1);
+    struct back_request r = {.head = STR("GET / HTTP/1.1\r\n\r\n"), .method = METHOD_GET};
+    back_send_head(t.lease.conn, &r, false);
+    loop_turn(w.loop, 0);
+    assert_true(takes_request(l[0].fd));
+    back_release(t.lease.conn);
+    close(pair[0]);
+    close(pair[1]);
+    close_world(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -400,6 +451,7 @@ int main(void)
         cmocka_unit_test(the_longest_idle_goes_first),
         cmocka_unit_test(what_is_in_use_stays),
         cmocka_unit_test(a_reload_keeps_the_list_right),
+        cmocka_unit_test(one_that_stirs_is_not_given),
         cmocka_unit_test(an_idle_one_gives_its_descriptor),
         cmocka_unit_test(our_own_time_out_teaches_nothing),
         cmocka_unit_test(what_outlives_it_is_no_time_out),
