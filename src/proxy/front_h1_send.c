@@ -23,6 +23,7 @@ static void decide_keep_alive(struct front_h1 *f)
     bool last = f->eof && !io_has_unread(f->io);
     if (f->px->draining || last || (!f->up_ended && !can_discard(f)))
         f->keep_alive = false;
+    io_set_deferring(f->io, f->keep_alive); /* else the response and the end go at once */
 }
 
 /* ---- what the exchange asks for ---- */
