@@ -117,9 +117,12 @@ define unit_rule
 $(BUILD)/unit/$(1)/%: tests/unit/$(1)/%.c $(call libs_of,$(1))
 	@mkdir -p $$(@D)
 	$$(call say,LD,$$@)
-	$$(Q)$(CC) $(cppflags) $(cflags) $(ldflags) -MMD -MP -o $$@ $$< $(call libs_of,$(1)) $(ldlibs) -lcmocka -lm
+	$$(Q)$(CC) $(cppflags) $(cflags) $$(ldflags) -MMD -MP -o $$@ $$< $(call libs_of,$(1)) $(ldlibs) -lcmocka -lm
 endef
 $(foreach l,$(LAYERS),$(eval $(call unit_rule,$(l))))
+
+# A test that has allocations fail.
+$(BUILD)/unit/base/test_hash: private ldflags += -Wl,--wrap=calloc,--wrap=realloc
 
 $(BUILD)/e2e/%: tests/e2e/%.c $(HARNESS_OBJ)
 	@mkdir -p $(@D)

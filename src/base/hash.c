@@ -1,5 +1,14 @@
-/* SipHash, and a chained table whose growth is spread over the calls that follow it.
- * While it grows, an entry is in the old slots if its chain there has not been moved yet, else in the new ones. */
+/* SipHash, and a chained table by linear hashing.
+ *
+ *      slots   0 ............ s ............ (mask + 1) / 2 .... slots
+ *              split in this  |  yet to be   |  where the moved ones of
+ *              round          |  split       |  0 to s - 1 are
+ *
+ * In each round of growth the slots there are get split one after the other: of the chain in slot s those entries whose
+ * hash has the next bit set move to the new slot at the end. With the last one split all have one bit more, and a new
+ * round begins. An entry is in the slot that the bits of this round say, and where that is not there yet, in the one
+ * that the bits of the round before do. So there is one chain to look through, and nothing that is kept twice. Going
+ * back is the same backwards. */
 #include "base/hash.h"
 
 #include <assert.h>
@@ -7,10 +16,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SLOTS_FIRST 16u
-/* Old chains moved by each insert and remove. A table of n slots starts to grow at n entries and would have to again
- * at 2n: one chain for each insert would be enough already. */
-#define CHAINS_A_CALL 4
+/* Chains split by one insert, or joined by one remove: one is enough to keep up with inserts, the second makes good for
+ * those that found no memory; removals take 8/7 to leave no more than an eighth of the slots over. */
+#define CHAINS_A_CALL 2
 
 static inline uint64_t rotate(uint64_t v, unsigned bits)
 {
@@ -89,126 +97,152 @@ void hash_table_init(struct hash_table *t)
     *t = (struct hash_table){0};
 }
 
-static void clear_slots(struct hash_node **slots, size_t n, void (*fn)(struct hash_node *node))
+static inline struct hash_node **slot_at(const struct hash_table *t, size_t i)
 {
-    for (size_t i = 0; slots && i < n; i++)
-        for (struct hash_node *e = slots[i], *next; e; e = next) {
-            next = e->next;
-            fn(e);
-        }
+    return &t->segments[i / HASH_SEGMENT][i % HASH_SEGMENT];
+}
+
+static inline struct hash_node **slot_of(const struct hash_table *t, uint32_t hash)
+{
+    size_t i = hash & t->mask;
+
+    return slot_at(t, i < t->slots ? i : i & t->mask >> 1);
 }
 
 void hash_table_clear(struct hash_table *t, void (*fn)(struct hash_node *node))
 {
-    clear_slots(t->slots, t->mask + 1, fn);
-    clear_slots(t->old_slots, t->old_mask + 1, fn);
+    for (size_t i = 0; i < t->slots; i++)
+        for (struct hash_node *e = *slot_at(t, i), *next; e; e = next) {
+            next = e->next;
+            fn(e);
+        }
     hash_table_fini(t);
 }
 
 void hash_table_fini(struct hash_table *t)
 {
-    free(t->slots);
-    free(t->old_slots);
+    for (size_t i = 0; i < t->room; i++)
+        free(t->segments[i]);
+    free(t->segments);
     *t = (struct hash_table){0};
 }
 
-static struct hash_node *find_in_chain(struct hash_node *n, uint64_t hash, hash_eq_fn *eq, const void *wanted)
+struct hash_node *hash_table_find(const struct hash_table *t, uint64_t hash, hash_eq_fn *eq, const void *wanted)
 {
+    struct hash_node *n = t->slots ? *slot_of(t, (uint32_t)hash) : NULL;
+
     while (n && !(n->hash == (uint32_t)hash && eq(n, wanted)))
         n = n->next;
     return n;
 }
 
-struct hash_node *hash_table_find(const struct hash_table *t, uint64_t hash, hash_eq_fn *eq, const void *wanted)
+/* Room in the list of segments: a pointer for each 1024 slots, so that of a hundred million entries takes 800 KB, and
+ * copying it is no pause. It does not become smaller. */
+static bool list_segments(struct hash_table *t, size_t n)
 {
-    struct hash_node *n = NULL;
-
-    if (t->slots)
-        n = find_in_chain(t->slots[hash & t->mask], hash, eq, wanted);
-    if (!n && t->old_slots)
-        n = find_in_chain(t->old_slots[hash & t->old_mask], hash, eq, wanted);
-    return n;
+    if (n <= t->room)
+        return true;
+    size_t room = t->room ? 2 * t->room : 4;
+    struct hash_node ***segments = realloc(t->segments, room * sizeof *segments);
+    if (!segments)
+        return false;
+    memset(segments + t->room, 0, (room - t->room) * sizeof(struct hash_node **));
+    t->segments = segments;
+    t->room = room;
+    return true;
 }
 
-static void push(struct hash_table *t, struct hash_node *n)
+/* Memory for slot `i`, the one behind the last. */
+static bool reserve_slot(struct hash_table *t, size_t i)
 {
-    struct hash_node **slot = &t->slots[n->hash & t->mask];
+    size_t at = i / HASH_SEGMENT;
 
-    n->next = *slot;
-    *slot = n;
+    if (!list_segments(t, at + 1))
+        return false;
+    if (!t->segments[at])
+        t->segments[at] = calloc(HASH_SEGMENT, sizeof(struct hash_node *));
+    return t->segments[at] != NULL;
 }
 
-static void move_chain(struct hash_table *t, struct hash_node **old_slot)
+static bool begin(struct hash_table *t)
 {
-    struct hash_node *n = *old_slot;
+    if (!reserve_slot(t, 0))
+        return false;
+    t->slots = HASH_SLOTS_FIRST;
+    t->mask = HASH_SLOTS_FIRST - 1;
+    return true;
+}
 
-    *old_slot = NULL;
-    while (n) {
-        struct hash_node *next = n->next;
-        push(t, n);
-        n = next;
+/* One slot more: takes its entries out of the chain whose turn it is. False when there is no memory for it, or no bit
+ * of the hashes. */
+static bool split(struct hash_table *t)
+{
+    size_t fresh = t->slots, mask = fresh > t->mask ? 2 * t->mask + 1 : t->mask;
+
+    if (mask > UINT32_MAX || !reserve_slot(t, fresh))
+        return false;
+    struct hash_node **stay = slot_at(t, fresh & mask >> 1), **go = slot_at(t, fresh);
+    for (struct hash_node *n = *stay; n; n = n->next) {
+        struct hash_node ***end = (n->hash & mask) == fresh ? &go : &stay;
+        **end = n;
+        *end = &n->next;
     }
+    *stay = *go = NULL;
+    t->mask = mask;
+    t->slots = fresh + 1;
+    return true;
 }
 
-/* Moves the next few chains of a table that is growing. */
-static void grow_further(struct hash_table *t)
+/* One slot less: its chain goes where it came from. */
+static void join(struct hash_table *t)
 {
-    for (int i = 0; i < CHAINS_A_CALL && t->old_slots; i++) {
-        move_chain(t, &t->old_slots[t->moved++]);
-        if (t->moved > t->old_mask) {
-            free(t->old_slots);
-            t->old_slots = NULL;
-        }
+    size_t last = --t->slots;
+    struct hash_node **end = slot_at(t, last & t->mask >> 1);
+
+    while (*end)
+        end = &(*end)->next;
+    *end = *slot_at(t, last);
+    *slot_at(t, last) = NULL;
+    if (last == (t->mask + 1) / 2)
+        t->mask >>= 1;
+    if (last % HASH_SEGMENT == 0) {
+        free(t->segments[last / HASH_SEGMENT]);
+        t->segments[last / HASH_SEGMENT] = NULL;
     }
-}
-
-/* calloc() of a large block takes fresh pages, which the kernel zeroes when they are first touched: no pause here. */
-static void begin_growth(struct hash_table *t)
-{
-    size_t n = t->slots ? 2 * (t->mask + 1) : SLOTS_FIRST;
-    struct hash_node **slots = n - 1 <= UINT32_MAX ? calloc(n, sizeof(struct hash_node *)) : NULL;
-
-    if (!slots)
-        return;
-    t->old_slots = t->slots;
-    t->old_mask = t->mask;
-    t->moved = 0;
-    t->slots = slots;
-    t->mask = n - 1;
 }
 
 bool hash_table_insert(struct hash_table *t, struct hash_node *node, uint64_t hash)
 {
-    grow_further(t);
-    if (!t->slots || (t->count > t->mask && !t->old_slots))
-        begin_growth(t);
-    /* Without more slots, be it for want of memory, the chains just become longer. */
-    if (!t->slots)
+    if (!t->slots && !begin(t))
         return false;
     node->hash = (uint32_t)hash;
-    push(t, node);
+    struct hash_node **slot = slot_of(t, node->hash);
+    node->next = *slot;
+    *slot = node;
     t->count++;
+    for (int i = 0; i < CHAINS_A_CALL && t->count > t->slots && split(t); i++)
+        ;
     return true;
 }
 
-static bool remove_from_chain(struct hash_node **link, struct hash_node *node)
+/* More slots than entries by an eighth of the slots: so one that comes and goes does not have the same chain split and
+ * joined over and over. */
+static bool has_too_many_slots(const struct hash_table *t)
 {
-    while (*link && *link != node)
-        link = &(*link)->next;
-    if (!*link)
-        return false;
-    *link = node->next;
-    node->next = NULL;
-    return true;
+    return t->slots > HASH_SLOTS_FIRST && t->count < t->slots - t->slots / 8;
 }
 
 void hash_table_remove(struct hash_table *t, struct hash_node *node)
 {
-    bool found = remove_from_chain(&t->slots[node->hash & t->mask], node);
+    assert(t->slots);
+    struct hash_node **link = slot_of(t, node->hash);
 
-    if (!found && t->old_slots)
-        found = remove_from_chain(&t->old_slots[node->hash & t->old_mask], node);
-    assert(found);
+    while (*link && *link != node)
+        link = &(*link)->next;
+    assert(*link);
+    *link = node->next;
+    node->next = NULL;
     t->count--;
-    grow_further(t);
+    for (int i = 0; i < CHAINS_A_CALL && has_too_many_slots(t); i++)
+        join(t);
 }

@@ -1,4 +1,4 @@
-/* What a decision of the limiter costs, and what its tables take, with a million clients.
+/* What a decision of the limiter costs with a million clients, and what its tables take with any number of them.
  *
  *   bench_limit FOLDER     FOLDER is empty, and stays so but for its clients.json and what goes with it
  *
@@ -8,7 +8,8 @@
  * while a table fills: others that run meanwhile do not count, but the host of a virtual machine does. The bench says
  * how often it was over a millisecond.
  *
- * Sizes are the same on every machine: where a client takes more than it may, the bench fails in the end. Times are the
+ * Sizes are the same on every machine: where a client takes more than it may, the bench fails in the end. They are
+ * looked at while a table fills, at every 50,000 clients, for what grows in steps takes most behind one. Times are the
  * machine's, and only told. */
 #include "base/clock.h"
 #include "limit/anon_table.h"
@@ -27,9 +28,15 @@
 #define BATCHES 3000u
 #define STEP_MS 1
 
-/* Bytes that a client may take, with an id of 16. */
+/* Bytes that a client may take, with an id of 16, when there are SIZE_EVERY of them, or any multiple of that. */
 #define REGISTERED_MAX 128
 #define ANONYMOUS_MAX  48
+#define SIZE_EVERY     50000u
+
+/* The numbers of clients whose size is told; the last one is the largest that is looked at. */
+static const unsigned told[] = {100000, 300000, 600000, CLIENTS, 1100000};
+#define TOLD    (sizeof told / sizeof told[0])
+#define AT_MOST 1100000u
 
 #define FLOOD_SECONDS  60u
 #define FLOOD_A_SECOND 200000u
@@ -42,11 +49,11 @@ static void die(const char *what)
 
 static bool too_large;
 
-static void check_size(uint64_t bytes, unsigned most)
+static void check_size(uint64_t bytes, unsigned n, unsigned most)
 {
-    if (bytes <= (uint64_t)most * CLIENTS)
+    if (bytes <= (uint64_t)most * n)
         return;
-    fprintf(stderr, "bench_limit: that is more than the %u bytes that a client may take\n", most);
+    fprintf(stderr, "bench_limit: %.1f bytes for each of %u clients, and it may be %u\n", (double)bytes / n, n, most);
     too_large = true;
 }
 
@@ -99,7 +106,7 @@ static struct client_settings settings_of(unsigned i, enum plans plans)
     return (struct client_settings){1000000, 1 + i % 3, CLIENT_ENFORCE};
 }
 
-static void write_clients(const char *folder, enum plans plans)
+static void write_clients(const char *folder, unsigned n, enum plans plans)
 {
     char path[512];
     snprintf(path, sizeof path, "%s/clients.json", folder);
@@ -107,7 +114,7 @@ static void write_clients(const char *folder, enum plans plans)
     if (!f)
         die("clients.json cannot be written");
     fputs("{\"clients\":[\n", f);
-    for (unsigned i = 0; i < CLIENTS; i++) {
+    for (unsigned i = 0; i < n; i++) {
         char name[17];
         struct client_settings s = settings_of(i, plans);
         name_of(i, name);
@@ -184,34 +191,101 @@ static void note_step(struct steps *s, uint64_t ns)
     s->over += ns > STEP_MS * NS_PER_MS;
 }
 
-static void say_table(const char *what, uint64_t bytes, const struct steps *s)
+/* What a table takes while it fills. */
+struct sizes {
+    uint64_t before;
+    unsigned most; /* bytes a client may take */
+    double each[TOLD], largest;
+    unsigned largest_at;
+};
+
+static void note_size(struct sizes *s, unsigned n)
 {
-    printf("%-34s %5.1f bytes each; longest step %7.1f us, %u over %d ms\n", what, (double)bytes / CLIENTS,
-           (double)s->longest / 1e3, s->over, STEP_MS);
+    if (n % SIZE_EVERY != 0)
+        return;
+    uint64_t bytes = resident() - s->before;
+    double each = (double)bytes / n;
+    for (size_t i = 0; i < TOLD; i++)
+        if (told[i] == n)
+            s->each[i] = each;
+    if (each > s->largest) {
+        s->largest = each;
+        s->largest_at = n;
+    }
+    check_size(bytes, n, s->most);
+}
+
+static void say_sizes(const char *what, const struct sizes *s)
+{
+    printf("%-34s", what);
+    for (size_t i = 0; i < TOLD; i++)
+        if (s->each[i] > 0)
+            printf(" %5.1f", s->each[i]);
+        else
+            printf("     -");
+    printf("  bytes each; at most %.1f, at %u\n", s->largest, s->largest_at);
+}
+
+static void say_steps(const char *what, const struct steps *s)
+{
+    printf("%-34s longest step %7.1f us, %u over %d ms\n", what, (double)s->longest / 1e3, s->over, STEP_MS);
+}
+
+static struct client_table registered;
+static const struct hash_key key = {1, 2};
+
+static void name_numbers(const char *folder)
+{
+    (void)folder;
+    printf("%-34s", "with so many thousand clients:");
+    for (size_t i = 0; i < TOLD; i++)
+        printf(" %5u", told[i] / 1000);
+    printf("\n");
+}
+
+static void add_client(unsigned i, enum plans plans)
+{
+    char name[17];
+    struct client_settings s = settings_of(i, plans);
+    name_of(i, name);
+    struct client *c = client_table_add(&registered, str_of(name), &s);
+    if (!c)
+        die("no memory");
+    client_table_show(&registered, c);
+}
+
+static void remove_client(unsigned i)
+{
+    char name[17];
+    name_of(i, name);
+    struct client *c = client_table_find(&registered, str_of(name));
+    if (!c)
+        die("a client is not there");
+    client_table_remove(&registered, c);
 }
 
 static void fill_clients(const char *what, enum plans plans)
 {
-    static struct client_table t;
-    static const struct hash_key key = {1, 2};
-    struct steps steps = {0};
-    uint64_t before = resident();
-    client_table_init(&t, &key);
-    for (unsigned i = 0; i < CLIENTS; i++) {
-        char name[17];
-        struct client_settings s = settings_of(i, plans);
-        name_of(i, name);
+    struct steps coming = {0}, going = {0};
+    client_table_init(&registered, &key);
+    add_client(0, plans); /* so that the pages of the program itself are there, which a fork leaves behind */
+    remove_client(0);
+    struct sizes sizes = {.before = resident(), .most = REGISTERED_MAX};
+    for (unsigned i = 0; i < AT_MOST; i++) {
         uint64_t begun = used();
-        struct client *c = client_table_add(&t, str_of(name), &s);
-        if (!c)
-            die("no memory");
-        client_table_show(&t, c);
-        note_step(&steps, used() - begun);
+        add_client(i, plans);
+        note_step(&coming, used() - begun);
+        note_size(&sizes, i + 1);
     }
-    uint64_t bytes = resident() - before;
-    say_table(what, bytes, &steps);
-    check_size(bytes, REGISTERED_MAX);
-    client_table_fini(&t);
+    say_sizes(what, &sizes);
+    say_steps("... while they come", &coming);
+    for (unsigned i = 0; i < AT_MOST; i++) {
+        uint64_t begun = used();
+        remove_client(i);
+        note_step(&going, used() - begun);
+    }
+    say_steps("... while they go", &going);
+    client_table_fini(&registered);
 }
 
 static void fill_few_plans(const char *folder)
@@ -226,14 +300,15 @@ static void fill_own_settings(const char *folder)
     fill_clients("... each with its own settings", OWN);
 }
 
+/* As many as the table is for. */
 static void fill_anonymous(const char *folder)
 {
     (void)folder;
     static struct anon_table t;
-    static const struct hash_key key = {1, 2};
     struct bucket_policy p;
     struct steps steps = {0};
-    uint64_t before = resident(), word;
+    struct sizes sizes = {.before = resident(), .most = ANONYMOUS_MAX};
+    uint64_t word;
     bool shared;
     bucket_policy_init(&p, 10, 0.001);
     if (!anon_table_init(&t, &key, &p, CLIENTS, 64))
@@ -244,17 +319,17 @@ static void fill_anonymous(const char *folder)
         if (!anon_table_take(&t, &ip, NS_PER_S, &word, &shared) || shared)
             die("a request was not decided as it must be");
         note_step(&steps, used() - begun);
+        note_size(&sizes, i + 1);
     }
-    uint64_t bytes = resident() - before;
-    say_table("unregistered", bytes, &steps);
-    check_size(bytes, ANONYMOUS_MAX);
+    say_sizes("unregistered", &sizes);
+    say_steps("... while they come", &steps);
     steps = (struct steps){0};
     while (t.count > 0) {
         uint64_t begun = used();
         anon_table_sweep(&t, NS_PER_S * 1000000);
         note_step(&steps, used() - begun);
     }
-    say_table("... all of them full, and swept", 0, &steps);
+    say_steps("... all of them full, and swept", &steps);
     anon_table_fini(&t);
 }
 
@@ -262,7 +337,6 @@ static void fill_anonymous(const char *folder)
 static void flood_table(const char *what, size_t max, double capacity, double rate)
 {
     struct anon_table t;
-    static const struct hash_key key = {1, 2};
     struct bucket_policy p;
     struct steps steps = {0};
     uint64_t before = resident(), most = before, shared = 0, word;
@@ -307,27 +381,42 @@ static void flood_small(const char *folder)
     flood_table("flood, not full again, 1000 places", 1000, 10, 0.001);
 }
 
-static void load(const char *folder, const char *what, enum plans plans)
+static void load(const char *folder, unsigned n, const char *what, enum plans plans)
 {
     struct bench b;
-    write_clients(folder, plans);
+    write_clients(folder, n, plans);
     uint64_t before = resident(), begun = clock_monotonic();
     open_bench(&b, folder, "off");
     uint64_t bytes = resident() - before;
-    printf("%-34s %5.1f bytes each; loaded in %.2f s\n", what, (double)bytes / CLIENTS,
+    printf("%-34s %5.1f bytes each of %u; loaded in %.2f s\n", what, (double)bytes / n, n,
            (double)(clock_monotonic() - begun) / 1e9);
-    check_size(bytes, REGISTERED_MAX);
+    check_size(bytes, n, REGISTERED_MAX);
 }
 
 static void load_own_settings(const char *folder)
 {
-    load(folder, "... each with its own settings", OWN);
+    load(folder, CLIENTS, "... each with its own settings", OWN);
+}
+
+static void load_300000(const char *folder)
+{
+    load(folder, 300000, "registered, with all that is theirs", SHARED);
+}
+
+static void load_600000(const char *folder)
+{
+    load(folder, 600000, "...", SHARED);
+}
+
+static void load_1100000(const char *folder)
+{
+    load(folder, 1100000, "...", SHARED);
 }
 
 /* What it leaves is what decisions are made on. */
 static void load_few_plans(const char *folder)
 {
-    load(folder, "registered, with all that is theirs", SHARED);
+    load(folder, CLIENTS, "...", SHARED);
 }
 
 /* What a cold decision cannot be faster than: memory as large as the million clients take, of which each place says
@@ -411,8 +500,9 @@ static void run(void (*fn)(const char *folder), const char *folder)
 int main(int argc, char **argv)
 {
     static void (*const parts[])(const char *folder) = {
-        fill_few_plans,    fill_own_settings, fill_anonymous, flood_default, flood_slow,        flood_small,
-        load_own_settings, load_few_plans,    chase,          decide_bare,   decide_with_fields};
+        name_numbers, fill_few_plans, fill_own_settings, fill_anonymous, flood_default,     flood_slow,
+        flood_small,  load_300000,    load_600000,       load_1100000,   load_own_settings, load_few_plans,
+        chase,        decide_bare,    decide_with_fields};
     if (argc != 2)
         die("usage: bench_limit FOLDER");
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)

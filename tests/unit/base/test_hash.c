@@ -84,7 +84,7 @@ static void test_empty_table(void **state)
     (void)state;
     hash_table_init(&t);
     assert_null(find(&t, 1));
-    assert_null(t.slots);
+    assert_null(t.segments);
     hash_table_fini(&t);
 }
 
@@ -104,7 +104,7 @@ static void test_everything_is_found_while_it_grows(void **state)
         assert_null(find(&t, i + 1));
     }
     assert_int_equal(t.count, N);
-    assert_true(t.mask + 1 >= N / 2);
+    assert_int_equal(t.slots, N);
     hash_table_fini(&t);
 }
 
@@ -133,36 +133,145 @@ static void test_like_the_model(void **state)
     hash_table_fini(&t);
 }
 
-static size_t chains_left(const struct hash_table *t)
+/* Segments that the table has. */
+static size_t segments(const struct hash_table *t)
 {
-    return t->old_slots ? t->old_mask + 1 - t->moved : 0;
+    size_t n = 0;
+
+    while (n < t->room && t->segments[n])
+        n++;
+    return n;
 }
 
-/* No call may move more than a few chains, and a growth must be over before the next one is due. */
-static void test_growth_is_spread(void **state)
+/* As many slots as entries, at any number, and where some have gone up to an eighth of the slots over; and in each call
+ * only two more or fewer. */
+static void test_as_many_slots_as_entries(void **state)
 {
     enum { N = 100000 };
     struct entry *entries = calloc(N, sizeof(*entries));
     struct hash_table t;
-    int growths = 0;
 
     (void)state;
     assert_non_null(entries);
     hash_table_init(&t);
-    for (unsigned i = 0; i < N; i++) {
-        size_t left = chains_left(&t), mask = t.mask;
-        entries[i].key = i;
-        toggle(&t, &entries[i]);
-        if (t.mask != mask) {
-            assert_true(left <= 4);
-            growths++;
-        } else {
-            assert_true(left - chains_left(&t) <= 4);
-        }
+    for (unsigned i = 0; i < 2 * N; i++) {
+        size_t slots = t.slots;
+        entries[i % N].key = i % N;
+        toggle(&t, &entries[i % N]);
+        assert_true(t.slots + 2 >= slots && (slots == 0 || t.slots <= slots + 2));
+        assert_true(t.slots <= HASH_SLOTS_FIRST || (t.slots >= t.count && t.slots - t.slots / 8 <= t.count + 1));
+        assert_int_equal(segments(&t), (t.slots + HASH_SEGMENT - 1) / HASH_SEGMENT);
     }
-    assert_true(growths > 10);
+    assert_int_equal(t.count, 0);
+    assert_int_equal(t.slots, HASH_SLOTS_FIRST);
     hash_table_fini(&t);
     free(entries);
+}
+
+/* One that comes and goes, over and over, moves no chain. */
+static void test_no_to_and_fro(void **state)
+{
+    enum { N = 2 * HASH_SEGMENT };
+    static struct entry entries[N + 1];
+    struct hash_table t;
+
+    (void)state;
+    hash_table_init(&t);
+    for (unsigned i = 0; i <= N; i++) {
+        entries[i].key = i;
+        toggle(&t, &entries[i]);
+        if (i < 2 * HASH_SLOTS_FIRST)
+            continue;
+        size_t slots = t.slots;
+        for (unsigned times = 0; times < 4; times++)
+            toggle(&t, &entries[i]);
+        assert_int_equal(t.slots, slots);
+    }
+    hash_table_fini(&t);
+}
+
+static unsigned cleared;
+
+static void count_cleared(struct hash_node *node)
+{
+    memset(node, 0xee, sizeof(*node)); /* as if it were freed */
+    cleared++;
+}
+
+static void test_clear_meets_each(void **state)
+{
+    enum { N = 3 * HASH_SEGMENT };
+    static struct entry entries[N];
+    struct hash_table t;
+
+    (void)state;
+    hash_table_init(&t);
+    hash_table_clear(&t, count_cleared);
+    for (unsigned i = 0; i < N; i++) {
+        entries[i].key = i;
+        toggle(&t, &entries[i]);
+    }
+    hash_table_clear(&t, count_cleared);
+    assert_int_equal(cleared, N);
+    assert_int_equal(t.count, 0);
+    assert_null(t.segments);
+}
+
+/* The table's calls come here: see the Makefile. */
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *p, size_t size);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *p, size_t size);
+
+static bool no_memory;
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+    return no_memory ? NULL : __real_calloc(n, size);
+}
+
+void *__wrap_realloc(void *p, size_t size)
+{
+    return no_memory ? NULL : __real_realloc(p, size);
+}
+
+static void test_no_memory_at_first(void **state)
+{
+    struct entry entry = {.key = 1};
+    struct hash_table t;
+
+    (void)state;
+    hash_table_init(&t);
+    no_memory = true;
+    assert_false(hash_table_insert(&t, &entry.node, hash_key_number(1)));
+    no_memory = false;
+    assert_int_equal(t.count, 0);
+    assert_null(find(&t, 1));
+    toggle(&t, &entry);
+    assert_ptr_equal(find(&t, 1), &entry.node);
+    hash_table_fini(&t);
+}
+
+/* Then chains become longer, and each insert that follows when there is memory again makes good for one without. */
+static void test_no_memory_for_more(void **state)
+{
+    enum { N = 16 * HASH_SEGMENT };
+    static struct entry entries[N];
+    struct hash_table t;
+
+    (void)state;
+    hash_table_init(&t);
+    for (unsigned i = 0; i < N; i++) {
+        entries[i].key = i;
+        no_memory = i >= N / 4 && i < N / 2;
+        toggle(&t, &entries[i]);
+        if (no_memory)
+            assert_int_equal(t.slots, N / 4);
+    }
+    assert_int_equal(t.slots, N);
+    for (unsigned i = 0; i < N; i++)
+        assert_ptr_equal(find(&t, i), &entries[i].node);
+    hash_table_fini(&t);
 }
 
 static void test_equal_hashes(void **state)
@@ -210,10 +319,18 @@ static void test_half_a_hash(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reference_vectors), cmocka_unit_test(test_key_and_length_matter),
-        cmocka_unit_test(test_empty_table),       cmocka_unit_test(test_everything_is_found_while_it_grows),
-        cmocka_unit_test(test_like_the_model),    cmocka_unit_test(test_growth_is_spread),
-        cmocka_unit_test(test_equal_hashes),      cmocka_unit_test(test_half_a_hash),
+        cmocka_unit_test(test_reference_vectors),
+        cmocka_unit_test(test_key_and_length_matter),
+        cmocka_unit_test(test_empty_table),
+        cmocka_unit_test(test_everything_is_found_while_it_grows),
+        cmocka_unit_test(test_like_the_model),
+        cmocka_unit_test(test_no_to_and_fro),
+        cmocka_unit_test(test_as_many_slots_as_entries),
+        cmocka_unit_test(test_clear_meets_each),
+        cmocka_unit_test(test_no_memory_at_first),
+        cmocka_unit_test(test_no_memory_for_more),
+        cmocka_unit_test(test_equal_hashes),
+        cmocka_unit_test(test_half_a_hash),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
