@@ -121,8 +121,9 @@ $(BUILD)/unit/$(1)/%: tests/unit/$(1)/%.c $(call libs_of,$(1))
 endef
 $(foreach l,$(LAYERS),$(eval $(call unit_rule,$(l))))
 
-# A test that has allocations fail.
+# Tests that see allocations, and have them fail.
 $(BUILD)/unit/base/test_hash: private ldflags += -Wl,--wrap=calloc,--wrap=realloc
+$(BUILD)/unit/limit/test_words: private ldflags += -Wl,--wrap=malloc,--wrap=calloc
 
 $(BUILD)/e2e/%: tests/e2e/%.c $(HARNESS_OBJ)
 	@mkdir -p $(@D)

@@ -29,14 +29,15 @@ struct word_chunk {
     bool own; /* nobody else's memory */
 };
 
+struct words_given;
+
 struct words {
     struct hash_key key;       /* of the tags */
     struct word_chunk *chunks; /* the first is none */
     uint32_t last;             /* of the chunks */
     uint32_t open;             /* of those with room the one added last; 0: there is none */
     size_t chunk_cap;
-    uint32_t *given; /* slots given back */
-    size_t given_count, given_cap;
+    struct words_given *given; /* slots given back; NULL: there are none */
     size_t room;               /* slots that can be taken without a chunk more */
     bool unkept;               /* a slot was taken that no file holds */
     bool (*extend)(void *arg); /* called before that, to add slots instead; NULL: no such way */

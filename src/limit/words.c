@@ -12,6 +12,14 @@
 #define OWN_CHUNK 1024u
 #define ID_MAX    128u
 
+/* Slots that were given back: a stack in blocks, so that however many there are, none is ever copied elsewhere. */
+#define GIVEN_BLOCK 1000u
+struct words_given {
+    struct words_given *below; /* full; NULL: there is none */
+    uint32_t n;                /* at least one */
+    uint32_t slots[GIVEN_BLOCK];
+};
+
 void words_init(struct words *w, const struct hash_key *key)
 {
     *w = (struct words){.key = *key};
@@ -23,36 +31,36 @@ void words_fini(struct words *w)
         if (w->chunks[i].own)
             mem_free(w->chunks[i].slots);
     mem_free(w->chunks);
-    mem_free(w->given);
+    for (struct words_given *g = w->given, *below; g; g = below) {
+        below = g->below;
+        mem_free(g);
+    }
     *w = (struct words){.key = w->key};
 }
 
-/* An array of `*cap` members, `n` of them in use, with room for one more: the same one, perhaps elsewhere, or NULL. */
-static void *reserve(void *array, size_t n, size_t *cap, size_t size)
+/* Room in the list of chunks for one more. */
+static bool reserve_chunk(struct words *w)
 {
-    if (n < *cap)
-        return array;
-    size_t more = *cap ? 2 * *cap : 64;
-    void *fresh = mem_try_alloc(more * size);
+    if (w->last + 1 < w->chunk_cap)
+        return true;
+    size_t cap = w->chunk_cap ? 2 * w->chunk_cap : 64;
+    struct word_chunk *fresh = mem_try_alloc(cap * sizeof *fresh);
     if (!fresh)
-        return NULL;
-    if (array)
-        memcpy(fresh, array, n * size);
-    mem_free(array);
-    *cap = more;
-    return fresh;
+        return false;
+    if (w->chunks)
+        memcpy(fresh, w->chunks, (w->last + 1) * sizeof *fresh);
+    mem_free(w->chunks);
+    w->chunks = fresh;
+    w->chunk_cap = cap;
+    return true;
 }
 
 static bool push_chunk(struct words *w, struct word_slot *slots, size_t n, bool own)
 {
     assert(n > 0 && n <= WORDS_CHUNK);
-    if (w->last == WORDS_CHUNKS)
+    if (w->last == WORDS_CHUNKS || !reserve_chunk(w))
         return false;
-    struct word_chunk *chunks = reserve(w->chunks, w->last + 1, &w->chunk_cap, sizeof *chunks);
-    if (!chunks)
-        return false;
-    w->chunks = chunks;
-    chunks[++w->last] = (struct word_chunk){slots, w->open, 0, (uint32_t)n, own};
+    w->chunks[++w->last] = (struct word_chunk){slots, w->open, 0, (uint32_t)n, own};
     w->open = w->last;
     w->room += n;
     return true;
@@ -97,12 +105,23 @@ uint64_t words_tag(const struct hash_key *key, struct str id, const struct bucke
     return tag ? tag : 1;
 }
 
+static uint32_t given_slot(struct words *w)
+{
+    struct words_given *g = w->given;
+    uint32_t slot = g->slots[--g->n];
+    if (g->n == 0) {
+        w->given = g->below;
+        mem_free(g);
+    }
+    return slot;
+}
+
 uint32_t words_take(struct words *w)
 {
     bool extended = w->room == 0 && w->extend && w->extend(w->extend_arg);
     if (!extended && w->room == 0 && !add_own(w))
         return 0;
-    uint32_t slot = w->given_count > 0 ? w->given[--w->given_count] : fresh_slot(w);
+    uint32_t slot = w->given ? given_slot(w) : fresh_slot(w);
     w->room--;
     words_at(w, slot)->word = 0;
     return slot;
@@ -123,11 +142,15 @@ void words_set(const struct words *w, uint32_t slot, struct str id, const struct
 void words_give(struct words *w, uint32_t slot)
 {
     words_at(w, slot)->tag = 0;
-    uint32_t *given = reserve(w->given, w->given_count, &w->given_cap, sizeof *given);
-    if (!given)
-        return;
-    w->given = given;
-    given[w->given_count++] = slot;
+    struct words_given *g = w->given;
+    if (!g || g->n == GIVEN_BLOCK) {
+        g = mem_try_alloc_room(sizeof *g, offsetof(struct words_given, slots));
+        if (!g)
+            return;
+        g->below = w->given;
+        w->given = g;
+    }
+    g->slots[g->n++] = slot;
     w->room++;
 }
 

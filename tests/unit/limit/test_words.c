@@ -77,6 +77,78 @@ static void slots_are_taken_and_given(void **state)
     words_fini(&w);
 }
 
+/* The pool's calls come here: see the Makefile. */
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t n, size_t size);
+
+static size_t largest; /* of the blocks asked for */
+static bool no_memory;
+
+static bool look_at(size_t size)
+{
+    largest = size > largest ? size : largest;
+    return !no_memory;
+}
+
+void *__wrap_malloc(size_t size)
+{
+    return look_at(size) ? __real_malloc(size) : NULL;
+}
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+    return look_at(n * size) ? __real_calloc(n, size) : NULL;
+}
+
+/* However many are given back, no single one is more work than another: nothing is copied elsewhere. */
+static void giving_many_back_is_no_pause(void **state)
+{
+    enum { N = 100000 };
+    static uint32_t slots[N];
+    static bool again[5 * N];
+    struct words w;
+    (void)state;
+    words_init(&w, &key);
+    for (unsigned i = 0; i < N; i++)
+        slots[i] = words_take(&w);
+    size_t room = w.room;
+    largest = 0;
+    for (unsigned i = 0; i < N; i++)
+        words_give(&w, slots[i]);
+    assert_in_range(largest, 1, 4096);
+    assert_int_equal(w.room, room + N);
+    for (unsigned i = 0; i < N; i++) {
+        uint32_t slot = words_take(&w);
+        assert_in_range(slot, WORDS_CHUNK, 5 * N - 1);
+        assert_false(again[slot]);
+        again[slot] = true;
+    }
+    assert_int_equal(w.room, room);
+    words_fini(&w);
+}
+
+/* One that cannot be remembered is lost, and no other. */
+static void giving_back_without_memory(void **state)
+{
+    struct words w;
+    (void)state;
+    words_init(&w, &key);
+    uint32_t first = words_take(&w), second = words_take(&w);
+    size_t room = w.room;
+    no_memory = true;
+    words_give(&w, first);
+    no_memory = false;
+    assert_int_equal(words_at(&w, first)->tag, 0);
+    assert_int_equal(w.room, room);
+    words_give(&w, second);
+    assert_int_equal(w.room, room + 1);
+    assert_int_equal(words_take(&w), second);
+    assert_int_not_equal(words_take(&w), first);
+    words_fini(&w);
+}
+
 static void added_slots_come_first(void **state)
 {
     struct word_slot own[4] = {{0, 0}};
@@ -458,6 +530,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(slots_are_taken_and_given),
+        cmocka_unit_test(giving_many_back_is_no_pause),
+        cmocka_unit_test(giving_back_without_memory),
         cmocka_unit_test(added_slots_come_first),
         cmocka_unit_test(slots_added_later_come_first),
         cmocka_unit_test(more_slots_than_numbers_are_refused),
