@@ -146,10 +146,7 @@ static bool h1_send_body(struct front *front, const char *p, size_t n, bool end,
     for (int i = 0; i < k; i++)
         wire += iov[i].iov_len;
     exchange_count_out(f->exchange, wire);
-    if (k > 0)
-        io_write(f->io, iov, k, false);
-    else
-        io_flush(f->io);
+    io_write(f->io, iov, k, false);
     if (end && f->tunnel) {
         f->down_ended = true;
         io_shutdown_write(f->io);

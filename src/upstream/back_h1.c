@@ -212,10 +212,7 @@ bool back_send_body(struct back_conn *c, const char *p, size_t n, bool end, stru
         k = chunked_pieces(iov, line, str_make(p, n), end, trailers);
     else if (p && n > 0)
         iov[k++] = (struct iovec){(void *)(uintptr_t)p, n};
-    if (k > 0)
-        io_write(c->io, iov, k, false);
-    else
-        io_flush(c->io);
+    io_write(c->io, iov, k, false);
     if (end && in_tunnel(c)) {
         c->sending = false;
         io_shutdown_write(c->io);
