@@ -116,10 +116,11 @@ bool io_is_eof(const struct io *io);
 
 #define IO_PIECES_MAX 8
 
-/* Writes all of iov[0..n), at most IO_PIECES_MAX pieces, of none what `more` has announced. With `more`, the bytes only join the unsent buffer, to leave
- * together with what the next write without `more` (or io_flush()) sends: that must come in the same callback. False
- * when the connection is broken or memory ran out: IO_ERROR follows, after IO_READABLE for what the other end sent
- * before it went (unless reading is paused). Before IO_CONNECTED the bytes wait for it. Not after io_shutdown_write().
+/* Writes all of iov[0..n), at most IO_PIECES_MAX pieces, of none what `more` has announced. With `more`, the bytes only
+ * join the unsent buffer, to leave together with what the next write without `more` (or io_flush()) sends: that must
+ * come in the same callback. False when the connection is broken or memory ran out: IO_ERROR follows, after IO_READABLE
+ * for what the other end sent before it went (unless reading is paused). Before IO_CONNECTED the bytes wait for it. Not
+ * after io_shutdown_write().
  */
 bool io_write(struct io *io, const struct iovec *iov, int n, bool more);
 bool io_write_str(struct io *io, struct str s, bool more);
