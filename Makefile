@@ -20,13 +20,21 @@ endif
 
 # Each variant of a build has a folder of its own, so that nothing is ever linked from two of them.
 variant  := $(if $(filter-out gcc,$(notdir $(CC))),-$(notdir $(CC)))$(if $(SAN),-san)$(if $(COVERAGE),-coverage)$(if $(SAN)$(COVERAGE),,$(if $(filter-out $(lto),$(LTO)),$(if $(filter 1,$(LTO)),-lto,-nolto)))
+clean_variant := $(if $(filter-out gcc,$(notdir $(CC))),-$(notdir $(CC)))
+ifneq ($(origin BUILD),undefined)
+# Whoever names a folder has all in it.
+E2E      := $(BUILD)
+else
+E2E      := $(if $(SAN)$(COVERAGE),build$(clean_variant),build$(variant))
+endif
 BUILD    ?= build$(variant)
 PREFIX   ?= /usr/local
 
 WARN     := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Wundef -Wvla -Werror
 HARDEN   := -fPIE -fstack-protector-strong -fno-plt
 # Whoever has a level of their own (Debian's build flags do) keeps it.
-FORTIFY  := $(if $(findstring _FORTIFY_SOURCE,$(CPPFLAGS) $(CFLAGS)),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3)
+fortify  := $(if $(findstring _FORTIFY_SOURCE,$(CPPFLAGS) $(CFLAGS)),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3)
+FORTIFY  := $(fortify)
 OPT      := -O2 -g$(if $(filter 1,$(LTO)), -flto=auto -ffat-lto-objects)
 ifneq ($(SAN),)
 OPT      := -O1 -g -fno-omit-frame-pointer -fsanitize=$(SAN) -fno-sanitize-recover=all
@@ -61,7 +69,7 @@ TOP_OBJ   := $(patsubst src/%.c,$(BUILD)/obj/%.o,$(wildcard src/*.c))
 DEMO_OBJ  := $(patsubst src/%.c,$(BUILD)/obj/%.o,$(wildcard src/demo/*.c))
 UNIT_SRC  := $(wildcard tests/unit/*/test_*.c)
 UNIT_BIN  := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT_SRC))
-HARNESS_OBJ := $(patsubst tests/e2e/harness/%.c,$(BUILD)/obj/e2e/harness/%.o,$(wildcard tests/e2e/harness/*.c))
+HARNESS_OBJ := $(patsubst tests/e2e/harness/%.c,$(E2E)/obj/e2e/harness/%.o,$(wildcard tests/e2e/harness/*.c))
 E2E_BIN   := $(patsubst tests/e2e/%.c,$(BUILD)/e2e/%,$(wildcard tests/e2e/test_*.c))
 FUZZ_SRC  := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(FUZZ_SRC))
@@ -103,14 +111,21 @@ $(BUILD)/obj/%.o: src/%.c $(BUILD)/flags
 	$(Q)$(CC) $(cppflags) $(cflags) -MMD -MP -c -o $@ $<
 
 # The programs that drive the daemon start it, and others, hundreds of times; with the sanitizers a fork costs them more
-# than all else. It is the daemon that is looked at: they are without, and know how it was built.
-e2eflags  = $(filter-out -fsanitize=% -fno-sanitize-recover=%,$(cflags)) $(if $(SAN)$(COVERAGE),-DDAEMON_IS_INSTRUMENTED)
-e2elink   = $(filter-out -fsanitize=%,$(ldflags))
+# than all else. It is the daemon that is looked at: they are without, and so the same for each way in which it is built,
+# made once, in $(E2E). How it was built they read in its $(BUILD)/flags.
+e2ecpp   := -std=c17 -D_GNU_SOURCE -DLB_VERSION='"$(VERSION)"' -Iinclude -Itests/e2e $(fortify) $(CPPFLAGS)
+e2eflags := -O1 -g $(WARN) $(HARDEN) -pthread $(CFLAGS)
+e2elink  := -pie -Wl,-z,relro,-z,now -pthread $(LDFLAGS)
 
-$(BUILD)/obj/e2e/%.o: tests/e2e/%.c $(BUILD)/flags
+$(E2E)/e2e-flags: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' $(call quoted,$(CC) $(e2ecpp) $(e2eflags) $(e2elink)) | cmp -s - $@ || \
+	  printf '%s\n' $(call quoted,$(CC) $(e2ecpp) $(e2eflags) $(e2elink)) >$@
+
+$(E2E)/obj/e2e/%.o: tests/e2e/%.c $(E2E)/e2e-flags
 	@mkdir -p $(@D)
 	$(call say,CC,$@)
-	$(Q)$(CC) $(cppflags) -Itests/e2e $(e2eflags) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(e2ecpp) $(e2eflags) -MMD -MP -c -o $@ $<
 
 # A unit test of a layer: tests/unit/LAYER/test_X.c
 define unit_rule
@@ -125,10 +140,17 @@ $(foreach l,$(LAYERS),$(eval $(call unit_rule,$(l))))
 $(BUILD)/unit/base/test_hash: private ldflags += -Wl,--wrap=calloc,--wrap=realloc
 $(BUILD)/unit/limit/test_words: private ldflags += -Wl,--wrap=malloc,--wrap=calloc
 
-$(BUILD)/e2e/%: tests/e2e/%.c $(HARNESS_OBJ)
+$(E2E)/e2e/%: tests/e2e/%.c $(HARNESS_OBJ)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(cppflags) -Itests/e2e $(e2eflags) $(e2elink) -MMD -MP -o $@ $< $(HARNESS_OBJ) -lcjson -lcmocka -lcrypto
+	$(Q)$(CC) $(e2ecpp) $(e2eflags) $(e2elink) -MMD -MP -o $@ $< $(HARNESS_OBJ) -lcjson -lcmocka -lcrypto
+
+# The same file under another name: a program looks for the daemon beside itself.
+ifneq ($(E2E),$(BUILD))
+$(BUILD)/e2e/%: $(E2E)/e2e/%
+	@mkdir -p $(@D)
+	@ln -f $< $@
+endif
 
 $(BUILD)/bench/%: tests/bench/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -145,7 +167,7 @@ $(BUILD)/bench/bench_limit: tests/bench/bench_limit.c $(call libs_of,limit)
 
 include tests/tests.mk
 
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+-include $(shell find $(sort $(BUILD) $(E2E)/e2e $(E2E)/obj/e2e) -name '*.d' 2>/dev/null)
 
 .SECONDARY:
 FORCE:

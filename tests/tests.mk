@@ -41,7 +41,7 @@ e2e: all $(E2E_BIN)
 
 # The reader that judges the proxy is judged itself; the fuzz target of whole connections uses it, too.
 REFERENCE_SRC := $(wildcard tests/e2e/harness/reference*.c)
-REFERENCE_OBJ := $(patsubst tests/e2e/%.c,$(BUILD)/obj/e2e/%.o,$(REFERENCE_SRC))
+REFERENCE_OBJ := $(patsubst tests/e2e/%.c,$(E2E)/obj/e2e/%.o,$(REFERENCE_SRC))
 $(BUILD)/unit/harness/%: tests/unit/harness/%.c $(REFERENCE_OBJ)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
@@ -50,22 +50,22 @@ $(BUILD)/unit/harness/%: tests/unit/harness/%.c $(REFERENCE_OBJ)
 # ---- a disk that does as it is told ----
 
 # Stands before libc in the daemon, whatever that is built with.
-$(BUILD)/e2e/disk_shim.so: tests/e2e/disk_shim.c $(BUILD)/flags
+$(E2E)/e2e/disk_shim.so: tests/e2e/disk_shim.c $(E2E)/e2e-flags
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(cppflags) $(e2eflags) -fPIC -shared -MMD -MP -MF $@.d -MT $@ -o $@ $<
+	$(Q)$(CC) $(e2ecpp) $(e2eflags) -fPIC -shared -MMD -MP -MF $@.d -MT $@ -o $@ $<
 
 $(BUILD)/e2e/test_journal: | $(BUILD)/e2e/disk_shim.so
 
 # ---- conformance ----
 
-CONFORMANCE_OBJ := $(patsubst tests/e2e/%.c,$(BUILD)/obj/e2e/%.o,$(wildcard tests/e2e/conformance/*.c))
+CONFORMANCE_OBJ := $(patsubst tests/e2e/%.c,$(E2E)/obj/e2e/%.o,$(wildcard tests/e2e/conformance/*.c))
 
 # The suite, and the same cases against any proxy: compare.
-$(BUILD)/e2e/test_conformance $(BUILD)/e2e/compare: $(BUILD)/e2e/%: tests/e2e/%.c $(CONFORMANCE_OBJ) $(HARNESS_OBJ)
+$(E2E)/e2e/test_conformance $(E2E)/e2e/compare: $(E2E)/e2e/%: tests/e2e/%.c $(CONFORMANCE_OBJ) $(HARNESS_OBJ)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(cppflags) -Itests/e2e $(e2eflags) $(e2elink) -MMD -MP -o $@ $< \
+	$(Q)$(CC) $(e2ecpp) $(e2eflags) $(e2elink) -MMD -MP -o $@ $< \
 	  $(CONFORMANCE_OBJ) $(HARNESS_OBJ) -lcjson -lcmocka -lcrypto
 
 compare: packages-build+test+bench

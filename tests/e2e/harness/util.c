@@ -22,12 +22,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifdef DAEMON_IS_INSTRUMENTED
-#define IS_INSTRUMENTED true
-#else
-#define IS_INSTRUMENTED false
-#endif
-
 #define PATIENCE_MS              10000
 #define PATIENCE_INSTRUMENTED_MS 60000
 #define PORT_FIRST               10000
@@ -45,9 +39,29 @@ bool is_valgrind_run(void)
     return is_set("LB_VALGRIND");
 }
 
+/* What the daemon was compiled with stands in a file beside it; where there is none, it was installed. */
+static bool is_built_instrumented(void)
+{
+    char path[PATH_MAX + sizeof "/flags"], line[16384];
+    snprintf(path, sizeof path, "%s/flags", build_dir());
+    FILE *f = fopen(path, "re");
+    bool is = false;
+
+    if (!f)
+        return false;
+    while (!is && fgets(line, sizeof line, f))
+        is = strstr(line, " -fsanitize=") || strstr(line, " --coverage");
+    fclose(f);
+    return is;
+}
+
 bool is_instrumented(void)
 {
-    return IS_INSTRUMENTED || is_valgrind_run();
+    static enum { UNKNOWN, NO, YES } is;
+
+    if (is == UNKNOWN)
+        is = is_built_instrumented() ? YES : NO;
+    return is == YES || is_valgrind_run();
 }
 
 bool is_big_run(void)
