@@ -188,9 +188,9 @@ void io_shutdown_write(struct io *io);
 /* Closes now; unsent bytes are lost. The endpoint is reclaimed at the end of the iteration. NULL is fine. */
 void io_close(struct io *io);
 
-/* Closes with a reset, so that the other end cannot take what it has for the whole. Over a unix socket the other end
- * sees no more than an end: Linux ignores SO_LINGER there, and gives ECONNRESET only where bytes from the other end
- * were left unread. */
+/* Closes with a reset, so that the other end cannot take what it has for the whole; what waits only for its pass, for
+ * the endpoint is deferring, leaves before. Over a unix socket the other end sees no more than an end: Linux ignores
+ * SO_LINGER there, and gives ECONNRESET only where bytes from the other end were left unread. */
 void io_abort(struct io *io);
 
 /* Leaves the endpoint to itself: what is unsent is still sent, then FIN, then whatever comes is read and thrown away

@@ -332,6 +332,8 @@ void io_close(struct io *io)
 
 void io_abort(struct io *io)
 {
+    if (io && io->deferred)
+        (void)io_flush(io); /* broken, it could not have gone before either */
     end(io, sock_reset);
 }
 

@@ -266,6 +266,21 @@ static void test_closed_before_its_pass(void **state)
     finish(1);
 }
 
+/* A reset tells that there would have been more, not that what was written before it is worth nothing. */
+static void test_reset_behind_what_waits(void **state)
+{
+    (void)state;
+    char c;
+    begin(1);
+    assert_true(io_write_str(sides[0].io, STR("last words"), false));
+    io_abort(sides[0].io);
+    sides[0].io = NULL;
+    expect_far(0, "last words");
+    assert_int_equal(read(sides[0].far, &c, 1), 0);
+    turn("s");
+    finish(1);
+}
+
 /* The kernel takes a part: the rest waits for it, as ever. */
 static void test_blocked_in_its_pass(void **state)
 {
@@ -400,6 +415,7 @@ int main(void)
         cmocka_unit_test(test_not_where_more_waits),
         cmocka_unit_test(test_end_behind_what_waits),
         cmocka_unit_test(test_closed_before_its_pass),
+        cmocka_unit_test(test_reset_behind_what_waits),
         cmocka_unit_test(test_blocked_in_its_pass),
         cmocka_unit_test(test_broken_in_its_pass),
         cmocka_unit_test(test_paused_between),
