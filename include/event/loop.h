@@ -117,8 +117,8 @@ bool loop_reserve(struct loop *l, size_t n) __attribute__((warn_unused_result));
 void loop_cancel(struct loop *l, struct timer *t);
 
 void posted_init(struct posted *p, posted_fn *run);
-/* Runs p->run once after the handlers of this turn; posting what is posted already does nothing. What a posted callback
- * posts runs in the next iteration, which then does not wait. */
+/* Runs p->run once after the handlers of this turn; posting what is posted or staged already does nothing. What a
+ * posted callback posts runs in the next iteration, which then does not wait. */
 void loop_post(struct loop *l, struct posted *p);
 /* Takes a posted or staged callback back; harmless when it is neither. */
 void loop_unpost(struct loop *l, struct posted *p);

@@ -183,7 +183,7 @@ static void run_stage(struct io *io)
         return;
     if (io->deferred || io->drained)
         io_stage(io);
-    else if (io->reread || (io->eof && !io->eof_told) || (io->broken && !io->broken_told))
+    else if (io->fresh || io->reread || (io->eof && !io->eof_told) || (io->broken && !io->broken_told))
         loop_post(io->loop, &io->posted); /* it was, perhaps, before it was staged */
 }
 

@@ -427,7 +427,7 @@ bool front_h1_pass(struct front_h1 *f)
     size_t n;
     if (!is_between(f) || io_unsent(f->io) > 0 || io_errno(f->io) != 0)
         return true;
-    const char *p = io_data(f->io, &n); /* kept: nothing is lent outside of a handler */
+    const char *p = io_data(f->io, &n); /* kept, or lent still: it came in this turn, and has not been told */
     if (!f->px->pass(f->px->pass_arg, io_descriptor(f->io), str_make(p, n)))
         return false;
     io_close(f->io); /* the other process's copy keeps the connection */

@@ -88,7 +88,7 @@ static void on_event(void *owner, struct io *io, enum io_event event)
         assert_true(io_write_str(io, str_of(p->answer), false));
 }
 
-static void begin(unsigned n)
+static void begin_with(unsigned n, struct io *make(struct loop *l, int fd, io_fn *fn, void *owner))
 {
     loop = loop_new();
     assert_non_null(loop);
@@ -96,11 +96,16 @@ static void begin(unsigned n)
         int pair[2];
         assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
         sides[i] = (struct side){.far = pair[1], .answer = "pong"};
-        sides[i].io = io_new(loop, pair[0], on_event, &sides[i]);
+        sides[i].io = make(loop, pair[0], on_event, &sides[i]);
         assert_non_null(sides[i].io);
         io_set_deferring(sides[i].io, true);
     }
     forget();
+}
+
+static void begin(unsigned n)
+{
+    begin_with(n, io_new);
 }
 
 static void finish(unsigned n)
@@ -391,6 +396,23 @@ static void test_another_owner_between(void **state)
     finish(2);
 }
 
+/* Who speaks first to a connection that has just been accepted still hears what it has brought along. */
+static void test_accepted_and_written_to(void **state)
+{
+    (void)state;
+    begin_with(1, io_accepted);
+    far_says(0, "ping");
+    assert_true(io_write_str(sides[0].io, STR("hello,"), false));
+    for (int i = 0; i < 3; i++)
+        loop_turn(loop, 0);
+    expect_far(0, "hello,pong");
+    assert_memory_equal(sides[0].got, "ping", 4);
+    far_says(0, "more");
+    loop_turn(loop, 0);
+    expect_far(0, "pong");
+    finish(1);
+}
+
 static void test_end_is_told_behind_all(void **state)
 {
     (void)state;
@@ -421,6 +443,7 @@ int main(void)
         cmocka_unit_test(test_paused_between),
         cmocka_unit_test(test_closed_between),
         cmocka_unit_test(test_another_owner_between),
+        cmocka_unit_test(test_accepted_and_written_to),
         cmocka_unit_test(test_end_is_told_behind_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
