@@ -1,6 +1,6 @@
 /* The event loop: one thread, level-triggered epoll, one timerfd, one eventfd. An iteration waits, caches the clock,
  * runs the handlers of what is ready, then expired timers, then posted callbacks, then the end-of-iteration hooks, and
- * last reclaims the dead.
+ * last reclaims the dead. What is staged has its passes behind the handlers, and behind the posted callbacks.
  *
  * Nothing is freed inside a callback: an object that ends is unwatched, its timers cancelled, and handed to
  * loop_reclaim(); its memory stays valid until the end of the iteration, so an event for it that was already fetched

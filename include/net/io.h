@@ -72,8 +72,9 @@ struct io *io_connect(struct loop *l, const struct addr *to, uint64_t timeout_ns
 /* Hands the endpoint to another owner. */
 void io_set_owner(struct io *io, io_fn *fn, void *owner);
 
-/* Unread bytes. In IO_READABLE all of them, valid to the handler's end; elsewhere those that it has left, valid until
- * anything is done with the endpoint. NULL, perhaps, where there are none. */
+/* Unread bytes. In IO_READABLE all of them, valid to the handler's end; elsewhere those that it has left, or those that
+ * have come in this turn and are still to be told, valid until anything is done with the endpoint. NULL, perhaps, where
+ * there are none. */
 char *io_data(struct io *io, size_t *n);
 
 /* Takes `n` of them, from the front. Those taken stay where they are until the handler returns. A handler that leaves
@@ -127,8 +128,9 @@ bool io_write_str(struct io *io, struct str s, bool more);
 bool io_flush(struct io *io);
 
 /* Deferring, a short message is not sent by io_write() but later in the turn, together with those of other endpoints:
- * until then it is unsent, and IO_DRAINED follows. io_flush() and the like send it at once, io_close() loses it. Not
- * where unread bytes wait: who sends one message behind the other is answered as they are handled. */
+ * until then it is unsent, and IO_DRAINED follows. io_flush() and the like send it at once, and so does a longer
+ * message behind it; no IO_DRAINED follows where that was all. io_close() loses it. Not where unread bytes wait: who
+ * sends one message behind the other is answered as they are handled. */
 void io_set_deferring(struct io *io, bool on);
 
 /* From here on in this callback a few bytes only join the unsent buffer, and do not make it full, until io_relay() to
