@@ -81,9 +81,9 @@ const char *back_error_text(int sys_errno);
 bool back_has_moved(const struct back_conn *c);
 
 /* Leases a pooled connection, ready at once; NULL when there is none. With `sure`, for a request that may not be sent
- * twice, it is looked at first (one system call), and what is written then is sent at once, not behind what others have
- * to do in this turn; it is looked at, too, when it has waited for more than a second. While a reuse has failed lately,
- * `sure` gets NULL, and the longest idle one is closed: the fresh one that follows takes its place. */
+ * twice, it is looked at first (one system call); so it is when it has waited for more than a second. What is written
+ * then is sent at once, right behind the look, not behind what others have to do in this turn. While a reuse has failed
+ * lately, `sure` gets NULL, and the longest idle one is closed: the fresh one that follows takes its place. */
 struct back_conn *pool_get(struct backend *be, bool sure, const struct back_events *ev, void *arg)
     __attribute__((warn_unused_result));
 
