@@ -106,6 +106,15 @@ static bool is_moved(struct io *io)
     return io->relayed || io->closed;
 }
 
+/* The handler is called in the next pass: until then its own memory can come into the caches, while the kernel is busy
+ * with others' bytes. With 1,000 connections and more most of it is in none of them. */
+static void fetch_owner(const struct io *io)
+{
+    const size_t line = 64, lines = 4;
+    for (size_t i = 0; i < lines; i++)
+        __builtin_prefetch((const char *)io->owner + i * line);
+}
+
 void io_on_readable(struct io *io)
 {
     if (is_moved(io))
@@ -117,6 +126,7 @@ void io_on_readable(struct io *io)
     }
     if (io->lent)
         loop_lend(io->loop, (size_t)n);
+    fetch_owner(io);
     io->received = true;
     io_stage(io);
 }
