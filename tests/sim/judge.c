@@ -70,7 +70,13 @@ struct known {
     uint64_t ejected_until; /* 0: not by failed requests */
     bool on_trial;          /* it has come back from that, on trial at first */
     uint64_t untold_trial;  /* since then it may be so again, or still, without a line that says it; 0: not */
+    uint64_t trial_until;   /* when the last one was over, by a line or untold */
 };
+
+static bool is_on_trial(const struct known *k)
+{
+    return k->on_trial || k->untold_trial > 0;
+}
 
 static struct life *lives;
 static unsigned life_count;
@@ -158,18 +164,24 @@ static void note_availability(void)
 static void note_trial(struct known *k, bool available, const char *cause)
 {
     bool ejected = strncmp(cause, "ejected", 7) == 0, answered = strncmp(cause, "answered", 8) == 0;
+    bool before = is_on_trial(k);
     if (ejected || answered)
         k->untold_trial = 0;
     else if (k->on_trial || (available && k->ejected_until > 0))
         k->untold_trial = sim_now();
     k->on_trial = strncmp(cause, "ejection over", 13) == 0;
+    if (before && !is_on_trial(k))
+        k->trial_until = sim_now();
 }
 
 void judge_backend_answered(unsigned backend, uint64_t delivered_at)
 {
     struct known *k = &seen.backends[backend];
-    if (delivered_at > k->untold_trial)
-        k->untold_trial = 0;
+    if (k->untold_trial == 0 || delivered_at <= k->untold_trial)
+        return;
+    k->untold_trial = 0;
+    if (!k->on_trial)
+        k->trial_until = sim_now();
 }
 
 static void set_known(unsigned backend, bool available, const char *cause)
@@ -481,11 +493,11 @@ static bool surely(unsigned backend, uint64_t turn, bool available)
  * such as are on trial may have another's just then. */
 static bool may_try_ejected(const struct request *r, unsigned backend, unsigned available)
 {
+    const struct known *k = &seen.backends[available];
     bool tried = r->failed_at & 1u << available;
-    uint64_t chosen_by = r->last_attempt_at; /* and, at most, a connect before that */
-    return chosen_by <= seen.backends[backend].ejected_until + world.set.connect + network_slack() &&
-           r->failed_at > 0 &&
-           (tried || seen.backends[available].on_trial || seen.backends[available].untold_trial > 0);
+    uint64_t chosen_by = r->last_attempt_at, before = world.set.connect + network_slack(); /* at most that */
+    bool on_trial = is_on_trial(k) || chosen_by <= k->trial_until + before;
+    return chosen_by <= seen.backends[backend].ejected_until + before && r->failed_at > 0 && (tried || on_trial);
 }
 
 /* Promise: no request goes to a backend that is known to be down while another is available. */
