@@ -143,7 +143,7 @@ $(BUILD)/fuzz-replay/%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(call libs_of,a
 # the symbols of that, which are others.
 SIM_OBJ    := $(patsubst tests/sim/%.c,$(BUILD)/obj/sim/%.o,$(wildcard tests/sim/*.c))
 SIM_SEEDS  ?= 1-2000
-SIM_RENAME := --remove-section '.gnu.lto_*' --keep-global-symbol=daemon_main --rename-section .data=daemon_data --rename-section .data.rel.local=daemon_data_rel --rename-section .bss=daemon_bss
+SIM_RENAME := --remove-section '.gnu.lto_*' --keep-global-symbol=daemon_main --keep-global-symbol=loop_batch --rename-section .data=daemon_data --rename-section .data.rel.local=daemon_data_rel --rename-section .bss=daemon_bss
 
 # First the seeds that have found something before, then a range.
 sim: packages-build

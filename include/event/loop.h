@@ -27,8 +27,9 @@ typedef void watch_fn(struct watch *w, unsigned ready);
 struct watch { /* embedded; set up by watch_init() */
     int fd;
     uint8_t wanted; /* LOOP_READ | LOOP_WRITE as registered */
-    bool registered;
-    uint16_t soon; /* its place among those that are to be registered soon; 0: it is none of them */
+    bool registered : 1;
+    bool preferred : 1; /* by loop_prefer() */
+    uint16_t soon;      /* its place among those that are to be registered soon; 0: it is none of them */
     watch_fn *on_ready;
 };
 
@@ -61,6 +62,11 @@ void loop_free(struct loop *l);
 
 /* Runs until loop_stop(). */
 void loop_run(struct loop *l);
+
+/* How many events a turn fetches at most, and four times as many of preferred watches (loop_prefer()). Not more than
+ * LOOP_BATCH_MAX, which it is; the simulation, which has few connections, makes it less. */
+#define LOOP_BATCH_MAX 64
+extern int loop_batch;
 
 /* Runs one iteration, waiting at most `max_wait_ns` for something to do (0: only what is ready; TIMER_NEVER: as long as
  * it takes). */
@@ -102,6 +108,12 @@ bool loop_watch_soon(struct loop *l, struct watch *w, unsigned wanted) __attribu
 
 /* Changes what a registered watch waits for; does nothing when it is the same. */
 void loop_rewatch(struct loop *l, struct watch *w, unsigned wanted);
+
+/* For what ends things that others begin. Where the loop has a backlog, because more has been ready than its last turns
+ * fetched, `w` becomes one of those that are told first in each turn; else one among all, if it was one of those. It
+ * stays what it is until the next call, so that is due whenever something new is waited for. It costs two system calls
+ * where it changes something that is registered, and changes nothing where the kernel has no room. */
+void loop_prefer(struct loop *l, struct watch *w);
 
 /* Ends the registration, or the waiting for it; to be called before its descriptor is closed. Harmless when there is
  * none. */

@@ -133,6 +133,10 @@ bool io_flush(struct io *io);
  * sends one message behind the other is answered as they are handled. */
 void io_set_deferring(struct io *io, bool on);
 
+/* Where the loop has a backlog, what this endpoint is told comes before what others are (loop_prefer()); io_connect()
+ * does so by itself. */
+void io_prefer(struct io *io);
+
 /* From here on in this callback a few bytes only join the unsent buffer, and do not make it full, until io_relay() to
  * it or io_flush(), one of which must come. */
 void io_hold(struct io *io);

@@ -44,6 +44,13 @@
  *   the kernel's among them, until the next request comes to it. The scratch buffer bounds how many go together: it is
  *   lent to those whose bytes have not been told yet, and when much of it is, their passes come at once.
  *
+ * - Who ends things comes before who begins them, where there is a backlog: where turn upon turn more is ready than is
+ *   fetched. Else, with a thousand clients ready, a thousand requests would be begun before the first response is even
+ *   looked at, since epoll's queue is one for all, and what each of them needs would have left the processor's caches
+ *   meanwhile. So preferred watches are registered in an epoll of their own, which is watched in the first one, and
+ *   asked in the same turn; what it tells of is handled first. Being in a second epoll costs each event something:
+ *   without a backlog nothing is in it, and what is preferred moves there, and back, when it is waited for anew.
+ *
  * - A timer that is armed by a timer's own callback for a time that has come already fires in the next turn, for the
  * same reason.
  *
@@ -62,6 +69,8 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+int loop_batch = LOOP_BATCH_MAX;
+
 /* What epoll says and what a watch is told. */
 
 static uint32_t to_epoll(unsigned wanted)
@@ -76,15 +85,36 @@ static unsigned from_epoll(uint32_t events)
            (events & (EPOLLERR | EPOLLHUP) ? (unsigned)LOOP_HANGUP : 0);
 }
 
-static int control(struct loop *l, int op, struct watch *w)
+static int epoll_of(const struct loop *l, bool preferred)
+{
+    return preferred ? l->preferred_watch.fd : l->epoll_fd;
+}
+
+static int control(int epoll_fd, int op, struct watch *w)
 {
     struct epoll_event e = {.events = to_epoll(w->wanted), .data.ptr = w};
-    return epoll_ctl(l->epoll_fd, op, w->fd, &e);
+    return epoll_ctl(epoll_fd, op, w->fd, &e);
 }
 
 void watch_init(struct watch *w, int fd, watch_fn *on_ready)
 {
     *w = (struct watch){.fd = fd, .on_ready = on_ready};
+}
+
+static bool put_in(struct loop *l, bool preferred, struct watch *w)
+{
+    if (control(epoll_of(l, preferred), EPOLL_CTL_ADD, w) != 0)
+        return false;
+    l->preferred_count += preferred;
+    return true;
+}
+
+static void take_out(struct loop *l, struct watch *w)
+{
+    int rc = control(epoll_of(l, w->preferred), EPOLL_CTL_DEL, w);
+    assert(rc == 0);
+    (void)rc;
+    l->preferred_count -= w->preferred;
 }
 
 static void wait_no_more(struct loop *l, struct watch *w)
@@ -99,8 +129,22 @@ bool loop_watch(struct loop *l, struct watch *w, unsigned wanted)
     assert(!w->registered);
     wait_no_more(l, w);
     w->wanted = (uint8_t)wanted;
-    w->registered = control(l, EPOLL_CTL_ADD, w) == 0;
+    w->registered = put_in(l, w->preferred, w);
     return w->registered;
+}
+
+void loop_prefer(struct loop *l, struct watch *w)
+{
+    bool preferred = l->now < l->backlog_until;
+
+    if (w->preferred == preferred)
+        return;
+    if (w->registered) {
+        if (!put_in(l, preferred, w))
+            return;
+        take_out(l, w);
+    }
+    w->preferred = preferred;
 }
 
 bool loop_watch_soon(struct loop *l, struct watch *w, unsigned wanted)
@@ -138,16 +182,16 @@ void loop_rewatch(struct loop *l, struct watch *w, unsigned wanted)
     if (w->wanted == wanted)
         return;
     w->wanted = (uint8_t)wanted;
-    int rc = control(l, EPOLL_CTL_MOD, w);
+    int rc = control(epoll_of(l, w->preferred), EPOLL_CTL_MOD, w);
     assert(rc == 0);
     (void)rc;
 }
 
-static void strike_out(struct loop *l, const struct watch *w)
+static void strike_out(struct batch *b, const struct watch *w)
 {
-    for (int i = l->current; i < l->fetched; i++)
-        if (l->events[i].data.ptr == w)
-            l->events[i].data.ptr = NULL;
+    for (int i = b->current; i < b->fetched; i++)
+        if (b->events[i].data.ptr == w)
+            b->events[i].data.ptr = NULL;
 }
 
 /* Also for a descriptor that is closed next: that takes it out of epoll only when nobody else has the open file, and
@@ -158,10 +202,9 @@ void loop_unwatch(struct loop *l, struct watch *w)
     if (!w->registered)
         return;
     w->registered = false;
-    int rc = control(l, EPOLL_CTL_DEL, w);
-    assert(rc == 0);
-    (void)rc;
-    strike_out(l, w);
+    take_out(l, w);
+    strike_out(&l->batch, w);
+    strike_out(&l->preferred, w);
 }
 
 /* Timers. */
@@ -196,6 +239,8 @@ static bool read_counter(int fd)
 /* Never later than it is, or a timer that is armed anew would fire again and again. */
 static void hear(struct loop *l, uint64_t up_to)
 {
+    if (l->preferred_left)
+        return;
     if (up_to > l->now)
         up_to = l->now;
     if (up_to > l->heard)
@@ -286,37 +331,81 @@ static int wait_ms(const struct loop *l, uint64_t max_wait_ns)
     return ms < INT_MAX ? (int)ms : INT_MAX;
 }
 
+/* False when the wait was interrupted by going on after a stop: no other signal is let through. */
+static bool fetch(int epoll_fd, struct batch *b, int max, int timeout_ms)
+{
+    b->current = 0;
+    b->fetched = epoll_wait(epoll_fd, b->events, max, timeout_ms);
+    if (b->fetched >= 0)
+        return true;
+    assert(errno == EINTR);
+    b->fetched = 0;
+    return false;
+}
+
+static bool is_told(const struct batch *b, const struct watch *w)
+{
+    for (int i = 0; i < b->fetched; i++)
+        if (b->events[i].data.ptr == w)
+            return true;
+    return false;
+}
+
+static void fetch_preferred(struct loop *l)
+{
+    int max = PREFERRED_SHARE * loop_batch;
+    bool done = fetch(l->preferred_watch.fd, &l->preferred, max, 0);
+    l->preferred_left = !done || l->preferred.fetched == max;
+}
+
+static void on_preferred(struct watch *w, unsigned ready)
+{
+    (void)w; /* what it tells of has been fetched in this very turn */
+    (void)ready;
+}
+
 static void fetch_events(struct loop *l, uint64_t max_wait_ns)
 {
     register_due(l);
     uint64_t next = timer_heap_next(&l->timers);
     if (next < l->timer_set_for)
         set_timerfd(l, next);
-    l->current = 0;
-    l->fetched = epoll_wait(l->epoll_fd, l->events, BATCH, wait_ms(l, max_wait_ns));
-    l->interrupted = l->fetched < 0;
-    if (l->interrupted) { /* by going on after a stop: no other signal is let through */
-        assert(errno == EINTR);
-        l->fetched = 0;
-    }
+    l->interrupted = !fetch(l->epoll_fd, &l->batch, loop_batch, wait_ms(l, max_wait_ns));
+    l->full_turns = l->batch.fetched == loop_batch ? l->full_turns + 1 : 0;
+    /* Behind the first wait: with what it has told of, all is fetched that was ready before. */
+    bool more = l->full_turns > 0 || is_told(&l->batch, &l->preferred_watch);
+    if (l->preferred_left || (more && l->preferred_count > 0))
+        fetch_preferred(l);
 }
 
 /* A wait that has brought less than there is room for has brought all that was ready when it began. */
 static void note_heard(struct loop *l)
 {
-    if (!l->interrupted && l->fetched < BATCH)
+    if (!l->interrupted && l->batch.fetched < loop_batch)
         hear(l, l->ended);
 }
 
-static void run_handlers(struct loop *l)
+static void note_backlog(struct loop *l)
 {
-    while (l->current < l->fetched) {
-        const struct epoll_event *e = &l->events[l->current++];
+    if (l->full_turns >= BACKLOG_TURNS)
+        l->backlog_until = l->now + BACKLOG_FOR;
+}
+
+static void tell(struct loop *l, struct batch *b)
+{
+    while (b->current < b->fetched) {
+        const struct epoll_event *e = &b->events[b->current++];
         struct watch *w = e->data.ptr;
         if (w)
             w->on_ready(w, from_epoll(e->events));
         loop_return_lent(l);
     }
+}
+
+static void run_handlers(struct loop *l)
+{
+    tell(l, &l->preferred);
+    tell(l, &l->batch);
     loop_run_stages(l);
 }
 
@@ -360,6 +449,7 @@ void loop_turn(struct loop *l, uint64_t max_wait_ns)
     if (l->interrupted)
         l->went_on = l->now;
     note_heard(l);
+    note_backlog(l);
     run_handlers(l);
     run_timers(l);
     loop_run_posted(l);
@@ -429,6 +519,7 @@ static bool open_descriptors(struct loop *l)
 {
     l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     return l->epoll_fd >= 0 &&
+           watch_own_fd(l, &l->preferred_watch, epoll_create1(EPOLL_CLOEXEC), LOOP_READ, on_preferred) &&
            watch_own_fd(l, &l->timer_watch, timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC),
                         LOOP_READ | EDGE, on_timerfd) &&
            watch_own_fd(l, &l->wakeup_watch, eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), LOOP_READ, on_eventfd);
@@ -440,7 +531,7 @@ struct loop *loop_new(void)
 
     if (!l)
         return NULL;
-    l->epoll_fd = l->timer_watch.fd = l->wakeup_watch.fd = -1;
+    l->epoll_fd = l->preferred_watch.fd = l->timer_watch.fd = l->wakeup_watch.fd = -1;
     l->timer_set_for = TIMER_NEVER;
     timer_heap_init(&l->timers);
     list_init(&l->posted);
@@ -473,6 +564,7 @@ void loop_free(struct loop *l)
     timer_heap_fini(&l->timers);
     close_own_fd(l, &l->timer_watch);
     close_own_fd(l, &l->wakeup_watch);
+    close_own_fd(l, &l->preferred_watch);
     if (l->epoll_fd >= 0)
         close(l->epoll_fd);
     mem_free(l->scratch);

@@ -6,9 +6,13 @@
 
 #include <sys/epoll.h>
 
-#define BATCH 256
-#define SOON  1024 /* watches that wait to be registered */
-#define HELD  4    /* turns that were held up and are remembered */
+#define PREFERRED_SHARE 4    /* times loop_batch: events of preferred watches that a turn fetches */
+#define BACKLOG_TURNS   8    /* so many full batches one behind the other are a backlog */
+#define SOON            1024 /* watches that wait to be registered */
+#define HELD            4    /* turns that were held up and are remembered */
+
+/* So long behind the last of them it counts as one still: watches are not moved to and fro by every pause. */
+#define BACKLOG_FOR (100ull * 1000 * 1000) /* ns */
 
 /* Of the timerfd alone, beside LOOP_READ: told once each time it expires. Else it would keep the place in epoll's queue
  * that it had when it was told of last, before others that were ready earlier. */
@@ -16,11 +20,22 @@
 
 #define HELD_FOR (60ull * 1000 * 1000 * 1000) /* ns; for so long at least */
 
+struct batch {
+    struct epoll_event events[PREFERRED_SHARE * LOOP_BATCH_MAX];
+    int fetched, current; /* events[current .. fetched) have not been told yet */
+};
+
 struct loop {
     int epoll_fd;
-    struct epoll_event events[BATCH];
-    int fetched, current; /* events[current .. fetched) have not been told yet */
-    bool interrupted;     /* the wait was: what is ready is still to be fetched */
+    struct batch batch;
+    bool interrupted; /* the wait was: what is ready is still to be fetched */
+
+    struct watch preferred_watch; /* an epoll of their own, which is watched in the first */
+    struct batch preferred;
+    size_t preferred_count; /* watches in it */
+    bool preferred_left;    /* more may be ready there than the last batch has brought */
+    unsigned full_turns;    /* one behind the other, this one included */
+    uint64_t backlog_until;
 
     struct {
         struct watch *watch; /* NULL: it has been taken out */

@@ -253,6 +253,8 @@ static struct io *open_io(struct loop *l, int fd, bool connecting, io_fn *fn, vo
     int error = ENOMEM;
     if (io) {
         io->connecting = connecting;
+        if (connecting)
+            loop_prefer(l, &io->watch);
         if (loop_watch(l, &io->watch, io_needs(io))) {
             count++;
             return io;
@@ -361,6 +363,11 @@ void io_set_patient(struct io *io, bool on)
     io->patient = on;
     if (!on && !io->fresh && !io->watch.registered)
         io_ask(io);
+}
+
+void io_prefer(struct io *io)
+{
+    loop_prefer(io->loop, &io->watch);
 }
 
 bool io_is_sent_to(const struct io *io)

@@ -249,6 +249,7 @@ struct back_conn *pool_get(struct backend *be, bool sure, const struct back_even
         }
         take_out(c);
         io_set_owner(c->io, back_on_io, c);
+        io_prefer(c->io);
         io_set_deferring(c->io, !look); /* the look says nothing of what comes behind it */
         c->reused = true;
         c->idled = loop_now(be->upstream->loop) - c->begun;

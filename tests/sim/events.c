@@ -37,11 +37,16 @@ static uint32_t item_ready(const struct epoll_item *i)
     return i->file->ops->ready(i->file) & (i->wanted.events | EPOLLERR | EPOLLHUP);
 }
 
+/* An epoll that is watched by another one has changed with what it watches. */
 void file_changed(struct file *f)
 {
-    for (struct epoll_item *i = f->items; i; i = i->next_of_file)
-        if (i->ep->waiter && item_ready(i))
+    for (struct epoll_item *i = f->items; i; i = i->next_of_file) {
+        if (!item_ready(i))
+            continue;
+        if (i->ep->waiter)
             thread_wake(i->ep->waiter);
+        file_changed(&i->ep->file);
+    }
 }
 
 static struct epoll_item **find_item(struct epoll *ep, const struct file *f, int fd)
@@ -71,7 +76,9 @@ void epoll_forget(struct file *f)
 
 static uint32_t epoll_ready(struct file *f)
 {
-    (void)f;
+    for (const struct epoll_item *i = ((struct epoll *)f)->items; i; i = i->next)
+        if (item_ready(i))
+            return EPOLLIN;
     return 0;
 }
 

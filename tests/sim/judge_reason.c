@@ -217,12 +217,14 @@ static bool was_waited_for(const struct request *r)
     return r->may_stall && (untaken || unsent || slow || stalled_since(r->sent_at));
 }
 
-/* A connection whose answer is written, while its request is still coming, only waits for that; where there are as many
- * as there may be it makes room for a new one, and what comes then destroys the answer. */
+/* A connection whose answer is written, while its request is still coming, or what was meant for a tunnel that it does
+ * not become, only waits for that; where there are as many as there may be it makes room for a new one, and what comes
+ * then destroys the answer. */
 static bool made_room(const struct request *r)
 {
     const struct served *s = r->served_count > 0 ? &r->served[r->served_count - 1] : NULL;
-    return s && s->early && s->whole && r->length > 0 && net_crowded_at() >= r->first_delivery;
+    bool more = s && ((s->early && r->length > 0) || (r->early > 0 && !s->protocol));
+    return more && s->whole && net_crowded_at() >= r->first_delivery;
 }
 
 void judge_cut(struct request *r, const struct served *from, bool own_fault, const char *how)

@@ -106,6 +106,14 @@ static void draw_registered(struct settings *s)
     s->registered_rate = (double)rng_spread(&r, 2, 100);
 }
 
+/* What a turn of the daemon's loop fetches: often so little that it has a backlog. Apart from the rest, with numbers of
+ * its own. */
+static void draw_batch(struct settings *s)
+{
+    struct rng r = rng_of("batch", 0);
+    s->batch = rng_chance(&r, 500) ? (int)rng_between(&r, 2, 6) : 64;
+}
+
 /* How backends are chosen. Apart from the rest, with numbers of its own. */
 static void draw_balance(struct settings *s)
 {
@@ -137,6 +145,7 @@ void settings_draw(void)
     s->unix_listen = rng_chance(&r, 60);
     draw_limits(s, &r);
     draw_registered(s);
+    draw_batch(s);
     s->log_to_file = rng_chance(&r, 200);
     s->checks_on = rng_chance(&r, 900);
     s->passive_on = rng_chance(&r, 800);

@@ -6,6 +6,7 @@
 #include "world.h"
 
 #include "disk.h"
+#include "event/loop.h"
 
 #include <inttypes.h>
 #include <signal.h>
@@ -94,6 +95,7 @@ static void start_process(void)
     judge_start();
     backends_new_process();
     process_start();
+    loop_batch = world.set.batch; /* only now: a start puts the daemon's globals back */
     if (world.kill_next_start)
         event_set_in(&early_kill_event, rng_spread(&operator_stream, 1, 8 * MS));
     world.kill_next_start = false;

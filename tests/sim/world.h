@@ -48,6 +48,7 @@ struct settings { /* config.json, as the seed chose it */
     bool capped;  /* a backend has max_connections: requests may wait, and be refused for it */
     unsigned queue_size;
     uint64_t queue_timeout, slow_start;
+    int batch;
     double capacity, rate; /* the default policy, until a reload changes it */
     double named_capacity[NAMED_MAX], named_rate[NAMED_MAX];
     unsigned registered; /* the client whose address is registered from the begin on; CLIENTS_MAX: none */

@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -74,7 +75,8 @@ static void take(struct side *p)
 
 static void on_event(void *owner, struct io *io, enum io_event event)
 {
-    static const char letters[] = {[IO_READABLE] = 'R', [IO_DRAINED] = 'D', [IO_EOF] = 'E', [IO_ERROR] = 'X'};
+    static const char letters[] = {
+        [IO_CONNECTED] = 'C', [IO_READABLE] = 'R', [IO_DRAINED] = 'D', [IO_EOF] = 'E', [IO_ERROR] = 'X'};
     struct side *p = owner;
     assert_ptr_equal(io, p->io);
     assert_true(event < sizeof letters && letters[event]);
@@ -182,7 +184,8 @@ static void test_many(void **state)
             snprintf(text, sizeof text, "%d.%u,", round, i);
             far_says(i, text);
         }
-        loop_turn(loop, 0);
+        for (int told = 0; told < SIDES_MAX; told += loop_batch)
+            loop_turn(loop, 0);
         forget();
         for (unsigned i = 0; i < SIDES_MAX; i++)
             expect_far(i, "pong");
@@ -426,6 +429,57 @@ static void test_end_is_told_behind_all(void **state)
     finish(1);
 }
 
+static void nothing(struct watch *w, unsigned ready)
+{
+    (void)w;
+    (void)ready;
+}
+
+/* With a backlog in the loop, who is preferred is told first, and so is who connects. */
+static void test_preferred(void **state)
+{
+    enum { CROWD = 3 * LOOP_BATCH_MAX };
+    static struct watch crowd[CROWD];
+    (void)state;
+    begin(2);
+    int always[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, always), 0);
+    assert_int_equal(write(always[1], "x", 1), 1);
+    for (int i = 0; i < CROWD; i++) {
+        watch_init(&crowd[i], dup(always[0]), nothing);
+        assert_true(loop_watch(loop, &crowd[i], LOOP_READ));
+    }
+    for (int i = 0; i < 10; i++)
+        loop_turn(loop, 0);
+    io_prefer(sides[0].io);
+    far_says(0, "ping");
+    far_says(1, "ping");
+    turn("rRsD");
+    expect_far(0, "pong");
+    expect_far(1, "");
+
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), failed;
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct addr to = {.len = sizeof at};
+    assert_int_equal(bind(fd, (const struct sockaddr *)&at, sizeof at), 0);
+    assert_int_equal(listen(fd, 1), 0);
+    assert_int_equal(getsockname(fd, &to.sa, &to.len), 0);
+    struct side client = {.far = -1};
+    client.io = io_connect(loop, &to, NS_PER_S, on_event, &client, &failed);
+    assert_non_null(client.io);
+    turn("C");
+    io_close(client.io);
+    sock_close(fd);
+
+    for (int i = 0; i < CROWD; i++) {
+        loop_unwatch(loop, &crowd[i]);
+        sock_close(crowd[i].fd);
+    }
+    sock_close(always[0]);
+    sock_close(always[1]);
+    finish(2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -443,6 +497,7 @@ int main(void)
         cmocka_unit_test(test_paused_between),
         cmocka_unit_test(test_closed_between),
         cmocka_unit_test(test_another_owner_between),
+        cmocka_unit_test(test_preferred),
         cmocka_unit_test(test_accepted_and_written_to),
         cmocka_unit_test(test_end_is_told_behind_all),
     };
