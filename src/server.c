@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/mem.h"
 #include "base/process.h"
 #include "descriptors.h"
 #include "event/log_writer.h"
@@ -25,7 +26,6 @@
 #include "upstream/upstream.h"
 
 #include <errno.h>
-#include <malloc.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -129,7 +129,7 @@ static void give_memory_back(struct server *s)
         s->peak = peak;
     if (s->peak < TRIM_PEAK || now > s->peak / 4)
         return;
-    malloc_trim(0);
+    mem_give_back();
     s->peak = now;
 }
 
@@ -187,6 +187,7 @@ static int start_limiter(struct server *s)
         limiter_recall(s->limiter);
     else if (!limiter_import(s->limiter, told))
         return fail(EXIT_RUNTIME, "what the process before says of its buckets is malformed");
+    mem_give_back(); /* what it took to read them */
     return EXIT_DONE;
 }
 
@@ -437,6 +438,7 @@ int server_run(struct config *config, char *const argv[])
     int r = file_hold_standard();
     if (r < 0)
         return fail(EXIT_RUNTIME, "/dev/null: %s", strerror(-r));
+    mem_keep();
     note_path(&s);
     timer_init(&s.upkeep, on_upkeep);
     s.status = start(&s);

@@ -20,4 +20,12 @@ void *mem_try_alloc_room(size_t size, size_t zeroed) __attribute__((warn_unused_
 /* NULL is fine. */
 void mem_free(void *p);
 
+/* From now on the process keeps what is freed, for what is allocated next, but for blocks of a megabyte and more. By
+ * itself glibc gives back what lies at the end of the heap as soon as that is 128 KiB, and when the last of many small
+ * blocks goes, that can be all of it, in one free(): some 0.4 us a page, 3.6 ms for the limiter's million buckets. */
+void mem_keep(void);
+
+/* Gives back, all at once, what is free. */
+void mem_give_back(void);
+
 #endif

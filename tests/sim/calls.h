@@ -30,6 +30,7 @@ void *sim_reallocarray(void *p, size_t n, size_t size);
 void sim_free(void *p);
 char *sim_strdup(const char *s);
 int sim_malloc_trim(size_t pad);
+int sim_mallopt(int what, int value);
 void heap_free(void);
 struct bytes;
 void heap_describe(struct bytes *out); /* appends the sizes of some blocks that are left */

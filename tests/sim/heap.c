@@ -168,6 +168,13 @@ int sim_malloc_trim(size_t pad)
     return 1;
 }
 
+int sim_mallopt(int what, int value)
+{
+    (void)what;
+    (void)value;
+    return 1;
+}
+
 void heap_free(void)
 {
     for (unsigned i = 0; i < QUARANTINE; i++) {
