@@ -31,11 +31,14 @@ E2E_RUN   = $(addprefix $(BUILD)/e2e/,$(E2E_LONG)) $(filter-out $(addprefix %/,$
 UNIT_LONG := limit/test_limiter_time limit/test_clients upstream/test_back_h1 event/test_log_writer net/test_io
 UNIT_RUN   = $(addprefix $(BUILD)/unit/,$(UNIT_LONG)) $(filter-out $(addprefix %/,$(UNIT_LONG)),$(UNIT_BIN))
 
+# Most of them wait for something most of the time; sanitized ones less so.
+TEST_JOBS_HERE = $${TEST_JOBS:-$(if $(SAN),3,4)}
+
 unit: $(UNIT_BIN)
-	@tests/run.sh $(UNIT_RUN)
+	@TEST_JOBS=$(TEST_JOBS_HERE) tests/run.sh $(UNIT_RUN)
 
 e2e: all $(E2E_BIN)
-	@LB_BUILD=$(abspath $(BUILD)) TEST_JOBS=$${TEST_JOBS:-$(if $(SAN),3,4)} tests/run.sh tests/e2e/readme.sh $(E2E_RUN)
+	@LB_BUILD=$(abspath $(BUILD)) TEST_JOBS=$(TEST_JOBS_HERE) tests/run.sh tests/e2e/readme.sh $(E2E_RUN)
 
 # ---- the harness's own ----
 
