@@ -21,7 +21,8 @@
  * - What came before a deadline is told before it, however late the turn is, because the process was stopped or much
  *   was ready. So timers come behind the handlers, and fire by the time up to which all has been told (loop_heard()):
  *   that is the time for which the timerfd was set, when it is told of, since epoll tells of what was ready before it
- *   first; or the end of the turn before, when there was room for more than was ready.
+ *   first; or the end of the turn before, when there was room for more than was ready. While turn upon turn some
+ *   preferred ones (see below) are left, it is at most the begin of the last round in which each of them had its turn.
  *
  * - The timerfd stands for the heap of timers. It is set only when the earliest deadline is earlier than what it is set
  *   to already, or after it fired. A time-out that is put off or cancelled, as happens with nearly all of them, costs
@@ -239,8 +240,8 @@ static bool read_counter(int fd)
 /* Never later than it is, or a timer that is armed anew would fire again and again. */
 static void hear(struct loop *l, uint64_t up_to)
 {
-    if (l->preferred_left)
-        return;
+    if (l->preferred_left && up_to > l->preferred_heard)
+        up_to = l->preferred_heard;
     if (up_to > l->now)
         up_to = l->now;
     if (up_to > l->heard)
@@ -351,11 +352,21 @@ static bool is_told(const struct batch *b, const struct watch *w)
     return false;
 }
 
+/* Some may stay ready for ever, so that there are always some left. But epoll tells of them in turn: when it has told
+ * as often as there were watches when a round began, it has told of all that were ready then. */
 static void fetch_preferred(struct loop *l)
 {
     int max = PREFERRED_SHARE * loop_batch;
+    if (l->round_left == 0) {
+        l->round_left = l->preferred_count;
+        l->round_begun = l->ended;
+    }
     bool done = fetch(l->preferred_watch.fd, &l->preferred, max, 0);
     l->preferred_left = !done || l->preferred.fetched == max;
+    size_t told = (size_t)l->preferred.fetched;
+    l->round_left = l->preferred_left && told < l->round_left ? l->round_left - told : 0;
+    if (l->round_left == 0)
+        l->preferred_heard = l->round_begun;
 }
 
 static void on_preferred(struct watch *w, unsigned ready)

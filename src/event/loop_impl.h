@@ -34,7 +34,10 @@ struct loop {
     struct batch preferred;
     size_t preferred_count; /* watches in it */
     bool preferred_left;    /* more may be ready there than the last batch has brought */
-    unsigned full_turns;    /* one behind the other, this one included */
+    size_t round_left;      /* so many are to be told of still until a round has ended that began at: */
+    uint64_t round_begun;
+    uint64_t preferred_heard; /* when the last round that has ended began: what was ready there then has been told */
+    unsigned full_turns;      /* one behind the other, this one included */
     uint64_t backlog_until;
 
     struct {

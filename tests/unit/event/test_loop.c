@@ -853,6 +853,41 @@ static void test_timer_waits_for_preferred(void **state)
     assert_int_equal(told, N);
 }
 
+/* However many preferred ones stay ready for ever, so that no turn fetches all of them, a deadline comes soon behind
+ * what was ready before it. */
+static void test_timer_fires_beside_preferred(void **state)
+{
+    enum { N = 600 };
+    static struct end ends[N];
+    struct stopper s = {.left = 1};
+    int turns = 0;
+
+    (void)state;
+    crowd_open();
+    make_backlog();
+    crowd_close();
+    for (int i = 0; i < N; i++) {
+        end_open(&ends[i], 'p', LOOP_READ);
+        loop_prefer(loop, &ends[i].watch);
+        make_readable(&ends[i]);
+    }
+    timer_init(&s.timer, stopper_fire);
+    assert_true(loop_arm(loop, &s.timer, clock_monotonic() + NS_PER_MS));
+    while (clock_monotonic() <= s.timer.deadline)
+        ;
+    for (int i = 0; i < N; i++)
+        ends[i].told = 0;
+    for (; s.left > 0; turns++) {
+        assert_true(turns < 20);
+        told_in_a_turn();
+    }
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(ends[i].told, LOOP_READ);
+        end_close(&ends[i]);
+    }
+    assert_true(turns >= 3);
+}
+
 /* What has come by a deadline is told before it, also where it takes more than one batch, whether those that were told
  * stay ready for ever or are watched no more; and however many others are watched, it fires soon behind them. */
 static void test_timer_waits_for_all_batches(void **state)
@@ -1019,6 +1054,7 @@ int main(void)
         LOOP_TEST(test_preferred_with_a_backlog),
         LOOP_TEST(test_preferred_unwatched_in_the_same_batch),
         LOOP_TEST(test_timer_waits_for_preferred),
+        LOOP_TEST(test_timer_fires_beside_preferred),
         LOOP_TEST(test_timer_waits_for_all_batches),
         LOOP_TEST(test_turn_that_is_held_up),
         LOOP_TEST(test_wakes_count_as_one),
