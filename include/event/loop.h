@@ -29,6 +29,7 @@ struct watch { /* embedded; set up by watch_init() */
     uint8_t wanted; /* LOOP_READ | LOOP_WRITE as registered */
     bool registered : 1;
     bool preferred : 1; /* by loop_prefer() */
+    uint8_t told : 4;   /* so often since then */
     uint16_t soon;      /* its place among those that are to be registered soon; 0: it is none of them */
     watch_fn *on_ready;
 };
@@ -110,9 +111,11 @@ bool loop_watch_soon(struct loop *l, struct watch *w, unsigned wanted) __attribu
 void loop_rewatch(struct loop *l, struct watch *w, unsigned wanted);
 
 /* For what ends things that others begin. Where the loop has a backlog, because more has been ready than its last turns
- * fetched, `w` becomes one of those that are told first in each turn; else one among all, if it was one of those. It
- * stays what it is until the next call, so that is due whenever something new is waited for. It costs two system calls
- * where it changes something that is registered, and changes nothing where the kernel has no room. */
+ * fetched, `w` becomes one of those that are told first in each turn; else one among all, if it was one of those. So
+ * the call is due whenever something new is waited for. Of what has been told LOOP_PREFERRED times since, no end is
+ * near: it is one among all again, or whoever begins things would wait behind all that goes on and on. It costs two
+ * system calls where it changes something that is registered, and changes nothing where the kernel has no room. */
+#define LOOP_PREFERRED 8
 void loop_prefer(struct loop *l, struct watch *w);
 
 /* Ends the registration, or the waiting for it; to be called before its descriptor is closed. Harmless when there is

@@ -50,7 +50,9 @@
  *   looked at, since epoll's queue is one for all, and what each of them needs would have left the processor's caches
  *   meanwhile. So preferred watches are registered in an epoll of their own, which is watched in the first one, and
  *   asked in the same turn; what it tells of is handled first. Being in a second epoll costs each event something:
- *   without a backlog nothing is in it, and what is preferred moves there, and back, when it is waited for anew.
+ *   without a backlog nothing is in it, and what is preferred moves there, and back, when it is waited for anew. It
+ *   also moves back when it has been told a few times: what goes on and on, as a stream does, would keep all others
+ *   waiting, and ends nothing.
  *
  * - A timer that is armed by a timer's own callback for a time that has come already fires in the next turn, for the
  * same reason.
@@ -134,10 +136,8 @@ bool loop_watch(struct loop *l, struct watch *w, unsigned wanted)
     return w->registered;
 }
 
-void loop_prefer(struct loop *l, struct watch *w)
+static void move(struct loop *l, struct watch *w, bool preferred)
 {
-    bool preferred = l->now < l->backlog_until;
-
     if (w->preferred == preferred)
         return;
     if (w->registered) {
@@ -146,6 +146,21 @@ void loop_prefer(struct loop *l, struct watch *w)
         take_out(l, w);
     }
     w->preferred = preferred;
+}
+
+void loop_prefer(struct loop *l, struct watch *w)
+{
+    w->told = 0;
+    move(l, w, l->now < l->backlog_until);
+}
+
+/* To be called before a preferred watch is told. */
+static void count_told(struct loop *l, struct watch *w)
+{
+    if (w->told < LOOP_PREFERRED)
+        w->told++;
+    if (w->told == LOOP_PREFERRED)
+        move(l, w, false);
 }
 
 bool loop_watch_soon(struct loop *l, struct watch *w, unsigned wanted)
@@ -407,8 +422,11 @@ static void tell(struct loop *l, struct batch *b)
     while (b->current < b->fetched) {
         const struct epoll_event *e = &b->events[b->current++];
         struct watch *w = e->data.ptr;
-        if (w)
+        if (w) {
+            if (w->preferred)
+                count_told(l, w);
             w->on_ready(w, from_epoll(e->events));
+        }
         loop_return_lent(l);
     }
 }
