@@ -64,8 +64,9 @@ void loop_free(struct loop *l);
 /* Runs until loop_stop(). */
 void loop_run(struct loop *l);
 
-/* How many events a turn fetches at most, and four times as many of preferred watches (loop_prefer()). Not more than
- * LOOP_BATCH_MAX, which it is; the simulation, which has few connections, makes it less. */
+/* How many events a turn fetches at most where there is a backlog (loop_prefer()); four times as many where there is
+ * none, and of preferred watches. Not more than LOOP_BATCH_MAX, which it is; the simulation, which has few connections,
+ * makes it less. */
 #define LOOP_BATCH_MAX 64
 extern int loop_batch;
 
@@ -110,8 +111,8 @@ bool loop_watch_soon(struct loop *l, struct watch *w, unsigned wanted) __attribu
 /* Changes what a registered watch waits for; does nothing when it is the same. */
 void loop_rewatch(struct loop *l, struct watch *w, unsigned wanted);
 
-/* For what ends things that others begin. Where the loop has a backlog, because more has been ready than its last turns
- * fetched, `w` becomes one of those that are told first in each turn; else one among all, if it was one of those. So
+/* For what ends things that others begin. Where the loop has a backlog, because its last turns fetched as much as they
+ * might, `w` becomes one of those that are told first in each turn; else one among all, if it was one of those. So
  * the call is due whenever something new is waited for. Of what has been told LOOP_PREFERRED times since, no end is
  * near: it is one among all again, or whoever begins things would wait behind all that goes on and on. It costs two
  * system calls where it changes something that is registered, and changes nothing where the kernel has no room. */

@@ -45,14 +45,15 @@
  *   the kernel's among them, until the next request comes to it. The scratch buffer bounds how many go together: it is
  *   lent to those whose bytes have not been told yet, and when much of it is, their passes come at once.
  *
- * - Who ends things comes before who begins them, where there is a backlog: where turn upon turn more is ready than is
- *   fetched. Else, with a thousand clients ready, a thousand requests would be begun before the first response is even
- *   looked at, since epoll's queue is one for all, and what each of them needs would have left the processor's caches
- *   meanwhile. So preferred watches are registered in an epoll of their own, which is watched in the first one, and
- *   asked in the same turn; what it tells of is handled first. Being in a second epoll costs each event something:
- *   without a backlog nothing is in it, and what is preferred moves there, and back, when it is waited for anew. It
- *   also moves back when it has been told a few times: what goes on and on, as a stream does, would keep all others
- *   waiting, and ends nothing.
+ * - Who ends things comes before who begins them, where there is a backlog: where turn upon turn as much is ready as
+ *   may be fetched. From then on, a turn fetches less, until that is not ready: so a load at the border does not move
+ *   watches to and fro. Else, with a thousand clients ready, a thousand requests would be begun before the first
+ *   response is even looked at, since epoll's queue is one for all, and what each of them needs would have left the
+ *   processor's caches meanwhile. So preferred watches are registered in an epoll of their own, which is watched in
+ *   the first one, and asked in the same turn; what it tells of is handled first. Being in a second epoll costs each
+ *   event something: without a backlog nothing is in it, and what is preferred moves there, and back, when it is
+ *   waited for anew. It also moves back when it has been told a few times: what goes on and on, as a stream does,
+ *   would keep all others waiting, and ends nothing.
  *
  * - A timer that is armed by a timer's own callback for a time that has come already fires in the next turn, for the
  * same reason.
@@ -136,6 +137,11 @@ bool loop_watch(struct loop *l, struct watch *w, unsigned wanted)
     return w->registered;
 }
 
+static bool has_backlog(const struct loop *l)
+{
+    return l->now < l->backlog_until;
+}
+
 static void move(struct loop *l, struct watch *w, bool preferred)
 {
     if (w->preferred == preferred)
@@ -151,7 +157,7 @@ static void move(struct loop *l, struct watch *w, bool preferred)
 void loop_prefer(struct loop *l, struct watch *w)
 {
     w->told = 0;
-    move(l, w, l->now < l->backlog_until);
+    move(l, w, has_backlog(l));
 }
 
 /* To be called before a preferred watch is told. */
@@ -371,7 +377,7 @@ static bool is_told(const struct batch *b, const struct watch *w)
  * as often as there were watches when a round began, it has told of all that were ready then. */
 static void fetch_preferred(struct loop *l)
 {
-    int max = PREFERRED_SHARE * loop_batch;
+    int max = BATCH_SHARE * loop_batch;
     if (l->round_left == 0) {
         l->round_left = l->preferred_count;
         l->round_begun = l->ended;
@@ -396,8 +402,9 @@ static void fetch_events(struct loop *l, uint64_t max_wait_ns)
     uint64_t next = timer_heap_next(&l->timers);
     if (next < l->timer_set_for)
         set_timerfd(l, next);
-    l->interrupted = !fetch(l->epoll_fd, &l->batch, loop_batch, wait_ms(l, max_wait_ns));
-    l->full_turns = l->batch.fetched == loop_batch ? l->full_turns + 1 : 0;
+    int max = has_backlog(l) ? loop_batch : BATCH_SHARE * loop_batch;
+    l->interrupted = !fetch(l->epoll_fd, &l->batch, max, wait_ms(l, max_wait_ns));
+    l->full_turns = l->batch.fetched == max ? l->full_turns + 1 : 0;
     /* Behind the first wait: with what it has told of, all is fetched that was ready before. */
     bool more = l->full_turns > 0 || is_told(&l->batch, &l->preferred_watch);
     if (l->preferred_left || (more && l->preferred_count > 0))
@@ -407,7 +414,7 @@ static void fetch_events(struct loop *l, uint64_t max_wait_ns)
 /* A wait that has brought less than there is room for has brought all that was ready when it began. */
 static void note_heard(struct loop *l)
 {
-    if (!l->interrupted && l->batch.fetched < loop_batch)
+    if (!l->interrupted && l->full_turns == 0)
         hear(l, l->ended);
 }
 

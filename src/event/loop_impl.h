@@ -6,10 +6,10 @@
 
 #include <sys/epoll.h>
 
-#define PREFERRED_SHARE 4    /* times loop_batch: events of preferred watches that a turn fetches */
-#define BACKLOG_TURNS   8    /* so many full batches one behind the other are a backlog */
-#define SOON            1024 /* watches that wait to be registered */
-#define HELD            4    /* turns that were held up and are remembered */
+#define BATCH_SHARE   4    /* times loop_batch: events that a turn fetches of preferred watches, or without a backlog */
+#define BACKLOG_TURNS 8    /* so many full batches one behind the other are a backlog */
+#define SOON          1024 /* watches that wait to be registered */
+#define HELD          4    /* turns that were held up and are remembered */
 
 /* So long behind the last of them it counts as one still: watches are not moved to and fro by every pause. */
 #define BACKLOG_FOR (100ull * 1000 * 1000) /* ns */
@@ -21,7 +21,7 @@
 #define HELD_FOR (60ull * 1000 * 1000 * 1000) /* ns; for so long at least */
 
 struct batch {
-    struct epoll_event events[PREFERRED_SHARE * LOOP_BATCH_MAX];
+    struct epoll_event events[BATCH_SHARE * LOOP_BATCH_MAX];
     int fetched, current; /* events[current .. fetched) have not been told yet */
 };
 

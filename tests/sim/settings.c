@@ -111,7 +111,7 @@ static void draw_registered(struct settings *s)
 static void draw_batch(struct settings *s)
 {
     struct rng r = rng_of("batch", 0);
-    s->batch = rng_chance(&r, 500) ? (int)rng_between(&r, 2, 6) : 64;
+    s->batch = rng_chance(&r, 500) ? 1 : 64;
 }
 
 /* How backends are chosen. Apart from the rest, with numbers of its own. */

@@ -438,7 +438,7 @@ static void nothing(struct watch *w, unsigned ready)
 /* With a backlog in the loop, who is preferred is told first, and so is who connects. */
 static void test_preferred(void **state)
 {
-    enum { CROWD = 3 * LOOP_BATCH_MAX };
+    enum { CROWD = 5 * LOOP_BATCH_MAX };
     static struct watch crowd[CROWD];
     (void)state;
     begin(2);
