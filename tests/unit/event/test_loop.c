@@ -876,6 +876,30 @@ static void end_says_once(struct watch *w, unsigned ready)
     loop_unwatch(loop, w);
 }
 
+/* `n` watches, preferred, with a backlog of which nothing is left. */
+static void open_preferred(struct end *ends, int n)
+{
+    crowd_open();
+    make_backlog();
+    crowd_close();
+    for (int i = 0; i < n; i++) {
+        end_open(&ends[i], 'p', LOOP_READ);
+        loop_prefer(loop, &ends[i].watch);
+    }
+}
+
+static void arm_soon(struct stopper *s)
+{
+    timer_init(&s->timer, stopper_fire);
+    assert_true(loop_arm(loop, &s->timer, clock_monotonic() + NS_PER_MS));
+}
+
+static void pass_deadline(const struct stopper *s)
+{
+    while (clock_monotonic() <= s->timer.deadline)
+        ;
+}
+
 /* A deadline waits for preferred ones that came before it, too, also where more are ready than a turn fetches. */
 static void test_timer_waits_for_preferred(void **state)
 {
@@ -885,20 +909,13 @@ static void test_timer_waits_for_preferred(void **state)
     int told = 0;
 
     (void)state;
-    crowd_open();
-    make_backlog();
-    crowd_close();
-    for (int i = 0; i < N; i++) {
-        end_open(&ends[i], 'p', LOOP_READ);
+    open_preferred(ends, N);
+    for (int i = 0; i < N; i++)
         ends[i].watch.on_ready = end_says_once;
-        loop_prefer(loop, &ends[i].watch);
-    }
-    timer_init(&s.timer, stopper_fire);
-    assert_true(loop_arm(loop, &s.timer, clock_monotonic() + NS_PER_MS));
+    arm_soon(&s);
     for (int i = 0; i < N; i++)
         make_readable(&ends[i]);
-    while (clock_monotonic() <= s.timer.deadline)
-        ;
+    pass_deadline(&s);
     for (int t = 0; s.left > 0; t++) {
         assert_true(t < 20);
         told_in_a_turn();
@@ -920,18 +937,11 @@ static void test_timer_fires_beside_preferred(void **state)
     int turns = 0;
 
     (void)state;
-    crowd_open();
-    make_backlog();
-    crowd_close();
-    for (int i = 0; i < N; i++) {
-        end_open(&ends[i], 'p', LOOP_READ);
-        loop_prefer(loop, &ends[i].watch);
+    open_preferred(ends, N);
+    for (int i = 0; i < N; i++)
         make_readable(&ends[i]);
-    }
-    timer_init(&s.timer, stopper_fire);
-    assert_true(loop_arm(loop, &s.timer, clock_monotonic() + NS_PER_MS));
-    while (clock_monotonic() <= s.timer.deadline)
-        ;
+    arm_soon(&s);
+    pass_deadline(&s);
     for (int i = 0; i < N; i++)
         ends[i].told = 0;
     for (; s.left > 0; turns++) {
@@ -964,10 +974,8 @@ static void test_timer_waits_for_all_batches(void **state)
         }
         for (int i = 0; i < IDLE; i++)
             end_open(&idle[i], 'i', LOOP_READ);
-        timer_init(&s.timer, stopper_fire);
-        assert_true(loop_arm(loop, &s.timer, clock_monotonic() + NS_PER_MS));
-        while (clock_monotonic() <= s.timer.deadline)
-            ;
+        arm_soon(&s);
+        pass_deadline(&s);
         while (s.left > 0) {
             order[0] = '\0';
             turn();
