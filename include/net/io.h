@@ -133,8 +133,8 @@ bool io_flush(struct io *io);
  * sends one message behind the other is answered as they are handled. */
 void io_set_deferring(struct io *io, bool on);
 
-/* Where the loop has a backlog, what this endpoint is told comes before what others are (loop_prefer()); io_connect()
- * does so by itself. */
+/* Where the loop has a backlog, what this endpoint is told comes before what others are, for the next few times
+ * (loop_prefer()); io_connect() does so by itself. */
 void io_prefer(struct io *io);
 
 /* From here on in this callback a few bytes only join the unsent buffer, and do not make it full, until io_relay() to
